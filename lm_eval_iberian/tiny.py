@@ -22,7 +22,8 @@ CHAT_TEMPLATE = (
 )
 SHAPE = {
     "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 4096,
+    "num_key_value_heads": 2, "head_dim": 32,  # vLLM's CPU attention takes no smaller head
+    "max_position_embeddings": 4096,
 }  # fmt: skip
 ARCHITECTURES = {
     "llama": ("LlamaConfig", {"tie_word_embeddings": False}),
