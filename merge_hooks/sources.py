@@ -70,6 +70,8 @@ class Source:
         index = self.folder / "model.safetensors.index.json"
         if index.is_file():
             files = sorted(set(_read_json(index, self.name).get("weight_map", {}).values()))
+            if outside := [file for file in files if Path(file).name != file]:
+                raise SourceError(f"{self.name}: the index names files outside of its folder: {outside[0]}.")
         else:
             files = ["model.safetensors"] if (self.folder / "model.safetensors").is_file() else []
         missing = [file for file in files if not (self.folder / file).is_file()]
