@@ -134,3 +134,30 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _strings(item)
+
+
+RECIPE = """\
+# A language model and an instruct model, averaged: the paper's "linear". No checkpoint of it is ever written.
+merge_method: linear
+models:
+  - model: models/basque
+    parameters: {weight: 1.0}
+  - model: models/instruct
+    parameters: {weight: 1.0}
+dtype: float32
+"""
+
+
+def main() -> None:
+    """`python -m lm_eval_iberian.tiny FOLDER`: three tiny checkpoints and a recipe to merge them."""
+    import sys
+
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".demo")
+    paths = build_family(folder / "models")
+    (folder / "merge.yml").write_text(RECIPE, encoding="utf-8")
+    print(f"Tiny models with random weights: {', '.join(str(path) for path in paths.values())}")
+    print(f"A recipe that merges two of them: {folder / 'merge.yml'}")
+
+
+if __name__ == "__main__":
+    main()

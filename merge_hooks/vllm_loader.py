@@ -138,6 +138,9 @@ def prepare_environment(tensor_parallel_size: int) -> None:
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is not None and PLUGIN not in allowed.split(","):
         os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}".strip(",")
+    if is_cpu_build():
+        # vLLM compiles a small function even with enforce_eager: a C++ compiler, 10 s, 150 MB in the temporary folder.
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     if is_cpu_build() and tensor_parallel_size == 1:
         # One process: a small model is ready in 5 s instead of 32 s, and its errors reach us as they are.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
