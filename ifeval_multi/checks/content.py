@@ -1,0 +1,53 @@
+"""detectable_content:* of the corrected edition: placeholders and postscripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+from ifeval_multi.pack import Pack
+from ifeval_multi.relations import compare
+from ifeval_multi.text import lines, normalise
+from ifeval_multi.verdict import Verdict
+
+# [name], on one line, not empty, and not the text of a [link](https://...).
+_BRACKETS = regex.compile(r"\[([^\[\]\n]++)\](?!\()")
+
+
+def number_placeholders(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """At least as many placeholders [in square brackets] as asked."""
+    found = _BRACKETS.findall(normalise(response))
+    count = sum(1 for inside in found if inside.strip())
+    return compare(count, arguments, "num_placeholders", "relation", "placeholders")
+
+
+def postscript(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """A line begins with the postscript marker, or the marker as it is written opens a sentence.
+
+    Dots, spaces and case do not matter at the beginning of a line: "P. S.", "PS:" and "**p.s.**"
+    are all P.S., but P.P.S. is not P.S.
+    """
+    marker = normalise(arguments["postscript_marker"]).strip()
+    at_line, inside = _marker_patterns(marker)
+    text = normalise(response)
+    if any(at_line.match(line) for line in lines(text)) or inside.search(text):
+        return Verdict(True, f"found the postscript {marker!r}")
+    return Verdict(False, f"no line begins with {marker!r}")
+
+
+@lru_cache(maxsize=256)
+def _marker_patterns(marker: str) -> tuple[regex.Pattern[str], regex.Pattern[str]]:
+    letters = [regex.escape(sign) for sign in marker if sign.isalnum()]
+    loose = r"\.?[ \t]?".join(letters) if _is_initials(marker) else regex.escape(marker)
+    before = r"[^\p{L}\p{N}]*+"
+    at_line = regex.compile(rf"{before}(?:{loose})(?!\p{{L}}|\.?[ \t]?\p{{Lu}}\.)", regex.IGNORECASE)
+    return at_line, regex.compile(rf"(?<=[.!?…»”\"'][ \t*_]){regex.escape(marker)}(?!\p{{L}})")
+
+
+def _is_initials(marker: str) -> bool:
+    """P.S., PD, P. P. S.: initials, written with or without dots; "Nota" is a word."""
+    bare = marker.replace(".", "").replace(" ", "")
+    return bare.isupper() and len(bare) <= 5
