@@ -186,3 +186,30 @@ def texts(value: str) -> list[str]:
     """The list that a string stands for: "katu" is ["katu"], '[a", "b"]' is ["a", "b"]."""
     pieces = value.split(",") if value.lstrip().startswith("[") else [value]
     return [piece for raw in pieces if (piece := _QUOTED.sub("", raw).strip())]
+
+
+def match_responses(documents: list[Document], path: str | Path) -> list[dict[str, Any]]:
+    """The answers of a JSONL file, in the order of the documents.
+
+    They are matched by prompt text where the answers carry it, else by key. Published outputs
+    carry other prompts under the same keys: a key whose prompt differs is refused, and nothing
+    is dropped in silence.
+    """
+    answers = list(rows(path))
+    by_prompt = {row["prompt"]: row for _, row in answers if isinstance(row.get("prompt"), str)}
+    by_key = {str(row["key"]): row for _, row in answers if "key" in row}
+    found = [by_prompt.get(d.prompt) or by_key.get(str(d.key)) for d in documents]
+    for document, row in zip(documents, found, strict=True):
+        if row is None:
+            raise PackError(
+                str(path),
+                f"there is no answer to key {document.key}.",
+                'Give one a document, as {"key": ..., "response": "..."}.',
+            )
+        if row.get("prompt", document.prompt) != document.prompt:
+            raise PackError(
+                str(path),
+                f"the answer to key {document.key} was given to another prompt.",
+                "Score answers with the prompts they answer.",
+            )
+    return [row for row in found if row is not None]

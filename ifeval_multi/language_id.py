@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from ifeval_multi.errors import PackError
-from ifeval_multi.pack import Pack
+from ifeval_multi.pack import Pack, languages, load_pack
+from ifeval_multi.text import words
 from ifeval_multi.verdict import Verdict
 
 # More text than this does not change the label, and keeps a megabyte answer cheap.
@@ -19,6 +20,7 @@ _ENOUGH = 2000
 # Below this many letters no identifier can be trusted, so the language is not held against
 # the answer. "SÍ." is such an answer.
 _TOO_FEW_LETTERS = 12
+_ENOUGH_MARKED = 1 / 7
 
 
 @lru_cache(maxsize=1)
@@ -44,26 +46,30 @@ def identify(text: str) -> str:
     return ranking(text)[0][0] if any(map(str.isalpha, text[:_ENOUGH])) else "und"
 
 
-def is_language(text: str, code: str, pack: Pack | None = None) -> Verdict:
-    """Is the text in the language? With a pack of it, its labels and neighbours are known.
+def is_language(text: str, code: str) -> Verdict:
+    """Is the text in the language? A pack of that language, where there is one, helps to tell.
 
-    A pack names `neighbours`, languages that the identifier takes its own for (Asturian for
-    Spanish): one of them in first place is accepted when the language itself is among the next.
+    py3langid does not know Asturian, and takes it for a neighbour. So a pack may name
+    `identification.neighbours`, and `identification.markers`, words that those do not have: a
+    text labelled as a neighbour is accepted when one word in seven is a marker.
     """
     letters = sum(map(str.isalpha, text[:_ENOUGH]))
     if letters == 0:
         return Verdict(False, "the answer holds no letters, so no language")
     if letters < _TOO_FEW_LETTERS:
         return Verdict(True, f"{letters} letters are too few to tell the language")
-    labels = pack.labels if pack and pack.code == code else (code,)
-    found = [label for label, _ in ranking(text)]
-    accepted = found[0] in labels or _is_neighbour(found, labels, code, pack)
-    return Verdict(accepted, f"the answer is in {found[0]!r}, {code!r} asked")
+    pack = load_pack(code) if code in languages() else None
+    found = identify(text)
+    accepted = found in (pack.labels if pack else (code,))
+    if not accepted and pack and found in pack.neighbours:
+        accepted = marked_share(text, pack) >= _ENOUGH_MARKED
+    return Verdict(accepted, f"the answer is in {found!r}, {code!r} asked")
 
 
-def _is_neighbour(
-    found: list[str], labels: tuple[str, ...], code: str, pack: Pack | None
-) -> bool:
-    if pack is None or pack.code != code or found[0] not in pack.neighbours:
-        return False
-    return any(label in labels for label in found[1:3])
+def marked_share(text: str, pack: Pack) -> float:
+    """The share of words that are markers of the pack's language ("ye", or "*u" for an ending)."""
+    found = words(text[:_ENOUGH].lower(), pack)
+    whole = frozenset(marker for marker in pack.markers if not marker.startswith("*"))
+    endings = tuple(marker[1:] for marker in pack.markers if marker.startswith("*"))
+    marked = sum(1 for w in found if w in whole or (len(w) > 4 and endings and w.endswith(endings)))
+    return marked / len(found) if found else 0.0

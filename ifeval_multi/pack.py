@@ -30,7 +30,9 @@ SCHEMA: dict[str, tuple[str, Any]] = {
     "name": ("text", ...),
     "own_name": ("text", ...),
     "identification.labels": ("texts", ...),
+    "identification.sample": ("text", ...),
     "identification.neighbours": ("texts", ()),
+    "identification.markers": ("texts", ()),
     "identification.this_language": ("texts", ...),
     "identification.english": ("texts", ...),
     "constrained_response.option_sets": ("sets of texts", ...),
@@ -87,7 +89,9 @@ class Pack:
     name: str
     own_name: str
     labels: tuple[str, ...]
+    sample: str
     neighbours: tuple[str, ...]
+    markers: tuple[str, ...]
     this_language: tuple[str, ...]
     english: tuple[str, ...]
     option_sets: tuple[tuple[str, ...], ...]
@@ -122,9 +126,14 @@ class Pack:
         return hash((self.code, self.path))
 
 
+@lru_cache(maxsize=1)
+def _shipped() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in LANGUAGES_FOLDER.glob("*.yaml")))
+
+
 def languages() -> list[str]:
     """The codes of the languages that have a pack here."""
-    return sorted(path.stem for path in LANGUAGES_FOLDER.glob("*.yaml"))
+    return list(_shipped())
 
 
 def load_pack(language: str | Path) -> Pack:
@@ -326,7 +335,9 @@ def _build(reader: _Reader) -> Pack:
         name=get("name"),
         own_name=get("own_name"),
         labels=get("identification.labels"),
+        sample=get("identification.sample"),
         neighbours=get("identification.neighbours"),
+        markers=get("identification.markers"),
         this_language=get("identification.this_language"),
         english=get("identification.english"),
         option_sets=get("constrained_response.option_sets"),

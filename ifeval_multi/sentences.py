@@ -1,7 +1,7 @@
 """Counting sentences without a model: punctuation, the pack's abbreviations, ordinals.
 
 What is counted: pieces of running text that end in . ! ? … or at the end of their block. A block
-is a list item or the lines between two blank lines. Headings, <<titles>> and dividers are not
+is what stands between two blank lines. Headings, <<titles>> and dividers are not
 sentences. What is not an end: "Sr. Pérez", "J. R. R.", "3.5", Basque "2000. urtean" and
 "III. mendea", and "Hola!" inside «Hola!», dixo Ana».
 """
@@ -35,16 +35,20 @@ def sentence_texts(text: str, pack: Pack) -> list[str]:
 
 
 def _blocks(text: str, pack: Pack) -> list[str]:
-    """Runs of lines that may share a sentence, without list markers, headings and dividers."""
+    """Runs of lines that may share a sentence, without list markers, headings and dividers.
+
+    List items share a block: items without a full stop are together one sentence with the line
+    that introduces them, and an item with one is a sentence of its own.
+    """
     found: list[list[str]] = [[]]
     for line in lines(text):
         heading = not line.strip() or _HEADING.match(line)
         item = None if heading else _ITEM.match(line)
         if item and pack.ordinal_dot and _opens_with_ordinal(line, pack):
             item = None
-        if heading or item:
+        if heading:
             found.append([])
-        if not heading:
+        else:
             found[-1].append(line[item.end() :] if item else line)
     return ["\n".join(block) for block in found if block]
 

@@ -23,6 +23,7 @@ _MARKS = regex.compile(r"(\p{M}{30})\p{M}++")
 _QUOTES = str.maketrans(
     {"’": "'", "‘": "'", "ʼ": "'", "´": "'", "`": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'}
 )
+_FIRST_EASTERN = "\u2e80"  # from here on: Chinese, Japanese, Korean
 _BULLET_OR_NUMBER = regex.compile(r"\s*+(?:[-*+•‣◦]\s++|\d{1,3}[.)]\s++)")
 _DECORATION = " \t*_#>~`\"'“”„«»‘’()[]"
 
@@ -110,7 +111,7 @@ def _positions(folded: str, wanted: str, endings: frozenset[str]) -> Iterator[in
     position = folded.find(wanted)
     while position >= 0:
         after = position + len(wanted)
-        starts = not (wanted[0].isalnum() and position and folded[position - 1].isalnum())
+        starts = not (position and _joined(folded[position - 1], wanted[0]))
         if starts and _word_ends(folded, after, wanted, endings, longest):
             yield position
             position = folded.find(wanted, after)
@@ -121,9 +122,16 @@ def _positions(folded: str, wanted: str, endings: frozenset[str]) -> Iterator[in
 def _word_ends(
     folded: str, after: int, wanted: str, endings: frozenset[str], longest: int
 ) -> bool:
-    if not wanted[-1].isalnum():
+    if after == len(folded) or not _joined(wanted[-1], folded[after]):
         return True
     end = after
     while end < len(folded) and end - after <= longest and folded[end].isalnum():
         end += 1
-    return end == after or folded[after:end] in endings
+    return folded[after:end] in endings
+
+
+def _joined(left: str, right: str) -> bool:
+    """Do two neighbours belong to one word? Not where a script without spaces meets another."""
+    if not (left.isalnum() and right.isalnum()):
+        return False
+    return (left >= _FIRST_EASTERN) == (right >= _FIRST_EASTERN)

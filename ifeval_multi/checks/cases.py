@@ -56,7 +56,7 @@ def asked_language(prompt: str, pack: Pack) -> str:
 
 def _in_language(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     code = str(arguments.get("language") or asked_language(str(arguments.get("prompt", "")), pack))
-    return is_language(response, code, pack)
+    return is_language(response, code)
 
 
 def _without(text: str, caseless: str) -> str:

@@ -28,7 +28,7 @@ def postscript(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdi
     """A line begins with the postscript marker, or the marker as it is written opens a sentence.
 
     Dots, spaces and case do not matter at the beginning of a line: "P. S.", "PS:" and "**p.s.**"
-    are all P.S., but P.P.S. is not P.S.
+    are all P.S., but P.P.S. is not P.S. Initials with their dots may stand inside a line.
     """
     marker = normalise(arguments["postscript_marker"]).strip()
     at_line, inside = _marker_patterns(marker)
@@ -40,11 +40,18 @@ def postscript(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdi
 
 @lru_cache(maxsize=256)
 def _marker_patterns(marker: str) -> tuple[regex.Pattern[str], regex.Pattern[str]]:
-    letters = [regex.escape(sign) for sign in marker if sign.isalnum()]
-    loose = r"\.?[ \t]?".join(letters) if _is_initials(marker) else regex.escape(marker)
     before = r"[^\p{L}\p{N}]*+"
-    at_line = regex.compile(rf"{before}(?:{loose})(?!\p{{L}}|\.?[ \t]?\p{{Lu}}\.)", regex.IGNORECASE)
-    return at_line, regex.compile(rf"(?<=[.!?…»”\"'][ \t*_]){regex.escape(marker)}(?!\p{{L}})")
+    if not _is_initials(marker):
+        word = regex.escape(marker)
+        at_line = regex.compile(rf"{before}{word}(?!\p{{L}})", regex.IGNORECASE)
+        return at_line, regex.compile(rf"(?<=[.!?…»”\"'][ \t*_]){word}(?!\p{{L}})")
+    initials = [regex.escape(sign) for sign in marker if sign.isalnum()]
+    loose = r"\.?[ \t]?".join(initials)
+    at_line = regex.compile(rf"{before}{loose}(?!\p{{L}}|\.[ \t]?\p{{L}}\.)", regex.IGNORECASE)
+    dotted = r"\.[ \t]?".join(initials)
+    after_sentence = rf"(?<=[.!?…»”\"'][ \t*_]){regex.escape(marker)}(?!\p{{L}})"
+    alone = rf"(?<![\p{{L}}\p{{N}}.]|\.[ \t])(?i:{dotted})(?!\p{{L}}|\.[ \t]?\p{{L}}\.)"
+    return at_line, regex.compile(f"{after_sentence}|{alone}")
 
 
 def _is_initials(marker: str) -> bool:

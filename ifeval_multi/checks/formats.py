@@ -60,15 +60,14 @@ def _highlights(line: str) -> int:
 
 
 def multiple_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
-    """At least as many numbered section headings as asked, each at the beginning of a line.
+    """At least as many numbered section headings as asked, each opening a line or a sentence.
 
     The number stands on the side the pack says ("1. ATALA", "Section 1"); digits, Roman numerals
     and single letters are numbers. A number that comes twice is one section.
     """
     word = fold(arguments["section_spliter"])
-    pattern = _section_pattern(word, pack.section_number)
-    matches = (pattern.match(line) for line in lines(normalise(response)))
-    numbers = {next(filter(None, found.groups())).lower() for found in matches if found}
+    matches = _section_pattern(word, pack.section_number).finditer(normalise(response))
+    numbers = {next(filter(None, found.groups())).lower() for found in matches}
     noun = f"sections marked {arguments['section_spliter']!r}"
     return compare(len(numbers), arguments, "num_sections", "relation", noun)
 
@@ -79,7 +78,9 @@ def _section_pattern(word: str, side: str) -> regex.Pattern[str]:
     after = rf"{name}\p{{L}}{{0,3}}[ \t]*+[#nN]?[.ºª°]?[ \t]*+({_NUMERAL})(?![\p{{L}}\p{{N}}])"
     before = rf"({_NUMERAL})(?:[.)ºª°]|-?[aªº]\b|\.[aªº])*+[ \t]*+[-–:]?[ \t]*+{name}(?!\p{{L}}{{4}})"
     sides = {"after": after, "before": before, "either": f"(?:{after}|{before})"}
-    return regex.compile(rf"[^\p{{L}}\p{{N}}]*+(?:{sides[side]})", regex.IGNORECASE)
+    # At most 20 signs (**, ##, quotes) before a heading: a bound keeps a megabyte of them linear.
+    start = r"(?:^|(?<=[.!?…:»”\"*]\s))[^\p{L}\p{N}\n]{0,20}+"
+    return regex.compile(rf"{start}(?:{sides[side]})", regex.IGNORECASE | regex.MULTILINE)
 
 
 def json_format(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
@@ -138,6 +139,8 @@ def constrained_response(response: str, arguments: Mapping[str, Any], pack: Pack
         found = occurrences(folded, bare, frozenset()) if " " in bare else bare in (sentences or ())
         if found and bare not in chosen:
             chosen.append(bare)
+    # "Minha resposta é não" stands inside "A minha resposta é não": one answer, not two.
+    chosen = [c for c in chosen if not any(c != other and c in other for other in chosen)]
     if len(chosen) == 1:
         return Verdict(True, f"the answer is {chosen[0]!r}")
     if chosen:

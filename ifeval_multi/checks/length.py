@@ -14,8 +14,9 @@ from ifeval_multi.text import fold, lines, normalise, paragraphs, words
 from ifeval_multi.verdict import Verdict
 
 # A divider is a line of asterisks, or three asterisks with space around them inside a line:
-# "one *** two". ***bold italic*** is not one.
+# "one *** two", "***[part 2]". ***bold italic*** is not one.
 _DIVIDER_LINE = regex.compile(r"[ \t>]*+(?:\*[ \t]?+){3,}+")
+_OPENING_DIVIDER = regex.compile(r"[ \t]*+\*{3}(?!\*)")
 _INLINE_DIVIDER = regex.compile(r"(?<=\s)\*\*\*(?=\s|$)")
 
 
@@ -37,6 +38,9 @@ def number_paragraphs(response: str, arguments: Mapping[str, Any], pack: Pack) -
     for line in lines(normalise(response)):
         if _DIVIDER_LINE.fullmatch(line):
             pieces.append("")
+            continue
+        if _OPENING_DIVIDER.match(line) and line.count("***") == 1:
+            pieces.append(line.lstrip(" \t*"))
             continue
         first, *more = _INLINE_DIVIDER.split(line)
         pieces[-1] = pieces[-1] or first.strip()  # only whether it is empty matters

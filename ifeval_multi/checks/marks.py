@@ -69,4 +69,4 @@ def _words_with(
 
 def response_language(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """The answer is in the language asked."""
-    return is_language(response, str(arguments["language"]), pack)
+    return is_language(response, str(arguments["language"]))
