@@ -50,7 +50,8 @@ def _marker_patterns(marker: str) -> tuple[regex.Pattern[str], regex.Pattern[str
     at_line = regex.compile(rf"{before}{loose}(?!\p{{L}}|\.[ \t]?\p{{L}}\.)", regex.IGNORECASE)
     dotted = r"\.[ \t]?".join(initials)
     after_sentence = rf"(?<=[.!?…»”\"'][ \t*_]){regex.escape(marker)}(?!\p{{L}})"
-    alone = rf"(?<![\p{{L}}\p{{N}}.]|\.[ \t])(?i:{dotted})(?!\p{{L}}|\.[ \t]?\p{{L}}\.)"
+    not_inside = r"(?<![\p{L}\p{N}]|(?<!\p{L})\p{L}\.[ \t]?)"  # the S. of P.P.S. is not P.S.
+    alone = rf"{not_inside}(?i:{dotted})(?!\p{{L}}|\.[ \t]?\p{{L}}\.)"
     return at_line, regex.compile(f"{after_sentence}|{alone}")
 
 
