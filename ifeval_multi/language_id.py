@@ -16,7 +16,7 @@ from ifeval_multi.text import words
 from ifeval_multi.verdict import Verdict
 
 # More text than this does not change the label, and keeps a megabyte answer cheap.
-_ENOUGH = 2000
+_ENOUGH = 1000
 # Below this many letters no identifier can be trusted, so the language is not held against
 # the answer. "SÍ." is such an answer.
 _TOO_FEW_LETTERS = 12

@@ -142,6 +142,8 @@ def load_pack(language: str | Path) -> Pack:
     Raises:
         PackError: there is no such pack, or it does not hold what it must.
     """
+    if language in _shipped():
+        return _shipped_pack(str(language))
     path = Path(language)
     if path.suffix not in (".yaml", ".yml"):
         path = LANGUAGES_FOLDER / f"{language}.yaml"
@@ -153,6 +155,11 @@ def load_pack(language: str | Path) -> Pack:
             "Write one with `iberian ifeval new LANG`, or give the path of a .yaml file.",
         )
     return _load(path.resolve(), path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _shipped_pack(code: str) -> Pack:
+    return _load((LANGUAGES_FOLDER / f"{code}.yaml").resolve(), 0)
 
 
 @lru_cache(maxsize=64)

@@ -32,10 +32,15 @@ _DECORATION = " \t*_#>~`\"'“”„«»‘’()[]"
 def normalise(text: str) -> str:
     """NFC, \\n line ends, no invisible characters: what is the same on screen is the same here."""
     if not text.isascii():
-        text = _MARKS.sub(r"\1", text)
-        text = unicodedata.normalize("NFC", text)
+        text = unicodedata.normalize("NFC", shorten_marks(text))
         text = _INVISIBLE.sub("", text)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def shorten_marks(text: str) -> str:
+    """The text with at most 30 combining marks in a row, so that it can be normalised."""
+    shortened: str = _MARKS.sub(r"\1", text)
+    return shortened
 
 
 @lru_cache(maxsize=64)

@@ -66,7 +66,8 @@ def multiple_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -
     and single letters are numbers. A number that comes twice is one section.
     """
     word = fold(arguments["section_spliter"])
-    matches = _section_pattern(word, pack.section_number).finditer(normalise(response))
+    text = normalise(response)
+    matches = _section_pattern(word, pack.section_number).finditer(text)
     numbers = {next(filter(None, found.groups())).lower() for found in matches}
     noun = f"sections marked {arguments['section_spliter']!r}"
     return compare(len(numbers), arguments, "num_sections", "relation", noun)

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ifeval_multi.original.tokens import (
+    capital_words,
     fasttext_label,
     google_words,
     langdetect_label,
     punkt_sentences,
-    treebank_words,
 )
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import at_least, compare, exactly
@@ -189,7 +189,7 @@ def drawn_letter(letter: str) -> str:
 
 
 def capital_word_frequency(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
-    count = sum(map(str.isupper, treebank_words(response)))
+    count = len(capital_words(response))
     noun = "words in capitals"
     return compare(count, arguments, "capital_frequency", "capital_relation", noun)
 

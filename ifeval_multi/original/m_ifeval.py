@@ -14,11 +14,11 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from ifeval_multi.original import google
 from ifeval_multi.original.tokens import langdetect_label
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import compare, exactly
 from ifeval_multi.sentences import count_sentences
+from ifeval_multi.text import shorten_marks
 from ifeval_multi.verdict import Verdict
 
 OPTIONS = ("Sí.", "No.", "Quizás.")
@@ -27,24 +27,22 @@ _LIST_MARKER = re.compile(r"^[^\S\n]*(?:\d+\.|[-*])[^\S\n]*", re.MULTILINE)
 _BULLET = re.compile(r"^[^\S\n]*\*[^*].*$", re.MULTILINE)
 _TOKEN = re.compile(r" {2,}|[^\s]+")
 _SYMBOLS = frozenset("$+<=>^`|~€£¥©®°")
+_STRIPPED = string.punctuation + "¿¡«»“”‘’…–—·€£¥©®"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def tokens(text: str) -> list[str]:
     """spaCy's Spanish tokens that are not punctuation; a run of spaces is a token to spaCy."""
-    found: list[str] = []
-    for chunk in _TOKEN.findall(text):
-        if chunk.isspace():
-            found.append(chunk)
-            continue
-        core = chunk.strip(_STRIPPED)
-        found.extend(sign for sign in chunk if sign in _SYMBOLS) if core != chunk else None
-        if core:
-            found.append(core)
-    return found
+    return [token for chunk in _TOKEN.findall(text) for token in _parts(chunk)]
 
 
-_STRIPPED = string.punctuation + "¿¡«»“”‘’…–—·€£¥©®"
+def _parts(chunk: str) -> list[str]:
+    if chunk.isspace():
+        return [chunk]
+    core = chunk.strip(_STRIPPED)
+    # Signs like $ and < that stand at the edges are split off, and are no punctuation to spaCy.
+    signs = [sign for sign in chunk if sign in _SYMBOLS] if core != chunk else []
+    return [*signs, core] if core else signs
 
 
 def number_words(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
@@ -94,7 +92,8 @@ def end_checker(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verd
 
 
 def capital(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
-    signs = (s for s in unicodedata.normalize("NFKD", response) if not unicodedata.combining(s))
+    apart = unicodedata.normalize("NFKD", shorten_marks(response))
+    signs = (sign for sign in apart if not unicodedata.combining(sign))
     if not all(sign.isupper() or not sign.isalpha() for sign in signs):
         return Verdict(False, "not in capitals")
     found = langdetect_label(response.lower())
@@ -153,6 +152,3 @@ def tildes(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     accented = frozenset("áéíóúÁÉÍÓÚ")
     count = sum(not accented.isdisjoint(token) for token in tokens(response))
     return compare(count, arguments, "num_words", "relation", "words with a tilde")
-
-
-forbidden_words = google.forbidden_words
