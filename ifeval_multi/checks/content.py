@@ -46,9 +46,9 @@ def _marker_patterns(marker: str) -> tuple[regex.Pattern[str], regex.Pattern[str
         at_line = regex.compile(rf"{before}{word}(?!\p{{L}})", regex.IGNORECASE)
         return at_line, regex.compile(rf"(?<=[.!?…»”\"'][ \t*_]){word}(?!\p{{L}})")
     initials = [regex.escape(sign) for sign in marker if sign.isalnum()]
-    loose = r"\.?[ \t]?".join(initials)
+    loose = r"\.?[ \t-]?".join(initials)
     at_line = regex.compile(rf"{before}{loose}(?!\p{{L}}|\.[ \t]?\p{{L}}\.)", regex.IGNORECASE)
-    dotted = r"\.[ \t]?".join(initials)
+    dotted = r"\.[ \t-]?".join(initials)
     after_sentence = rf"(?<=[.!?…»”\"'][ \t*_]){regex.escape(marker)}(?!\p{{L}})"
     not_inside = r"(?<![\p{L}\p{N}]|(?<!\p{L})\p{L}\.[ \t]?)"  # the S. of P.P.S. is not P.S.
     alone = rf"{not_inside}(?i:{dotted})(?!\p{{L}}|\.[ \t]?\p{{L}}\.)"
@@ -57,5 +57,5 @@ def _marker_patterns(marker: str) -> tuple[regex.Pattern[str], regex.Pattern[str
 
 def _is_initials(marker: str) -> bool:
     """P.S., PD, P. P. S.: initials, written with or without dots; "Nota" is a word."""
-    bare = marker.replace(".", "").replace(" ", "")
+    bare = marker.translate({ord(sign): None for sign in ". -"})
     return bare.isupper() and len(bare) <= 5

@@ -164,6 +164,20 @@ def measure(label: Callable[[str], str]) -> tuple[dict[str, str], float]:
     return table, (time.perf_counter() - start) / count
 
 
+def acceptance() -> None:
+    """What is_language() accepts: own sentences, and those of the eight others, of 20 and 160."""
+    accepts = importlib.import_module("ifeval_multi.language_id").is_language
+    texts = {
+        code: [change(text) for text in SHORT[code] + LONG[code] for change in (str, str.upper)]
+        for code in SHORT
+    }
+    for code in SHORT:
+        own = sum(accepts(text, code).followed for text in texts[code])
+        others = [text for other in SHORT if other != code for text in texts[other]]
+        wrong = sum(accepts(text, code).followed for text in others)
+        print(f"is_language {code:>4}: own {own:>2}/20, others {wrong:>2}/160")
+
+
 def main() -> None:
     """Print one line an identifier: right of 5 short, 5 SHORT, 5 long, 5 LONG, by language."""
     print(f"{'':12}" + "".join(f"{code:>9}" for code in SHORT) + "      sum   us/text")
@@ -176,3 +190,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    acceptance()
