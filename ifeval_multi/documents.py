@@ -123,9 +123,7 @@ def _as_json(value: Any, where: str) -> Any:
 def _kwargs(value: Any, count: int, where: str) -> list[dict[str, Any]]:
     value = [{}] * count if value is None else _as_json(value, where)
     if not isinstance(value, list) or len(value) != count:
-        raise PackError(
-            where, f"key `kwargs` is no list of {count} objects.", "One for each instruction id."
-        )
+        raise PackError(where, f"key `kwargs` is no list of {count} objects.", "One for each instruction id.")
     parsed = [_as_json(item, where) or {} for item in value]
     return [_object(item, where) for item in parsed]
 

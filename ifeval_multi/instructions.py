@@ -57,9 +57,7 @@ _TYPES = (
     InstructionType("detectable_format:title"),
     InstructionType("keywords:existence", {"keywords": TEXTS}),
     InstructionType("keywords:forbidden_words", {"forbidden_words": TEXTS}),
-    InstructionType(
-        "keywords:frequency", {"keyword": TEXT, "frequency": NUMBER, "relation": RELATION}
-    ),
+    InstructionType("keywords:frequency", {"keyword": TEXT, "frequency": NUMBER, "relation": RELATION}),
     InstructionType(
         "keywords:letter_frequency",
         {"letter": TEXT, "let_frequency": NUMBER, "let_relation": RELATION},
@@ -70,20 +68,14 @@ _TYPES = (
         {"first_word": TEXT, "num_paragraphs": NUMBER, "nth_paragraph": NUMBER},
     ),
     InstructionType("length_constraints:number_paragraphs", {"num_paragraphs": NUMBER}),
-    InstructionType(
-        "length_constraints:number_sentences", {"num_sentences": NUMBER, "relation": RELATION}
-    ),
-    InstructionType(
-        "length_constraints:number_words", {"num_words": NUMBER, "relation": RELATION}
-    ),
+    InstructionType("length_constraints:number_sentences", {"num_sentences": NUMBER, "relation": RELATION}),
+    InstructionType("length_constraints:number_words", {"num_words": NUMBER, "relation": RELATION}),
     InstructionType("punctuation:no_comma"),
     InstructionType("startend:end_checker", {"end_phrase": TEXT}),
     InstructionType("startend:quotation"),
     InstructionType("punctuation:exclamation_marks"),
     InstructionType("punctuation:question_marks"),
-    InstructionType(
-        "special_character:dieresis", {"let_frequency": NUMBER}, {"relation": RELATION}
-    ),
+    InstructionType("special_character:dieresis", {"let_frequency": NUMBER}, {"relation": RELATION}),
     InstructionType("special_character:enie", {"let_frequency": NUMBER}, {"relation": RELATION}),
     InstructionType("special_character:tildes", {"num_words": NUMBER, "relation": RELATION}),
 )

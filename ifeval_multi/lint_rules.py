@@ -1,5 +1,6 @@
 """The linter's rules: each looks at one instruction and the words of its prompt."""
 
+# ruff: noqa: ARG001 - every rule takes (arguments, prompt, pack), whether it needs them or not.
 from __future__ import annotations
 
 import re
@@ -162,9 +163,7 @@ def _about(asked: Instruction, prompt: PromptText, pack: Pack) -> list[Clause]:
 
 def _relation_named(readings: list[tuple[int, str]], clauses: list[Clause]) -> bool:
     return any(
-        name in clause.relations and value in clause.numbers
-        for value, name in readings
-        for clause in clauses
+        name in clause.relations and value in clause.numbers for value, name in readings for clause in clauses
     )
 
 
@@ -173,8 +172,12 @@ def readings_of(number: int, relation: str | None) -> list[tuple[int, str]]:
     ways = {
         "less than": [(number, "less than"), (number - 1, "at most"), (number - 1, "exactly")],
         "at most": [(number, "at most"), (number + 1, "less than"), (number, "exactly")],
-        "at least": [(number, "at least"), (number - 1, "more than"), (number, "exactly"),
-                     (number, "more than")],
+        "at least": [
+            (number, "at least"),
+            (number - 1, "more than"),
+            (number, "exactly"),
+            (number, "more than"),
+        ],
         "more than": [(number, "more than"), (number + 1, "at least")],
     }
     return ways.get(relation or "", [(number, relation or "exactly")])
@@ -233,7 +236,10 @@ def _case(own: str, other: str) -> Callable[..., Iterator[Slip]]:
             yield "case", f"the prompt asks for {other}, the id is {own}"
         named = any(name in f" {prompt.folded} " for name in pack.english)
         if named and pack.code != "en":
-            yield PUBLISHED, "the prompt asks for English; the published code wants the pack's language"
+            yield (
+                PUBLISHED,
+                "the prompt asks for English; the published code wants the pack's language",
+            )
 
     return rule
 

@@ -1,7 +1,7 @@
 """Adding a language: write a commented pack, and say what is missing from it.
 
-    iberian ifeval new fr --folder packs      # packs/fr.yaml and packs/test_fr.py
-    iberian ifeval check packs/fr.yaml
+iberian ifeval new fr --folder packs      # packs/fr.yaml and packs/test_fr.py
+iberian ifeval check packs/fr.yaml
 """
 
 from __future__ import annotations

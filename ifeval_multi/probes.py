@@ -105,9 +105,7 @@ def _formats(pack: Pack) -> Iterator[Probe]:
 
 
 def _sections(section: str, pack: Pack) -> str:
-    numbered = (
-        f"{n}. {section}" if pack.section_number == "before" else f"{section} {n}" for n in (1, 2)
-    )
+    numbered = (f"{n}. {section}" if pack.section_number == "before" else f"{section} {n}" for n in (1, 2))
     return "\n".join(f"**{heading}**\n{pack.sample}\n" for heading in numbered)
 
 

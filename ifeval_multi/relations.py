@@ -40,16 +40,12 @@ def canonical_relation(relation: str) -> str:
     return cleaned
 
 
-def compare(
-    count: int, arguments: Mapping[str, object], number: str, relation: str, noun: str
-) -> Verdict:
+def compare(count: int, arguments: Mapping[str, object], number: str, relation: str, noun: str) -> Verdict:
     """Verdict on `count` things where arguments[relation] arguments[number] were asked."""
     asked = arguments[number]
     assert isinstance(asked, int)
     name = canonical_relation(str(arguments.get(relation, "at least")))
-    return Verdict(
-        COMPARISONS[name](count, asked), f"found {count} {noun}, {name} {asked} asked"
-    )
+    return Verdict(COMPARISONS[name](count, asked), f"found {count} {noun}, {name} {asked} asked")
 
 
 def exactly(count: int, asked: int, noun: str) -> Verdict:

@@ -1,8 +1,8 @@
 """Scoring a set of answers without lm_eval: totals, a table by type, and every verdict.
 
-    report = ifeval_multi.score(documents, responses, language="gl")
-    print(report.text())
-    report.write_verdicts("verdicts.jsonl")
+report = ifeval_multi.score(documents, responses, language="gl")
+print(report.text())
+report.write_verdicts("verdicts.jsonl")
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ifeval_multi.errors import PackError
 from ifeval_multi.evaluate import EDITIONS, evaluate_response, is_unfinished
 from ifeval_multi.instructions import RESPONSE_LANGUAGE
 
-LEVELS = ("prompt_strict", "prompt_loose", "instruction_strict", "instruction_loose")
+_LISTS = ("instruction_ids", "strict", "loose")  # of a row, one entry an instruction each
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Report:
         """The count and the strict and loose successes of each type, by id."""
         counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         for row in self.scored:
-            for name, strict, loose in zip(row["instruction_ids"], row["strict"], row["loose"]):
+            for name, strict, loose in zip(*(row[n] for n in _LISTS), strict=True):
                 for place, value in enumerate((1, strict, loose)):
                     counts[name][place] += value
         return {name: TypeScore(*counts[name]) for name in sorted(counts)}
@@ -152,9 +152,7 @@ def score(
         kept = document.scored(include_response_language)
         report.excluded += len(document.instructions) - len(kept)
         report.rows.append(
-            evaluate_response(
-                document, text, language, edition, include_response_language, think_end_token
-            )
+            evaluate_response(document, text, language, edition, include_response_language, think_end_token)
         )
     return report
 

@@ -87,9 +87,7 @@ def _is_end(block: str, end: re.Match[str], cased: bool, pack: Pack) -> bool:
     return not _dot_belongs_to_word(block, end, goes_on, cased, pack)
 
 
-def _dot_belongs_to_word(
-    block: str, end: re.Match[str], goes_on: bool, cased: bool, pack: Pack
-) -> bool:
+def _dot_belongs_to_word(block: str, end: re.Match[str], goes_on: bool, cased: bool, pack: Pack) -> bool:
     window = block[max(0, end.start() - _LONGEST_TOKEN) : end.start()]
     token = (window.split() or [""])[-1].lstrip("([{\"'«“‘¿¡*_") if not window[-1:].isspace() else ""
     lowered = token.lower()

@@ -21,7 +21,18 @@ _INVISIBLE = regex.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\
 # No language stacks more than a handful (Unicode's Stream-Safe Text Format allows 30).
 _MARKS = regex.compile(r"(\p{M}{30})\p{M}++")
 _QUOTES = str.maketrans(
-    {"’": "'", "‘": "'", "ʼ": "'", "´": "'", "`": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'}
+    {
+        "’": "'",
+        "‘": "'",
+        "ʼ": "'",
+        "´": "'",
+        "`": "'",
+        "“": '"',
+        "”": '"',
+        "„": '"',
+        "«": '"',
+        "»": '"',
+    }
 )
 _FIRST_EASTERN = "\u2e80"  # from here on: Chinese, Japanese, Korean
 _BULLET_OR_NUMBER = regex.compile(r"\s*+(?:[-*+•‣◦]\s++|\d{1,3}[.)]\s++)")
@@ -124,9 +135,7 @@ def _positions(folded: str, wanted: str, endings: frozenset[str]) -> Iterator[in
             position = folded.find(wanted, position + 1)
 
 
-def _word_ends(
-    folded: str, after: int, wanted: str, endings: frozenset[str], longest: int
-) -> bool:
+def _word_ends(folded: str, after: int, wanted: str, endings: frozenset[str], longest: int) -> bool:
     if after == len(folded) or not _joined(wanted[-1], folded[after]):
         return True
     end = after

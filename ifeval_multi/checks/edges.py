@@ -1,5 +1,6 @@
 """startend:* and combination:* of the corrected edition: how an answer begins, ends and divides."""
 
+# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ def end_checker(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verd
         tail = tail.rstrip(".").rstrip(_AROUND)
     before = tail[: -len(asked)][-1:]
     ends = tail.endswith(asked) and not (before.isalnum() and asked[0].isalnum())
-    return Verdict(ends, f"the answer ends {tail[-len(asked):]!r}, {asked!r} asked")
+    return Verdict(ends, f"the answer ends {tail[-len(asked) :]!r}, {asked!r} asked")
 
 
 def quotation(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
@@ -48,7 +49,7 @@ def repeat_prompt(response: str, arguments: Mapping[str, Any], pack: Pack) -> Ve
     start = fold(response[: 2 * len(arguments["prompt_to_repeat"]) + 400]).lstrip(_AROUND + "#>")
     if start.startswith(asked):
         return Verdict(True, "the answer begins with the request")
-    same = next((n for n, (a, b) in enumerate(zip(start, asked)) if a != b), 0)
+    same = next((n for n, (a, b) in enumerate(zip(start, asked, strict=False)) if a != b), 0)
     return Verdict(False, f"the request is not repeated: {start[same:][:30]!r}, not {asked[same:][:30]!r}")
 
 

@@ -1,5 +1,6 @@
 """detectable_format:* of the corrected edition: lists, highlights, sections, JSON, titles."""
 
+# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 import json
@@ -16,6 +17,7 @@ from ifeval_multi.text import fold, lines, normalise, occurrences
 from ifeval_multi.verdict import Verdict
 
 _FENCE = regex.compile(r"\A```[ \t]*+(?:json[\w]*+)?[ \t]*+\n?", regex.IGNORECASE)
+_NO_TITLE = "<>«»*_ \t"
 _STARS = regex.compile(r"(\*++|(?<![\p{L}\p{N}_])_++|_++(?![\p{L}\p{N}_]))")
 _NUMERAL = r"(?:\d{1,3}|(?-i:[IVXLC]{1,6}|\p{Lu}))"  # "section a man" is not section A
 
@@ -23,11 +25,7 @@ _NUMERAL = r"(?:\d{1,3}|(?-i:[IVXLC]{1,6}|\p{Lu}))"  # "section a man" is not se
 def number_bullet_lists(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """Exactly as many bullet points as asked: a bullet of the pack, space, and some text."""
     found = [line.strip().split(None, 1) for line in lines(normalise(response)) if line.strip()]
-    count = sum(
-        1
-        for parts in found
-        if parts[0] in pack.bullets and len(parts) == 2 and _has_text(parts[1])
-    )
+    count = sum(1 for parts in found if parts[0] in pack.bullets and len(parts) == 2 and _has_text(parts[1]))
     return exactly(count, arguments["num_bullets"], "bullets")
 
 
@@ -36,9 +34,7 @@ def _has_text(text: str) -> bool:
     return any(map(str.isalnum, text)) or any(ord(sign) > 0x2000 for sign in text)
 
 
-def number_highlighted_sections(
-    response: str, arguments: Mapping[str, Any], pack: Pack
-) -> Verdict:
+def number_highlighted_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """At least as many highlights as asked: *so*, **so**, ***so*** or _so_, one each."""
     count = sum(_highlights(line) for line in lines(normalise(response)))
     return compare(count, arguments, "num_highlights", "relation", "highlighted sections")
@@ -118,7 +114,7 @@ def _holds_title(line: str, opening: str, closing: str) -> bool:
     start, end = line.find(opening), line.rfind(closing)
     if start < 0 or end < start + len(opening):
         return False
-    inside = line[start + len(opening) : end].strip("<>« »*_ \t")
+    inside = line[start + len(opening) : end].strip(_NO_TITLE)
     alone = not line[:start].strip(" \t*_#") and not line[end + len(closing) :].strip(" \t*_#")
     return bool(inside) and (opening == "<<" or alone)
 

@@ -1,5 +1,6 @@
 """punctuation:*, special_character:* and language:* of the corrected edition."""
 
+# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -57,9 +58,7 @@ def tildes(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     return _words_with(signs, "num_words", response, arguments, pack)
 
 
-def _words_with(
-    signs: str, number: str, response: str, arguments: Mapping[str, Any], pack: Pack
-) -> Verdict:
+def _words_with(signs: str, number: str, response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     wanted = frozenset(signs)
     found = words(normalise(response).lower(), pack)
     count = sum(1 for word in found if not wanted.isdisjoint(word))

@@ -6,6 +6,7 @@ lists what each fault does. Where the published code draws a random letter or ar
 one is used here, so that a score can be made twice.
 """
 
+# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 import json
@@ -111,9 +112,7 @@ def number_bullet_lists(response: str, arguments: Mapping[str, Any], pack: Pack)
     return exactly(count, arguments["num_bullets"], "bullets")
 
 
-def number_highlighted_sections(
-    response: str, arguments: Mapping[str, Any], pack: Pack
-) -> Verdict:
+def number_highlighted_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     single = sum(1 for h in _HIGHLIGHT.findall(response) if h.strip("*").strip())
     double = sum(1 for h in _DOUBLE_HIGHLIGHT.findall(response) if h[2:-2].strip())
     return at_least(single + double, arguments["num_highlights"], "highlighted sections")
@@ -139,7 +138,7 @@ def json_format(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verd
 def title(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     for line in response.split("\n"):
         start, end = line.find("<<"), line.rfind(">>")
-        if 0 <= start and start + 3 <= end and line[start:end].lstrip("<").rstrip(">").strip():
+        if start >= 0 and end >= start + 3 and line[start:end].lstrip("<").rstrip(">").strip():
             return Verdict(True, "found a <<title>>")
     return Verdict(False, "no <<title>>")
 
@@ -248,4 +247,4 @@ def end_checker(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verd
 def quotation(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     text = response.strip()
     followed = len(text) > 1 and text[0] == text[-1] == '"'
-    return Verdict(followed, "wrapped in \"\"" if followed else "not wrapped in \"\"")
+    return Verdict(followed, 'wrapped in ""' if followed else 'not wrapped in ""')

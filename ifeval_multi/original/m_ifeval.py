@@ -6,6 +6,7 @@ which comes without a model of its own; the counts here are made to the same rul
 README.md gives the agreement measured.
 """
 
+# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 import re
@@ -81,7 +82,7 @@ def nth_paragraph_first_word(response: str, arguments: Mapping[str, Any], pack: 
     asked = str(arguments["first_word"]).lower().split()
     found = [w.translate(_NO_PUNCTUATION).lower() for w in pieces[number - 1].split()]
     followed = count == arguments["num_paragraphs"] and found[: len(asked)] == asked
-    return Verdict(followed, f"{count} paragraphs, number {number} begins {found[:len(asked)]}")
+    return Verdict(followed, f"{count} paragraphs, number {number} begins {found[: len(asked)]}")
 
 
 def end_checker(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:

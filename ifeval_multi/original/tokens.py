@@ -21,11 +21,11 @@ from ifeval_multi.language_id import identify
 _WORD = re.compile(r"\w+")
 
 # Common abbreviations of English running text; written by hand, not taken from punkt's data.
-_ENGLISH_ABBREVIATIONS = (
-    "mr mrs ms dr prof rev gen col capt lt sgt gov sen rep st jr sr vs etc inc ltd co corp "
-    "dept fig vol pp ed eds e.g i.e u.s u.k u.n a.m p.m ph.d m.d b.a m.a b.c a.d d.c l.a "
-    "jan feb mar apr aug sept oct nov dec mt ave blvd messrs maj cmdr"
-).split()
+_ENGLISH_ABBREVIATIONS = """
+    mr mrs ms dr prof rev gen col capt lt sgt gov sen rep st jr sr vs etc inc ltd co corp
+    dept fig vol pp ed eds e.g i.e u.s u.k u.n a.m p.m ph.d m.d b.a m.a b.c a.d d.c l.a
+    jan feb mar apr aug sept oct nov dec mt ave blvd messrs maj cmdr
+"""
 # nltk is slow on hostile text; a count in 50,000 characters has long since decided a verdict.
 _LONGEST = 50_000
 _LONGEST_SENTENCE = 1_000
@@ -43,7 +43,7 @@ def _punkt() -> Any:
     except ImportError:
         raise PackError("original edition", "nltk is not installed.", "pip install nltk") from None
     parameters = PunktParameters()
-    parameters.abbrev_types = set(_ENGLISH_ABBREVIATIONS)
+    parameters.abbrev_types = set(_ENGLISH_ABBREVIATIONS.split())
     return PunktSentenceTokenizer(parameters)
 
 

@@ -21,7 +21,12 @@ PIECES = (
     '"\n', "I. ", "2000. ", "(", "Sr. ", "«", "a-", "1.", "字", "。", "...", "<think>", "</think>",
 )  # fmt: skip
 _VALUES: dict[str, Any] = {NUMBER: 3, TEXT: "a", TEXTS: ["a", "b"], RELATION: "at least"}
-_OWN = {"section_spliter": "Section", "language": "eu", "postscript_marker": "P.S.", "nth_paragraph": 1}
+_OWN = {
+    "section_spliter": "Section",
+    "language": "eu",
+    "postscript_marker": "P.S.",
+    "nth_paragraph": 1,
+}
 
 
 def arguments(name: str) -> dict[str, Any]:

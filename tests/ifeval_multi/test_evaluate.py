@@ -1,5 +1,6 @@
 """From documents of both dialects to verdicts, scores and lm_eval's metrics."""
 
+# ruff: noqa: E501 - a row of a table is one line.
 from __future__ import annotations
 
 import json
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from ifeval_multi import PackError, check, documents, evaluate_response, load_pack, score
-from ifeval_multi import strip_reasoning as strip
 from ifeval_multi import lm_eval_support as support
+from ifeval_multi import strip_reasoning as strip
 
 AUTHORS = {
     "key": 7,
@@ -39,7 +40,9 @@ def hub(name: str, **given: Any) -> dict[str, Any]:
 
 class TestDocuments:
     def test_both_dialects_give_one_form(self) -> None:
-        found = documents.from_row(hub("es:length_constraints:number_words", num_words=5, relation="less than"))
+        found = documents.from_row(
+            hub("es:length_constraints:number_words", num_words=5, relation="less than")
+        )
         asked = found.instructions[0]
         assert (asked.id, asked.dialect) == ("length_constraints:number_words", "m-ifeval")
         assert asked.arguments == {"num_words": 5, "relation": "at most"}
@@ -171,7 +174,12 @@ class TestScore:
             score([AUTHORS, AUTHORS], ["a"], language="eu")
 
     def test_reason_counts(self) -> None:
-        verdict = check("detectable_format:number_bullet_lists", "* a\n* b\n* c", {"num_bullets": 5}, load_pack("en"))
+        verdict = check(
+            "detectable_format:number_bullet_lists",
+            "* a\n* b\n* c",
+            {"num_bullets": 5},
+            load_pack("en"),
+        )
         assert verdict.reason == "found 3 bullets, exactly 5 asked"
 
 

@@ -1,5 +1,6 @@
 """The guide "French from nothing" of ifeval_multi/README.md, executed step by step."""
 
+# ruff: noqa: E501 - a row of a table is one line.
 from __future__ import annotations
 
 import os
@@ -89,7 +90,10 @@ def test_check_says_what_is_wrong_with_a_pack(tmp_path: Path) -> None:
     file.write_text(good.replace("labels: [gl]", "labels: [pt]"), encoding="utf-8")
     code, told = cli("check", file)
     assert code == 1 and "identification.sample: identified as 'gl', not ['pt']" in told
-    file.write_text(good.replace('"A miña resposta é si.", followed: true', '"Si!", followed: true'), encoding="utf-8")
+    file.write_text(
+        good.replace('"A miña resposta é si.", followed: true', '"Si!", followed: true'),
+        encoding="utf-8",
+    )
     code, told = cli("check", file)
     assert code == 0 or "examples, number 1" in told
 

@@ -3,6 +3,7 @@
 tests/benchmarks/ifeval_hostile.py tries many more pieces and compares two lengths.
 """
 
+# ruff: noqa: E501 - a row of a table is one line.
 from __future__ import annotations
 
 import time
@@ -23,7 +24,25 @@ OWN = {
     "postscript_marker": "P.S.",
     "nth_paragraph": 1,
 }
-SIGNS = ["*", "[", "\n", "<", '"', "_", " ", ".", ". ", "¿", "* ", "[a", "\u0301\u0316", "a", "A.", "1.", "`"]
+SIGNS = [
+    "*",
+    "[",
+    "\n",
+    "<",
+    '"',
+    "_",
+    " ",
+    ".",
+    ". ",
+    "¿",
+    "* ",
+    "[a",
+    "\u0301\u0316",
+    "a",
+    "A.",
+    "1.",
+    "`",
+]
 
 
 def arguments(name: str) -> dict[str, Any]:
@@ -71,4 +90,9 @@ def test_every_check_answers_anything(text: str, language: str) -> None:
 def test_nothing_upsets_reading(text: str) -> None:
     assert len(variants(text)) <= 8
     assert "<think>" not in strip_reasoning(text)
-    check("length_constraints:number_sentences", text, arguments("length_constraints:number_sentences"), load_pack("eu"))
+    check(
+        "length_constraints:number_sentences",
+        text,
+        arguments("length_constraints:number_sentences"),
+        load_pack("eu"),
+    )

@@ -27,11 +27,15 @@ def test_the_languages_asked_for_are_there() -> None:
     ("old", "new", "told"),
     [
         ("own_name: galego", "", ["key `own_name` is missing", "Expected a text"]),
-        ("number: after", "number: behind", ["line 21", "`sections.number`", "before, after, either"]),
-        ('commas: ",', "comas: \",", ["key `comas` is not known", "Did you mean `commas`?"]),
+        (
+            "number: after",
+            "number: behind",
+            ["line 21", "`sections.number`", "before, after, either"],
+        ),
+        ('commas: ",', 'comas: ",', ["key `comas` is not known", "Did you mean `commas`?"]),
         ("bullets: [", "bullets: [3, ", ["line 33", "`bullets`", "list of texts"]),
         ("ordinal_dot: false", "ordinal_dot: maybe", ["`sentences.ordinal_dot`", "true or false"]),
-        ('pairs: [[\'"\', \'"\']', "pairs: [['x']", ["`quotation.pairs`", "opening and closing"]),
+        ("pairs: [['\"', '\"']", "pairs: [['x']", ["`quotation.pairs`", "opening and closing"]),
         ("apostrophe: joins", "apostrofe: joins", ["`words.apostrofe`", "`words.apostrophe`"]),
         ("code: gl", "code: [gl", ["not valid YAML"]),
         ("    1: [un,", "    one: [un,", ["`prompts.numbers`", "Expected numbers"]),
@@ -55,7 +59,7 @@ def test_no_and_on_are_words(tmp_path: Path) -> None:
 
 
 def test_an_unknown_language_is_told_what_there_is() -> None:
-    with pytest.raises(PackError, match="no pack for 'xx'.*eu.*iberian ifeval new"):
+    with pytest.raises(PackError, match=r"no pack for 'xx'.*eu.*iberian ifeval new"):
         load_pack("xx")
 
 
