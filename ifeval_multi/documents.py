@@ -102,7 +102,7 @@ def _object(row: Any, where: str) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[str, Any], where: str = "") -> Document:
-    """A Document from a row of any dialect (a Document passes through unchanged)."""
+    """A Document from a row of any dialect."""
     where = where or f"document {row.get('key', '?')}"
     prompt = row.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():

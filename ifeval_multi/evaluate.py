@@ -80,7 +80,7 @@ def variants(response: str) -> list[str]:
 def strip_reasoning(text: str, think_end_token: str | None = None) -> str:
     """The answer without its reasoning: <think>…</think> and what think_end_token ends.
 
-    A block that is opened and never closed was cut by the token limit: nothing is left of it.
+    An answer that opens a block and never closes it was cut by the token limit: nothing is left.
     A closing tag without an opening one is the end of a block that the chat template opened.
     """
     if think_end_token and think_end_token in text:
@@ -92,22 +92,26 @@ def strip_reasoning(text: str, think_end_token: str | None = None) -> str:
 
 
 def _without_blocks(text: str, opening: str, closing: str) -> str:
-    first_open, first_close = text.find(opening), text.find(closing)
-    if first_close >= 0 and not 0 <= first_open < first_close:
-        text = text[first_close + len(closing) :]
-    kept = []
-    while text:
-        before, opened, rest = text.partition(opening)
-        kept.append(before)
-        text = rest.partition(closing)[2] if opened else ""
-    return "".join(kept).lstrip()
+    kept: list[str] = []
+    position = 0
+    if 0 <= (end := text.find(closing)) and not 0 <= text.find(opening) < end:
+        position = end + len(closing)
+    while (start := text.find(opening, position)) >= 0:
+        kept.append(text[position:start])
+        end = text.find(closing, start)
+        if end < 0:
+            # An answer that speaks of the tag is left as it is; one that begins with it was cut.
+            return "".join([*kept, text[start:]] if any(map(str.strip, kept)) else "")
+        position = end + len(closing)
+    return "".join([*kept, text[position:]]).lstrip()
 
 
 def is_unfinished(text: str, think_end_token: str | None = None) -> bool:
     """Was the answer cut while it was still reasoning?"""
     if think_end_token and think_end_token in text:
         return False
-    return any(text.rfind(opening) > text.rfind(closing) for opening, closing in _REASONING)
+    start = text.lstrip()
+    return any(start.startswith(opening) and closing not in start for opening, closing in _REASONING)
 
 
 def evaluate_response(

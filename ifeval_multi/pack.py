@@ -52,6 +52,7 @@ class Pack:
     ordinal_followers: tuple[str, ...]
     endings: frozenset[str]
     forbidden_endings: frozenset[str]
+    replaced_final: str
     letter_variants: Mapping[str, str]
     caseless: str
     accented: str
@@ -137,6 +138,7 @@ def _build(reader: Reader) -> Pack:
         ordinal_followers=get("sentences.ordinal_followers"),
         endings=frozenset(get("keywords.endings")),
         forbidden_endings=frozenset(get("keywords.forbidden_endings")),
+        replaced_final=get("keywords.replaced_final"),
         letter_variants=get("letters.variants"),
         caseless=get("letters.caseless"),
         accented=get("letters.accented"),

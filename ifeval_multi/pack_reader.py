@@ -41,6 +41,7 @@ SCHEMA: dict[str, tuple[str, Any]] = {
     "sentences.ordinal_followers": ("texts", ()),
     "keywords.endings": ("texts", ()),
     "keywords.forbidden_endings": ("texts", ()),
+    "keywords.replaced_final": ("text", ""),
     "letters.variants": ("text to text", {}),
     "letters.caseless": ("text", "ªº"),
     "letters.accented": ("text", "áéíóú"),

@@ -110,16 +110,24 @@ def words(text: str, pack: Pack) -> list[str]:
     return found
 
 
-def occurrences(folded: str, keyword: str, endings: frozenset[str]) -> int:
+def occurrences(folded: str, keyword: str, endings: frozenset[str], replaced: str = "") -> int:
     """How often a keyword stands in a folded text as a word, with or without an ending.
 
     Args:
         folded: the text, through fold().
         keyword: as in the prompt; may be several words.
         endings: what may follow the keyword inside a word: "etxe" in "etxean".
+        replaced: a last letter whose place an ending in e- takes: "neska" in "neskek".
     """
     wanted = fold(keyword)
-    return sum(1 for _ in _positions(folded, wanted, endings)) if wanted else 0
+    if not wanted:
+        return 0
+    count = sum(1 for _ in _positions(folded, wanted, endings))
+    if replaced and wanted.endswith(replaced) and len(wanted) > 3:
+        stem, whole = wanted.removesuffix(replaced), frozenset(e for e in endings if e[0] == "e")
+        ends = (at + len(stem) for at in _positions(folded, stem, whole))
+        count += sum(1 for end in ends if folded[end : end + 1].isalpha())
+    return count
 
 
 def _positions(folded: str, wanted: str, endings: frozenset[str]) -> Iterator[int]:

@@ -41,17 +41,18 @@ def number_highlighted_sections(response: str, arguments: Mapping[str, Any], pac
 
 
 def _highlights(line: str) -> int:
-    """Pairs of equal runs of * or _ with text that touches both."""
-    pieces = _STARS.split(line)
-    count, opening, text = 0, "", ""
-    for piece in pieces:
-        is_mark = piece[:1] in ("*", "_") and not piece.strip("*_") and len(piece) <= 3
-        if not is_mark:
-            text += piece if opening else ""
-        elif opening == piece and text.strip() and not text[-1:].isspace():
-            count, opening, text = count + 1, "", ""
-        elif not opening or not text or text[:1].isspace():
-            opening, text = piece, ""
+    """Pairs of equal runs of * or _ with text that touches both from inside."""
+    pieces = [piece for piece in _STARS.split(line) if piece]
+    count, opened = 0, {}
+    for place, piece in enumerate(pieces):
+        if piece.strip("*_") or len(piece) > 3:
+            continue
+        start = opened.get(piece, place)
+        if place - start > 1 and not pieces[place - 1][-1].isspace():
+            count += 1
+            del opened[piece]
+        elif place + 1 < len(pieces) and not pieces[place + 1][0].isspace():
+            opened[piece] = place
     return count
 
 
@@ -136,6 +137,7 @@ def constrained_response(response: str, arguments: Mapping[str, Any], pack: Pack
         found = occurrences(folded, bare, frozenset()) if " " in bare else bare in (sentences or ())
         if found and bare not in chosen:
             chosen.append(bare)
+    chosen = [c for c in chosen if " " in c] or chosen  # "No. My answer is maybe." is maybe
     # "Minha resposta é não" stands inside "A minha resposta é não": one answer, not two.
     chosen = [c for c in chosen if not any(c != other and c in other for other in chosen)]
     if len(chosen) == 1:

@@ -14,16 +14,21 @@ from ifeval_multi.verdict import Verdict
 def existence(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """Every keyword stands in the answer as a word, with the endings the pack allows."""
     folded = fold(response)
-    absent = [k for k in arguments["keywords"] if not occurrences(folded, k, pack.endings)]
+    absent = [k for k in arguments["keywords"] if not _count(folded, k, pack)]
     if absent:
         return Verdict(False, f"not found: {', '.join(map(repr, absent))}")
     return Verdict(True, "all keywords found")
 
 
+def _count(folded: str, keyword: str, pack: Pack) -> int:
+    return occurrences(folded, keyword, pack.endings, pack.replaced_final)
+
+
 def forbidden_words(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """None of the words stands in the answer."""
-    folded, endings = fold(response), pack.forbidden_endings
-    present = [w for w in arguments["forbidden_words"] if occurrences(folded, w, endings)]
+    folded, endings, replaced = fold(response), pack.forbidden_endings, pack.replaced_final
+    words = arguments["forbidden_words"]
+    present = [word for word in words if occurrences(folded, word, endings, replaced)]
     if present:
         return Verdict(False, f"forbidden, but found: {', '.join(map(repr, present))}")
     return Verdict(True, "no forbidden word found")
@@ -32,7 +37,7 @@ def forbidden_words(response: str, arguments: Mapping[str, Any], pack: Pack) -> 
 def frequency(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """The keyword stands in the answer as often as asked."""
     keyword = arguments["keyword"]
-    count = occurrences(fold(response), keyword, pack.endings)
+    count = _count(fold(response), keyword, pack)
     return compare(count, arguments, "frequency", "relation", f"times {keyword!r}")
 
 

@@ -132,7 +132,7 @@ LONG: dict[str, list[str]] = {
     "ast": [
         "Esta mañana xubimos al monte colos amigos y fizo mui bon tiempu tol día.",
         "La biblioteca del pueblu va tar zarrada la selmana que vien pola mor d'unes obres.",
-        "La mio güela enseñóme a cocer les fabes sele, a fueu baxo.",
+        "La mio güela enseñóme a cocer les fabes sele, a fueu baxu.",
         "Na plaza del conceyu hai mercáu tolos sábados y vienen los llabradores de la redolada.",
         "Como la mar taba brava, los marineros decidieron quedar nel puertu.",
     ],

@@ -96,6 +96,7 @@ class TestReasoning:
             ("Bai.", "Bai."),
             ("<think>cut by the lim", ""),
             ("<think></think>Bai.<think>x</think> Ez.", "Bai. Ez."),
+            ("The tag <think> opens it.", "The tag <think> opens it."),
             ("[THINK]hm[/THINK]Bai.", "Bai."),
         ],
     )

@@ -89,10 +89,17 @@ def test_every_check_answers_anything(text: str, language: str) -> None:
 @given(st.text(max_size=200))
 def test_nothing_upsets_reading(text: str) -> None:
     assert len(variants(text)) <= 8
-    assert "<think>" not in strip_reasoning(text)
+    assert "</think>" not in strip_reasoning(f"<think>{text}</think>")
     check(
         "length_constraints:number_sentences",
         text,
         arguments("length_constraints:number_sentences"),
         load_pack("eu"),
     )
+
+
+def test_reasoning_of_a_megabyte() -> None:
+    start = time.process_time()
+    for piece in ("<think>", "</think>", "<think></think>", "<think>a</think>b"):
+        strip_reasoning((piece * 1_000_000)[:1_000_000])
+    assert time.process_time() - start < 2
