@@ -1,0 +1,113 @@
+"""What both back ends need before they start: the recipe read, its sources checked, tokenizer and dtype chosen.
+
+`prepare` does all of it, in the order in which mistakes are cheapest to find: the recipe's text, its sources,
+whether they fit, the tokenizer. Only then does an engine start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from merge_hooks._mergekit import dump_config
+from merge_hooks.errors import RecipeError
+from merge_hooks.preflight import check_fit, table
+from merge_hooks.recipe import Resolved, passthrough, read_recipe, resolve
+from merge_hooks.signature import Signature, sign
+from merge_hooks.stream import Stream, open_stream
+from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer, template_hash, tokenizer_hash
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A merge that is ready to be loaded.
+
+    Args:
+        stream: its tensors.
+        tokenizer: what it reads and writes with.
+        dtype: what the engine shall compute in ("auto": as the merged configuration says).
+        rows: the preflight table.
+    """
+
+    stream: Stream
+    tokenizer: TokenizerChoice
+    dtype: str
+    rows: list[dict[str, str]]
+
+    @property
+    def resolved(self) -> Resolved:
+        return self.stream.resolved
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Each source's revision or content hash, by its name in the recipe."""
+        return {source.name: source.fingerprint() for source in self.resolved.sources.values()}
+
+    def info(self, backend: str, dtype: str, signature: Signature, tokenizer: Any) -> dict[str, Any]:
+        """What goes into lm_eval's results JSON under "config"."""
+        return {
+            "model_dtype": dtype,
+            "iberian": {
+                "signature": signature.format(short=False),
+                "signature_short": signature.format(short=True),
+                "signature_digest": signature.digest,
+                "backend": backend,
+                "recipe": self.resolved.recipe.text,
+                "recipe_origin": self.resolved.recipe.origin,
+                "recipe_resolved": dump_config(self.resolved.config),
+                "sources": [
+                    {"name": source.name, "folder": str(source.folder), "revision": source.revision,
+                     "fingerprint": source.fingerprint()}
+                    for source in self.resolved.sources.values()
+                ],
+                "tokenizer": self.tokenizer.origin,
+                "tokenizer_hash": tokenizer_hash(tokenizer),
+                "chat_template_hash": template_hash(tokenizer.chat_template),
+            },
+        }  # fmt: skip
+
+
+def prepare(
+    recipe: str | Mapping[str, Any] | None,
+    pretrained: str | None,
+    revision: str | None = None,
+    dtype: str | None = "auto",
+    tokenizer: str | None = None,
+    trust_remote_code: bool = False,
+) -> Prepared:
+    """Read, resolve and check a merge (`recipe`) or a plain model (`pretrained`, scored through the same code).
+
+    Raises:
+        RecipeError, SourceError, PreflightError: with what to mend.
+    """
+    if (recipe is None) == (pretrained is None):
+        given = "both were" if recipe is not None else "neither was"
+        raise RecipeError(
+            f"the model `merged` wants recipe= (a merge) or pretrained= (a plain model); {given} given. "
+            "Example: --model_args recipe=merge.yml,dtype=bfloat16"
+        )
+    written = read_recipe(recipe) if recipe is not None else passthrough(str(pretrained), revision)
+    stream = open_stream(resolve(written), trust_remote_code)
+    rows = check_fit(stream)
+    choice = choose_tokenizer(stream, tokenizer)
+    LOG.info("merged: %s of\n%s", stream.resolved.method, table(rows))
+    LOG.info("merged: tokenizer and generation config from %s", choice.origin)
+    chosen = stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)
+    return Prepared(stream, choice, chosen, rows)
+
+
+def sign_model(prepared: Prepared, dtype: str, engine: str, tokenizer: Any, seed: int | None) -> Signature:
+    """The signature of a prepared merge in the engine that runs it."""
+    return sign(
+        prepared.resolved,
+        dtype=dtype,
+        tokenizer=tokenizer_hash(tokenizer),
+        template=template_hash(tokenizer.chat_template),
+        engine=engine,
+        seed=seed,
+    )

@@ -1,0 +1,123 @@
+"""How lm_eval learns of the model `merged` and of our task folder: every touch on lm_eval's inside is here.
+
+Checked with lm_eval 0.4.13. A later lm_eval that reads the entry points `lm_eval.models` and `lm_eval.tasks`
+(EleutherAI/lm-evaluation-harness #4013, #4015) needs none of it, and gets none of it.
+
+Called by `lm_eval_iberian.autoload` just after one of lm_eval's modules was imported; `activate()` does the
+same by hand where the `.pth` hook is off (a notebook, `IBERIAN_AUTOLOAD=0`).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+CHECKED_VERSIONS = ("0.4.13",)
+MODEL_NAME = "merged"
+MODEL_TARGET = "lm_eval_iberian.models:Merged"
+_MARK = "_iberian_wrapped"
+
+
+def tasks_folder() -> Path:
+    """The folder of task YAMLs: inside the package in a wheel, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    inside = here / "tasks"
+    return inside if inside.is_dir() else here.parent / "tasks"
+
+
+def after_import(module: ModuleType) -> None:
+    """Act on one of lm_eval's modules, just imported. Never raises: what fails becomes one warning."""
+    try:
+        _ACTIONS[module.__name__](module)
+    except Exception as error:
+        warnings.warn(
+            f"lm_eval_iberian could not register itself with lm_eval ({type(error).__name__}: {error}). "
+            f"It was checked with lm_eval {', '.join(CHECKED_VERSIONS)}: `pip install lm_eval=={CHECKED_VERSIONS[-1]}`, "
+            "or set IBERIAN_AUTOLOAD=0 to silence this.",
+            stacklevel=2,
+        )
+
+
+def activate() -> None:
+    """Register with the lm_eval of this process by hand: for notebooks, and where IBERIAN_AUTOLOAD=0."""
+    import importlib
+
+    for name, action in _ACTIONS.items():
+        action(importlib.import_module(name))
+
+
+def _register_model(_models: ModuleType) -> None:
+    from lm_eval.api import registry
+
+    if hasattr(registry, "load_plugins"):  # it reads our entry point by itself (#4013)
+        return
+    if MODEL_NAME not in registry.model_registry:
+        registry.model_registry.register(MODEL_NAME, target=MODEL_TARGET)
+    _install_excepthook()
+
+
+def _add_task_folder(manager: ModuleType) -> None:
+    """Let every TaskManager with default tasks scan our folder too, before the user's own include paths."""
+    if hasattr(manager, "TASKS_ENTRY_POINT_GROUP"):  # it reads our entry point by itself (#4015)
+        return
+    initialise = manager.TaskManager.__init__
+    if hasattr(initialise, _MARK):
+        return
+
+    @functools.wraps(initialise)
+    def with_our_tasks(self: Any, verbosity: Any = None, include_path: Any = None, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("include_defaults", args[0] if args else True):
+            theirs = include_path if isinstance(include_path, (list, tuple)) else [include_path]
+            include_path = [str(tasks_folder()), *(path for path in theirs if path)]
+        initialise(self, verbosity, include_path, *args, **kwargs)
+
+    setattr(with_our_tasks, _MARK, True)
+    manager.TaskManager.__init__ = with_our_tasks
+
+
+def _key_caches_by_signature(model: ModuleType) -> None:
+    """`--use_cache` keys answers by request only: two merges that share a file would share answers.
+
+    A model with a `signature` gets a cache file of its own, with the digest of the signature in its name.
+    """
+    initialise = model.CachingLM.__init__
+    if hasattr(initialise, _MARK):
+        return
+
+    @functools.wraps(initialise)
+    def with_signature(self: Any, lm: Any, cache_db: str) -> None:
+        signature = getattr(lm, "signature", None)
+        if signature is not None:
+            path = Path(cache_db)
+            cache_db = str(path.with_name(f"{path.stem}.{signature.digest}{path.suffix}"))
+        initialise(self, lm, cache_db)
+
+    setattr(with_signature, _MARK, True)
+    model.CachingLM.__init__ = with_signature
+
+
+def _install_excepthook() -> None:
+    """Show our own errors as one message instead of a traceback. All others pass through untouched."""
+    previous = sys.excepthook
+    if hasattr(previous, _MARK):
+        return
+
+    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if getattr(error, "for_people", False):
+            print(f"\n{kind.__name__}: {error}", file=sys.stderr)
+        else:
+            previous(kind, error, trace)
+
+    setattr(excepthook, _MARK, True)
+    sys.excepthook = excepthook
+
+
+_ACTIONS = {
+    "lm_eval.api.model": _key_caches_by_signature,
+    "lm_eval.models": _register_model,
+    "lm_eval.tasks.manager": _add_task_folder,
+}

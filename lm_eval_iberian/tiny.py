@@ -1,0 +1,136 @@
+"""Tiny checkpoints with random weights, a real BPE tokenizer and a chat template: for `make demo` and the tests.
+
+    build_family(Path("models"))     # models/base, models/instruct, models/basque
+
+They have the shapes of the real ones and load in a second everywhere; they have learnt nothing, so every score is
+at chance. `instruct` and `basque` are the base plus small random steps, as fine-tunes are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lm_eval_iberian.plugin import tasks_folder
+
+SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|start|>", "<|end|>", "<|pad|>"]
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] | trim }}<|end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+SHAPE = {
+    "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 32,  # vLLM's CPU attention takes no smaller head
+    "max_position_embeddings": 4096,
+}  # fmt: skip
+ARCHITECTURES = {
+    "llama": ("LlamaConfig", {"tie_word_embeddings": False}),
+    "qwen3": ("Qwen3Config", {"tie_word_embeddings": True}),
+    "mistral": ("MistralConfig", {"tie_word_embeddings": False, "sliding_window": None}),
+    "gemma": ("GemmaConfig", {"tie_word_embeddings": True}),
+}
+
+
+def build_family(
+    folder: Path, architecture: str = "llama", seed: int = 0, dtype: str = "float32", **shape: Any
+) -> dict[str, Path]:
+    """Write three related checkpoints: base, instruct and basque.
+
+    Args:
+        folder: they go to folder/base, folder/instruct, folder/basque.
+        architecture: a key of ARCHITECTURES.
+        dtype: of the files.
+        shape: entries of SHAPE to change.
+    Returns:
+        name -> folder.
+    """
+    import torch
+
+    tokenizer = build_tokenizer()
+    paths = {name: folder / name for name in ("base", "instruct", "basque")}
+    model = random_model(architecture, len(tokenizer), seed, **shape)
+    generator = torch.Generator().manual_seed(seed + 1)
+    base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for index, path in enumerate(paths.values()):
+        if index:
+            with torch.no_grad():
+                for name, tensor in model.state_dict().items():
+                    step = torch.randn(tensor.shape, generator=generator) * 0.02
+                    tensor.copy_(base[name] + step)
+        save(model, tokenizer, path, dtype)
+    return paths
+
+
+def random_model(architecture: str, vocabulary: int, seed: int, **shape: Any) -> Any:
+    """A causal model of this architecture with seeded random weights, in float32."""
+    import torch
+    import transformers
+
+    config_class, extra = ARCHITECTURES[architecture]
+    config = getattr(transformers, config_class)(
+        vocab_size=vocabulary, bos_token_id=0, eos_token_id=1, pad_token_id=4, **{**SHAPE, **extra, **shape}
+    )
+    torch.manual_seed(seed)
+    return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def save(model: Any, tokenizer: Any, path: Path, dtype: str = "float32") -> None:
+    """Write a checkpoint: weights in `dtype`, config, generation config, tokenizer."""
+    import copy
+
+    import torch
+
+    cast = copy.deepcopy(model).to(getattr(torch, dtype))
+    cast.config.dtype = dtype
+    cast.generation_config.eos_token_id = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end|>")]
+    cast.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
+def build_tokenizer(size: int = 2000) -> Any:
+    """A byte-level BPE tokenizer trained on the embedded samples, with a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sample_texts(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single=f"{SPECIAL[0]} $A", pair=f"{SPECIAL[0]} $A $B", special_tokens=[(SPECIAL[0], 0)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=SPECIAL[0],
+        eos_token=SPECIAL[1],
+        pad_token=SPECIAL[4],
+        additional_special_tokens=SPECIAL[2:4],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def sample_texts() -> Iterator[str]:
+    """Every string in the embedded samples, in a fixed order."""
+    for file in sorted(tasks_folder().glob("*/samples/**/*.jsonl")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            yield from _strings(json.loads(line))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)

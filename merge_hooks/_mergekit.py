@@ -1,0 +1,271 @@
+"""Every touch on mergekit's inside: its configuration classes, its planner and its tasks.
+
+Checked with mergekit 0.1.5. We let mergekit parse and plan (slices, gradients, filters, tokenizer alignment are
+its semantics, and must stay so), and take from its plan, for each output tensor in layer order, what is to be
+read and which method with which resolved parameters is to be applied. Reading is ours (`merge_hooks.sources`),
+and so is the order and the life of every tensor (`merge_hooks.stream`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from merge_hooks.errors import PreflightError, RecipeError
+from merge_hooks.sources import Source
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKED_VERSIONS = ("0.1.5",)
+
+
+def parse_config(data: dict[str, Any], origin: str) -> Any:
+    """mergekit's MergeConfiguration. Raises RecipeError with the key and what mergekit expected there."""
+    from mergekit.config import MergeConfiguration
+    from pydantic import ValidationError
+
+    try:
+        return MergeConfiguration.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{origin}: `{where}`: {first['msg']}.") from None
+    except RuntimeError as error:
+        raise RecipeError(f"{origin}: {error}.") from None
+
+
+def dump_config(value: Any) -> Any:
+    """A MergeConfiguration as plain data. Unlike mergekit's own dump, paths with `@` or `+` survive it."""
+    from mergekit.common import ModelReference
+    from pydantic import BaseModel
+
+    if isinstance(value, ModelReference):
+        lora = value.lora.model_dump() if value.lora else None
+        return {"model": value.model.model_dump(), "lora": lora, "override_architecture": value.override_architecture}
+    if isinstance(value, BaseModel):
+        fields = {name: dump_config(getattr(value, name)) for name in type(value).model_fields}
+        return {name: field for name, field in fields.items() if field is not None}
+    if isinstance(value, dict):
+        return {key: dump_config(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [dump_config(item) for item in value]
+    return value
+
+
+def map_references(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """The same configuration with every ModelReference in it replaced."""
+    from mergekit.common import ModelReference
+    from pydantic import BaseModel
+
+    if isinstance(value, ModelReference):
+        return replace(value)
+    if isinstance(value, BaseModel):
+        fields = {name: map_references(getattr(value, name), replace) for name in type(value).model_fields}
+        return value.model_copy(update=fields)
+    if isinstance(value, dict):
+        return {key: map_references(item, replace) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_references(item, replace) for item in value)
+    return value
+
+
+def reference_to(folder: Path, original: Any) -> Any:
+    """A ModelReference to a local folder, with the original's architecture override."""
+    from mergekit.common import ModelPath, ModelReference
+
+    return ModelReference(
+        model=ModelPath.model_construct(path=str(folder), revision=None),
+        override_architecture=original.override_architecture,
+    )
+
+
+@cache
+def known_keys() -> dict[str, set[str]]:
+    """The keys that mergekit reads at each level of a recipe."""
+    from mergekit import config
+    from mergekit.tokenizer.config import TokenizerConfig
+
+    levels = {
+        "recipe": config.MergeConfiguration,
+        "model": config.InputModelDefinition,
+        "slice": config.OutputSliceDefinition,
+        "source": config.InputSliceDefinition,
+        "module": config.OutputModuleDefinition,
+        "tokenizer": TokenizerConfig,
+    }
+    return {level: set(model.model_fields) for level, model in levels.items()}
+
+
+def method_names() -> set[str]:
+    """All merge methods, those registered by plugins included."""
+    from mergekit import merge_methods
+
+    return {method.spec.name for method in merge_methods.registered_methods()}
+
+
+def method_parameters(method: str) -> tuple[set[str], set[str]]:
+    """The parameters of a method: (of the whole merge, of each model)."""
+    from mergekit import merge_methods
+
+    spec = merge_methods.get(method).spec
+    return {item.name for item in spec.shared_parameters}, {item.name for item in spec.input_parameters}
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """One tensor of the merge, not computed yet.
+
+    Args:
+        name: its name in the checkpoint, e.g. "model.layers.0.mlp.up_proj.weight".
+        inputs: for each source folder, the names under which it may hold the tensor, most wanted first.
+        is_optional: whether sources may lack it (tied heads).
+        vocabulary_axis: the axis that token ids index, else None.
+        dtype: what it is cast to in the end, as mergekit names it; None: as it comes.
+        merge: mergekit's ExecuteMergeMethodTask: method, resolved parameters, order of the models.
+    """
+
+    name: str
+    inputs: dict[str, list[str]]
+    is_optional: bool
+    vocabulary_axis: int | None
+    dtype: str | None
+    merge: Any
+
+    def compute(self, memory: dict[str, Any]) -> torch.Tensor | None:
+        """The merged tensor, by mergekit's own method; None for an optional tensor that no source has."""
+        from mergekit.common import dtype_from_name
+
+        tensor = run_task(self.merge, memory)
+        return tensor if tensor is None or not self.dtype else tensor.to(dtype=dtype_from_name(self.dtype))
+
+
+class Plan:
+    """mergekit's plan of a whole recipe, in layer order, over our own reading of the sources.
+
+    Args:
+        config: a MergeConfiguration whose models are local folders.
+        sources: each source by its folder.
+        trust_remote_code: whether configurations may bring code of their own.
+    Raises:
+        PreflightError: mergekit cannot plan it, e.g. mixed architectures or unequal slices.
+    """
+
+    def __init__(self, config: Any, sources: dict[str, Source], trust_remote_code: bool = False) -> None:
+        from mergekit.architecture import get_architecture_info
+        from mergekit.io.tasks import SaveTensor
+        from mergekit.merge import _model_out_config
+        from mergekit.options import MergeOptions
+        from mergekit.plan import MergePlanner
+        from mergekit.tokenizer import BuildTokenizer
+
+        self._install_readers(config, sources)
+        options = MergeOptions(trust_remote_code=trust_remote_code)
+        # The planner writes into the configuration it is given.
+        config = config.model_copy(deep=True)
+        try:
+            architecture = get_architecture_info(config, options)
+            self.model_config = _model_out_config(config, architecture, trust_remote_code)
+            planner = MergePlanner(config, architecture, options, self.model_config)
+            # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a
+            # TypeError with pydantic 2.14 (it validates one generic Task against another).
+            tasks = planner.plan_to_disk(out_path=os.devnull)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise PreflightError(f"mergekit cannot plan this recipe: {error}.") from error
+        self.architecture = architecture
+        self.tensors = [self._output(task) for task in tasks if isinstance(task, SaveTensor)]
+        self.tokenizer_task = next((task for task in tasks if isinstance(task, BuildTokenizer)), None)
+
+    def update_vocabulary(self, tokenizer: Any, pad_to_multiple_of: int | None) -> None:
+        """Set the vocabulary size of the merged model's configuration to the tokenizer's, padded."""
+        from mergekit.merge import _update_config_vocab
+
+        _update_config_vocab(self.model_config, self.architecture, tokenizer, pad_to_multiple_of)
+
+    @staticmethod
+    def _install_readers(config: Any, sources: dict[str, Source]) -> None:
+        """Have mergekit's tasks read through our sources, which check what they read."""
+        from mergekit.io.tasks import LoaderCache
+
+        LoaderCache.loaders.clear()
+        for reference in _ordered_references(config):
+            LoaderCache.loaders[reference] = _Reader(sources[reference.model.path])  # type: ignore[assignment]
+
+    @staticmethod
+    def _output(save: Any) -> OutputTensor:
+        weight, gather = save.tensor_task.output_weight, save.tensor_task.gather_tensors
+        gather = getattr(gather, "gather_tensors", gather)
+        inputs = {
+            reference.model.path: [info.name, *(info.aliases or ()), *(info.tied_names or ())]
+            for reference, info in gather.weight_info.items()
+        }
+        return OutputTensor(
+            weight.name, inputs, weight.optional, weight.vocabulary_axis, save.dtype, save.tensor_task
+        )
+
+    def __iter__(self) -> Iterator[OutputTensor]:
+        return iter(self.tensors)
+
+
+class _Reader:
+    """What mergekit's LoadTensor wants of a loader, over a Source."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def index(self) -> _Reader:
+        return self
+
+    @property
+    def tensor_paths(self) -> dict[str, str]:
+        return {name: entry.file for name, entry in self._source.entries.items()}
+
+    def get_tensor(self, key: str, device: str = "cpu", **_: Any) -> torch.Tensor:
+        return self._source.read(key).to(device)
+
+    def flush(self) -> None:
+        self._source.close()
+
+
+def _ordered_references(config: Any) -> list[Any]:
+    found: dict[Any, None] = {}
+    map_references(config, lambda reference: found.setdefault(reference) or reference)
+    return list(found)
+
+
+def run_task(task: Any, memory: dict[str, Any]) -> Any:
+    """Run one of mergekit's tasks after those it needs.
+
+    Args:
+        memory: results to keep between calls. Only the tokenizer is kept: tensors are let go at once.
+    """
+    from mergekit.tokenizer import BuildTokenizer
+
+    if isinstance(task, BuildTokenizer):
+        if "tokenizer" not in memory:
+            memory["tokenizer"] = task.execute()
+        return memory["tokenizer"]
+    return task.execute(**{name: run_task(needed, memory) for name, needed in task.arguments().items()})
+
+
+def chat_template_of(config: Any) -> str | None:
+    """The chat template that the recipe asks for (`auto`, a name mergekit knows, or Jinja text), else None.
+
+    Raises:
+        RecipeError: neither a name that mergekit knows nor a template.
+    """
+    from types import SimpleNamespace
+
+    from mergekit.merge import _set_chat_template
+
+    holder = SimpleNamespace(chat_template=None)
+    try:
+        _set_chat_template(holder, config)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        raise RecipeError(f"`chat_template`: {error}. Give `auto`, a name that mergekit ships, or Jinja.") from None
+    return holder.chat_template

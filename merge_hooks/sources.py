@@ -1,0 +1,259 @@
+"""A source: one checkpoint that a recipe names, found on disk or on the Hub, checked, and read tensor by tensor.
+
+Only headers are read when a source is opened (a safetensors file starts with a JSON table of its tensors:
+https://github.com/huggingface/safetensors#format). Tensors come as views of the mapped file, so reading one
+costs no memory of its own until it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from merge_hooks.errors import SourceError
+
+if TYPE_CHECKING:
+    import torch
+
+# A header larger than this is refused by safetensors itself; a hostile file must not make us allocate it.
+MAX_HEADER_BYTES = 100_000_000
+SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.safetensors"]
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies: its file, dtype (safetensors' name, e.g. "BF16") and shape."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Source:
+    """A checkpoint folder.
+
+    Args:
+        name: what the recipe calls it (a path or a Hub id), for messages and tables.
+        folder: where it lies.
+        revision: the Hub commit, or None for a plain folder.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None = None
+    _handles: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The model's config.json. Raises SourceError if it is missing or not JSON."""
+        return _read_json(self.folder / "config.json", self.name)
+
+    @cached_property
+    def entries(self) -> dict[str, TensorEntry]:
+        """Every tensor of the checkpoint. Raises SourceError for missing shards and truncated files."""
+        entries: dict[str, TensorEntry] = {}
+        for file in self.weight_files:
+            for name, entry in _read_header(self.folder / file, self.name).items():
+                entries[name] = entry
+        self._check_index(entries)
+        return entries
+
+    @cached_property
+    def weight_files(self) -> list[str]:
+        """The safetensors files, in the index's order. Raises SourceError if one is missing."""
+        index = self.folder / "model.safetensors.index.json"
+        if index.is_file():
+            files = sorted(set(_read_json(index, self.name).get("weight_map", {}).values()))
+            if outside := [file for file in files if Path(file).name != file]:
+                raise SourceError(f"{self.name}: the index names files outside of its folder: {outside[0]}.")
+        else:
+            files = ["model.safetensors"] if (self.folder / "model.safetensors").is_file() else []
+        missing = [file for file in files if not (self.folder / file).is_file()]
+        if missing:
+            raise SourceError(
+                f"{self.name}: {len(missing)} of {len(files)} weight files are missing from {self.folder}: "
+                f"{', '.join(missing[:3])}. Copy them there, or download the model again."
+            )
+        if not files:
+            raise SourceError(self._no_weights())
+        return files
+
+    def _no_weights(self) -> str:
+        if any(self.folder.glob("pytorch_model*.bin")):
+            return (
+                f"{self.name}: only pytorch_model.bin files in {self.folder}. These are pickles, which can run code, "
+                "so they are not read. Convert the model once: "
+                "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
+            )
+        if (self.folder / "adapter_config.json").is_file():
+            return (
+                f"{self.name}: this is a LoRA adapter, not a model. "
+                "Write it behind its base model, as `base+adapter`."
+            )
+        return f"{self.name}: no model.safetensors in {self.folder}. Is this the folder of a checkpoint?"
+
+    def _check_index(self, entries: dict[str, TensorEntry]) -> None:
+        index = self.folder / "model.safetensors.index.json"
+        if not index.is_file():
+            return
+        promised = _read_json(index, self.name).get("weight_map", {})
+        absent = [name for name in promised if name not in entries]
+        if absent:
+            raise SourceError(
+                f"{self.name}: the index promises {len(absent)} tensors that the files do not hold, "
+                f"e.g. {absent[0]} in {promised[absent[0]]}. Download the model again."
+            )
+
+    def read(self, tensor: str) -> torch.Tensor:
+        """One tensor as it is stored, on the CPU: a view of the mapped file."""
+        from safetensors import safe_open
+
+        file = self.entries[tensor].file
+        if file not in self._handles:
+            self._handles[file] = safe_open(self.folder / file, framework="pt")
+        return self._handles[file].get_tensor(tensor)
+
+    def close(self) -> None:
+        """Let go of the mapped files."""
+        self._handles.clear()
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all weight files."""
+        return sum((self.folder / file).stat().st_size for file in self.weight_files)
+
+    def file_state(self) -> dict[str, tuple[int, int]]:
+        """(size, modification time in ns) of each weight file: what must not change while we read."""
+        states = ((file, (self.folder / file).stat()) for file in self.weight_files)
+        return {file: (state.st_size, state.st_mtime_ns) for file, state in states}
+
+    def fingerprint(self) -> str:
+        """The Hub revision, else a hash of every byte of the weight files and of config.json (16 hex digits)."""
+        return self.revision or _content_hash(self.folder, ["config.json", *self.weight_files])
+
+
+def open_source(path: str, revision: str | None = None, beside: Path | None = None) -> Source:
+    """Find a source on disk (as mergekit: from the current folder; then beside the recipe), else on the Hub.
+
+    Args:
+        path: a folder, or a Hub id (`owner/name`).
+        revision: branch, tag or commit on the Hub.
+        beside: the recipe's folder, tried second for relative paths.
+    Raises:
+        SourceError: neither there nor there, with what to do.
+    """
+    for candidate in _candidates(path, beside):
+        if candidate.is_dir():
+            return Source(name=path, folder=candidate.resolve(), revision=_snapshot_revision(candidate))
+    if _looks_like_path(path):
+        raise SourceError(
+            f"{path}: no such folder. Paths in a recipe are relative to the folder you start from "
+            f"({Path.cwd()})" + (f" or to the recipe's ({beside})." if beside else ".")
+        )
+    folder = _download(path, revision)
+    return Source(name=path, folder=folder, revision=_snapshot_revision(folder) or revision)
+
+
+def _candidates(path: str, beside: Path | None) -> Iterator[Path]:
+    yield Path(path).expanduser()
+    if beside is not None and not Path(path).is_absolute():
+        yield beside / path
+
+
+def _looks_like_path(path: str) -> bool:
+    return path.startswith((".", "/", "~")) or path.count("/") != 1 or "\\" in path
+
+
+def _snapshot_revision(folder: Path) -> str | None:
+    """The commit, where `folder` is a snapshot in the Hub's cache: .../models--o--n/snapshots/<commit>."""
+    folder = folder.absolute()
+    is_snapshot = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+    return folder.name if is_snapshot else None
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=SMALL_FILES))
+    except Exception as error:
+        raise SourceError(explain_hub_error(error, repository, revision)) from error
+
+
+def explain_hub_error(error: Exception, repository: str, revision: str | None, kind: str = "model") -> str:
+    """Say in one line what the Hub's refusal means and how to mend it."""
+    from huggingface_hub import errors
+
+    at = f"{repository}@{revision}" if revision else repository
+    match error:
+        case errors.GatedRepoError():
+            mend = "it is gated: accept its terms on its Hub page, then `hf auth login`"
+        case errors.RevisionNotFoundError():
+            mend = "the Hub has no such revision"
+        case errors.RepositoryNotFoundError():
+            mend = f"no such folder here ({Path.cwd()}) and no such {kind} on the Hub (or it is private: `hf auth login`)"
+        case errors.HFValidationError():
+            mend = "neither a folder nor a valid Hub id"
+        case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | ConnectionError():
+            mend = (
+                "no such folder here, it is not in the Hub's cache, and the Hub is out of reach. "
+                f"On a node with network: `hf download {repository}`, then run with HF_HUB_OFFLINE=1"
+            )
+        case _:
+            mend = f"the Hub answered {type(error).__name__}: {error}"
+    return f"{at}: {mend}."
+
+
+def _read_json(path: Path, source: str) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceError(f"{source}: there is no {path.name} in {path.parent}. Is this a checkpoint?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SourceError(f"{source}: {path} is not valid JSON ({error}). Download the model again.") from None
+
+
+def _read_header(path: Path, source: str) -> dict[str, TensorEntry]:
+    """The table of tensors at the start of a safetensors file, checked against the file's length."""
+    damaged = f"{source}: {path} is not a whole safetensors file"
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        if length > min(size, MAX_HEADER_BYTES):
+            raise SourceError(f"{damaged} ({size} bytes). Copy or download it again.")
+        try:
+            header = json.loads(file.read(length))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise SourceError(f"{damaged} (its header is not JSON). Copy or download it again.") from None
+    header.pop("__metadata__", None)
+    expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if size < expected:
+        raise SourceError(f"{damaged}: {size} of {expected} bytes. Copy or download it again.")
+    return {
+        name: TensorEntry(path.name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
+    }
+
+
+def _content_hash(folder: Path, files: list[str]) -> str:
+    """xxh3-128 over the files' names and bytes, the files in parallel, cut to 16 hex digits."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import xxhash
+
+    def digest(file: str) -> str:
+        state = xxhash.xxh3_128()
+        with (folder / file).open("rb") as stream:
+            while block := stream.read(1 << 24):
+                state.update(block)
+        return f"{file}:{state.hexdigest()}"
+
+    present = [file for file in files if (folder / file).is_file()]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return xxhash.xxh3_128("\n".join(pool.map(digest, present)).encode()).hexdigest()[:16]

@@ -1,0 +1,127 @@
+"""Which tokenizer, chat template and generation config a merge is scored with, and where each came from.
+
+The recipe's own word comes first (`tokenizer_source`, `tokenizer`, `chat_template`), then the base model, then
+the first model: as mergekit does, but always in that order. A tokenizer that the recipe has us build (a union,
+extra tokens) lies in a temporary folder while the program runs, because vLLM takes a tokenizer by its folder; no
+weight is ever written.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from merge_hooks._mergekit import chat_template_of
+from merge_hooks.errors import SourceError
+from merge_hooks.sources import Source
+from merge_hooks.stream import Stream
+
+
+@dataclass(frozen=True)
+class TokenizerChoice:
+    """What the merged model reads and writes with.
+
+    Args:
+        folder: where the tokenizer's files lie (or a Hub id, if the caller named one).
+        origin: where it came from, in words.
+        chat_template: the template that the recipe asks for, or None for the tokenizer's own.
+        generation_folder: where generation_config.json is read from.
+    """
+
+    folder: str
+    origin: str
+    chat_template: str | None
+    generation_folder: str
+
+    def load(self) -> Any:
+        """The transformers tokenizer, with the recipe's chat template on it."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        except (OSError, ValueError) as error:
+            raise SourceError(
+                f"no tokenizer to be had from {self.folder}: {str(error).splitlines()[0]} "
+                "Name one with tokenizer=FOLDER_OR_HUB_ID."
+            ) from error
+        if self.chat_template is not None:
+            tokenizer.chat_template = self.chat_template
+        return tokenizer
+
+
+def choose_tokenizer(stream: Stream, named: str | None = None) -> TokenizerChoice:
+    """The tokenizer for a merge.
+
+    Args:
+        stream: the merge.
+        named: the user's `tokenizer=`, which overrides the recipe.
+    """
+    config = stream.resolved.config
+    template = chat_template_of(config)
+    owner, origin = _owner(stream)
+    if named:
+        return TokenizerChoice(named, f"tokenizer={named}", template, str(owner.folder))
+    if stream.tokenizer is not None:
+        folder = _keep_for_this_process(stream.tokenizer)
+        return TokenizerChoice(folder, origin, template, str(owner.folder))
+    return TokenizerChoice(str(owner.folder), origin, template, str(owner.folder))
+
+
+def _owner(stream: Stream) -> tuple[Source, str]:
+    """The source whose tokenizer, template and generation config are followed, and why."""
+    config, sources = stream.resolved.config, stream.resolved.sources
+    wanted = config.tokenizer.source if config.tokenizer else config.tokenizer_source
+    donor = stream.resolved.donor
+    role = "base model" if config.base_model is not None else "first model"
+    if wanted is None:
+        return donor, f"{role} {donor.name}"
+    if isinstance(wanted, str):  # "base" or "union"
+        return donor, f"tokenizer_source: {wanted} ({role} {donor.name} first)"
+    source = sources[wanted.model.path]
+    return source, f"tokenizer_source: {source.name}"
+
+
+def _keep_for_this_process(tokenizer: Any) -> str:
+    folder = tempfile.mkdtemp(prefix="iberian-tokenizer-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def vocabulary_hash(folder: Path) -> str | None:
+    """A hash of a fast tokenizer's tokens and ids (8 hex digits), or None where there is no tokenizer.json.
+
+    Two sources with different hashes give different tokens to the same rows of the embedding.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = content.get("model", {}).get("vocab", {})
+    if isinstance(vocabulary, list):  # Unigram: [piece, score], the index is the id
+        vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
+    added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    return digest(sorted((vocabulary | added).items()))
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A hash of a loaded tokenizer: tokens, ids and special tokens (8 hex digits)."""
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return digest([sorted(tokenizer.get_vocab().items()), special])
+
+
+def template_hash(template: Any) -> str:
+    """A hash of a chat template (8 hex digits), or "none"."""
+    return digest(template) if template else "none"
+
+
+def digest(value: Any, length: int = 8) -> str:
+    """SHA-256 of a value's canonical JSON, cut to `length` hex digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

