@@ -94,7 +94,7 @@ def strip_reasoning(text: str, think_end_token: str | None = None) -> str:
 def _without_blocks(text: str, opening: str, closing: str) -> str:
     kept: list[str] = []
     position = 0
-    if 0 <= (end := text.find(closing)) and not 0 <= text.find(opening) < end:
+    if (end := text.find(closing)) >= 0 and not 0 <= text.find(opening) < end:
         position = end + len(closing)
     while (start := text.find(opening, position)) >= 0:
         kept.append(text[position:start])

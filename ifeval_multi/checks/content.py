@@ -34,9 +34,11 @@ def postscript(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdi
     marker = normalise(arguments["postscript_marker"]).strip()
     at_line, inside = _marker_patterns(marker)
     text = normalise(response)
-    if any(at_line.match(line) for line in lines(text)) or inside.search(text):
-        return Verdict(True, f"found the postscript {marker!r}")
-    return Verdict(False, f"no line begins with {marker!r}")
+    found = next((m for m in map(at_line.match, lines(text)) if m), None) or inside.search(text)
+    if not found:
+        return Verdict(False, f"no line begins with {marker!r}")
+    rest = text[text.find(found.group()) + len(found.group()) :]
+    return Verdict(any(map(str.isalnum, rest)), f"found {marker!r}, which some text must follow")
 
 
 @lru_cache(maxsize=256)

@@ -47,7 +47,7 @@ def repeat_prompt(response: str, arguments: Mapping[str, Any], pack: Pack) -> Ve
     """
     asked = fold(arguments["prompt_to_repeat"]).strip(_AROUND).rstrip(".")
     start = fold(response[: 2 * len(arguments["prompt_to_repeat"]) + 400]).lstrip(_AROUND + "#>")
-    if start.startswith(asked):
+    if start.startswith(asked) and not start[len(asked) : len(asked) + 1].isalnum():
         return Verdict(True, "the answer begins with the request")
     same = next((n for n, (a, b) in enumerate(zip(start, asked, strict=False)) if a != b), 0)
     return Verdict(False, f"the request is not repeated: {start[same:][:30]!r}, not {asked[same:][:30]!r}")

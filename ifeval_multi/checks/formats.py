@@ -43,7 +43,8 @@ def number_highlighted_sections(response: str, arguments: Mapping[str, Any], pac
 def _highlights(line: str) -> int:
     """Pairs of equal runs of * or _ with text that touches both from inside."""
     pieces = [piece for piece in _STARS.split(line) if piece]
-    count, opened = 0, {}
+    count = 0
+    opened: dict[str, int] = {}
     for place, piece in enumerate(pieces):
         if piece.strip("*_") or len(piece) > 3:
             continue
