@@ -36,8 +36,16 @@ CAUSES = {
     ("en", 1122, "keywords:letter_frequency"): "'#' is replaced by a random letter",
     ("en", 1129, "keywords:letter_frequency"): "'!' is replaced by a random letter",
     ("eu", 1122, "keywords:letter_frequency"): "'#' is replaced by a random letter",
-    ("en", 3456, "change_case:english_capital"): "langdetect is random; a list of 100 names",
-    ("en", 3617, "change_case:english_capital"): "langdetect is random; six words of names",
+    (
+        "en",
+        3456,
+        "change_case:english_capital",
+    ): "langdetect is random (English for 14 of 30 seeds); a list of names",
+    (
+        "en",
+        3617,
+        "change_case:english_capital",
+    ): "langdetect is random (English for 25 of 30 seeds); names only",
 }
 
 
