@@ -45,7 +45,7 @@ CAUSES = {
         "en",
         3617,
         "change_case:english_capital",
-    ): "langdetect is random (English for 25 of 30 seeds); names only",
+    ): "langdetect is random (English for 25 and 6 of 30 seeds); names only",
 }
 
 
