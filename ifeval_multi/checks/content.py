@@ -1,0 +1,64 @@
+"""detectable_content:* of the corrected edition: placeholders and postscripts."""
+
+# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+from ifeval_multi.pack import Pack
+from ifeval_multi.relations import compare
+from ifeval_multi.text import lines, normalise
+from ifeval_multi.verdict import Verdict
+
+# [name], on one line, not empty, and not the text of a [link](https://...).
+_BRACKETS = regex.compile(r"\[([^\[\]\n]++)\](?!\()")
+
+
+def number_placeholders(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """At least as many placeholders [in square brackets] as asked."""
+    found = _BRACKETS.findall(normalise(response))
+    count = sum(1 for inside in found if inside.strip())
+    return compare(count, arguments, "num_placeholders", "relation", "placeholders")
+
+
+def postscript(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """A line begins with the postscript marker, or the marker as it is written opens a sentence.
+
+    Dots, spaces and case do not matter at the beginning of a line: "P. S.", "PS:" and "**p.s.**"
+    are all P.S., but P.P.S. is not P.S. Initials with their dots may stand inside a line.
+    """
+    marker = normalise(arguments["postscript_marker"]).strip()
+    at_line, inside = _marker_patterns(marker)
+    text = normalise(response)
+    found = next((m for m in map(at_line.match, lines(text)) if m), None) or inside.search(text)
+    if not found:
+        return Verdict(False, f"no line begins with {marker!r}")
+    rest = text[text.find(found.group()) + len(found.group()) :]
+    return Verdict(any(map(str.isalnum, rest)), f"found {marker!r}, which some text must follow")
+
+
+@lru_cache(maxsize=256)
+def _marker_patterns(marker: str) -> tuple[regex.Pattern[str], regex.Pattern[str]]:
+    before = r"[^\p{L}\p{N}]*+"
+    if not _is_initials(marker):
+        word = regex.escape(marker)
+        at_line = regex.compile(rf"{before}{word}(?!\p{{L}})", regex.IGNORECASE)
+        return at_line, regex.compile(rf"(?<=[.!?…»”\"'][ \t*_]){word}(?!\p{{L}})")
+    initials = [regex.escape(sign) for sign in marker if sign.isalnum()]
+    loose = r"\.?[ \t-]?".join(initials)
+    at_line = regex.compile(rf"{before}{loose}(?!\p{{L}}|\.[ \t]?\p{{L}}\.)", regex.IGNORECASE)
+    dotted = r"\.[ \t-]?".join(initials)
+    after_sentence = rf"(?<=[.!?…»”\"'][ \t*_]){regex.escape(marker)}(?!\p{{L}})"
+    not_inside = r"(?<![\p{L}\p{N}]|(?<!\p{L})\p{L}\.[ \t]?)"  # the S. of P.P.S. is not P.S.
+    alone = rf"{not_inside}(?i:{dotted})(?!\p{{L}}|\.[ \t]?\p{{L}}\.)"
+    return at_line, regex.compile(f"{after_sentence}|{alone}")
+
+
+def _is_initials(marker: str) -> bool:
+    """P.S., PD, P. P. S.: initials, written with or without dots; "Nota" is a word."""
+    bare = marker.translate({ord(sign): None for sign in ". -"})
+    return bare.isupper() and len(bare) <= 5

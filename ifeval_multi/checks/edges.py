@@ -1,0 +1,73 @@
+"""startend:* and combination:* of the corrected edition: how an answer begins, ends and divides."""
+
+# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import regex
+
+from ifeval_multi.pack import Pack
+from ifeval_multi.text import fold, normalise
+from ifeval_multi.verdict import Verdict
+
+_ASTERISKS = regex.compile(r"\*{2,}+")
+_AROUND = " \n\t*_~`\"'“”„«»‘’)"
+
+
+def end_checker(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """The answer ends with the phrase; a quotation mark or ** that closes after it is no word.
+
+    A dot may follow a phrase that has no closing punctuation of its own.
+    """
+    asked = fold(arguments["end_phrase"]).strip(_AROUND)
+    tail = fold(normalise(response).rstrip()[-2 * len(asked) - 200 :]).rstrip(_AROUND)
+    if asked and asked[-1].isalnum():
+        tail = tail.rstrip(".").rstrip(_AROUND)
+    before = tail[: -len(asked)][-1:]
+    ends = tail.endswith(asked) and not (before.isalnum() and asked[0].isalnum())
+    return Verdict(ends, f"the answer ends {tail[-len(asked) :]!r}, {asked!r} asked")
+
+
+def quotation(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """The whole answer stands between a pair of quotation marks that the pack knows."""
+    text = normalise(response).strip()
+    for opening, closing in pack.quotation_pairs:
+        wrapped = text.startswith(opening) and text.endswith(closing)
+        if wrapped and text[len(opening) : -len(closing)].strip():
+            return Verdict(True, f"the answer stands in {opening}{closing}")
+    return Verdict(False, f"the answer begins {text[:1]!r} and ends {text[-1:]!r}")
+
+
+def repeat_prompt(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """The answer begins with the request, word for word.
+
+    Case, spacing, kind of quotation mark and a mark or ** around the request do not matter.
+    """
+    asked = fold(arguments["prompt_to_repeat"]).strip(_AROUND).rstrip(".")
+    start = fold(response[: 2 * len(arguments["prompt_to_repeat"]) + 400]).lstrip(_AROUND + "#>")
+    if start.startswith(asked) and not start[len(asked) : len(asked) + 1].isalnum():
+        return Verdict(True, "the answer begins with the request")
+    same = next((n for n, (a, b) in enumerate(zip(start, asked, strict=False)) if a != b), 0)
+    return Verdict(False, f"the request is not repeated: {start[same:][:30]!r}, not {asked[same:][:30]!r}")
+
+
+def two_responses(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """Two different answers, divided by six asterisks (or by as many as the prompt shows)."""
+    accepted = {6} | _asterisks_shown(str(arguments.get("prompt", "")))
+    text = normalise(response)
+    pieces, start = [], 0
+    for run in _ASTERISKS.finditer(text):
+        if len(run.group()) in accepted:
+            pieces.append(text[start : run.start()])
+            start = run.end()
+    found = [piece.strip() for piece in [*pieces, text[start:]] if piece.strip()]
+    if len(found) != 2:
+        return Verdict(False, f"found {len(found)} answers divided by ******, exactly 2 asked")
+    return Verdict(found[0] != found[1], "found 2 answers, which must differ")
+
+
+def _asterisks_shown(prompt: str) -> set[int]:
+    """Some published prompts show five or seven asterisks; an answer that copies them is right."""
+    return {len(run) for run in _ASTERISKS.findall(prompt) if 4 < len(run) < 9}

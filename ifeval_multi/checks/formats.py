@@ -1,0 +1,155 @@
+"""detectable_format:* of the corrected edition: lists, highlights, sections, JSON, titles."""
+
+# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+from ifeval_multi.pack import Pack
+from ifeval_multi.relations import compare, exactly
+from ifeval_multi.sentences import sentence_texts
+from ifeval_multi.text import fold, lines, normalise, occurrences
+from ifeval_multi.verdict import Verdict
+
+_FENCE = regex.compile(r"\A```[ \t]*+(?:json[\w]*+)?[ \t]*+\n?", regex.IGNORECASE)
+_NO_TITLE = "<>«»*_ \t"
+_STARS = regex.compile(r"(\*++|(?<![\p{L}\p{N}_])_++|_++(?![\p{L}\p{N}_]))")
+_NUMERAL = r"(?:\d{1,3}|(?-i:[IVXLC]{1,6}|\p{Lu}))"  # "section a man" is not section A
+
+
+def number_bullet_lists(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """Exactly as many bullet points as asked: a bullet of the pack, space, and some text."""
+    found = [line.strip().split(None, 1) for line in lines(normalise(response)) if line.strip()]
+    count = sum(1 for parts in found if parts[0] in pack.bullets and len(parts) == 2 and _has_text(parts[1]))
+    return exactly(count, arguments["num_bullets"], "bullets")
+
+
+def _has_text(text: str) -> bool:
+    """* * * and - - - are dividers; a bullet has something beside signs."""
+    return any(map(str.isalnum, text)) or any(ord(sign) > 0x2000 for sign in text)
+
+
+def number_highlighted_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """At least as many highlights as asked: *so*, **so**, ***so*** or _so_, one each."""
+    count = sum(_highlights(line) for line in lines(normalise(response)))
+    return compare(count, arguments, "num_highlights", "relation", "highlighted sections")
+
+
+def _highlights(line: str) -> int:
+    """Pairs of equal runs of * or _ with text that touches both from inside."""
+    pieces = [piece for piece in _STARS.split(line) if piece]
+    count = 0
+    opened: dict[str, int] = {}
+    for place, piece in enumerate(pieces):
+        if piece.strip("*_") or len(piece) > 3:
+            continue
+        start = opened.get(piece, place)
+        if place - start > 1 and not pieces[place - 1][-1].isspace():
+            count += 1
+            del opened[piece]
+        elif place + 1 < len(pieces) and not pieces[place + 1][0].isspace():
+            opened[piece] = place
+    return count
+
+
+def multiple_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """At least as many numbered section headings as asked, each opening a line or a sentence.
+
+    The number stands on the side the pack says ("1. ATALA", "Section 1"); digits, Roman numerals
+    and single letters are numbers. A number that comes twice is one section.
+    """
+    word = fold(arguments["section_spliter"])
+    text = normalise(response)
+    matches = _section_pattern(word, pack.section_number).finditer(text)
+    numbers = {next(filter(None, found.groups())).lower() for found in matches}
+    noun = f"sections marked {arguments['section_spliter']!r}"
+    return compare(len(numbers), arguments, "num_sections", "relation", noun)
+
+
+@lru_cache(maxsize=256)
+def _section_pattern(word: str, side: str) -> regex.Pattern[str]:
+    name = r"\s+".join(map(regex.escape, word.split()))
+    after = rf"{name}\p{{L}}{{0,3}}[ \t]*+[#nN]?[.ºª°]?[ \t]*+({_NUMERAL})(?![\p{{L}}\p{{N}}])"
+    before = rf"({_NUMERAL})(?:[.)ºª°]|-?[aªº]\b|\.[aªº])*+[ \t]*+[-–:]?[ \t]*+{name}(?!\p{{L}}{{4}})"
+    sides = {"after": after, "before": before, "either": f"(?:{after}|{before})"}
+    # At most 20 signs (**, ##, quotes) before a heading: a bound keeps a megabyte of them linear.
+    start = r"(?:^|(?<=[.!?…:»”\"*]\s))[^\p{L}\p{N}\n]{0,20}+"
+    return regex.compile(rf"{start}(?:{sides[side]})", regex.IGNORECASE | regex.MULTILINE)
+
+
+def json_format(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """The whole answer is one JSON object or array, with or without a ``` fence."""
+    text = normalise(response).strip()
+    fenced = _FENCE.match(text)
+    if fenced and text.endswith("```"):
+        text = text[fenced.end() : -3]
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        return Verdict(False, "not JSON: nested too deep to read")
+    except ValueError as error:
+        return Verdict(False, f"not JSON: {error}")
+    if not isinstance(value, (dict, list)):
+        return Verdict(False, f"a bare {type(value).__name__} is not an object or array")
+    return Verdict(True, "the answer is JSON")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def title(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """A title in <<double angular brackets>> anywhere, or in the pack's brackets on its own line."""
+    for line in lines(normalise(response)):
+        for opening, closing in pack.title_brackets:
+            if _holds_title(line, opening, closing):
+                return Verdict(True, f"found a title in {opening}{closing}")
+    return Verdict(False, "no title in << >>")
+
+
+def _holds_title(line: str, opening: str, closing: str) -> bool:
+    start, end = line.find(opening), line.rfind(closing)
+    if start < 0 or end < start + len(opening):
+        return False
+    inside = line[start + len(opening) : end].strip(_NO_TITLE)
+    alone = not line[:start].strip(" \t*_#") and not line[end + len(closing) :].strip(" \t*_#")
+    return bool(inside) and (opening == "<<" or alone)
+
+
+def constrained_response(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """Exactly one of the options stands in the answer; the final dot and the case do not matter.
+
+    Args:
+        arguments: may hold "prompt"; the option set that the prompt lists is then the one used.
+    """
+    options = _options_for(fold(str(arguments.get("prompt", ""))), pack)
+    folded = fold(response)
+    sentences: frozenset[str] | None = None
+    chosen: list[str] = []
+    for option in options:
+        bare = fold(option).rstrip(".")
+        if " " not in bare and sentences is None:
+            sentences = frozenset(s.strip(" .!*_\"'") for s in sentence_texts(folded, pack))
+        found = occurrences(folded, bare, frozenset()) if " " in bare else bare in (sentences or ())
+        if found and bare not in chosen:
+            chosen.append(bare)
+    chosen = [c for c in chosen if " " in c] or chosen  # "No. My answer is maybe." is maybe
+    # "Minha resposta é não" stands inside "A minha resposta é não": one answer, not two.
+    chosen = [c for c in chosen if not any(c != other and c in other for other in chosen)]
+    if len(chosen) == 1:
+        return Verdict(True, f"the answer is {chosen[0]!r}")
+    if chosen:
+        return Verdict(False, f"{len(chosen)} options at once: {', '.join(map(repr, chosen))}")
+    return Verdict(False, f"none of: {', '.join(map(repr, options))}")
+
+
+def _options_for(prompt: str, pack: Pack) -> list[str]:
+    every = [option for options in pack.option_sets for option in options]
+    listed = [option for option in every if fold(option).rstrip(".") in prompt]
+    whole = [o for o in listed if " " in o]
+    return whole or listed if len(whole or listed) > 1 else every

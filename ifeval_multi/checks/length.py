@@ -1,0 +1,68 @@
+"""length_constraints:* of the corrected edition: words, sentences and paragraphs of a language."""
+
+# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import regex
+
+from ifeval_multi.pack import Pack
+from ifeval_multi.relations import compare, exactly
+from ifeval_multi.sentences import count_sentences
+from ifeval_multi.text import fold, lines, normalise, paragraphs, words
+from ifeval_multi.verdict import Verdict
+
+# A divider is a line of asterisks, or three asterisks with space around them inside a line:
+# "one *** two", "***[part 2]". ***bold italic*** is not one.
+_DIVIDER_LINE = regex.compile(r"[ \t>]*+(?:\*[ \t]?+){3,}+")
+_OPENING_DIVIDER = regex.compile(r"[ \t]*+\*{3}(?!\*)")
+_INLINE_DIVIDER = regex.compile(r"(?<=\s)\*\*\*(?=\s|$)")
+
+
+def number_words(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """As many words as asked, counted as the pack says."""
+    count = len(words(normalise(response), pack))
+    return compare(count, arguments, "num_words", "relation", "words")
+
+
+def number_sentences(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """As many sentences as asked, with the pack's abbreviations and ordinals."""
+    count = count_sentences(normalise(response), pack)
+    return compare(count, arguments, "num_sentences", "relation", "sentences")
+
+
+def number_paragraphs(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """Exactly as many paragraphs as asked, divided by the Markdown divider ***."""
+    pieces = [""]
+    for line in lines(normalise(response)):
+        if _DIVIDER_LINE.fullmatch(line):
+            pieces.append("")
+            continue
+        if _OPENING_DIVIDER.match(line) and line.count("***") == 1:
+            pieces.append(line.lstrip(" \t*"))
+            continue
+        first, *more = _INLINE_DIVIDER.split(line)
+        pieces[-1] = pieces[-1] or first.strip()  # only whether it is empty matters
+        pieces.extend(piece.strip() for piece in more)
+    count = sum(map(bool, pieces))
+    return exactly(count, arguments["num_paragraphs"], "paragraphs divided by ***")
+
+
+def nth_paragraph_first_word(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
+    """Exactly as many paragraphs as asked, and the nth begins with the word (or words) asked.
+
+    What stands before the first letter (quotation mark, ** or a list marker) does not count.
+    """
+    found = paragraphs(normalise(response))
+    count = exactly(len(found), arguments["num_paragraphs"], "paragraphs")
+    if not count:
+        return count
+    number, asked = arguments["nth_paragraph"], fold(arguments["first_word"])
+    if not 1 <= number <= len(found):
+        return Verdict(False, f"there is no paragraph {number}")
+    start = regex.sub(r"^[^\p{L}\p{N}]++", "", fold(found[number - 1][: len(asked) + 200]))
+    rest = start[len(asked) : len(asked) + 1]
+    begins = start.startswith(asked) and not rest.isalnum()
+    return Verdict(begins, f"paragraph {number} begins {start[:30]!r}, {asked!r} asked")

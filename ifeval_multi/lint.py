@@ -1,0 +1,138 @@
+"""Does a prompt set say in words what its kwargs say in numbers?
+
+    from ifeval_multi import lint
+    for finding in lint("ifeval_multi/prompts/gl.jsonl", "gl"): print(finding)
+
+Two kinds of findings. Form: keys, types, arguments, duplicates. Agreement: the prompt names each
+number, keyword, phrase and sign that the kwargs hold, and with the same relation ("at least" or
+"less than"); it asks for nothing that no instruction checks; its instructions do not exclude each
+other. Agreement is judged by the words a pack lists under `prompts`, so a finding there is a
+question to a speaker, not a proof.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ifeval_multi import lint_rules
+from ifeval_multi.documents import Document, from_row, rows
+from ifeval_multi.errors import PackError
+from ifeval_multi.instructions import IFEVAL_TYPES, INSTRUCTIONS, RESPONSE_LANGUAGE, canonical_id
+from ifeval_multi.pack import Pack, load_pack
+
+# What the issue asks of a set of our own.
+LEAST_PROMPTS, LEAST_OF_A_TYPE = 100, 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a person should look at, in one row of a prompt set."""
+
+    where: str
+    key: int | str
+    instruction: str
+    rule: str
+    message: str
+
+    def __str__(self) -> str:
+        about = f" [{self.instruction}]" if self.instruction else ""
+        return f"{self.where}: key {self.key}{about} {self.rule}: {self.message}"
+
+
+def lint(file: str | Path, language: str | Path, complete: bool = False) -> list[Finding]:
+    """Everything the linter has to say about a prompt set.
+
+    Args:
+        file: JSONL, in any dialect that documents.read() knows.
+        language: the language its prompts are written in.
+        complete: ask for what a set of our own must have: 100 prompts, four of each type, no
+            padding in kwargs, keys that are whole numbers. What only the published code cannot
+            judge is then no finding.
+    """
+    pack = load_pack(language)
+    findings: list[Finding] = []
+    documents: list[Document] = []
+    for where, row in rows(file):
+        findings += _form(where, row, complete)
+        try:
+            document = from_row(row, where)
+        except PackError as error:
+            what = f"{error.what} {error.fix}".strip()
+            findings.append(Finding(where, row.get("key", "?"), "", "form", what))
+            continue
+        documents.append(document)
+        findings += _agreement(document, pack)
+    findings += _duplicates(documents)
+    if complete:
+        findings = [f for f in findings if f.rule != lint_rules.PUBLISHED]
+        findings += _coverage(str(file), documents)
+    return findings
+
+
+def _form(where: str, row: dict[str, Any], complete: bool) -> Iterator[Finding]:
+    """Slips that reading forgives, and that a file should not have."""
+    key = row.get("key", "?")
+    if complete and (not isinstance(key, int) or isinstance(key, bool)):
+        yield Finding(where, key, "", "form", "key is no whole number")
+    ids, kwargs = row.get("instruction_id_list"), row.get("kwargs")
+    if not isinstance(ids, list) or not isinstance(kwargs, list):
+        return
+    for name, given in zip(ids, kwargs, strict=False):
+        if isinstance(given, dict) and isinstance(name, str):
+            for rule, message in _argument_slips(name, given, complete):
+                yield Finding(where, key, name, rule, message)
+
+
+def _argument_slips(name: str, given: dict[str, Any], ours: bool) -> Iterator[tuple[str, str]]:
+    kind = INSTRUCTIONS.get(canonical_id(name))
+    for argument in ("keywords", "forbidden_words"):
+        if isinstance(given.get(argument), str):
+            text = f"{argument} is the string {given[argument]!r}; expected a list of texts"
+            yield "string-for-list", text
+    if ours and kind is not None:
+        unknown = [argument for argument in given if argument not in kind.arguments]
+        if unknown:
+            yield "form", f"kwargs it does not take: {', '.join(unknown)}"
+        if name != kind.id:
+            yield "form", f"write the id as {kind.id!r}"
+
+
+def _agreement(document: Document, pack: Pack) -> Iterator[Finding]:
+    prompt = lint_rules.PromptText(document.prompt, pack)
+    for asked in document.instructions:
+        for rule, message in lint_rules.disagreements(asked, prompt, pack):
+            yield Finding(document.where, document.key, asked.id, rule, message)
+    for rule, message in lint_rules.over_all(document, prompt, pack):
+        yield Finding(document.where, document.key, "", rule, message)
+
+
+def _duplicates(documents: list[Document]) -> Iterator[Finding]:
+    keys = Counter(document.key for document in documents)
+    prompts = Counter(document.prompt for document in documents)
+    for document in documents:
+        if keys[document.key] > 1:
+            text = f"key {document.key} comes {keys[document.key]} times"
+            yield Finding(document.where, document.key, "", "duplicate", text)
+        if prompts[document.prompt] > 1:
+            yield Finding(document.where, document.key, "", "duplicate", "the prompt comes twice")
+
+
+def _coverage(file: str, documents: list[Document]) -> list[Finding]:
+    counts = Counter(i.id for document in documents for i in document.instructions)
+    found = []
+    if len(documents) < LEAST_PROMPTS:
+        text = f"{len(documents)} prompts, at least {LEAST_PROMPTS} asked"
+        found.append(Finding(file, "-", "", "coverage", text))
+    for name in IFEVAL_TYPES:
+        if counts[name] < LEAST_OF_A_TYPE:
+            text = f"comes {counts[name]} times, at least {LEAST_OF_A_TYPE} asked"
+            found.append(Finding(file, "-", name, "coverage", text))
+    only = [d for d in documents if {i.id for i in d.instructions} == {RESPONSE_LANGUAGE}]
+    if only:
+        text = f"{len(only)} prompts ask for nothing but a language, which is not scored by default"
+        found.append(Finding(file, "-", RESPONSE_LANGUAGE, "coverage", text))
+    return found

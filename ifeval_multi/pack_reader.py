@@ -1,0 +1,234 @@
+"""Reading a pack file: its form, and errors that name file, line, key and what was expected."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ifeval_multi.errors import PackError
+
+# key: (kind, default); a default of ... marks a key that every pack must have.
+SCHEMA: dict[str, tuple[str, Any]] = {
+    "code": ("text", ...),
+    "name": ("text", ...),
+    "own_name": ("text", ...),
+    "identification.labels": ("texts", ...),
+    "identification.sample": ("text", ...),
+    "identification.neighbours": ("texts", ()),
+    "identification.markers": ("texts", ()),
+    "identification.this_language": ("texts", ...),
+    "identification.english": ("texts", ...),
+    "constrained_response.option_sets": ("sets of texts", ...),
+    "sections.words": ("texts", ...),
+    "sections.number": ("before|after|either", ...),
+    "postscript.markers": ("texts", ...),
+    "quotation.pairs": ("pairs", ...),
+    "title.brackets": ("pairs", ...),
+    "commas": ("text", ...),
+    "bullets": ("texts", ...),
+    "words.joiners": ("text", "-"),
+    "words.apostrophe": ("joins|splits", ...),
+    "words.one_word": ("texts", ()),
+    "sentences.abbreviations_before_names": ("texts", ...),
+    "sentences.abbreviations": ("texts", ...),
+    "sentences.ordinal_dot": ("flag", False),
+    "sentences.ordinal_followers": ("texts", ()),
+    "keywords.endings": ("texts", ()),
+    "keywords.forbidden_endings": ("texts", ()),
+    "keywords.replaced_final": ("text", ""),
+    "letters.variants": ("text to text", {}),
+    "letters.caseless": ("text", "ªº"),
+    "letters.accented": ("text", "áéíóú"),
+    "questions.opening": ("text", ""),
+    "exclamations.opening": ("text", ""),
+    "prompts.numbers": ("number to texts", ...),
+    "prompts.relations": ("text to texts", ...),
+    "prompts.cues": ("text to texts", ...),
+    "examples": ("examples", ()),
+}
+
+
+class _PackLoader(yaml.SafeLoader):
+    """YAML where only true and false are truth values.
+
+    PyYAML follows YAML 1.1, which reads the words no, on and off as truth values; "no" is an
+    English abbreviation and "on" a Basque ending.
+    """
+
+
+_PackLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:bool"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_PackLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+
+
+def read(path: Path) -> Reader:
+    """A reader of the pack at a path; PackError when it is no YAML, or has unknown keys."""
+    source = path.read_text(encoding="utf-8")
+    try:
+        content = yaml.load(source, Loader=_PackLoader)
+    except yaml.YAMLError as error:
+        raise PackError(str(path), f"not valid YAML: {error}", "Mend the line it names.") from None
+    return Reader(path, source, content)
+
+
+@dataclass
+class Reader:
+    """Takes checked values out of a pack file, and knows the line of each key for errors."""
+
+    path: Path
+    source: str
+    content: Any
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.content, dict):
+            raise PackError(str(self.path), "the file holds no keys.", "A pack is a YAML mapping.")
+        self._refuse_unknown_keys(self.content, "")
+
+    def get(self, key: str) -> Any:
+        kind, default = SCHEMA[key]
+        value: Any = self.content
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None:
+            if default is ...:
+                self.refuse(key, "is missing", kind)
+            value = default
+        return _CONVERT[kind](self, key, value)
+
+    def refuse(self, key: str, what: str, kind: str) -> None:
+        raise PackError(f"{self.path}{self._line_of(key)}", f"key `{key}` {what}.", _EXPECTED[kind])
+
+    def _line_of(self, key: str) -> str:
+        node: Any = yaml.compose(self.source)
+        line = ""
+        for part in key.split("."):
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            hit = next(((k, v) for k, v in pairs if str(k.value) == part), None)
+            if hit is None:
+                break
+            line, node = f", line {hit[0].start_mark.line + 1}", hit[1]
+        return line
+
+    def _refuse_unknown_keys(self, content: dict[Any, Any], above: str) -> None:
+        for key, value in content.items():
+            path = f"{above}{key}"
+            if path in SCHEMA:
+                continue
+            if any(known.startswith(f"{path}.") for known in SCHEMA):
+                if isinstance(value, dict):
+                    self._refuse_unknown_keys(value, f"{path}.")
+                continue
+            close = difflib.get_close_matches(path, SCHEMA, n=1)
+            hint = f"Did you mean `{close[0]}`?" if close else f"Known keys: {', '.join(SCHEMA)}."
+            raise PackError(f"{self.path}{self._line_of(path)}", f"key `{path}` is not known.", hint)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+def _text(reader: Reader, key: str, value: Any) -> str:
+    if not isinstance(value, str):
+        reader.refuse(key, f"holds {value!r}", "text")
+    return str(value)
+
+
+def _texts(reader: Reader, key: str, value: Any) -> tuple[str, ...]:
+    if not _is_texts(value) or any(not item for item in value):
+        reader.refuse(key, f"holds {value!r}", "texts")
+    return tuple(value)
+
+
+def _flag(reader: Reader, key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        reader.refuse(key, f"holds {value!r}", "flag")
+    return bool(value)
+
+
+def _choice(reader: Reader, key: str, value: Any) -> str:
+    kind = SCHEMA[key][0]
+    if value not in kind.split("|"):
+        reader.refuse(key, f"holds {value!r}", kind)
+    return str(value)
+
+
+def _sets(reader: Reader, key: str, value: Any) -> tuple[tuple[str, ...], ...]:
+    good = isinstance(value, list) and value and all(_is_texts(i) and len(i) > 1 for i in value)
+    if not good:
+        reader.refuse(key, f"holds {value!r}", "sets of texts")
+    return tuple(tuple(item) for item in value)
+
+
+def _pairs(reader: Reader, key: str, value: Any) -> tuple[tuple[str, str], ...]:
+    good = isinstance(value, list) and value and all(_is_texts(i) and len(i) == 2 for i in value)
+    if not good or any(not part for pair in value for part in pair):
+        reader.refuse(key, f"holds {value!r}", "pairs")
+    return tuple((pair[0], pair[1]) for pair in value)
+
+
+def _text_to_text(reader: Reader, key: str, value: Any) -> dict[str, str]:
+    good = isinstance(value, Mapping) and all(
+        isinstance(k, str) and len(k) == 1 and isinstance(v, str) for k, v in value.items()
+    )
+    if not good:
+        reader.refuse(key, f"holds {value!r}", "text to text")
+    return dict(value)
+
+
+def _text_to_texts(reader: Reader, key: str, value: Any) -> dict[str, tuple[str, ...]]:
+    good = isinstance(value, Mapping) and all(isinstance(k, str) and _is_texts(v) for k, v in value.items())
+    if not good:
+        reader.refuse(key, f"holds {value!r}", "text to texts")
+    return {k: tuple(v) for k, v in value.items()}
+
+
+def _number_to_texts(reader: Reader, key: str, value: Any) -> dict[int, tuple[str, ...]]:
+    good = isinstance(value, Mapping) and all(isinstance(k, int) and _is_texts(v) for k, v in value.items())
+    if not good:
+        reader.refuse(key, f"holds {value!r}", "number to texts")
+    return {k: tuple(v) for k, v in value.items()}
+
+
+def _examples(reader: Reader, key: str, value: Any) -> tuple[dict[str, Any], ...]:
+    names = {"type", "answer", "followed"}
+    for number, example in enumerate(value, 1):
+        if not isinstance(example, dict) or not names <= set(example):
+            reader.refuse(key, f"has a faulty example, number {number}: {example!r}", "examples")
+    return tuple(value)
+
+
+_CONVERT: dict[str, Any] = {
+    "text": _text,
+    "texts": _texts,
+    "flag": _flag,
+    "before|after|either": _choice,
+    "joins|splits": _choice,
+    "sets of texts": _sets,
+    "pairs": _pairs,
+    "text to text": _text_to_text,
+    "text to texts": _text_to_texts,
+    "number to texts": _number_to_texts,
+    "examples": _examples,
+}
+_EXPECTED: dict[str, str] = {
+    "text": 'Expected a text in quotes, as "eu".',
+    "texts": 'Expected a list of texts, none of them empty, as ["one", "two"].',
+    "flag": "Expected true or false.",
+    "before|after|either": "Expected one of: before, after, either (where the number stands).",
+    "joins|splits": "Expected one of: joins (don't is one word), splits (l'home is two).",
+    "sets of texts": 'Expected a list of lists of two or more texts, as [["yes", "no"]].',
+    "pairs": 'Expected a list of pairs of opening and closing mark, as [["«", "»"]].',
+    "text to text": 'Expected one letter to its variants, as {a: "áà"}.',
+    "text to texts": "Expected names to lists of texts, as {at least: [al menos]}.",
+    "number to texts": "Expected numbers to lists of texts, as {2: [dos, dues]}.",
+    "examples": "Expected examples with the keys type, answer, followed and, where the type "
+    "takes arguments, arguments.",
+}

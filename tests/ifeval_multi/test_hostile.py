@@ -1,0 +1,105 @@
+"""No answer stalls a check: runs of signs, a megabyte of them, and whatever hypothesis invents.
+
+tests/benchmarks/ifeval_hostile.py tries many more pieces and compares two lengths.
+"""
+
+# ruff: noqa: E501 - a row of a table is one line.
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ifeval_multi import Verdict, check, load_pack, strip_reasoning
+from ifeval_multi.evaluate import variants
+from ifeval_multi.instructions import INSTRUCTIONS, NUMBER, RELATION, TEXT, TEXTS
+
+VALUES: dict[str, Any] = {NUMBER: 3, TEXT: "a", TEXTS: ["a", "b"], RELATION: "at least"}
+OWN = {
+    "section_spliter": "Section",
+    "language": "eu",
+    "postscript_marker": "P.S.",
+    "nth_paragraph": 1,
+}
+SIGNS = [
+    "*",
+    "[",
+    "\n",
+    "<",
+    '"',
+    "_",
+    " ",
+    ".",
+    ". ",
+    "¿",
+    "* ",
+    "[a",
+    "\u0301\u0316",
+    "a",
+    "A.",
+    "1.",
+    "`",
+]
+
+
+def arguments(name: str) -> dict[str, Any]:
+    needed = INSTRUCTIONS[name].needed
+    return {key: OWN.get(key, VALUES[kind]) for key, kind in needed.items()}
+
+
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+def test_a_megabyte_of_asterisks_brackets_and_newlines(name: str) -> None:
+    for sign in ("*", "[", "\n"):
+        start = time.process_time()
+        check(name, sign * 1_000_000, arguments(name), load_pack("eu"))
+        assert time.process_time() - start < 3, f"{sign!r} took too long"
+
+
+@pytest.mark.parametrize("edition", ["corrected", "original"])
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+def test_runs_of_signs(name: str, edition: str) -> None:
+    for sign in SIGNS:
+        text = (sign * 20_000)[:20_000]
+        start = time.process_time()
+        for prefix in ("", "es:"):
+            check(prefix + name, text, arguments(name), load_pack("es"), edition)
+        assert time.process_time() - start < 2, f"{sign!r} took too long"
+
+
+PIECES = st.sampled_from(
+    ["*", "**", "***", "******", "[", "]", "<<", ">>", "\n", "\r\n", " ", ".", "?", '"', "«", "»", "```",
+     "{", "}", "1", "2000.", "urtean", "Section", "P.S.", "a", "Ñ", "ç", "l·l", "'", "-", ",", "¿", "¡", "👩‍🌾",
+     "\u200b", "\u0301", "字", "<think>", "</think>", "\x00", "\ud800", "İ", "ß", "ŉ"]
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(PIECES, max_size=60).map("".join), st.sampled_from(["eu", "ca", "es"]))
+def test_every_check_answers_anything(text: str, language: str) -> None:
+    for name in INSTRUCTIONS:
+        for edition, prefix in (("corrected", ""), ("original", ""), ("original", "es:")):
+            found = check(prefix + name, text, arguments(name), load_pack(language), edition)
+            assert isinstance(found, Verdict) and found.reason
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=200))
+def test_nothing_upsets_reading(text: str) -> None:
+    assert len(variants(text)) <= 8
+    assert "</think>" not in strip_reasoning(f"<think>{text}</think>")
+    check(
+        "length_constraints:number_sentences",
+        text,
+        arguments("length_constraints:number_sentences"),
+        load_pack("eu"),
+    )
+
+
+def test_reasoning_of_a_megabyte() -> None:
+    start = time.process_time()
+    for piece in ("<think>", "</think>", "<think></think>", "<think>a</think>b"):
+        strip_reasoning((piece * 1_000_000)[:1_000_000])
+    assert time.process_time() - start < 2

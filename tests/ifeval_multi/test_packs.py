@@ -1,0 +1,73 @@
+"""Packs: each that is shipped is ready, and a faulty one is refused with file, line, key and fix."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ifeval_multi import PackError, languages, load_pack
+from ifeval_multi.new_language import problems
+
+GOOD = (Path(__file__).parents[2] / "ifeval_multi/languages/gl.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("language", languages())
+def test_pack_is_ready(language: str) -> None:
+    assert problems(language) == []
+
+
+def test_the_languages_asked_for_are_there() -> None:
+    assert {"eu", "gl", "ca", "es", "en", "pt", "oc", "ast", "fr"} <= set(languages())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("own_name: galego", "", ["key `own_name` is missing", "Expected a text"]),
+        (
+            "number: after",
+            "number: behind",
+            ["line 21", "`sections.number`", "before, after, either"],
+        ),
+        ('commas: ",', 'comas: ",', ["key `comas` is not known", "Did you mean `commas`?"]),
+        ("bullets: [", "bullets: [3, ", ["line 33", "`bullets`", "list of texts"]),
+        ("ordinal_dot: false", "ordinal_dot: maybe", ["`sentences.ordinal_dot`", "true or false"]),
+        ("pairs: [['\"', '\"']", "pairs: [['x']", ["`quotation.pairs`", "opening and closing"]),
+        ("apostrophe: joins", "apostrofe: joins", ["`words.apostrofe`", "`words.apostrophe`"]),
+        ("code: gl", "code: [gl", ["not valid YAML"]),
+        ("    1: [un,", "    one: [un,", ["`prompts.numbers`", "Expected numbers"]),
+    ],
+)
+def test_a_faulty_pack_is_refused(tmp_path: Path, old: str, new: str, told: list[str]) -> None:
+    assert old in GOOD
+    file = tmp_path / "gl.yaml"
+    file.write_text(GOOD.replace(old, new), encoding="utf-8")
+    with pytest.raises(PackError) as caught:
+        load_pack(file)
+    assert str(file) in str(caught.value)
+    for part in told:
+        assert part in str(caught.value)
+
+
+def test_no_and_on_are_words(tmp_path: Path) -> None:
+    file = tmp_path / "gl.yaml"
+    file.write_text(GOOD.replace("endings: [s, es]", "endings: [on, no, yes]"), encoding="utf-8")
+    assert load_pack(file).endings == {"on", "no", "yes"}
+
+
+def test_an_unknown_language_is_told_what_there_is() -> None:
+    with pytest.raises(PackError, match=r"no pack for 'xx'.*eu.*iberian ifeval new"):
+        load_pack("xx")
+
+
+def test_import_is_light() -> None:
+    heavy = "torch|transformers|vllm|datasets|lm_eval|merge_hooks|lm_eval_iberian|py3langid|nltk|numpy"
+    code = (
+        "import sys; before = set(sys.modules); import ifeval_multi.cli, ifeval_multi.lm_eval_support; "
+        f"print(sorted((set(sys.modules) - before) & set({heavy.split('|')!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
