@@ -23,11 +23,15 @@ class FloresTask(DocumentTask):
         path, splits = str(self.config.dataset_path), self.splits()
         loaded = {language: documents.load(path, language, splits) for language in languages}
         self.dataset = {split: Dataset.from_list(_join(loaded, split, path)) for split in splits}
+        self.say_where_from()
 
 
 def _join(loaded: dict[str, Any], split: str, path: str) -> list[dict[str, Any]]:
     """Rows of both languages with the same id, in the order of the first."""
-    texts = {language: dict(zip(data[split]["id"], data[split]["text"], strict=True)) for language, data in loaded.items()}
+    texts = {
+        language: dict(zip(data[split]["id"], data[split]["text"], strict=True))
+        for language, data in loaded.items()
+    }
     (first, ids), *others = ((language, list(rows)) for language, rows in texts.items())
     for language, other in others:
         if set(other) != set(ids):
@@ -35,4 +39,6 @@ def _join(loaded: dict[str, Any], split: str, path: str) -> list[dict[str, Any]]
                 f"{path}, split {split}: {first} and {language} do not have the same ids "
                 f"({len(set(ids) ^ set(other))} differ). Fetch both again, of one revision."
             )
-    return [{"id": id, **{f"sentence_{language}": rows[id] for language, rows in texts.items()}} for id in ids]
+    return [
+        {"id": id, **{f"sentence_{language}": rows[id] for language, rows in texts.items()}} for id in ids
+    ]
