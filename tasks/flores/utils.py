@@ -24,6 +24,17 @@ class FloresTask(DocumentTask):
         loaded = {language: documents.load(path, language, splits) for language in languages}
         self.dataset = {split: Dataset.from_list(_join(loaded, split, path)) for split in splits}
         self.say_where_from()
+        self.config.metadata = {**(self.config.metadata or {}), "signatures": signatures()}
+
+
+def signatures() -> dict[str, str]:
+    """sacreBLEU's signatures of the metrics as lm_eval calls them (lm_eval/api/metrics.py: all defaults)."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    metrics = {"bleu": BLEU(), "chrf": CHRF(), "chrf++": CHRF(word_order=2)}
+    for metric in metrics.values():
+        metric.corpus_score(["a"], [["a"]])  # the number of references is known only after a score
+    return {name: str(metric.get_signature()) for name, metric in metrics.items()}
 
 
 def _join(loaded: dict[str, Any], split: str, path: str) -> list[dict[str, Any]]:
