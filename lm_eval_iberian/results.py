@@ -34,6 +34,7 @@ class Leaf:
         problems: what keeps the number from being a score: limited, samples, no such metric.
         settings: shots, task version and hash: what must agree between runs.
         shots: how many examples each prompt showed.
+        documents: where they came from, as the task wrote it.
     """
 
     value: float | None
@@ -41,6 +42,7 @@ class Leaf:
     problems: tuple[str, ...]
     settings: tuple[tuple[str, str], ...]
     shots: int | None
+    documents: str
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Run:
             tuple(problems),
             self._settings(task),
             _whole(self.data.get("n-shot", {}).get(task)),
+            str(self._metadata(task).get("documents", "")),
         )
 
     def _arguments(self) -> Any:
@@ -124,7 +127,7 @@ class Run:
         counts = self.data.get("n-samples", {}).get(task) or {}
         effective, original = counts.get("effective"), counts.get("original")
         limit = self.data.get("config", {}).get("limit")
-        metadata = (self.data.get("configs", {}).get(task) or {}).get("metadata") or {}
+        metadata = self._metadata(task)
         problems = []
         if effective is not None and original is not None and effective < original:
             problems.append(f"limited: {effective} of {original} documents")
@@ -132,7 +135,12 @@ class Run:
             problems.append(f"limited: run with --limit {limit}")
         if metadata.get("documents") == "samples":
             problems.append("embedded samples, not the benchmark")
+        problems += [f"not the known data set: {word}" for word in metadata.get("differences") or ()]
         return problems
+
+    def _metadata(self, task: str) -> Mapping[str, Any]:
+        found = (self.data.get("configs", {}).get(task) or {}).get("metadata")
+        return found if isinstance(found, Mapping) else {}
 
     def _settings(self, task: str) -> tuple[tuple[str, str], ...]:
         said = {

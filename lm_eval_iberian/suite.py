@@ -209,6 +209,8 @@ def _notes(benchmark: Benchmark, found: dict[str, list[Leaf]], by_upstream: bool
     count = max(len(leaves) for leaves in found.values())
     if count > 1:
         notes.append(f"mean of {count} runs")
+    if any("FloresBitextMining" in leaf.documents for leaves in found.values() for leaf in leaves):
+        notes.append("on the copy mteb/FloresBitextMining, not on FLORES+")
     shots = {leaf.shots for leaves in found.values() for leaf in leaves if leaf.shots is not None}
     if benchmark.shots is not None and shots - {benchmark.shots}:
         notes.append(f"{'/'.join(str(n) for n in sorted(shots))}-shot, the paper ran {benchmark.shots}-shot")

@@ -29,12 +29,11 @@ class DocumentTask(ConfigurableTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
         """lm_eval's hook for getting the documents. Raises DocumentsError where they are not to be had."""
         self.dataset = documents.load(self.config.dataset_path, self.config.dataset_name, self.splits())
-        self.say_where_from()
+        self.say(documents=self.dataset.origin, differences=list(self.dataset.differences))
 
-    def say_where_from(self) -> None:
-        """Write into the task's metadata, and so into the results, that these are samples: no score of anything."""
-        if documents.is_samples():
-            self.config.metadata = {**(self.config.metadata or {}), "documents": "samples"}
+    def say(self, **facts: Any) -> None:
+        """Write into the task's metadata, and so into the results, what a reader of the score must know."""
+        self.config.metadata = {**(self.config.metadata or {}), **{key: value for key, value in facts.items() if value}}
 
     def splits(self) -> list[str]:
         """The splits that this task reads."""
