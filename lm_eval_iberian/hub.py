@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 PARQUET_BRANCH = "refs/convert/parquet"
-TRIES = 4
+TRIES = 6
 FIRST_PAUSE_SECONDS = 1.0
 Found = TypeVar("Found")
 
@@ -39,7 +39,7 @@ def read(path: str, config: str, manifest: Manifest | None) -> dict[str, Dataset
 
 
 def patiently(fetch: Callable[[], Found], what: str) -> Found:
-    """Call `fetch`, again after 1, 2 and 4 seconds when the trouble may pass; at most 4 times."""
+    """Call `fetch`, again after 1, 2, 4, 8 and 16 seconds when the trouble may pass."""
     pause = FIRST_PAUSE_SECONDS
     for tries_left in range(TRIES - 1, -1, -1):
         try:
@@ -89,6 +89,8 @@ def explain(error: Exception, path: str) -> str:
         mend = "It is a loading script, which `datasets` no longer runs"
     elif "404" in whole or "notfound" in whole:
         mend = f"It is not at https://huggingface.co/datasets/{path} any more, or not under this configuration"
+    elif may_pass(error):
+        mend = f"It was asked for {TRIES} times: try again later"
     else:
         mend = "With no network, fetch it on a machine that has one: `iberian prefetch --to DIR`"
     return f"from the Hub came {text}. {mend}"
