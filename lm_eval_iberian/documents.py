@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_iberian import hub, manifests
+from lm_eval_iberian import hub, manifests, mirrors
 from lm_eval_iberian.manifests import Manifest
 from lm_eval_iberian.plugin import tasks_folder
 
@@ -46,7 +46,7 @@ class Documents(dict[str, "Dataset"]):
     """split name -> datasets.Dataset, and where they came from.
 
     Args:
-        origin: "samples", the mirror's folder, or "Hub" with the commit.
+        origin: "samples", the mirror's folder or "Hub", these two with "@" and the commit where it is known.
         differences: what is not as the manifest says, and was let pass (IBERIAN_ROWS=any).
     """
 
@@ -103,17 +103,29 @@ def _find(path: str, config: str, manifest: Manifest | None) -> tuple[dict[str, 
         return _read_folder(_sample_folder(path, config)), SAMPLES, f"{path} ({config}) in the embedded samples"
     folder = mirror()
     if folder and (folder / path / config).is_dir():
-        return _read_folder(folder / path / config), str(folder), str(folder / path / config)
+        return _read_mirror(folder, f"{path}/{config}")
     try:
-        found = hub.read(path, config, manifest)
+        found, commit = hub.read(path, config, manifest)
     except Exception as error:
         tried = f"not in {VARIABLE}={folder}, and " if folder else ""
         raise NotToBeHad(
             f"{path} ({config}) cannot be had: {tried}{hub.explain(error, path)}; or put it into a mirror as "
             f"DIR/{path}/{config}/SPLIT.jsonl and set {VARIABLE}=DIR; or set {VARIABLE}={SAMPLES} to try things out."
         ) from error
-    commit = next((commit for data in found.values() if (commit := hub.revision_of(data))), None)
     return found, f"Hub@{commit}" if commit else "Hub", f"{path} ({config}) on the Hub"
+
+
+def _read_mirror(folder: Path, key: str) -> tuple[dict[str, Dataset], str, str]:
+    """A configuration in a mirror; one that `iberian prefetch` made is compared with its checksums."""
+    record = mirrors.read_record(folder)
+    changed = mirrors.changed_files(folder, key, record)
+    if changed:
+        raise DocumentsError(
+            f"{folder / key}: {', '.join(changed)} is not as it was fetched (checksum). Run the same `iberian prefetch` "
+            "again."
+        )
+    revision = (record.get(key) or {}).get("revision")
+    return _read_folder(folder / key), f"{folder}@{revision}" if revision else str(folder), str(folder / key)
 
 
 def _sample_folder(path: str, config: str) -> Path:

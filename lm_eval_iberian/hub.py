@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +24,12 @@ LOG = logging.getLogger(__name__)
 PARQUET_BRANCH = "refs/convert/parquet"
 TRIES = 6
 FIRST_PAUSE_SECONDS = 1.0
+COMMIT = re.compile("[0-9a-f]{40}")
 Found = TypeVar("Found")
 
 
-def read(path: str, config: str, manifest: Manifest | None) -> dict[str, Dataset]:
-    """A configuration's splits.
+def read(path: str, config: str, manifest: Manifest | None) -> tuple[dict[str, Dataset], str | None]:
+    """A configuration's splits, and the commit they are of where it is known.
 
     Raises:
         Exception: whatever datasets and huggingface_hub raise; see `explain`.
@@ -70,15 +72,6 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0].strip()
 
 
-def revision_of(data: Dataset) -> str | None:
-    """The commit that a data set was read from, where `datasets` wrote it down ("hf://datasets/a/b@<commit>/...")."""
-    for url in getattr(data.info, "download_checksums", None) or {}:
-        commit = str(url).partition("@")[2].partition("/")[0]
-        if commit:
-            return commit
-    return None
-
-
 def explain(error: Exception, path: str) -> str:
     """What came back, and what is to be done: what to accept, what to log in to, what to fetch."""
     text = one_line(error)
@@ -96,13 +89,16 @@ def explain(error: Exception, path: str) -> str:
     return f"from the Hub came {text}. {mend}"
 
 
-def _by_datasets(path: str, config: str, revision: str | None) -> dict[str, Dataset]:
+def _by_datasets(path: str, config: str, revision: str | None) -> tuple[dict[str, Dataset], str | None]:
     from datasets import load_dataset
 
-    return dict(load_dataset(path, None if config == "default" else config, revision=revision))
+    found = dict(load_dataset(path, None if config == "default" else config, revision=revision))
+    # datasets keeps what it read in a folder named after the commit.
+    folders = {Path(file["filename"]).parent.name for data in found.values() for file in data.cache_files}
+    return found, next((name for name in folders if COMMIT.fullmatch(name)), None)
 
 
-def _parquet_files(path: str, config: str) -> dict[str, Dataset]:
+def _parquet_files(path: str, config: str) -> tuple[dict[str, Dataset], str | None]:
     """The files `<config>/<split>/*.parquet` or, in the older layout, `<config>/*-<split>.parquet`."""
     from datasets import concatenate_datasets
     from huggingface_hub import snapshot_download
@@ -117,7 +113,8 @@ def _parquet_files(path: str, config: str) -> dict[str, Dataset]:
         by_split.setdefault(split, []).append(file)
     if not by_split:
         raise FileNotFoundError(f"404: no parquet files of {config} in the branch {PARQUET_BRANCH}")
-    return {split: concatenate_datasets([read_parquet(file) for file in files]) for split, files in by_split.items()}
+    found = {s: concatenate_datasets([read_parquet(file) for file in files]) for s, files in by_split.items()}
+    return found, folder.name if COMMIT.fullmatch(folder.name) else None
 
 
 def read_parquet(file: Path) -> Dataset:

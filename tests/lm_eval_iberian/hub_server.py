@@ -102,6 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _api(self, repository: str, rest: list[str], asked: bytes) -> None:
         if self._refused(repository):
             return None
+        if rest == ["auth-check"]:
+            return self._json({})
         revision = rest[1] if len(rest) > 1 else "main"
         folder = self._folder(repository, revision)
         if not folder.is_dir():
