@@ -11,7 +11,14 @@ from lm_eval_iberian.documents import DocumentsError
 from lm_eval_iberian.manifests import manifests
 from lm_eval_iberian.needs import Need, needs
 
-THERE, GATED, MISSING, DAMAGED, REACHABLE, UNKNOWN = "there", "gated", "missing", "damaged", "on the Hub", "unreachable"
+THERE, GATED, MISSING, DAMAGED, REACHABLE, UNKNOWN = (
+    "there",
+    "gated",
+    "missing",
+    "damaged",
+    "on the Hub",
+    "unreachable",
+)
 GOOD = (THERE, REACHABLE)
 
 
@@ -61,7 +68,9 @@ def _read(need: Need) -> Finding:
         mend = fetch_command(need)
         if manifests().get(need.path) and manifests()[need.path].gated:
             return Finding(need, GATED, "nowhere", f"{accept_command(need.path)}, then {mend}")
-        return Finding(need, MISSING, "nowhere", f"{mend}   ({str(error).partition(' cannot be had: ')[2][:90]}...)")
+        return Finding(
+            need, MISSING, "nowhere", f"{mend}   ({str(error).partition(' cannot be had: ')[2][:90]}...)"
+        )
     except DocumentsError as error:
         return Finding(need, DAMAGED, str(documents.mirror() or "cache"), f"{error} {fetch_command(need)}")
     return Finding(need, THERE, found.origin, "; ".join(found.differences))
@@ -79,7 +88,10 @@ def ask_hub(path: str) -> tuple[str, str]:
     except RepositoryNotFoundError:
         return MISSING, f"https://huggingface.co/datasets/{path} is not there (or private: `hf auth login`)"
     except Exception as error:
-        return UNKNOWN, f"{hub.one_line(error)}; with no network: iberian prefetch --to DIR on a machine that has one"
+        return (
+            UNKNOWN,
+            f"{hub.one_line(error)}; with no network: iberian prefetch --to DIR on a machine that has one",
+        )
     return REACHABLE, ""
 
 

@@ -38,7 +38,7 @@ class DocumentsError(Exception):
     for_people = True
 
 
-class NotToBeHad(DocumentsError):
+class NotToBeHad(DocumentsError):  # noqa: N818, as our other errors of one family
     """Neither in the mirror nor on the Hub: another copy may serve, where there is one."""
 
 
@@ -100,7 +100,11 @@ def mirror() -> Path | None:
 def _find(path: str, config: str, manifest: Manifest | None) -> tuple[dict[str, Dataset], str, str]:
     """The splits, where they came from in short, and in words for messages."""
     if is_samples():
-        return _read_folder(_sample_folder(path, config)), SAMPLES, f"{path} ({config}) in the embedded samples"
+        return (
+            _read_folder(_sample_folder(path, config)),
+            SAMPLES,
+            f"{path} ({config}) in the embedded samples",
+        )
     folder = mirror()
     if folder and (folder / path / config).is_dir():
         return _read_mirror(folder, f"{path}/{config}")
@@ -121,8 +125,8 @@ def _read_mirror(folder: Path, key: str) -> tuple[dict[str, Dataset], str, str]:
     changed = mirrors.changed_files(folder, key, record)
     if changed:
         raise DocumentsError(
-            f"{folder / key}: {', '.join(changed)} is not as it was fetched (checksum). Run the same `iberian prefetch` "
-            "again."
+            f"{folder / key}: {', '.join(changed)} is not as it was fetched (checksum). "
+            "Run the same `iberian prefetch` again."
         )
     revision = (record.get(key) or {}).get("revision")
     return _read_folder(folder / key), f"{folder}@{revision}" if revision else str(folder), str(folder / key)
@@ -161,10 +165,15 @@ def _compare(
 ) -> tuple[str, ...]:
     """What differs from the manifest and may pass. Raises DocumentsError for what may not."""
     splits = {split: found[split] for split in wanted or found}
-    said = [f"split {s}: {word}" for s, data in splits.items() for word in manifests.wrong_columns(data, manifest, columns)]
+    said = [
+        f"split {s}: {word}"
+        for s, data in splits.items()
+        for word in manifests.wrong_columns(data, manifest, columns)
+    ]
     if said:
         raise DocumentsError(
-            f"{where} is not as the task reads it ({manifest.file.parent.name}/{manifest.file.name}): {'; '.join(said)}. "
+            f"{where} is not as the task reads it ({manifest.file.parent.name}/{manifest.file.name}): "
+            f"{'; '.join(said)}. "
             "The data set has changed, or the mirror holds another one: get the revision that has these columns."
         )
     rows = [] if found.origin == SAMPLES else manifests.wrong_rows(splits, config, manifest)
@@ -190,7 +199,9 @@ def _read_file(file: Path) -> Dataset:
     from datasets import Dataset
 
     if file.stat().st_size > LARGEST_FILE_BYTES:
-        raise DocumentsError(f"{file}: over {LARGEST_FILE_BYTES >> 30} GiB, which no data set of the suite is.")
+        raise DocumentsError(
+            f"{file}: over {LARGEST_FILE_BYTES >> 30} GiB, which no data set of the suite is."
+        )
     if file.suffix == ".parquet":
         try:
             return hub.read_parquet(file)

@@ -64,7 +64,10 @@ def may_pass(error: BaseException) -> bool:
         if isinstance(status, int):
             return status >= 500 or status in (408, 429)
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
-    return bool(names & {"TimeoutException", "TimeoutError", "ReadError", "RemoteProtocolError", "ConnectionResetError"})
+    return bool(
+        names
+        & {"TimeoutException", "TimeoutError", "ReadError", "RemoteProtocolError", "ConnectionResetError"}
+    )
 
 
 def one_line(error: BaseException) -> str:
@@ -81,7 +84,9 @@ def explain(error: Exception, path: str) -> str:
     elif "script" in whole:
         mend = "It is a loading script, which `datasets` no longer runs"
     elif "404" in whole or "notfound" in whole:
-        mend = f"It is not at https://huggingface.co/datasets/{path} any more, or not under this configuration"
+        mend = (
+            f"It is not at https://huggingface.co/datasets/{path} any more, or not under this configuration"
+        )
     elif may_pass(error):
         mend = f"It was asked for {TRIES} times: try again later"
     else:

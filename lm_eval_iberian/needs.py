@@ -41,7 +41,9 @@ def needs(names: Iterable[str]) -> list[Need]:
             splits, tasks = found.setdefault((config["dataset_path"], configuration), ({}, {}))
             splits |= dict.fromkeys(_splits(config))
             tasks |= {leaf: None}
-    return [Need(path, config, tuple(splits), tuple(tasks)) for (path, config), (splits, tasks) in found.items()]
+    return [
+        Need(path, config, tuple(splits), tuple(tasks)) for (path, config), (splits, tasks) in found.items()
+    ]
 
 
 def leaves(name: str) -> list[str]:
@@ -57,7 +59,11 @@ def leaves(name: str) -> list[str]:
 
 def _splits(config: dict[str, Any]) -> list[str]:
     """As DocumentTask.splits: what is evaluated, and where shots come from."""
-    return [split for split in (config.get("test_split") or config.get("validation_split"), config.get("fewshot_split")) if split]
+    return [
+        split
+        for split in (config.get("test_split") or config.get("validation_split"), config.get("fewshot_split"))
+        if split
+    ]
 
 
 @functools.cache
@@ -78,4 +84,9 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe one, that reads `!function` as text."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: str(loader.construct_scalar(node)))
+def _as_text(_loader: Any, node: yaml.Node) -> str:
+    """The name of a function, unread."""
+    return str(node.value)
+
+
+_Loader.add_constructor("!function", _as_text)

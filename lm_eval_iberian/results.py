@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 # What may differ between runs of one measurement: how the engine worked, not what it computed.
-ENGINE_ARGUMENTS = frozenset(
-    "seed batch_size max_batch_size gpu_memory_utilization max_num_seqs tensor_parallel_size data_parallel_size "
-    "device parallelize enforce_eager disable_log_stats swap_space".split()
-)
+ENGINE_ARGUMENTS = frozenset({
+    "seed", "batch_size", "max_batch_size", "gpu_memory_utilization", "max_num_seqs", "tensor_parallel_size",
+    "data_parallel_size", "device", "parallelize", "enforce_eager", "disable_log_stats", "swap_space",
+})  # fmt: skip
 
 
 class SuiteError(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_iberian import documents
@@ -24,16 +25,20 @@ class DocumentTask(ConfigurableTask):
         # lm_eval's sampler is told of the evaluated row where shots come from its split, and also where neither
         # has a name: so are the tasks of lm_eval without a test split, which name no split for their shots.
         leave_out = self.config.test_split in (None, self.fewshot_cfg.split)
-        self.sampler = CleanShots(self.sampler, self.words, leave_out, str(self.config.task))
+        own: ContextSampler = vars(self)["sampler"]
+        self.sampler = CleanShots(own, self.words, leave_out, str(self.config.task))
 
-    def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
+    def download(self, *_: Any, **__: Any) -> None:
         """lm_eval's hook for getting the documents. Raises DocumentsError where they are not to be had."""
         self.dataset = documents.load(self.config.dataset_path, self.config.dataset_name, self.splits())
         self.say(documents=self.dataset.origin, differences=list(self.dataset.differences))
 
     def say(self, **facts: Any) -> None:
         """Write into the task's metadata, and so into the results, what a reader of the score must know."""
-        self.config.metadata = {**(self.config.metadata or {}), **{key: value for key, value in facts.items() if value}}
+        self.config.metadata = {
+            **(self.config.metadata or {}),
+            **{key: value for key, value in facts.items() if value},
+        }
 
     def splits(self) -> list[str]:
         """The splits that this task reads."""

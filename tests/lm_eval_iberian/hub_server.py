@@ -60,13 +60,13 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Silence."""
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer(head=True)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer(head=False)
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._answer(head=False, asked=body)
 
@@ -82,7 +82,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _refused(self, repository: str) -> bool:
         """Answer for a repository that cannot be had."""
         trouble = self.hub.trouble.get(repository)
-        gated = {"X-Error-Code": "GatedRepo", "X-Error-Message": f"Access to dataset {repository} is restricted."}
+        gated = {
+            "X-Error-Code": "GatedRepo",
+            "X-Error-Message": f"Access to dataset {repository} is restricted.",
+        }
         if trouble == "gated":
             self._json({"error": "restricted"}, 401, gated)
         elif trouble == "refused":
@@ -181,7 +184,9 @@ def _one_level(entries: list[dict[str, Any]], below: str) -> list[dict[str, Any]
         inside = entry["path"].removeprefix(below).strip("/")
         head, slash, _ = inside.partition("/")
         path = f"{below}/{head}".strip("/")
-        found.setdefault(path, {"type": "directory", "oid": "0" * 40, "size": 0, "path": path} if slash else entry)
+        found.setdefault(
+            path, {"type": "directory", "oid": "0" * 40, "size": 0, "path": path} if slash else entry
+        )
     return list(found.values())
 
 

@@ -49,7 +49,11 @@ def test_every_data_set_of_a_task_has_a_manifest() -> None:
 
     named = set()
     for file in tasks_folder().glob("*/*yaml"):
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("dataset_path: ")]
+        lines = [
+            line
+            for line in file.read_text(encoding="utf-8").splitlines()
+            if line.startswith("dataset_path: ")
+        ]
         named |= {yaml.safe_load(line)["dataset_path"] for line in lines}
     missing = {path for path in named if path not in manifests() and "ifeval" not in path.lower()}
     assert missing == set()
@@ -119,7 +123,13 @@ def test_story_cloze_under_its_first_names(mirror: Path, monkeypatch: pytest.Mon
         back = {column: alias for alias, column in aliases.items()}
         rows = [{back.get(key, key): value for key, value in json.loads(line).items()} for line in lines]
         write(mirror, "juletxara/xstory_cloze", "eu", split, rows)
-        write(mirror, "proxectonos/xstorycloze_gl", "gl", "test" if split == "eval" else split, list(map(json.loads, lines)))
+        write(
+            mirror,
+            "proxectonos/xstorycloze_gl",
+            "gl",
+            "test" if split == "eval" else split,
+            list(map(json.loads, lines)),
+        )
     renamed, galician = build("iberian_xstorycloze_eu"), build("iberian_xstorycloze_gl")
     monkeypatch.setenv("IBERIAN_DATA", "samples")
     plain = build("iberian_xstorycloze_eu")
@@ -164,7 +174,9 @@ def test_flores_from_the_ungated_copy(mirror: Path, monkeypatch: pytest.MonkeyPa
 
 def test_flores_without_shots_is_no_flores(mirror: Path) -> None:
     """The copy without dev: both reasons are given, and nothing is taken from devtest."""
-    write(mirror, "mteb/FloresBitextMining", "default", "devtest", [{"spa_Latn": "a", "eus_Latn": "b"}] * 1012)
+    write(
+        mirror, "mteb/FloresBitextMining", "default", "devtest", [{"spa_Latn": "a", "eus_Latn": "b"}] * 1012
+    )
     with pytest.raises(DocumentsError, match=r"flores_plus \(spa_Latn\) cannot be had(.|\n)*no split dev"):
         build("iberian_flores_es-eu")
 
@@ -173,8 +185,8 @@ def test_damaged_files(mirror: Path) -> None:
     folder = mirror / "HiTZ/EusTrivia/default"
     folder.mkdir(parents=True)
     damage = {
-        "test.jsonl": [(b'{"id": 1}\n{"id": ', "line 2: not JSON"), (b"\xff\xfe", "not UTF-8"), (b"[1]\n", "JSON object"),
-                       (b"[" * 100_000, "not JSON"), (b'{"id": 1}\n{"id": "a"}\n', "same columns and types")],
+        "test.jsonl": [(b'{"id": 1}\n{"id": ', "line 2: not JSON"), (b"\xff\xfe", "not UTF-8"),
+                       (b"[1]\n", "JSON object"), (b"[" * 100_000, "not JSON"), (b'{"id": 1}\n{"id": "a"}\n', "same columns and types")],
         "test.parquet": [(b"PAR1 and then nothing", "not a whole parquet file"), (b"", "not a whole parquet file")],
     }  # fmt: skip
     for name, contents in damage.items():

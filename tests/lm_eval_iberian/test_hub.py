@@ -28,7 +28,8 @@ hub.FIRST_PAUSE_SECONDS = 0.1
 for path, config, splits in json.loads(sys.argv[1]):
     try:
         found = documents.load(path, config, splits)
-        print(json.dumps({"rows": {s: len(found[s]) for s in splits}, "origin": found.origin, "first": found[splits[0]][0]}))
+        rows = {split: len(found[split]) for split in splits}
+        print(json.dumps({"rows": rows, "origin": found.origin, "first": found[splits[0]][0]}))
     except documents.DocumentsError as error:
         print(json.dumps({"error": str(error)}))
 """
@@ -71,8 +72,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
     for split in ("validation", "test"):
         rows = sample("BSC-LT/openbookqa-es", "default", split)
         server.add("BSC-LT/openbookqa-es", f"data/{split}-00000-of-00001.parquet", as_parquet(rows))
-    for split, name in (("train", "eu/train/0000.parquet"), ("eval", "eu/eval/0000.parquet"),
-                        ("train", "es/xstory_cloze-train.parquet"), ("eval", "es/xstory_cloze-eval.parquet")):  # fmt: skip
+    for split, name in (
+        ("train", "eu/train/0000.parquet"), ("eval", "eu/eval/0000.parquet"),
+        ("train", "es/xstory_cloze-train.parquet"), ("eval", "es/xstory_cloze-eval.parquet"),
+    ):  # fmt: skip
         rows = sample("juletxara/xstory_cloze", name[:2], split)
         server.add("juletxara/xstory_cloze", name, as_parquet(rows), "refs/convert/parquet")
     server.add("jumelet/multiblimp", "multiblimp.py", b"raise SystemExit('never run')")
@@ -87,7 +90,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def load(hub: StandInHub, cache: Path, *wanted: tuple[str, str | None, list[str]], **more: str) -> list[dict[str, Any]]:
+def load(
+    hub: StandInHub, cache: Path, *wanted: tuple[str, str | None, list[str]], **more: str
+) -> list[dict[str, Any]]:
     """What a process says that loads from the stand-in, one answer for each thing wanted."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "IBERIAN_"))}
     environment |= {
@@ -95,7 +100,11 @@ def load(hub: StandInHub, cache: Path, *wanted: tuple[str, str | None, list[str]
         "HF_HUB_DISABLE_TELEMETRY": "1", "IBERIAN_ROWS": "any", "PYTHONPATH": str(ROOT),
     } | more  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(wanted)], env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", PROGRAM, json.dumps(wanted)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -127,7 +136,9 @@ def test_the_hub_on_good_days_and_bad_ones(hub: StandInHub, cache: Path) -> None
     assert slow["rows"] == {"test": 12}, "a stalled answer is asked for again"
     assert cut["rows"] == {"test": 12}, "half a file is never used"
     assert busy["rows"] == {"validation": 6, "test": 8}
-    assert "Accept its terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in gated["error"]
+    assert (
+        "Accept its terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in gated["error"]
+    )
     assert "hf auth login" in refused["error"]
     assert "is not at https://huggingface.co/datasets/nbel/EsCoLA" in missing["error"]
     assert "loading script" in script["error"]
@@ -144,7 +155,7 @@ def test_the_hub_on_good_days_and_bad_ones(hub: StandInHub, cache: Path) -> None
     assert [answer.get("rows") for answer in offline] == [{"test": 12}, {"eval": 8}]
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """A failure with the Hub's status on it."""
 
     def __init__(self, status: int) -> None:
@@ -152,12 +163,14 @@ class Broken(Exception):
         self.response = type("Response", (), {"status_code": status})()
 
 
-@pytest.mark.parametrize(("status", "again"), [(500, True), (503, True), (429, True), (401, False), (403, False), (404, False)])
+@pytest.mark.parametrize(
+    ("status", "again"), [(500, True), (503, True), (429, True), (401, False), (403, False), (404, False)]
+)
 def test_what_is_tried_again(monkeypatch: pytest.MonkeyPatch, status: int, again: bool) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert may_pass(Broken(status)) is again
+    assert may_pass(BrokenError(status)) is again
     wrapped = ValueError("datasets wraps it")
-    wrapped.__cause__ = Broken(status)
+    wrapped.__cause__ = BrokenError(status)
     assert may_pass(wrapped) is again
 
 
@@ -179,6 +192,10 @@ def test_tries_are_counted_and_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_offline_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("IBERIAN_DATA")
-    monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
-    with pytest.raises(documents.DocumentsError, match=r"from the Hub came ConnectionError: offline.*iberian prefetch"):
+    monkeypatch.setattr(
+        "lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
+    )
+    with pytest.raises(
+        documents.DocumentsError, match=r"from the Hub came ConnectionError: offline.*iberian prefetch"
+    ):
         documents.load("HiTZ/EusTrivia", None, ["test"])

@@ -46,7 +46,9 @@ def hub(tmp_path: Path) -> Iterator[StandInHub]:
         server.add("nbel/EsCoLA", f"{split}.jsonl", as_jsonl(sample("nbel/EsCoLA", "default", split)))
     for split in ("train", "eval"):
         rows = sample("juletxara/xstory_cloze", "eu", split)
-        server.add("juletxara/xstory_cloze", f"eu/{split}/0000.parquet", as_parquet(rows), "refs/convert/parquet")
+        server.add(
+            "juletxara/xstory_cloze", f"eu/{split}/0000.parquet", as_parquet(rows), "refs/convert/parquet"
+        )
     server.add("openlanguagedata/flores_plus", "README.md", b"gated")
     yield server
     server.close()
@@ -70,7 +72,9 @@ def test_fetch_finish_and_run(hub: StandInHub, tmp_path: Path, monkeypatch: pyte
     """Some come, some do not; the same command finishes it; then the tasks run with no network at all."""
     mirror = tmp_path / "mirror"
     (mirror / "HiTZ/EusTrivia/default").mkdir(parents=True)
-    (mirror / "HiTZ/EusTrivia/default/.test.parquet.1.part").write_bytes(b"half a file of a run that was killed")
+    (mirror / "HiTZ/EusTrivia/default/.test.parquet.1.part").write_bytes(
+        b"half a file of a run that was killed"
+    )
     line = ["--tasks", TASKS, "--to", str(mirror)]
     first, sick = run(hub, tmp_path, ("prefetch", line), ("doctor", ["--tasks", TASKS]))
     assert first["exit"] == 1
@@ -125,7 +129,10 @@ def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     content = as_jsonl(sample("HiTZ/EusTrivia", "default", "test"))
     key = "HiTZ/EusTrivia/default"
     mirrors.write_whole(tmp_path / key / "test.jsonl", content)
-    said = {"files": {"test.jsonl": {"sha256": mirrors.checksum(tmp_path / key / "test.jsonl")}}, "revision": "abc"}
+    said = {
+        "files": {"test.jsonl": {"sha256": mirrors.checksum(tmp_path / key / "test.jsonl")}},
+        "revision": "abc",
+    }
     mirrors.write_record(tmp_path, {key: said})
     monkeypatch.setenv("IBERIAN_DATA", str(tmp_path))
     monkeypatch.setenv("IBERIAN_ROWS", "any")
@@ -157,7 +164,13 @@ def test_a_damaged_manifest_is_no_manifest(tmp_path: Path, text: str) -> None:
 
 def test_needs_are_what_tasks_read() -> None:
     """The YAMLs read alone, against the tasks as lm_eval builds them."""
-    names = ["iberian_eus_trivia", "iberian_xstorycloze_gl", "iberian_openbookqa_en", "iberian_cola_ca", "iberian_bertaqa_eu_local"]
+    names = [
+        "iberian_eus_trivia",
+        "iberian_xstorycloze_gl",
+        "iberian_openbookqa_en",
+        "iberian_cola_ca",
+        "iberian_bertaqa_eu_local",
+    ]
     for name in names:
         task = build(name)
         (need,) = needs([name])
@@ -170,7 +183,11 @@ def test_needs_are_what_tasks_read() -> None:
 def test_the_suite_needs_every_benchmark() -> None:
     tasks = {task for need in needs(["iberian_suite"]) for task in need.tasks}
     assert tasks >= {task for b in BENCHMARKS if b.averaged and b.kind in ("bench", "mt") for task in b.tasks}
-    assert all(task in tasks or b.kind == INSTRUCTIONS or not b.averaged or b.kind == "blimp" for b in BENCHMARKS for task in b.tasks)
+    assert all(
+        task in tasks or b.kind == INSTRUCTIONS or not b.averaged or b.kind == "blimp"
+        for b in BENCHMARKS
+        for task in b.tasks
+    )
     assert len(leaves("iberian_flores")) == 14
 
 
@@ -180,11 +197,15 @@ def test_the_doctor_on_samples_and_off_the_network(monkeypatch: pytest.MonkeyPat
     assert well.exit_code == 0, well.output
     assert "(samples)" in well.output
     monkeypatch.setenv("IBERIAN_DATA", str(tmp_path))
-    monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
+    monkeypatch.setattr(
+        "lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
+    )
     sick = runner.invoke(doctor, ["--tasks", "iberian_eus_trivia,iberian_flores_es-eu"])
     assert sick.exit_code == 1
     assert f"-> iberian prefetch --tasks iberian_eus_trivia --to {tmp_path}" in sick.output
-    assert "-> accept the terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in sick.output
+    assert (
+        "-> accept the terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in sick.output
+    )
     (tmp_path / "HiTZ/EusTrivia/default").mkdir(parents=True)
     (tmp_path / "HiTZ/EusTrivia/default/test.jsonl").write_text('{"question": "Zein?"}\n')
     damaged = runner.invoke(doctor, ["--tasks", "iberian_eus_trivia"])
@@ -201,9 +222,13 @@ def test_an_unknown_task_is_one_message(command: Any, tmp_path: Path) -> None:
 
 def test_prefetch_of_a_recipes_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--models asks merge_hooks for every source; what is not to be had is one message."""
-    monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
+    monkeypatch.setattr(
+        "lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
+    )
     recipe = tmp_path / "merge.yml"
-    recipe.write_text("models:\n  - model: ./nowhere\nmerge_method: linear\nparameters: {weight: 1.0}\ndtype: float32\n")
+    recipe.write_text(
+        "models:\n  - model: ./nowhere\nmerge_method: linear\nparameters: {weight: 1.0}\ndtype: float32\n"
+    )
     said = CliRunner().invoke(
         prefetch, ["--tasks", "iberian_eus_trivia", "--to", str(tmp_path / "m"), "--models", str(recipe)]
     )

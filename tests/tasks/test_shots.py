@@ -12,14 +12,14 @@ import pytest
 from lm_eval_iberian.documents import DocumentsError, tasks_folder
 from tests.tasks.common import build, manager, requests
 
-LEAVES = sorted(
-    name
-    for name in manager().all_subtasks
-    if name.startswith("iberian_") and not name.startswith(("iberian_eus_exams", "iberian_flores", "iberian_ifeval"))
-) + [
-    "iberian_eus_exams_eu_ejteknikari", "iberian_eus_exams_es_osakidetza9c",
-    "iberian_flores_es-eu", "iberian_flores_eu-gl_native",
-]  # fmt: skip
+APART = ("iberian_eus_exams", "iberian_flores", "iberian_ifeval")
+LEAVES = [
+    *sorted(t for t in manager().all_subtasks if t.startswith("iberian_") and not t.startswith(APART)),
+    "iberian_eus_exams_eu_ejteknikari",
+    "iberian_eus_exams_es_osakidetza9c",
+    "iberian_flores_es-eu",
+    "iberian_flores_eu-gl_native",
+]
 WITH_SHOTS = [name for name in LEAVES if not name.startswith("iberian_blimp")]
 
 
@@ -113,7 +113,7 @@ def test_shots_come_from_a_named_split(name: str) -> None:
 
 
 def test_too_many_shots_is_one_message() -> None:
-    with pytest.raises(DocumentsError, match="iberian_eus_trivia: 50 shots asked for.*only 12 documents"):
+    with pytest.raises(DocumentsError, match=r"iberian_eus_trivia: 50 shots asked for.*only 12 documents"):
         requests(build("iberian_eus_trivia"), 50)
 
 
