@@ -83,14 +83,17 @@ class ModelScores:
         """Whether any task of a kind is in the files."""
         return any(score.runs for benchmark, score in self.benchmarks.items() if benchmark.kind == kind)
 
+    def _measured(self, column: str) -> bool:
+        """Whether any benchmark of an average is in the files."""
+        return any(self.benchmarks[benchmark].runs for benchmark in of_column(column))
+
     @property
     def notes(self) -> list[str]:
         """Every benchmark that is missing, failed, limited, or otherwise wants a word, named."""
-        said = []
+        said = [f"nothing measured for {column}" for column in self.averages if not self._measured(column)]
         for benchmark, score in self.benchmarks.items():
-            if not self.has(benchmark.kind) or (not score.runs and not benchmark.averaged):
-                continue
-            said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.notes)]
+            if score.runs or (benchmark.averaged and self._measured(benchmark.column)):
+                said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.notes)]
         return said
 
     def _average(self, column: str) -> Score:

@@ -186,7 +186,8 @@ def test_damaged_files(mirror: Path) -> None:
     folder.mkdir(parents=True)
     damage = {
         "test.jsonl": [(b'{"id": 1}\n{"id": ', "line 2: not JSON"), (b"\xff\xfe", "not UTF-8"),
-                       (b"[1]\n", "JSON object"), (b"[" * 100_000, "not JSON"), (b'{"id": 1}\n{"id": "a"}\n', "same columns and types")],
+                       (b"[1]\n", "JSON object"), (b"[" * 100_000, "not JSON"),
+                       (b'{"id": 1}\n{"id": "a"}\n', "same columns and types")],
         "test.parquet": [(b"PAR1 and then nothing", "not a whole parquet file"), (b"", "not a whole parquet file")],
     }  # fmt: skip
     for name, contents in damage.items():

@@ -99,6 +99,13 @@ def test_missing_is_named_and_not_averaged_over() -> None:
     )
 
 
+def test_a_language_left_out_is_one_note() -> None:
+    model = one(results({"iberian_belebele_eu": {"acc": 0.5}}))
+    assert "nothing measured for bench_gl" in model.notes
+    assert "EusTrivia (eu): missing" in model.notes
+    assert not any("(gl)" in note for note in model.notes)
+
+
 @pytest.mark.parametrize("broken", [float("nan"), "N/A", None, True])
 def test_failed_is_named(broken: Any) -> None:
     model = one(results(everything() | {"iberian_belebele_ca": {"acc": broken}}))
