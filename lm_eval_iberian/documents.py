@@ -3,27 +3,33 @@
     IBERIAN_DATA=samples    the embedded samples (tasks/*/samples), written for this project
     IBERIAN_DATA=DIR        a mirror: DIR/<owner>/<name>/<config>/<split>.jsonl (or .parquet)
     (not set)               the Hub, or its cache with HF_HUB_OFFLINE=1
+    IBERIAN_ROWS=any        read a data set whose number of rows is not the known one, and say so in the results
 
 A config is called `default` where the data set has none. A mirror may hold some data sets only: the others come
-from the Hub. Samples stand alone: what is not among them is an error, never a silent download.
+from the Hub. Samples stand alone: what is not among them is an error, never a silent download. Whatever is read is
+compared with the manifest kept with its task (manifests.py); samples are exempt from its number of rows only.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_iberian import hub, manifests, mirrors
+from lm_eval_iberian.manifests import Manifest
 from lm_eval_iberian.plugin import tasks_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 VARIABLE = "IBERIAN_DATA"
+ROWS_VARIABLE = "IBERIAN_ROWS"
 SAMPLES = "samples"
 SUFFIXES = (".jsonl", ".parquet")
+LARGEST_FILE_BYTES = 1 << 30
 
 
 class DocumentsError(Exception):
@@ -32,36 +38,98 @@ class DocumentsError(Exception):
     for_people = True
 
 
-def load(path: str, config: str | None = None, splits: Iterable[str] = ()) -> dict[str, Dataset]:
+class NotToBeHad(DocumentsError):  # noqa: N818, as our other errors of one family
+    """Neither in the mirror nor on the Hub: another copy may serve, where there is one."""
+
+
+class Documents(dict[str, "Dataset"]):
+    """split name -> datasets.Dataset, and where they came from.
+
+    Args:
+        origin: "samples", the mirror's folder or "Hub", these two with "@" and the commit where it is known.
+        differences: what is not as the manifest says, and was let pass (IBERIAN_ROWS=any).
+    """
+
+    origin: str = ""
+    differences: tuple[str, ...] = ()
+
+
+def load(
+    path: str,
+    config: str | None = None,
+    splits: Iterable[str] = (),
+    columns: Mapping[str, str] | None = None,
+) -> Documents:
     """The documents of a data set.
 
     Args:
         path: its Hub id, e.g. "HiTZ/EusTrivia".
         config: its configuration; None or "default" where it has none.
         splits: the splits that must be there.
-    Returns:
-        split name -> datasets.Dataset.
+        columns: name -> type of the columns wanted, where not all of the manifest's are.
     Raises:
-        DocumentsError: nowhere to be had, a split missing, or a damaged file.
+        DocumentsError: nowhere to be had, a split missing, a damaged file, or not as the manifest says.
     """
-    wanted = list(splits)
     config = config or "default"
-    where = os.environ.get(VARIABLE, "").strip()
-    if where == SAMPLES:
-        found = _read_folder(_sample_folder(path, config))
-        return _with_splits(found, wanted, f"{path} ({config}) in the embedded samples")
-    if where:
-        folder = Path(where).expanduser()
-        if not folder.is_dir():
-            raise DocumentsError(f"{VARIABLE}={where}: no such folder. Give a mirror, `{SAMPLES}`, or unset it.")
-        if (folder / path / config).is_dir():
-            return _with_splits(_read_folder(folder / path / config), wanted, str(folder / path / config))
-    return _with_splits(_from_hub(path, config, where), wanted, f"{path} ({config}) on the Hub")
+    manifest = manifests.manifests().get(path)
+    found, origin, where = _find(path, config, manifest)
+    _require_splits(found, list(splits), where)
+    named = Documents({split: manifests.with_known_names(data, manifest) for split, data in found.items()})
+    named.origin = origin
+    if manifest:
+        named.differences = _compare(named, list(splits), config, manifest, columns, where)
+    return named
 
 
 def is_samples() -> bool:
     """Whether the embedded samples are in use, whose scores mean nothing beyond that everything runs."""
     return os.environ.get(VARIABLE, "").strip() == SAMPLES
+
+
+def mirror() -> Path | None:
+    """The mirror in use. Raises DocumentsError where IBERIAN_DATA names no folder."""
+    where = os.environ.get(VARIABLE, "").strip()
+    if not where or where == SAMPLES:
+        return None
+    folder = Path(where).expanduser()
+    if not folder.is_dir():
+        raise DocumentsError(f"{VARIABLE}={where}: no such folder. Give a mirror, `{SAMPLES}`, or unset it.")
+    return folder
+
+
+def _find(path: str, config: str, manifest: Manifest | None) -> tuple[dict[str, Dataset], str, str]:
+    """The splits, where they came from in short, and in words for messages."""
+    if is_samples():
+        return (
+            _read_folder(_sample_folder(path, config)),
+            SAMPLES,
+            f"{path} ({config}) in the embedded samples",
+        )
+    folder = mirror()
+    if folder and (folder / path / config).is_dir():
+        return _read_mirror(folder, f"{path}/{config}")
+    try:
+        found, commit = hub.read(path, config, manifest)
+    except Exception as error:
+        tried = f"not in {VARIABLE}={folder}, and " if folder else ""
+        raise NotToBeHad(
+            f"{path} ({config}) cannot be had: {tried}{hub.explain(error, path)}; or put it into a mirror as "
+            f"DIR/{path}/{config}/SPLIT.jsonl and set {VARIABLE}=DIR; or set {VARIABLE}={SAMPLES} to try things out."
+        ) from error
+    return found, f"Hub@{commit}" if commit else "Hub", f"{path} ({config}) on the Hub"
+
+
+def _read_mirror(folder: Path, key: str) -> tuple[dict[str, Dataset], str, str]:
+    """A configuration in a mirror; one that `iberian prefetch` made is compared with its checksums."""
+    record = mirrors.read_record(folder)
+    changed = mirrors.changed_files(folder, key, record)
+    if changed:
+        raise DocumentsError(
+            f"{folder / key}: {', '.join(changed)} is not as it was fetched (checksum). "
+            "Run the same `iberian prefetch` again."
+        )
+    revision = (record.get(key) or {}).get("revision")
+    return _read_folder(folder / key), f"{folder}@{revision}" if revision else str(folder), str(folder / key)
 
 
 def _sample_folder(path: str, config: str) -> Path:
@@ -75,26 +143,73 @@ def _sample_folder(path: str, config: str) -> Path:
     )
 
 
+def _require_splits(found: Mapping[str, Dataset], wanted: list[str], where: str) -> None:
+    missing = [split for split in wanted if split not in found]
+    if missing:
+        raise DocumentsError(
+            f"{where}: no split {', '.join(missing)}; there is {', '.join(sorted(found)) or 'nothing'}. "
+            "Add the file to the mirror, or update it."
+        )
+    empty = [split for split in wanted if len(found[split]) == 0]
+    if empty:
+        raise DocumentsError(f"{where}: split {', '.join(empty)} holds no documents.")
+
+
+def _compare(
+    found: Documents,
+    wanted: list[str],
+    config: str,
+    manifest: Manifest,
+    columns: Mapping[str, str] | None,
+    where: str,
+) -> tuple[str, ...]:
+    """What differs from the manifest and may pass. Raises DocumentsError for what may not."""
+    splits = {split: found[split] for split in wanted or found}
+    said = [
+        f"split {s}: {word}"
+        for s, data in splits.items()
+        for word in manifests.wrong_columns(data, manifest, columns)
+    ]
+    if said:
+        raise DocumentsError(
+            f"{where} is not as the task reads it ({manifest.file.parent.name}/{manifest.file.name}): "
+            f"{'; '.join(said)}. "
+            "The data set has changed, or the mirror holds another one: get the revision that has these columns."
+        )
+    rows = [] if found.origin == SAMPLES else manifests.wrong_rows(splits, config, manifest)
+    if rows and os.environ.get(ROWS_VARIABLE, "").strip() != "any":
+        raise DocumentsError(
+            f"{where}: {'; '.join(rows)} ({manifest.file.parent.name}/{manifest.file.name}). A file cut short is "
+            f"fetched again with `iberian prefetch`; if the data set has changed, {ROWS_VARIABLE}=any reads it all the "
+            "same and marks the score."
+        )
+    return tuple(rows)
+
+
 def _read_folder(folder: Path) -> dict[str, Dataset]:
     files = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
     if not files:
-        raise DocumentsError(f"{folder}: no .jsonl or .parquet files. A mirror holds one file a split, e.g. test.jsonl.")
+        raise DocumentsError(
+            f"{folder}: no .jsonl or .parquet files. A mirror holds one file a split, e.g. test.jsonl."
+        )
     return {file.stem: _read_file(file) for file in files}
 
 
 def _read_file(file: Path) -> Dataset:
     from datasets import Dataset
 
+    if file.stat().st_size > LARGEST_FILE_BYTES:
+        raise DocumentsError(
+            f"{file}: over {LARGEST_FILE_BYTES >> 30} GiB, which no data set of the suite is."
+        )
     if file.suffix == ".parquet":
-        import pyarrow.parquet
-
         try:
-            return Dataset(pyarrow.parquet.read_table(file))
+            return hub.read_parquet(file)
         except (OSError, ValueError) as error:
             raise DocumentsError(f"{file}: not a whole parquet file ({error}). Copy it again.") from None
     try:
         return Dataset.from_list(_read_lines(file))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DocumentsError(f"{file}: its lines do not have the same columns and types ({error}).") from None
 
 
@@ -109,47 +224,10 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
             continue
         try:
             document = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DocumentsError(f"{file}, line {number}: not JSON ({error.msg}). Copy the file again.") from None
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise DocumentsError(f"{file}, line {number}: not JSON ({error}). Copy the file again.") from None
         if not isinstance(document, dict):
-            raise DocumentsError(f"{file}, line {number}: a document is a JSON object, not a {type(document).__name__}.")
+            kind = type(document).__name__
+            raise DocumentsError(f"{file}, line {number}: a document is a JSON object, not a {kind}.")
         documents.append(document)
     return documents
-
-
-def _with_splits(found: dict[str, Dataset], wanted: list[str], where: str) -> dict[str, Dataset]:
-    missing = [split for split in wanted if split not in found]
-    if missing:
-        raise DocumentsError(
-            f"{where}: no split {', '.join(missing)}; there is {', '.join(sorted(found)) or 'nothing'}. "
-            "Add the file to the mirror, or update it."
-        )
-    empty = [split for split in wanted if len(found[split]) == 0]
-    if empty:
-        raise DocumentsError(f"{where}: split {', '.join(empty)} holds no documents.")
-    return found
-
-
-def _from_hub(path: str, config: str, mirror: str) -> dict[str, Dataset]:
-    from datasets import load_dataset
-
-    try:
-        return dict(load_dataset(path, None if config == "default" else config))
-    except Exception as error:
-        raise DocumentsError(_explain(error, path, config, mirror)) from error
-
-
-def _explain(error: Exception, path: str, config: str, mirror: str) -> str:
-    """What is to be done when a data set is not to be had: what to accept, which variable to set."""
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
-    tried = f"not in {VARIABLE}={mirror}, and from the Hub" if mirror else "from the Hub"
-    if "gated" in text.lower() or "401" in text or "403" in text:
-        mend = f"Accept its terms at https://huggingface.co/datasets/{path} and log in with `hf auth login`"
-    elif "script" in text.lower():
-        mend = "It is a loading script, which `datasets` no longer runs"
-    else:
-        mend = "With no network, fetch it elsewhere first"
-    return (
-        f"{path} ({config}) cannot be had: {tried} came {text}. {mend}; or put it into a mirror as "
-        f"DIR/{path}/{config}/SPLIT.jsonl and set {VARIABLE}=DIR; or set {VARIABLE}={SAMPLES} to try things out."
-    )

@@ -110,8 +110,8 @@ def hitz_mirror(shared: Path, tmp_path: Path) -> Path:
     return tmp_path / "mirror"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def samples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """IBERIAN_DATA=samples."""
+    """IBERIAN_DATA=samples, unless a test says otherwise."""
     monkeypatch.setenv("IBERIAN_DATA", "samples")
     yield

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from lm_eval_iberian import documents
-from lm_eval_iberian.documents import DocumentsError
+from lm_eval_iberian.documents import DocumentsError, NotToBeHad
 from lm_eval_iberian.task import DocumentTask
+
+LOG = logging.getLogger(__name__)
+OTHER_COPY = "mteb/FloresBitextMining"
 
 
 class FloresTask(DocumentTask):
@@ -16,18 +20,57 @@ class FloresTask(DocumentTask):
     """
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Read both languages and join them. Raises DocumentsError when their ids differ."""
-        from datasets import Dataset
-
-        languages = (dataset_kwargs or {})["languages"]
+        """Read both languages and join them. Raises DocumentsError when they cannot be had, or their ids differ."""
+        languages = tuple((dataset_kwargs or {})["languages"])
         path, splits = str(self.config.dataset_path), self.splits()
-        loaded = {language: documents.load(path, language, splits) for language in languages}
-        self.dataset = {split: Dataset.from_list(_join(loaded, split, path)) for split in splits}
+        try:
+            self.dataset, origin, differences = _joined(path, languages, splits)
+        except NotToBeHad as error:
+            self.dataset, origin, differences = _other_copy(languages, splits, error)
+        self.say(documents=origin, differences=differences, signatures=signatures())
+
+
+def signatures() -> dict[str, str]:
+    """sacreBLEU's signatures of the metrics as lm_eval calls them (lm_eval/api/metrics.py: all defaults)."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    metrics = {"bleu": BLEU(), "chrf": CHRF(), "chrf++": CHRF(word_order=2)}
+    for metric in metrics.values():
+        metric.corpus_score(["a"], [["a"]])  # the number of references is known only after a score
+    return {name: str(metric.get_signature()) for name, metric in metrics.items()}
+
+
+Found = tuple[dict[str, Any], str, list[str]]
+
+
+def _joined(path: str, languages: tuple[str, ...], splits: list[str]) -> Found:
+    """FLORES+: both languages joined, where they came from, and what is not as known."""
+    from datasets import Dataset
+
+    loaded = {language: documents.load(path, language, splits) for language in languages}
+    joined = {split: Dataset.from_list(_join(loaded, split, path)) for split in splits}
+    origins = dict.fromkeys(data.origin for data in loaded.values())
+    return joined, " and ".join(origins), [word for data in loaded.values() for word in data.differences]
+
+
+def _other_copy(languages: tuple[str, ...], splits: list[str], error: NotToBeHad) -> Found:
+    """The ungated copy, one column a language. Raises DocumentsError with both reasons where it will not do either."""
+    try:
+        found = documents.load(OTHER_COPY, None, splits, dict.fromkeys(languages, "string"))
+    except DocumentsError as other:
+        raise DocumentsError(f"{error}\nThe ungated copy will not do either. {other}") from None
+    LOG.warning("%s\nReading the ungated copy %s instead: the results say so.", error, OTHER_COPY)
+    named = {language: f"sentence_{language}" for language in languages}
+    renamed = {split: found[split].select_columns(list(languages)).rename_columns(named) for split in splits}
+    return renamed, f"{OTHER_COPY}, {found.origin}", list(found.differences)
 
 
 def _join(loaded: dict[str, Any], split: str, path: str) -> list[dict[str, Any]]:
     """Rows of both languages with the same id, in the order of the first."""
-    texts = {language: dict(zip(data[split]["id"], data[split]["text"], strict=True)) for language, data in loaded.items()}
+    texts = {
+        language: dict(zip(data[split]["id"], data[split]["text"], strict=True))
+        for language, data in loaded.items()
+    }
     (first, ids), *others = ((language, list(rows)) for language, rows in texts.items())
     for language, other in others:
         if set(other) != set(ids):
@@ -35,4 +78,6 @@ def _join(loaded: dict[str, Any], split: str, path: str) -> list[dict[str, Any]]
                 f"{path}, split {split}: {first} and {language} do not have the same ids "
                 f"({len(set(ids) ^ set(other))} differ). Fetch both again, of one revision."
             )
-    return [{"id": id, **{f"sentence_{language}": rows[id] for language, rows in texts.items()}} for id in ids]
+    return [
+        {"id": id, **{f"sentence_{language}": rows[id] for language, rows in texts.items()}} for id in ids
+    ]

@@ -1,0 +1,112 @@
+"""What stands between a task and its documents: for each data set its state, and the command that mends it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lm_eval_iberian import documents, hub
+from lm_eval_iberian.documents import DocumentsError
+from lm_eval_iberian.manifests import manifests
+from lm_eval_iberian.needs import Need, needs
+
+THERE, GATED, MISSING, DAMAGED, REACHABLE, UNKNOWN = (
+    "there",
+    "gated",
+    "missing",
+    "damaged",
+    "on the Hub",
+    "unreachable",
+)
+GOOD = (THERE, REACHABLE)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The state of one configuration.
+
+    Args:
+        need: who reads what.
+        state: "there" (mirror, samples or cache), "on the Hub", "gated", "missing", "damaged" or "unreachable".
+        where: the mirror, "samples", "Hub".
+        mend: what to do; empty where nothing is.
+    """
+
+    need: Need
+    state: str
+    where: str
+    mend: str = ""
+
+
+def examine(names: Iterable[str]) -> list[Finding]:
+    """The state of all that tasks and groups read. Nothing is downloaded: the Hub is only asked for leave.
+
+    Raises:
+        DocumentsError: an unknown name, or IBERIAN_DATA names no folder.
+    """
+    asked: dict[str, tuple[str, str]] = {}
+    return [_examine(need, asked) for need in needs(names)]
+
+
+def _examine(need: Need, asked: dict[str, tuple[str, str]]) -> Finding:
+    mirror = documents.mirror()
+    in_mirror = mirror is not None and (mirror / need.path / need.config).is_dir()
+    if documents.is_samples() or in_mirror or offline():
+        return _read(need)
+    if need.path not in asked:
+        asked[need.path] = ask_hub(need.path)
+    state, mend = asked[need.path]
+    return Finding(need, state, "Hub", mend)
+
+
+def _read(need: Need) -> Finding:
+    """A configuration that is said to be on this machine: read and compared with its manifest."""
+    try:
+        found = documents.load(need.path, need.config, need.splits)
+    except documents.NotToBeHad as error:
+        mend = fetch_command(need)
+        if manifests().get(need.path) and manifests()[need.path].gated:
+            return Finding(need, GATED, "nowhere", f"{accept_command(need.path)}, then {mend}")
+        return Finding(
+            need, MISSING, "nowhere", f"{mend}   ({str(error).partition(' cannot be had: ')[2][:90]}...)"
+        )
+    except DocumentsError as error:
+        return Finding(need, DAMAGED, str(documents.mirror() or "cache"), f"{error} {fetch_command(need)}")
+    return Finding(need, THERE, found.origin, "; ".join(found.differences))
+
+
+def ask_hub(path: str) -> tuple[str, str]:
+    """Whether this user may read a data set: state, and what mends it. Makes one request."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        hub.patiently(lambda: HfApi().auth_check(path, repo_type="dataset"), path)
+    except GatedRepoError:
+        return GATED, accept_command(path)
+    except RepositoryNotFoundError:
+        return MISSING, f"https://huggingface.co/datasets/{path} is not there (or private: `hf auth login`)"
+    except Exception as error:
+        return (
+            UNKNOWN,
+            f"{hub.one_line(error)}; with no network: iberian prefetch --to DIR on a machine that has one",
+        )
+    return REACHABLE, ""
+
+
+def accept_command(path: str) -> str:
+    """How to get at a gated data set."""
+    return f"accept the terms at https://huggingface.co/datasets/{path} and run `hf auth login`"
+
+
+def fetch_command(need: Need) -> str:
+    """How to fetch what a need is about, through the first of its tasks."""
+    where = os.environ.get(documents.VARIABLE, "").strip()
+    to = where if where and where != documents.SAMPLES else "DIR"
+    return f"iberian prefetch --tasks {need.tasks[0]} --to {to}"
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES")

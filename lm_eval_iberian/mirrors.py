@@ -1,0 +1,61 @@
+"""A mirror's own manifest, DIR/manifest.json: what was fetched, of which revision, with checksums.
+
+A mirror made by hand has none, and is read all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+FILE = "manifest.json"
+
+
+def read_record(mirror: Path) -> dict[str, Any]:
+    """ "path/config" -> {"revision", "licence", "columns", "files": {name: {"sha256", "rows", "bytes"}}}.
+
+    Empty where there is none, or where it is damaged: then everything is fetched again.
+    """
+    try:
+        record = json.loads((mirror / FILE).read_text(encoding="utf-8"))["data_sets"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write_record(mirror: Path, record: dict[str, Any]) -> None:
+    """Replace the manifest, whole or not at all."""
+    text = json.dumps({"format": 1, "data_sets": dict(sorted(record.items()))}, indent=1, ensure_ascii=False)
+    write_whole(mirror / FILE, text.encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write under a temporary name, then rename: no reader ever sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def changed_files(mirror: Path, key: str, record: dict[str, Any]) -> list[str]:
+    """The files of a configuration that are missing or not as they were fetched."""
+    files = (record.get(key) or {}).get("files") or {}
+    return [name for name, said in files.items() if checksum(mirror / key / name) != said.get("sha256")]
+
+
+def checksum(path: Path) -> str | None:
+    """SHA-256 of a file; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

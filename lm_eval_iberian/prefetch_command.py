@@ -1,0 +1,79 @@
+"""`iberian prefetch`: data sets into a mirror, models into the Hub's cache, for nodes without network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--tasks", default="iberian_suite", show_default=True, help="Tasks and groups, with commas between."
+)
+@click.option(
+    "--to", type=click.Path(file_okay=False, path_type=Path), required=True, help="The mirror's folder."
+)
+@click.option(
+    "--models", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A recipe whose models are fetched into the Hub's cache; may be given several times.",
+)  # fmt: skip
+def prefetch(tasks: str, to: Path, models: tuple[Path, ...]) -> None:
+    """Fetch everything that tasks (and recipes) read. The same command finishes a broken run.
+
+    Afterwards, with no network: IBERIAN_DATA=DIR HF_HUB_OFFLINE=1 lm_eval ...
+    """
+    from lm_eval_iberian.documents import DocumentsError
+    from merge_hooks.errors import MergeHooksError
+
+    try:
+        whole = _data([name.strip() for name in tasks.split(",") if name.strip()], to)
+        for recipe in models:
+            _models(recipe)
+    except (DocumentsError, MergeHooksError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"Use it with: IBERIAN_DATA={to} HF_HUB_OFFLINE=1")
+    if not whole:
+        raise click.exceptions.Exit(1)
+
+
+def _data(names: list[str], to: Path) -> bool:
+    """Fetch with a progress bar; say what failed. Returns whether all tasks can be run from the mirror."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lm_eval_iberian.needs import Need, needs
+    from lm_eval_iberian.prefetch import FLORES, FLORES_COPY
+    from lm_eval_iberian.prefetch import prefetch as fetch
+
+    total = len(needs(names))
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("data sets", total=total)
+
+        def step(need: Need) -> None:
+            bar.update(task, advance=1, description=f"{need.path} ({need.config})")
+
+        outcomes = fetch(names, to, step)
+    counted = {state: sum(one.state == state for one in outcomes) for state in ("fetched", "there", "failed")}
+    click.echo(
+        f"{to}: {counted['fetched']} fetched, {counted['there']} already there, {counted['failed']} failed."
+    )
+    copied = any(one.need.path == FLORES_COPY and one.state != "failed" for one in outcomes)
+    for one in outcomes:
+        if one.said:
+            click.echo(f"- {one.state}: {one.said}", err=True)
+    if copied:
+        click.echo(
+            f"- {FLORES} could not be had: its copy {FLORES_COPY} stands in, and results will say so.",
+            err=True,
+        )
+    return all(one.state != "failed" or (copied and one.need.path == FLORES) for one in outcomes)
+
+
+def _models(recipe: Path) -> None:
+    """Every source of a recipe, from the disk, the cache or the Hub."""
+    from merge_hooks.recipe import read_recipe, resolve
+
+    resolved = resolve(read_recipe(recipe))
+    for source in resolved.sources.values():
+        click.echo(f"{recipe}: {source.name} is in {source.folder}")

@@ -1,0 +1,224 @@
+"""Tables of scores: the paper's tables 3 and 4 for any number of runs, and every benchmark of every language.
+
+`tables(rows)` makes Table objects; `lm_eval_iberian.report_formats` writes them as Markdown, CSV, LaTeX or JSON.
+Best figures are bold and second ones underlined, among whole scores only; † marks a score that is not whole
+(limited, samples), – one that cannot be given. The notes under the tables name every such benchmark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lm_eval_iberian import paper
+from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, LANGUAGE_NAMES, LANGUAGES, columns
+from lm_eval_iberian.results import read_run
+from lm_eval_iberian.suite import ModelScores, Score, gather
+
+BEST, SECOND = "best", "second"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure in percent.
+
+    Args:
+        value: None where there is none.
+        spread: what follows the "±": SD over runs where there are several, else the standard error.
+        marked: the score is not whole.
+        rank: BEST, SECOND or "".
+    """
+
+    value: float | None
+    spread: float | None = None
+    marked: bool = False
+    rank: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The figure as printed, which is what ranks are given on."""
+        return "–" if self.value is None else f"{self.value:.2f}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, the columns' heads, and rows: (name, role, cells)."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]
+
+
+@dataclass
+class Report:
+    """What a format writes.
+
+    Args:
+        tables: in order.
+        notes: row name -> what is missing, limited or unusual in it.
+        models: the scores themselves, for JSON.
+        signatures: row name -> long signature of a merge.
+    """
+
+    tables: list[Table]
+    notes: dict[str, list[str]]
+    models: list[ModelScores] = field(default_factory=list)
+    signatures: dict[str, str] = field(default_factory=dict)
+
+
+def report_files(paths: Iterable[str | Path], against: str | None = None, normalised: bool = False) -> Report:
+    """The report of lm_eval results files. Raises SuiteError for a file that is none, or that fits no other."""
+    return report(gather(read_run(path) for path in paths), against, normalised)
+
+
+def report(models: Sequence[ModelScores], against: str | None = None, normalised: bool = False) -> Report:
+    """The report of models already read.
+
+    Args:
+        models: from `suite.gather`.
+        against: "paper" puts the published rows beside them.
+        normalised: figures between chance (0) and a full score (100), as IberoBench; not with `against`.
+    """
+    if against not in (None, "paper"):
+        raise ValueError(f"against={against!r}: there is only 'paper'")
+    if against and normalised:
+        raise ValueError("the paper's figures are not normalised: ask for one or the other")
+    models = _parents_first(models)
+    made = [_averages(kind, models, against, normalised) for kind in KINDS]
+    made += [_by_language(language, models, normalised) for language in LANGUAGES]
+    notes = {model.label: model.notes for model in models if model.notes}
+    if against:
+        notes["paper"] = [paper.CAUTION]
+    signed = {
+        model.label: str(run.stamp["signature"])
+        for model in models
+        for run in model.runs
+        if "signature" in run.stamp
+    }
+    return Report([_ranked(table) for table in made if table is not None], notes, list(models), signed)
+
+
+def print_table(paths: Iterable[str | Path], format: str = "markdown") -> None:
+    """Print the report of results files: for notebooks; the command is `iberian report`."""
+    from lm_eval_iberian.report_formats import write
+
+    print(write(report_files(paths), format))
+
+
+def _averages(
+    kind: str, models: Sequence[ModelScores], against: str | None, normalised: bool
+) -> Table | None:
+    """The averages of a kind, a column a language; published rows above ours."""
+    heads = columns(kind)
+    rows = [
+        (model.label, _role(model, models), tuple(_cell(model.averages[head], normalised) for head in heads))
+        for model in models
+        if model.has(kind)
+    ]
+    if not rows:
+        return None
+    if against:
+        printed = paper.published(kind).items()
+        rows = [(f"{name} [paper]", "paper", _published(figures, heads)) for name, figures in printed] + rows
+    else:
+        rows.append(("chance", "chance", _chance([_first(models, head) for head in heads], normalised)))
+    title = KINDS[kind] + (", normalised: 0 is chance" if normalised else "")
+    return Table(title, tuple(head.rpartition("_")[2] for head in heads), tuple(rows))
+
+
+def _first(models: Sequence[ModelScores], head: str) -> Score | None:
+    return next((model.averages[head] for model in models if head in model.averages), None)
+
+
+def _by_language(language: str, models: Sequence[ModelScores], normalised: bool) -> Table | None:
+    """Every benchmark of a language that any model was measured on."""
+    measured = [
+        benchmark
+        for benchmark in BENCHMARKS
+        if benchmark.language == language and any(model.benchmarks[benchmark].runs for model in models)
+    ]
+    if not measured:
+        return None
+    rows = [
+        (model.label, _role(model, models), tuple(_cell(model.benchmarks[b], normalised) for b in measured))
+        for model in models
+    ]
+    rows.append(("chance", "chance", _chance([models[0].benchmarks[b] for b in measured], normalised)))
+    heads = tuple(b.name if b.averaged else f"{b.name} (not averaged)" for b in measured)
+    return Table(f"{LANGUAGE_NAMES[language]}, benchmark by benchmark", heads, tuple(rows))
+
+
+def _cell(score: Score, normalised: bool) -> Cell:
+    value = score.normalised if normalised else score.value
+    spread = score.deviation if score.runs > 1 and score.deviation is not None else score.stderr
+    if normalised and spread is not None:
+        spread = 100 * spread / (100 - score.chance)
+    return Cell(
+        value, spread if value is not None else None, marked=value is not None and bool(score.problems)
+    )
+
+
+def _chance(scores: Sequence[Score | None], normalised: bool) -> tuple[Cell, ...]:
+    return tuple(Cell(None if score is None else 0.0 if normalised else score.chance) for score in scores)
+
+
+def _published(figures: dict[str, tuple[float, float | None]], heads: Sequence[str]) -> tuple[Cell, ...]:
+    return tuple(Cell(*figures.get(head, (None, None))) for head in heads)
+
+
+def _role(model: ModelScores, models: Sequence[ModelScores]) -> str:
+    """ "merge", "parent" (a source of a merge in this report), or "model"."""
+    if any(_is_parent(model, other) for other in models):
+        return "parent"
+    return "merge" if len(model.runs[0].sources) > 1 else "model"
+
+
+def _is_parent(model: ModelScores, merge: ModelScores) -> bool:
+    sources, own = merge.runs[0].sources, model.runs[0].sources
+    if model is merge or len(sources) < 2:
+        return False
+    if own:
+        return len(own) == 1 and set(own.values()) <= set(sources.values())
+    return model.runs[0].model in sources
+
+
+def _parents_first(models: Sequence[ModelScores]) -> list[ModelScores]:
+    """Each merge just below its parents; everything else in the order given."""
+    ordered: list[ModelScores] = []
+    for model in models:
+        for one in (*(parent for parent in models if _is_parent(parent, model)), model):
+            if one not in ordered:
+                ordered.append(one)
+    return ordered
+
+
+def _ranked(table: Table) -> Table:
+    """Best and second of each column, on the figures as printed; ties share a rank. No ranks among fewer than two."""
+    ranks: list[Callable[[Cell], str]] = []
+    for number in range(len(table.heads)):
+        column = [cells[number] for _, role, cells in table.rows if role != "chance"]
+        values = sorted(
+            {float(cell.shown) for cell in column if cell.value is not None and not cell.marked}, reverse=True
+        )
+        ranks.append(
+            _ranker(values if sum(cell.value is not None and not cell.marked for cell in column) > 1 else [])
+        )
+    rows = tuple(
+        (
+            name,
+            role,
+            cells if role == "chance" else tuple(replace(c, rank=ranks[i](c)) for i, c in enumerate(cells)),
+        )
+        for name, role, cells in table.rows
+    )
+    return replace(table, rows=rows)
+
+
+def _ranker(values: list[float]) -> Callable[[Cell], str]:
+    def rank(cell: Cell) -> str:
+        if cell.value is None or cell.marked or float(cell.shown) not in values[:2]:
+            return ""
+        return (BEST, SECOND)[values.index(float(cell.shown))]
+
+    return rank

@@ -1,0 +1,49 @@
+"""`iberian report RESULTS...`: the paper's tables from lm_eval's results files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "csv", "latex", "json"]),
+    default="markdown",
+    show_default=True,
+)
+@click.option("--against", type=click.Choice(["paper"]), help="Put published figures beside yours.")
+@click.option("--normalised", is_flag=True, help="0 is chance, 100 a full score, as IberoBench reports.")
+def report(results: tuple[Path, ...], form: str, against: str | None, normalised: bool) -> None:
+    """Tables of averages and benchmarks from RESULTS: lm_eval's results_*.json, or folders that hold them.
+
+    Files of one model are put together: one file for every task, several runs of one task, or both.
+    """
+    from lm_eval_iberian.report import report_files
+    from lm_eval_iberian.report_formats import write
+    from lm_eval_iberian.results import SuiteError
+
+    if against and normalised:
+        raise click.UsageError("--against paper and --normalised: the paper's figures are not normalised.")
+    try:
+        made = report_files(_files(results), against, normalised)
+    except SuiteError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(write(made, form), nl=False)
+
+
+def _files(given: tuple[Path, ...]) -> list[Path]:
+    """The results files among files and folders, each once, in order."""
+    found: dict[Path, None] = {}
+    for path in given:
+        files = sorted(path.rglob("results_*.json")) if path.is_dir() else [path]
+        if not files:
+            raise click.ClickException(
+                f"{path}: no results_*.json in it. lm_eval writes them with --output_path."
+            )
+        found |= dict.fromkeys(file.resolve() if path.is_dir() else file for file in files)
+    return list(found)

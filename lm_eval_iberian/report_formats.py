@@ -1,0 +1,172 @@
+"""The forms of a report: Markdown, CSV, LaTeX, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from lm_eval_iberian.benchmarks import Benchmark
+from lm_eval_iberian.report import BEST, SECOND, Cell, Report, Table
+from lm_eval_iberian.suite import ModelScores, Score
+
+KEY = (
+    "Percent. Best bold, second underlined. ± is the sample SD over runs where there are several, else the standard "
+    "error over documents. † not whole (see notes), not ranked; – cannot be given (see notes)."
+)
+
+
+def write(report: Report, format: str = "markdown") -> str:
+    """The report as text.
+
+    Args:
+        format: "markdown", "csv" (one long table, a row a figure), "latex" (booktabs), "json".
+    """
+    return {"markdown": markdown, "csv": as_csv, "latex": latex, "json": as_json}[format](report)
+
+
+def markdown(report: Report) -> str:
+    """GitHub's tables, which a terminal shows as well."""
+    parts = [_markdown_table(table) for table in report.tables] or [
+        "No benchmark of the suite is in these files."
+    ]
+    return "\n\n".join([*parts, KEY, *_notes(report)]) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    head = ["model", "", *table.heads]
+    body = [[name.replace("|", "\\|"), role, *map(_markdown_cell, cells)] for name, role, cells in table.rows]
+    widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+    lines = [_padded(head, widths), "|" + "|".join("-" * (w + 2) for w in widths) + "|"]
+    return "\n".join([f"### {table.title}", "", *lines, *(_padded(row, widths) for row in body)])
+
+
+def _padded(row: list[str], widths: list[int]) -> str:
+    return "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    figure = {BEST: f"**{cell.shown}**", SECOND: f"<u>{cell.shown}</u>"}.get(cell.rank, cell.shown)
+    return figure + ("†" if cell.marked else "") + (f" ±{cell.spread:.2f}" if cell.spread is not None else "")
+
+
+def _notes(report: Report) -> list[str]:
+    parts = []
+    for model, notes in report.notes.items():
+        parts.append("\n".join([f"Notes on {model}:", *(f"- {note}" for note in notes)]))
+    if report.signatures:
+        lines = [f"- {model}: `{signature}`" for model, signature in report.signatures.items()]
+        parts.append("\n".join(["Signatures:", *lines]))
+    return parts
+
+
+def as_csv(report: Report) -> str:
+    """A row a figure: table, model, role, column, value, spread, whether it is whole."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["table", "model", "role", "column", "value", "spread", "whole"])
+    for table in report.tables:
+        for name, role, cells in table.rows:
+            for head, cell in zip(table.heads, cells, strict=True):
+                figures = [_plain(cell.value), _plain(cell.spread)]
+                whole = "yes" if cell.value is not None and not cell.marked else "no"
+                writer.writerow([table.title, _safe_cell(name), role, head, *figures, whole])
+    return out.getvalue()
+
+
+def _safe_cell(text: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def latex(report: Report) -> str:
+    """One tabular a table, for \\usepackage{booktabs}; the notes as comments."""
+    tables = "\n\n".join(_latex_table(table) for table in report.tables)
+    notes = "\n".join(f"% {line}" for part in [KEY, *_notes(report)] for line in part.splitlines())
+    return f"% \\usepackage{{booktabs}}\n{tables}\n\n{notes}\n"
+
+
+def _latex_table(table: Table) -> str:
+    heads = " & ".join(["", *(_escape(head) for head in table.heads)])
+    rows = "\n".join(
+        " & ".join([_escape(name), *map(_latex_cell, cells)]) + r" \\" for name, _, cells in table.rows
+    )
+    columns = "l" + "r" * len(table.heads)
+    return (
+        f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{heads} \\\\\n\\midrule\n{rows}\n"
+        "\\bottomrule\n\\end{tabular}"
+    )
+
+
+def _latex_cell(cell: Cell) -> str:
+    if cell.value is None:
+        return "--"
+    figure = {BEST: rf"\textbf{{{cell.shown}}}", SECOND: rf"\underline{{{cell.shown}}}"}.get(
+        cell.rank, cell.shown
+    )
+    spread = rf" {{\scriptsize$\pm${cell.spread:.2f}}}" if cell.spread is not None else ""
+    return figure + (r"$^\dagger$" if cell.marked else "") + spread
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " ", "\r": " ",
+}  # fmt: skip
+
+
+def _escape(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def as_json(report: Report) -> str:
+    """Every figure with all that is known of it, at full precision."""
+    models = [_model(model) for model in report.models]
+    document: dict[str, Any] = {
+        "key": KEY,
+        "models": models,
+        "signatures": report.signatures,
+        "notes": report.notes,
+    }
+    published = {
+        table.title: {
+            name: [cell.value for cell in cells] for name, role, cells in table.rows if role == "paper"
+        }
+        for table in report.tables
+        if any(role == "paper" for _, role, _ in table.rows)
+    }
+    if published:
+        document["published"] = published
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _model(model: ModelScores) -> dict[str, Any]:
+    return {
+        "model": model.label,
+        "files": [run.origin for run in model.runs],
+        "averages": {column: _score(score) for column, score in model.averages.items()},
+        "benchmarks": [
+            {**_benchmark(benchmark), **_score(score)}
+            for benchmark, score in model.benchmarks.items()
+            if model.has(benchmark.kind) and (score.runs or benchmark.averaged)
+        ],
+    }
+
+
+def _benchmark(benchmark: Benchmark) -> dict[str, Any]:
+    return {
+        "benchmark": benchmark.name, "language": benchmark.language, "kind": benchmark.kind,
+        "metric": benchmark.metric, "averaged": benchmark.averaged,
+    }  # fmt: skip
+
+
+def _score(score: Score) -> dict[str, Any]:
+    return {
+        "value": score.value, "stderr": score.stderr, "deviation": score.deviation, "runs": score.runs,
+        "chance": score.chance, "normalised": score.normalised, "whole": score.whole,
+        "problems": list(score.problems), "notes": list(score.notes),
+    }  # fmt: skip

@@ -1,0 +1,196 @@
+"""Reading lm_eval's results JSON: which model, which tasks, with which settings, how many documents.
+
+Format: lm_eval 0.4.13, `EvaluationTracker.save_results_aggregated` (lm_eval/loggers/evaluation_tracker.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# What may differ between runs of one measurement: how the engine worked, not what it computed.
+ENGINE_ARGUMENTS = frozenset({
+    "seed", "batch_size", "max_batch_size", "gpu_memory_utilization", "max_num_seqs", "tensor_parallel_size",
+    "data_parallel_size", "device", "parallelize", "enforce_eager", "disable_log_stats", "swap_space",
+})  # fmt: skip
+
+
+class SuiteError(Exception):
+    """A results file cannot be read, or files do not belong together. Says which, and what to do."""
+
+    for_people = True
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A leaf task in one results file.
+
+    Args:
+        value, stderr: of one metric, as lm_eval wrote them; None where there is none (or it is not a number).
+        problems: what keeps the number from being a score: limited, samples, no such metric.
+        settings: shots, task version and hash: what must agree between runs.
+        shots: how many examples each prompt showed.
+        documents: where they came from, as the task wrote it.
+    """
+
+    value: float | None
+    stderr: float | None
+    problems: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...]
+    shots: int | None
+    documents: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One results file.
+
+    Args:
+        origin: its path, for messages.
+        data: the JSON.
+    """
+
+    origin: str
+    data: Mapping[str, Any]
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        return self.data["results"]
+
+    @property
+    def stamp(self) -> Mapping[str, Any]:
+        """What the model `merged` says of itself: signature, sources. Empty for other models."""
+        found = self.data.get("config", {}).get("iberian")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def identity(self) -> str:
+        """What runs of one measurement share: the weights, the chat template, the system prompt."""
+        said = {
+            key: self.data.get(key)
+            for key in ("chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
+        }
+        model = self.stamp.get("signature_digest") or [self.data.get("model_source"), self._arguments()]
+        return json.dumps([model, said], sort_keys=True, default=str)
+
+    @property
+    def label(self) -> str:
+        """A short name for the row: the recipe's file, or the model's name; "+ chat" with a chat template."""
+        origin = str(self.stamp.get("recipe_origin") or "")
+        name = Path(origin).stem if origin.endswith((".yml", ".yaml")) else self.model
+        return f"{name} + chat" if self.data.get("chat_template_sha") else name
+
+    @property
+    def model(self) -> str:
+        """The model's name as lm_eval wrote it."""
+        arguments = self._arguments()
+        named = arguments.get("pretrained") if isinstance(arguments, Mapping) else None
+        return str(
+            named or self.data.get("model_name") or self.data.get("model_source") or Path(self.origin).stem
+        )
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The sources of a merge: name -> fingerprint."""
+        sources = self.stamp.get("sources") or []
+        return {str(source.get("name")): str(source.get("fingerprint")) for source in sources}
+
+    def leaf(self, task: str, metric: str) -> Leaf:
+        """A task's score by a metric. Raises KeyError where the task is not in this file."""
+        found = self.tasks[task]
+        value = _number(_of_metric(found, metric))
+        problems = [] if value is not None else [f"failed: no number for {metric}"]
+        problems += self._shortened(task)
+        return Leaf(
+            value,
+            _number(_of_metric(found, f"{metric}_stderr")),
+            tuple(problems),
+            self._settings(task),
+            _whole(self.data.get("n-shot", {}).get(task)),
+            str(self._metadata(task).get("documents", "")),
+        )
+
+    def _arguments(self) -> Any:
+        arguments = self.data.get("config", {}).get("model_args") or self.data.get("model_name")
+        if isinstance(arguments, str) and "=" in arguments:
+            arguments = dict(pair.partition("=")[::2] for pair in arguments.split(","))
+        if isinstance(arguments, Mapping):
+            return {key: value for key, value in arguments.items() if key not in ENGINE_ARGUMENTS}
+        return arguments
+
+    def _shortened(self, task: str) -> list[str]:
+        """Why this is not a score over the whole benchmark: a limit, fewer documents, or the embedded samples."""
+        counts = self.data.get("n-samples", {}).get(task) or {}
+        effective, original = counts.get("effective"), counts.get("original")
+        limit = self.data.get("config", {}).get("limit")
+        metadata = self._metadata(task)
+        problems = []
+        if effective is not None and original is not None and effective < original:
+            problems.append(f"limited: {effective} of {original} documents")
+        elif limit is not None and effective is None:
+            problems.append(f"limited: run with --limit {limit}")
+        if metadata.get("documents") == "samples":
+            problems.append("embedded samples, not the benchmark")
+        problems += [f"not the known data set: {word}" for word in metadata.get("differences") or ()]
+        return problems
+
+    def _metadata(self, task: str) -> Mapping[str, Any]:
+        found = (self.data.get("configs", {}).get(task) or {}).get("metadata")
+        return found if isinstance(found, Mapping) else {}
+
+    def _settings(self, task: str) -> tuple[tuple[str, str], ...]:
+        said = {
+            "shots": self.data.get("n-shot", {}).get(task),
+            "version": self.data.get("versions", {}).get(task),
+            "documents and prompts": self.data.get("task_hashes", {}).get(task),
+            "documents": (self.data.get("n-samples", {}).get(task) or {}).get("effective"),
+        }
+        return tuple((key, str(value)) for key, value in said.items() if value is not None)
+
+
+def read_run(path: str | Path) -> Run:
+    """A results file of lm_eval. Raises SuiteError where it is not one."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path}: cannot be read ({error}).") from None
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise SuiteError(f"{path}: not JSON ({error}). Give the results_*.json that lm_eval wrote.") from None
+    return check_run(data, str(path))
+
+
+def check_run(data: Any, origin: str) -> Run:
+    """A Run of what `lm_eval.simple_evaluate` returned, or its JSON holds. Raises SuiteError where it is not that."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("results"), Mapping):
+        raise SuiteError(
+            f'{origin}: no "results" in it. Give the results_*.json that `lm_eval --output_path` wrote, '
+            "not a samples file."
+        )
+    for key in ("n-shot", "n-samples", "versions", "configs", "config", "task_hashes"):
+        if not isinstance(data.get(key, {}), Mapping):
+            raise SuiteError(f'{origin}: "{key}" is not an object: not as lm_eval writes it.')
+    if not all(isinstance(entry, Mapping) for entry in data["results"].values()):
+        raise SuiteError(f'{origin}: "results" holds something that is not a task\'s scores.')
+    return Run(origin, data)
+
+
+def _of_metric(scores: Mapping[str, Any], metric: str) -> Any:
+    """A metric under any filter; "none", lm_eval's plain one, first."""
+    if f"{metric},none" in scores:
+        return scores[f"{metric},none"]
+    return next((value for key, value in scores.items() if key.partition(",")[0] == metric), None)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

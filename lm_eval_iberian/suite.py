@@ -1,0 +1,242 @@
+"""The paper's averages, from the results files of any lm_eval run.
+
+- A language's "benchmark average": the plain mean over its benchmarks, EusExams one benchmark of 29 exams.
+- Machine translation: BLEU, averaged by target language.
+- Instruction following: IFEval, strict, instruction level; mean and sample SD over runs.
+
+Everything is in percent. A benchmark that is missing or failed leaves its language without an average; one that
+was limited, or ran on the embedded samples, marks it. Both are named in `notes`.
+Source: "Merge and Conquer" (LREC 2026), tables 3 and 4; IberoBench (COLING 2025) for `normalised`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, Benchmark, columns, of_column
+from lm_eval_iberian.results import Leaf, Run, SuiteError
+
+
+@dataclass(frozen=True)
+class Score:
+    """A benchmark's score, or an average's; in percent.
+
+    Args:
+        value: None where there is none: `problems` says why.
+        stderr: standard error over documents, propagated from lm_eval's; None where lm_eval gave none.
+        deviation: sample SD over runs; None for a single run.
+        runs: how many results files it is the mean of.
+        chance: what guessing scores.
+        problems: why it is missing, failed or marked: never empty for a value that is not whole.
+        notes: what a reader should know though the score stands (shots, upstream's task).
+    """
+
+    value: float | None
+    stderr: float | None
+    deviation: float | None
+    runs: int
+    chance: float
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether this is a score of the whole benchmark, fit to be compared."""
+        return self.value is not None and not self.problems
+
+    @property
+    def normalised(self) -> float | None:
+        """0 at chance and 100 at a full score, as IberoBench reports; below 0 where guessing would do better."""
+        if self.value is None:
+            return None
+        return 100 * (self.value - self.chance) / (100 - self.chance)
+
+
+class ModelScores:
+    """All that the results files of one model say.
+
+    Args:
+        runs: its files: one for every task, several of one task, or both.
+        label: the row's name.
+    """
+
+    def __init__(self, runs: Sequence[Run], label: str) -> None:
+        self.runs = list(runs)
+        self.label = label
+
+    @cached_property
+    def benchmarks(self) -> dict[Benchmark, Score]:
+        """Every benchmark of the table, found or not."""
+        return {benchmark: _score(benchmark, self.runs) for benchmark in BENCHMARKS}
+
+    @cached_property
+    def averages(self) -> dict[str, Score]:
+        """Every average of a kind of which anything was measured: column -> Score."""
+        kinds = [kind for kind in KINDS if self.has(kind)]
+        return {column: self._average(column) for kind in kinds for column in columns(kind)}
+
+    def has(self, kind: str) -> bool:
+        """Whether any task of a kind is in the files."""
+        return any(score.runs for benchmark, score in self.benchmarks.items() if benchmark.kind == kind)
+
+    def _measured(self, column: str) -> bool:
+        """Whether any benchmark of an average is in the files."""
+        return any(self.benchmarks[benchmark].runs for benchmark in of_column(column))
+
+    @property
+    def notes(self) -> list[str]:
+        """Every benchmark that is missing, failed, limited, or otherwise wants a word, named."""
+        said = [f"nothing measured for {column}" for column in self.averages if not self._measured(column)]
+        for benchmark, score in self.benchmarks.items():
+            if score.runs or (benchmark.averaged and self._measured(benchmark.column)):
+                said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.notes)]
+        return said
+
+    def _average(self, column: str) -> Score:
+        counted = of_column(column)
+        scores = [self.benchmarks[benchmark] for benchmark in counted]
+        chance = statistics.fmean(score.chance for score in scores)
+        problems = tuple(
+            f"{benchmark.title}: {problem}"
+            for benchmark, score in zip(counted, scores, strict=True)
+            for problem in score.problems
+        )
+        values = [score.value for score in scores if score.value is not None]
+        runs = max(score.runs for score in scores)
+        if len(values) < len(scores):
+            return Score(None, None, None, runs, chance, problems)
+        # Benchmarks are averaged run by run only where each has the same runs; that is so for IFEval, one benchmark.
+        deviation = scores[0].deviation if len(scores) == 1 else None
+        return Score(statistics.fmean(values), _stderr(scores), deviation, runs, chance, problems)
+
+
+def gather(runs: Iterable[Run]) -> list[ModelScores]:
+    """The runs, model by model, in the order given; rows of the same name get a number.
+
+    Raises:
+        SuiteError: a run is given twice, or two files of one model measured one task in different ways.
+    """
+    models: dict[str, list[Run]] = {}
+    runs = list(runs)
+    _check_twice(runs)
+    for run in runs:
+        models.setdefault(run.identity, []).append(run)
+    rows, seen = [], dict[str, int]()
+    for files in models.values():
+        label = files[0].label
+        seen[label] = seen.get(label, 0) + 1
+        rows.append(ModelScores(files, label if seen[label] == 1 else f"{label} ({seen[label]})"))
+        _check_settings(files)
+    return rows
+
+
+def _score(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
+    """A benchmark's score: our tasks where any of them is there, else lm_eval's own."""
+    ours = any(task in run.tasks for run in runs for task in benchmark.tasks)
+    tasks = benchmark.tasks if ours or not benchmark.upstream else benchmark.upstream
+    found = {task: [run.leaf(task, benchmark.metric) for run in runs if task in run.tasks] for task in tasks}
+    missing = [task for task, leaves in found.items() if not leaves]
+    if len(missing) == len(tasks):
+        return Score(None, None, None, 0, benchmark.chance, ("missing",))
+    problems = _problems(found, missing)
+    notes = _notes(benchmark, found, by_upstream=not ours)
+    count = max(len(leaves) for leaves in found.values())
+    if missing or any(leaf.value is None for leaves in found.values() for leaf in leaves):
+        return Score(None, None, None, count, benchmark.chance, problems, notes)
+    if len({len(leaves) for leaves in found.values()}) > 1:
+        problems = (*problems, "its tasks were not run equally often")
+    factor = 100.0 / benchmark.percent
+    per_task = [_over_runs(leaves, factor, benchmark.chance) for leaves in found.values()]
+    value = statistics.fmean(score.value for score in per_task if score.value is not None)
+    return Score(
+        value,
+        _stderr(per_task),
+        _deviation(list(found.values()), factor),
+        count,
+        benchmark.chance,
+        problems,
+        notes,
+    )
+
+
+def _over_runs(leaves: Sequence[Leaf], factor: float, chance: float) -> Score:
+    """The mean of one task over its runs. Its standard error is a single run's: the documents are the same."""
+    value = statistics.fmean(factor * leaf.value for leaf in leaves if leaf.value is not None)
+    errors = [leaf.stderr for leaf in leaves]
+    stderr = factor * statistics.fmean(e for e in errors if e is not None) if None not in errors else None
+    return Score(value, stderr, None, len(leaves), chance)
+
+
+def _deviation(by_task: list[list[Leaf]], factor: float) -> float | None:
+    """The sample SD over runs of the benchmark's score; None for one run, or runs that do not match."""
+    counts = {len(leaves) for leaves in by_task}
+    if counts == {1} or len(counts) > 1:
+        return None
+    return statistics.stdev(
+        statistics.fmean(factor * leaf.value for leaf in run if leaf.value is not None)
+        for run in zip(*by_task, strict=True)
+    )
+
+
+def _stderr(scores: Sequence[Score]) -> float | None:
+    """The standard error of a mean of independent scores: sqrt(sum of squares) / n; None if one has none."""
+    if any(score.stderr is None for score in scores):
+        return None
+    return math.sqrt(sum(score.stderr**2 for score in scores if score.stderr is not None)) / len(scores)
+
+
+def _problems(found: dict[str, list[Leaf]], missing: list[str]) -> tuple[str, ...]:
+    by_problem: dict[str, list[str]] = {}
+    for task, leaves in found.items():
+        for problem in dict.fromkeys(problem for leaf in leaves for problem in leaf.problems):
+            by_problem.setdefault(problem, []).append(task)
+    if missing:
+        by_problem["missing"] = missing
+    return tuple(_with_tasks(problem, tasks, len(found)) for problem, tasks in by_problem.items())
+
+
+def _with_tasks(problem: str, tasks: list[str], of: int) -> str:
+    """A problem with the tasks that have it, where not all of them do."""
+    if len(tasks) == of:
+        return problem
+    shown = ", ".join(tasks[:3]) + (f" and {len(tasks) - 3} more" if len(tasks) > 3 else "")
+    return f"{problem} ({len(tasks)} of {of} tasks: {shown})"
+
+
+def _notes(benchmark: Benchmark, found: dict[str, list[Leaf]], by_upstream: bool) -> tuple[str, ...]:
+    notes = ["from lm_eval's own tasks"] if by_upstream else []
+    count = max(len(leaves) for leaves in found.values())
+    if count > 1:
+        notes.append(f"mean of {count} runs")
+    if any("FloresBitextMining" in leaf.documents for leaves in found.values() for leaf in leaves):
+        notes.append("on the copy mteb/FloresBitextMining, not on FLORES+")
+    shots = {leaf.shots for leaves in found.values() for leaf in leaves if leaf.shots is not None}
+    if benchmark.shots is not None and shots - {benchmark.shots}:
+        notes.append(f"{'/'.join(str(n) for n in sorted(shots))}-shot, the paper ran {benchmark.shots}-shot")
+    return tuple(notes)
+
+
+def _check_twice(runs: Sequence[Run]) -> None:
+    """A file given twice would pass for two runs. Raises SuiteError."""
+    for number, run in enumerate(runs):
+        for other in runs[:number]:
+            if run.data is other.data or run.data == other.data:
+                raise SuiteError(f"{run.origin} is the same run as {other.origin}: give it once.")
+
+
+def _check_settings(runs: Sequence[Run]) -> None:
+    """Runs of one task must be the same measurement. Raises SuiteError where they are not."""
+    known: dict[tuple[str, str], tuple[str, str]] = {}
+    for run in runs:
+        for task in run.tasks:
+            for key, value in run.leaf(task, "").settings:
+                first, origin = known.setdefault((task, key), (value, run.origin))
+                if first != value:
+                    raise SuiteError(
+                        f"{task} was measured in two ways by one model: {key} {first} in {origin}, {value} in "
+                        f"{run.origin}. Give only files of one setting, or report them apart."
+                    )

@@ -1,0 +1,201 @@
+"""The Hub on good days and bad ones: a local stand-in, and the loader in a process of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lm_eval_iberian import documents
+from lm_eval_iberian.hub import may_pass, patiently
+from lm_eval_iberian.plugin import tasks_folder
+from tests.lm_eval_iberian.hub_server import StandInHub
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Loads what it is asked for, one after the other, and prints what came of it.
+PROGRAM = """
+import json, sys
+from lm_eval_iberian import documents, hub
+hub.FIRST_PAUSE_SECONDS = 0.1
+for path, config, splits in json.loads(sys.argv[1]):
+    try:
+        found = documents.load(path, config, splits)
+        rows = {split: len(found[split]) for split in splits}
+        print(json.dumps({"rows": rows, "origin": found.origin, "first": found[splits[0]][0]}))
+    except documents.DocumentsError as error:
+        print(json.dumps({"error": str(error)}))
+"""
+
+
+def sample(path: str, config: str, split: str) -> list[dict[str, Any]]:
+    (file,) = tasks_folder().glob(f"*/samples/{path}/{config}/{split}.jsonl")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def as_jsonl(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), out)
+    return out.getvalue()
+
+
+TROUBLE = {
+    "HiTZ/EusReading": "slow",
+    "HiTZ/EusProficiency": "cut",
+    "BSC-LT/openbookqa-es": "busy",
+    "openlanguagedata/flores_plus": "gated",
+    "nbel/CatCoLA": "refused",
+    "nbel/EsCoLA": "missing",
+}
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
+    server = StandInHub(tmp_path_factory.mktemp("hub"), TROUBLE, stall_seconds=6)
+    server.add("HiTZ/EusTrivia", "test.jsonl", as_jsonl(sample("HiTZ/EusTrivia", "default", "test")))
+    for path in ("HiTZ/EusReading", "HiTZ/EusProficiency"):
+        server.add(path, "test.jsonl", as_jsonl(sample(path, "default", "test")))
+    for split in ("validation", "test"):
+        rows = sample("BSC-LT/openbookqa-es", "default", split)
+        server.add("BSC-LT/openbookqa-es", f"data/{split}-00000-of-00001.parquet", as_parquet(rows))
+    for split, name in (
+        ("train", "eu/train/0000.parquet"), ("eval", "eu/eval/0000.parquet"),
+        ("train", "es/xstory_cloze-train.parquet"), ("eval", "es/xstory_cloze-eval.parquet"),
+    ):  # fmt: skip
+        rows = sample("juletxara/xstory_cloze", name[:2], split)
+        server.add("juletxara/xstory_cloze", name, as_parquet(rows), "refs/convert/parquet")
+    server.add("jumelet/multiblimp", "multiblimp.py", b"raise SystemExit('never run')")
+    for path in ("openlanguagedata/flores_plus", "nbel/CatCoLA", "nbel/EsCoLA"):
+        server.add(path, "train.jsonl", b"")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def load(
+    hub: StandInHub, cache: Path, *wanted: tuple[str, str | None, list[str]], **more: str
+) -> list[dict[str, Any]]:
+    """What a process says that loads from the stand-in, one answer for each thing wanted."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "IBERIAN_"))}
+    environment |= {
+        "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "2",
+        "HF_HUB_DISABLE_TELEMETRY": "1", "IBERIAN_ROWS": "any", "PYTHONPATH": str(ROOT),
+    } | more  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(wanted)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.slow
+def test_the_hub_on_good_days_and_bad_ones(hub: StandInHub, cache: Path) -> None:
+    answers = load(
+        hub,
+        cache,
+        ("HiTZ/EusTrivia", None, ["test"]),
+        ("juletxara/xstory_cloze", "eu", ["train", "eval"]),
+        ("juletxara/xstory_cloze", "es", ["eval"]),
+        ("HiTZ/EusReading", None, ["test"]),
+        ("HiTZ/EusProficiency", None, ["test"]),
+        ("BSC-LT/openbookqa-es", None, ["validation", "test"]),
+        ("openlanguagedata/flores_plus", "eus_Latn", ["dev"]),
+        ("nbel/CatCoLA", None, ["train"]),
+        ("nbel/EsCoLA", None, ["train"]),
+        ("jumelet/multiblimp", "eus", ["train"]),
+        ("juletxara/xstory_cloze", "en", ["eval"]),
+    )
+    jsonl, parquet, older, slow, cut, busy, gated, refused, missing, script, no_config = answers
+    assert jsonl["rows"] == {"test": 12}
+    assert jsonl["first"] == sample("HiTZ/EusTrivia", "default", "test")[0]
+    assert jsonl["origin"].startswith("Hub")
+    assert parquet["rows"] == {"train": 6, "eval": 8}
+    assert older["first"] == sample("juletxara/xstory_cloze", "es", "eval")[0]
+    assert slow["rows"] == {"test": 12}, "a stalled answer is asked for again"
+    assert cut["rows"] == {"test": 12}, "half a file is never used"
+    assert busy["rows"] == {"validation": 6, "test": 8}
+    assert (
+        "Accept its terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in gated["error"]
+    )
+    assert "hf auth login" in refused["error"]
+    assert "is not at https://huggingface.co/datasets/nbel/EsCoLA" in missing["error"]
+    assert "loading script" in script["error"]
+    assert "no parquet files of en" in no_config["error"]
+    for answer in (gated, refused, missing, script, no_config):
+        assert "or put it into a mirror" in answer["error"]
+    assert hub.asked["GET HiTZ/EusReading test.jsonl"] >= 2
+
+    # What was read once is read again without the network, as on a compute node.
+    offline = load(
+        hub, cache, ("HiTZ/EusTrivia", None, ["test"]), ("juletxara/xstory_cloze", "eu", ["eval"]),
+        HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:1",
+    )  # fmt: skip
+    assert [answer.get("rows") for answer in offline] == [{"test": 12}, {"eval": 8}]
+
+
+class BrokenError(Exception):
+    """A failure with the Hub's status on it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"{status}")
+        self.response = type("Response", (), {"status_code": status})()
+
+
+@pytest.mark.parametrize(
+    ("status", "again"), [(500, True), (503, True), (429, True), (401, False), (403, False), (404, False)]
+)
+def test_what_is_tried_again(monkeypatch: pytest.MonkeyPatch, status: int, again: bool) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert may_pass(BrokenError(status)) is again
+    wrapped = ValueError("datasets wraps it")
+    wrapped.__cause__ = BrokenError(status)
+    assert may_pass(wrapped) is again
+
+
+def test_tries_are_counted_and_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    calls = []
+
+    def fetch() -> None:
+        calls.append(1)
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        patiently(fetch, "a data set")
+    assert (len(calls), pauses) == (6, [1.0, 2.0, 4.0, 8.0, 16.0])
+
+
+def test_offline_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("IBERIAN_DATA")
+    monkeypatch.setattr(
+        "lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
+    )
+    with pytest.raises(
+        documents.DocumentsError, match=r"from the Hub came ConnectionError: offline.*iberian prefetch"
+    ):
+        documents.load("HiTZ/EusTrivia", None, ["test"])

@@ -1,0 +1,139 @@
+"""Tables: what is bold, what is named, and that every form says the same figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lm_eval_iberian import paper
+from lm_eval_iberian.report import Report, Table, report
+from lm_eval_iberian.report_command import report as command
+from lm_eval_iberian.report_formats import write
+from lm_eval_iberian.results import check_run
+from lm_eval_iberian.suite import gather
+from tests.lm_eval_iberian.results_maker import everything, results
+
+
+def named(name: str, value: float, **config: object) -> dict:
+    data = results(everything(value))
+    data["config"]["model_args"]["pretrained"] = name
+    data["model_name"] = name
+    data["config"] |= config
+    return data
+
+
+def made(*files: dict, **options: object) -> Report:
+    return report(gather(check_run(data, f"{number}.json") for number, data in enumerate(files)), **options)
+
+
+def rows(table: Table) -> dict[str, list[str]]:
+    return {name: [cell.shown + "*" * (cell.rank == "best") + "_" * (cell.rank == "second") for cell in cells]
+            for name, _, cells in table.rows}  # fmt: skip
+
+
+def test_best_and_second() -> None:
+    table = made(named("a", 0.5), named("b", 0.7), named("c", 0.6)).tables[0]
+    assert table.heads == ("eu", "gl", "ca", "es", "en")
+    assert rows(table)["b"][0] == "70.00*"
+    assert rows(table)["c"][0] == "60.00_"
+    assert rows(table)["a"][0] == "50.00"
+
+
+def test_ties_as_printed() -> None:
+    """50.001 and 50.002 print alike, so neither is better."""
+    table = made(named("a", 0.50001), named("b", 0.50002), named("c", 0.4)).tables[0]
+    assert rows(table)["a"][0] == rows(table)["b"][0] == "50.00*"
+    assert rows(table)["c"][0] == "40.00_"
+
+
+def test_limited_scores_are_marked_and_not_ranked() -> None:
+    limited = named("limited", 0.9)
+    limited["n-samples"]["iberian_belebele_eu"]["effective"] = 5
+    text = write(made(limited, named("whole", 0.5), named("low", 0.4)))
+    line = next(line for line in text.splitlines() if line.startswith("| limited "))
+    assert "| 90.00† " in line
+    assert "**50.00**" in text
+    assert "- Belebele (eu): limited: 5 of 100 documents" in text
+
+
+def test_parents_stand_beside_their_merge() -> None:
+    sources = [{"name": "org/basque", "fingerprint": "1"}, {"name": "org/instruct", "fingerprint": "2"}]
+    stamp = {
+        "signature_digest": "d",
+        "signature": "method:linear|...",
+        "recipe_origin": "merge-eu.yml",
+        "sources": sources,
+    }
+    files = (
+        named("org/other", 0.2),
+        named("m", 0.5, iberian=stamp),
+        named("org/instruct", 0.4),
+        named("org/basque", 0.3),
+    )
+    made_report = made(*files)
+    table = made_report.tables[0]
+    assert [(name, role) for name, role, _ in table.rows] == [
+        ("org/other", "model"), ("org/instruct", "parent"), ("org/basque", "parent"),
+        ("merge-eu", "merge"), ("chance", "chance"),
+    ]  # fmt: skip
+    assert made_report.signatures == {"merge-eu": "method:linear|..."}
+
+
+def test_published_figures() -> None:
+    """Figures read off the printed tables 3 and 4."""
+    choice, translation = paper.published("bench"), paper.published("mt")
+    assert choice["Llama 3.1 8B -merge-EU"]["bench_eu"] == (58.36, None)
+    assert choice["Qwen3 14B -merge-GL"]["bench_gl"] == (66.27, None)
+    assert translation["Llama 3.1 8B -merge-EU"]["mt_eu"] == (12.27, None)
+    assert translation["ALIA 40B -Instruct"]["mt_en"] == (37.85, None)
+    assert paper.published("ifeval")["Qwen3 8B -Instruct"]["ifeval_gl"] == (75.97, 0.5)
+    assert paper.published("blimp") == {}
+    assert len(choice) == 22 and len(paper.published("ifeval")) == 13
+
+
+def test_against_the_paper() -> None:
+    """With 99 % ours is best, and the best printed merge second."""
+    tables = made(named("mine", 0.99), against="paper").tables
+    shown = rows(tables[0])
+    assert shown["mine"][0] == "99.00*"
+    assert shown["Qwen3 14B -merge-EU [paper]"][0] == "63.26_"
+    assert shown["Llama 3.1 8B -merge-EU [paper]"][0] == "58.36"
+    assert "English column may hold more" in write(made(named("mine", 0.99), against="paper"))
+
+
+def test_every_form_has_the_figures() -> None:
+    found = made(named("a_b|c", 0.5), named("=x", 0.25))
+    by_row = list(csv.DictReader(io.StringIO(write(found, "csv"))))
+    eu = next(row for row in by_row if row["model"] == "a_b|c" and row["column"] == "eu")
+    assert (float(eu["value"]), eu["whole"]) == (50.0, "yes")
+    assert {row["model"] for row in by_row} == {"a_b|c", "'=x", "chance"}
+    document = json.loads(write(found, "json"))
+    assert document["models"][0]["averages"]["bench_eu"]["value"] == pytest.approx(50.0)
+    assert len(document["models"][0]["benchmarks"]) == len(
+        {(b["benchmark"], b["language"]) for b in document["models"][0]["benchmarks"]}
+    )
+    assert r"a\_b|c & \textbf{50.00}" in write(found, "latex")
+    assert r"a_b\|c" in write(found)
+
+
+def test_latex_escapes() -> None:
+    text = write(made(named(r"\input{x}_%&#$~^", 0.5)), "latex")
+    assert r"\textbackslash{}input\{x\}\_\%\&\#\$\textasciitilde{}\textasciicircum{}" in text
+
+
+def test_the_command(tmp_path: Path) -> None:
+    (tmp_path / "results_1.json").write_text(json.dumps(named("a", 0.5)))
+    runner = CliRunner()
+    good = runner.invoke(command, [str(tmp_path)])
+    assert good.exit_code == 0 and "Benchmark average" in good.output
+    assert "Traceback" not in good.output
+    (tmp_path / "other.json").write_text("no")
+    bad = runner.invoke(command, [str(tmp_path / "other.json")])
+    assert bad.exit_code == 1 and "not JSON" in bad.output
+    (tmp_path / "empty").mkdir()
+    assert "no results_*.json" in runner.invoke(command, [str(tmp_path / "empty")]).output

@@ -1,0 +1,239 @@
+"""The paper's averages: by hand, from results files with known scores."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm_eval_iberian.benchmarks import BENCHMARKS, of_column
+from lm_eval_iberian.results import SuiteError, check_run, read_run
+from lm_eval_iberian.suite import ModelScores, gather
+from tests.lm_eval_iberian.results_maker import everything, results
+
+
+def one(data: dict[str, Any], *more: dict[str, Any]) -> ModelScores:
+    """The scores of files that are all of one model."""
+    (model,) = gather(check_run(each, f"{number}.json") for number, each in enumerate((data, *more)))
+    return model
+
+
+def test_what_the_paper_counts() -> None:
+    names = {column: [b.name for b in of_column(column)] for column in ("bench_eu", "bench_gl", "bench_ca")}
+    assert set(names["bench_eu"]) == {
+        "Belebele", "EusReading", "XStoryCloze", "EusProficiency", "BertaQA", "EusTrivia", "EusExams",
+    }  # fmt: skip
+    assert set(names["bench_gl"]) == {"Belebele", "XStoryCloze", "GalCoLA", "OpenBookQA", "Parafrases"}
+    assert set(names["bench_ca"]) == {"Belebele", "XStoryCloze", "CatCoLA", "OpenBookQA"}
+    assert {b.name for b in of_column("bench_en")} == {"Belebele", "XStoryCloze"}
+    assert [b.name for b in of_column("mt_es")] == ["eu-es", "gl-es", "ca-es", "en-es"]
+    assert [b.name for b in of_column("mt_eu")] == ["es-eu", "en-eu"]
+    assert sum(len(of_column(f"mt_{language}")) for language in ("eu", "gl", "ca", "es", "en")) == 14
+    exams = next(b for b in BENCHMARKS if b.name == "EusExams" and b.language == "eu")
+    assert len(exams.tasks) == len(set(exams.tasks)) == 29
+
+
+def test_exams_weigh_as_one_benchmark() -> None:
+    """Six benchmarks at 50 %, 29 exams at 99 %: (6 * 50 + 99) / 7, not (6 * 50 + 29 * 99) / 35."""
+    scores = everything()
+    for task in scores:
+        if task.startswith("iberian_eus_exams_eu"):
+            scores[task]["acc"] = 0.99
+    assert one(results(scores)).averages["bench_eu"].value == pytest.approx(57.0)
+
+
+def test_standard_errors_are_propagated() -> None:
+    """One point on each leaf. BertaQA has two leaves, EusExams 29: se = sqrt(5 * 1 + 1/2 + 1/29) / 7."""
+    average = one(results(everything(stderr=0.01))).averages["bench_eu"]
+    assert average.stderr == pytest.approx(math.sqrt(5 + 1 / 2 + 1 / 29) / 7)
+
+
+def test_translation_by_target_language() -> None:
+    scores = everything() | {
+        f"iberian_flores_{direction}": {"bleu": bleu, "bleu_stderr": 0.5}
+        for direction, bleu in {"eu-es": 10.0, "gl-es": 20.0, "ca-es": 30.0, "en-es": 44.0}.items()
+    }
+    averages = one(results(scores)).averages
+    assert averages["mt_es"].value == pytest.approx(26.0)
+    assert averages["mt_es"].stderr == pytest.approx(0.25)
+    assert averages["mt_en"].value == pytest.approx(50.0)
+
+
+def test_instruction_following_over_runs() -> None:
+    """Three runs of IFEval: mean and sample SD (n - 1), which the paper prints."""
+    figures = (0.39, 0.40, 0.44)
+    runs = [
+        results({"iberian_ifeval_eu": {"inst_level_strict_acc": v, "inst_level_strict_acc_stderr": "N/A"}})
+        for v in figures
+    ]
+    score = one(*runs).averages["ifeval_eu"]
+    assert score.value == pytest.approx(41.0)
+    assert score.deviation == pytest.approx(statistics.stdev([39, 40, 44]))
+    assert (score.stderr, score.runs) == (None, 3)
+    assert one(runs[0]).averages["ifeval_eu"].deviation is None
+
+
+def test_one_file_a_task() -> None:
+    """The authors ran a job a task: the files of one model are one row."""
+    scores = everything()
+    files = [results({task: found}) for task, found in scores.items()]
+    assert one(*files).averages["bench_eu"].value == pytest.approx(50.0)
+
+
+def test_missing_is_named_and_not_averaged_over() -> None:
+    scores = everything()
+    del scores["iberian_eus_reading"], scores["iberian_eus_exams_eu_osakidetza7e"]
+    model = one(results(scores))
+    assert model.averages["bench_eu"].value is None
+    assert model.averages["bench_gl"].value == pytest.approx(50.0)
+    assert "EusReading (eu): missing" in model.notes
+    assert any(
+        "EusExams (eu): missing (1 of 29 tasks: iberian_eus_exams_eu_osakidetza7e)" in note
+        for note in model.notes
+    )
+
+
+def test_a_language_left_out_is_one_note() -> None:
+    model = one(results({"iberian_belebele_eu": {"acc": 0.5}}))
+    assert "nothing measured for bench_gl" in model.notes
+    assert "EusTrivia (eu): missing" in model.notes
+    assert not any("(gl)" in note for note in model.notes)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), "N/A", None, True])
+def test_failed_is_named(broken: Any) -> None:
+    model = one(results(everything() | {"iberian_belebele_ca": {"acc": broken}}))
+    assert model.averages["bench_ca"].value is None
+    assert "Belebele (ca): failed: no number for acc" in model.notes
+
+
+def test_limited_is_marked() -> None:
+    data = results(everything())
+    data["n-samples"]["iberian_belebele_ca"] = {"original": 900, "effective": 10}
+    model = one(data)
+    assert model.averages["bench_ca"].value == pytest.approx(50.0)
+    assert not model.averages["bench_ca"].whole
+    assert model.averages["bench_gl"].whole
+    assert "Belebele (ca): limited: 10 of 900 documents" in model.notes
+
+
+def test_limit_without_counts_is_marked() -> None:
+    data = results(everything(), **{"n-samples": {}})
+    data["config"]["limit"] = 8.0
+    assert not any(score.whole for score in one(data).averages.values())
+
+
+def test_samples_are_marked() -> None:
+    data = results(everything())
+    data["configs"]["iberian_belebele_eu"]["metadata"]["documents"] = "samples"
+    assert "Belebele (eu): embedded samples, not the benchmark" in one(data).notes
+
+
+def test_lm_evals_own_tasks_are_read() -> None:
+    upstream = {
+        task: {b.metric: 0.5 * b.percent, f"{b.metric}_stderr": 0.0}
+        for b in BENCHMARKS
+        for task in b.upstream
+    }
+    model = one(results(upstream))
+    assert model.averages["bench_eu"].value == pytest.approx(50.0)
+    assert "Belebele (eu): from lm_eval's own tasks" in model.notes
+
+
+def test_other_shots_are_named() -> None:
+    data = results(everything())
+    data["n-shot"]["iberian_belebele_eu"] = 0
+    assert "Belebele (eu): 0-shot, the paper ran 5-shot" in one(data).notes
+
+
+def test_two_settings_of_one_model_do_not_mix() -> None:
+    first, second = results(everything()), results(everything(0.6))
+    second["n-shot"]["iberian_belebele_eu"] = 0
+    with pytest.raises(
+        SuiteError, match="iberian_belebele_eu was measured in two ways by one model: shots 5 in 0"
+    ):
+        one(first, second)
+
+
+def test_a_run_given_twice_is_refused() -> None:
+    with pytest.raises(SuiteError, match="same run"):
+        one(results(everything()), results(everything()))
+
+
+def test_models_are_told_apart() -> None:
+    """By their name, by the chat template, by a merge's signature; not by how the engine ran."""
+    plain, engine, chat, merge = (results(everything(value)) for value in (0.1, 0.2, 0.3, 0.4))
+    engine["config"]["model_args"]["gpu_memory_utilization"] = 0.5
+    chat["chat_template_sha"] = "abc"
+    merge["config"]["iberian"] = {"signature_digest": "0123", "recipe_origin": "/r/linear-eu.yml"}
+    models = gather(check_run(data, str(number)) for number, data in enumerate((plain, engine, chat, merge)))
+    assert [model.label for model in models] == ["org/model", "org/model + chat", "linear-eu"]
+    assert models[0].averages["bench_eu"].value == pytest.approx(15.0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=7, max_size=7))
+@settings(max_examples=30, deadline=None)
+def test_the_average_is_the_plain_mean(values: list[float]) -> None:
+    scores = everything()
+    for benchmark, value in zip(of_column("bench_eu"), values, strict=True):
+        for task in benchmark.tasks:
+            scores[task]["acc"] = value
+    assert one(results(scores)).averages["bench_eu"].value == pytest.approx(100 * statistics.fmean(values))
+
+
+def test_normalised() -> None:
+    """Chance is 0, a full score 100, below chance negative."""
+    model = one(
+        results(everything() | {"iberian_belebele_eu": {"acc": 0.25}, "iberian_belebele_gl": {"acc": 1.0}})
+    )
+    by_title = {benchmark.title: score.normalised for benchmark, score in model.benchmarks.items()}
+    assert by_title["Belebele (eu)"] == pytest.approx(0.0)
+    assert by_title["Belebele (gl)"] == pytest.approx(100.0)
+    assert by_title["Belebele (ca)"] == pytest.approx(100 / 3)
+    assert by_title["GalCoLA (gl)"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not JSON"),
+        ("[1]", 'no "results"'),
+        ('{"doc_id": 1}', 'no "results"'),
+        ('{"results": {"a": 1}}', "not a task"),
+        ('{"results": {}, "n-shot": 3}', '"n-shot" is not an object'),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_bad_files_get_one_message(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(SuiteError, match=says) as error:
+        read_run(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_that_lm_eval_wrote(tmp_path: Path) -> None:
+    """The names of keys above are ours to get wrong: lm_eval's evaluator is asked for a real one."""
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+
+    found = simple_evaluate(
+        model="dummy", tasks=["iberian_eus_trivia"], limit=3, num_fewshot=2, bootstrap_iters=10
+    )
+    tracker = EvaluationTracker(output_path=str(tmp_path))
+    found.pop("samples")
+    tracker.save_results_aggregated(results=found, samples=None)
+    (path,) = tmp_path.rglob("results_*.json")
+    (model,) = gather([read_run(path)])
+    score = next(score for benchmark, score in model.benchmarks.items() if benchmark.name == "EusTrivia")
+    raw = json.loads(path.read_text())["results"]["iberian_eus_trivia"]
+    assert score.value == pytest.approx(100 * raw["acc,none"])
+    assert score.stderr == pytest.approx(100 * raw["acc_stderr,none"])
+    assert score.problems == ("limited: 3 of 12 documents", "embedded samples, not the benchmark")
+    assert score.notes == ("2-shot, the paper ran 5-shot",)

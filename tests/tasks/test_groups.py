@@ -1,0 +1,135 @@
+"""The YAMLs against the one table in code, and against the scripts that write them."""
+
+from __future__ import annotations
+
+import importlib.util
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lm_eval_iberian.benchmarks import BENCHMARKS, CHOICE, INSTRUCTIONS, PAIRS, TRANSLATION
+from lm_eval_iberian.plugin import tasks_folder
+from tests.tasks.common import build, manager
+
+
+def leaves(group: str) -> list[str]:
+    """The leaf tasks of a group, as its YAMLs name them."""
+    found: list[str] = []
+    for name in yaml.safe_load(next(tasks_folder().glob(f"*/{group}.yaml")).read_text(encoding="utf-8"))[
+        "task"
+    ]:
+        found += [name] if name in manager().all_subtasks else leaves(name)
+    return found
+
+
+def of_table(**wanted: Any) -> list[str]:
+    """The leaf tasks of the table's benchmarks."""
+    return [
+        task
+        for benchmark in BENCHMARKS
+        if all(getattr(benchmark, key) == value for key, value in wanted.items())
+        for task in benchmark.tasks
+    ]
+
+
+GROUPS = {
+    **{
+        f"iberian_{lang}": of_table(kind=CHOICE, language=lang, averaged=True)
+        for lang in ("eu", "gl", "ca", "es", "en")
+    },
+    "iberian_en_more": of_table(kind=CHOICE, language="en", averaged=False),
+    "iberian_eus_exams_es": of_table(kind=CHOICE, language="es", averaged=False),
+    "iberian_eus_exams_eu": of_table(name="EusExams", language="eu"),
+    "iberian_bertaqa_eu": of_table(name="BertaQA", language="eu"),
+    "iberian_bertaqa_en": of_table(name="BertaQA", language="en"),
+    "iberian_mc": of_table(kind=CHOICE, averaged=True),
+    "iberian_flores": of_table(kind=TRANSLATION),
+    "iberian_blimp": of_table(kind=PAIRS),
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_groups_are_the_table(group: str) -> None:
+    found = leaves(group)
+    assert sorted(found) == sorted(GROUPS[group])
+    assert len(found) == len(set(found))
+
+
+def test_the_suite_is_everything_that_is_averaged() -> None:
+    """IFEval joins with its own tasks: the suite holds it as soon as they are there."""
+    instructions = of_table(kind=INSTRUCTIONS)
+    expected = of_table(kind=CHOICE, averaged=True) + of_table(kind=TRANSLATION)
+    if all(task in manager().all_subtasks for task in instructions):
+        expected += instructions
+    assert sorted(leaves("iberian_suite")) == sorted(expected)
+
+
+def test_every_task_of_the_table_is_there() -> None:
+    known = manager().all_subtasks
+    missing = [task for b in BENCHMARKS if b.kind != INSTRUCTIONS for task in b.tasks if task not in known]
+    assert missing == []
+    upstream = [task for b in BENCHMARKS for task in b.upstream if task not in known]
+    assert upstream == []
+
+
+def test_every_ordered_pair_of_flores() -> None:
+    known = set(manager().all_subtasks)
+    pairs = [f"{source}-{target}" for source, target in permutations(("eu", "gl", "ca", "es", "en", "pt"), 2)]
+    assert {f"iberian_flores_{pair}" for pair in pairs} <= known
+    assert {f"iberian_flores_{pair}_native" for pair in pairs if not pair.endswith("en")} <= known
+
+
+@pytest.mark.parametrize("benchmark", ["flores", "eus_exams"])
+def test_yamls_are_what_their_script_writes(benchmark: str) -> None:
+    path = tasks_folder() / benchmark / "make_yamls.py"
+    spec = importlib.util.spec_from_file_location(f"make_{benchmark}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    files: dict[Path, str] = module.files()
+    assert {path: path.read_text(encoding="utf-8") for path in files} == files
+    on_disk = set((tasks_folder() / benchmark).glob("iberian_*.yaml"))
+    assert on_disk == {path for path in files if path.parent.name == benchmark}
+
+
+def test_chance_levels_are_those_of_the_documents() -> None:
+    """1 over the number of options, for the benchmarks whose questions all have as many."""
+    for benchmark in BENCHMARKS:
+        if benchmark.kind not in (CHOICE, PAIRS) or benchmark.name in ("EusReading", "EusTrivia"):
+            continue
+        task = build(benchmark.tasks[0])
+        assert benchmark.chance == pytest.approx(100 / len(task.doc_to_choice(task.eval_docs[0]))), (
+            benchmark.title
+        )
+
+
+def test_flores_says_its_signatures() -> None:
+    import sacrebleu
+
+    said = build("iberian_flores_es-eu").dump_config()["metadata"]["signatures"]
+    version = sacrebleu.__version__
+    assert said["bleu"] == f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{version}"
+    assert said["chrf++"] == f"nrefs:1|case:mixed|eff:yes|nc:6|nw:2|space:no|version:{version}"
+
+
+def test_flores_metrics_are_sacrebleus() -> None:
+    import sacrebleu
+
+    task = build("iberian_flores_es-eu")
+    answers, references = ["Kaixo mundua, zer moduz?"], ["Kaixo mundua! Zer moduz zaude?"]
+    items = list(zip(references, answers, strict=True))
+    aggregates = task.aggregation()
+    assert aggregates["bleu"](items) == sacrebleu.corpus_bleu(answers, [references]).score
+    assert aggregates["chrf++"](items) == sacrebleu.corpus_chrf(answers, [references], word_order=2).score
+    assert aggregates["chrf"](items) == sacrebleu.corpus_chrf(answers, [references]).score
+
+
+def test_names_are_prefixed() -> None:
+    """No task of ours may stand in for one of lm_eval's: the name is the file's, and has our prefix."""
+    for path in tasks_folder().glob("*/*.yaml"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert path.stem.startswith("iberian_")
+        assert f"task: {path.stem}" in lines or f"group: {path.stem}" in lines
