@@ -171,9 +171,11 @@ def _translations() -> Iterable[Benchmark]:
 
 def _instructions() -> Iterable[Benchmark]:
     for language in ("eu", "gl", "ca", "es"):
+        # lm_eval has names ifeval_es and ifeval_ca already, for checks of its own.
         upstream = (f"ifeval_{language}",) if language in ("ca", "es") else ()
+        ours = f"ifeval_{language}_multi" if upstream else f"ifeval_{language}"
         yield Benchmark(
-            "IFEval", language, INSTRUCTIONS, (f"iberian_ifeval_{language}",), upstream,
+            "IFEval", language, INSTRUCTIONS, (ours,), upstream,
             metric="inst_level_strict_acc", chance=0.0, shots=None,
         )  # fmt: skip
 

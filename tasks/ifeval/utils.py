@@ -1,0 +1,126 @@
+"""IFEval in five languages: where the prompts come from, and lm_eval's hooks around ifeval_multi's verdicts.
+
+Prompts are looked for in this order:
+
+    IBERIAN_IFEVAL_EU=FILE    a JSONL file, in the authors' form or the Hub's (EU, GL, CA, ES, EN)
+    IBERIAN_IFEVAL_ES=ID      a data set in the mirror or on the Hub, e.g. BSC-LT/IFEval_es, projecte-aina/IFEval_ca
+    IBERIAN_IFEVAL_EU=own     this project's own prompts
+    the mirror                IBERIAN_DATA=DIR, at DIR/ifeval/<language>/default/test.jsonl
+    nothing of these          this project's own prompts (ifeval_multi/prompts), which need nothing from anywhere
+
+The results say which they were (`configs -> metadata -> documents`): scores on different prompts do not compare.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import ifeval_multi
+from ifeval_multi import lm_eval_support
+from ifeval_multi.documents import rows
+from lm_eval_iberian import documents
+from lm_eval_iberian.documents import DocumentsError
+from lm_eval_iberian.task import DocumentTask
+
+LOG = logging.getLogger(__name__)
+OWN = "own"
+SCORE_LANGUAGE_VARIABLE = "IBERIAN_IFEVAL_RESPONSE_LANGUAGE"
+
+
+class IfevalTask(DocumentTask):
+    """IFEval in one language, named in the YAML under `dataset_kwargs: {language: eu}`."""
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Read the prompts. Raises DocumentsError where they are named and cannot be had."""
+        from datasets import Dataset
+
+        language = str((dataset_kwargs or {})["language"])
+        found, origin = find_prompts(language)
+        if not found:
+            raise DocumentsError(f"{origin}: there are no prompts in it.")
+        table = [
+            {"prompt": row["prompt"], "language": language, "row": json.dumps(row, ensure_ascii=False)} for row in found
+        ]
+        self.dataset = {"test": Dataset.from_list(table)}
+        self.say(documents=f"{origin}, {len(table)} prompts")
+
+    def process_results(self, doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
+        """The verdicts on one answer, in both editions."""
+        scored = os.environ.get(SCORE_LANGUAGE_VARIABLE, "0") == "1"
+        found = lm_eval_support.process_document(
+            json.loads(doc["row"]), results[0], doc["language"], include_response_language=scored
+        )
+        return {name: value for name, value in found.items() if name in self.aggregation()}
+
+    def aggregation(self) -> dict[str, Callable[..., Any]]:
+        """How each metric is averaged. lm_eval's own mean for prompts, so that it gives a standard error."""
+        from lm_eval.api.registry import get_aggregation
+
+        mean = get_aggregation("mean")
+        return {
+            name: mean if "prompt_level" in name else lm_eval_support.metric_aggregation(name) for name in metric_names()
+        }
+
+    def higher_is_better(self) -> dict[str, bool]:
+        """More is better, but for answers that were cut while still reasoning."""
+        return {name: name != lm_eval_support.UNFINISHED for name in metric_names()}
+
+
+def metric_names() -> list[str]:
+    """All levels in both editions, and each instruction type by the corrected edition's strict reading."""
+    by_type = [name for name in lm_eval_support.metric_names() if name.startswith("strict_")]
+    return [*lm_eval_support.metric_names(by_type=False), *by_type]
+
+
+def find_prompts(language: str) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a language's prompts, and where they came from, in words."""
+    variable = f"IBERIAN_IFEVAL_{language.upper()}"
+    named = os.environ.get(variable, "").strip()
+    if named and named != OWN:
+        return _named(named, variable)
+    mirror = documents.mirror()
+    mirrored = mirror / "ifeval" / language / "default" / "test.jsonl" if mirror else None
+    if not named and mirrored and mirrored.is_file():
+        return _rows(mirrored), str(mirrored)
+    LOG.warning(
+        "IFEval (%s) is scored on this project's own prompts, not on a published set. %s names another: a JSONL file "
+        "or a data set%s.", language, variable, _published(language),
+    )  # fmt: skip
+    return _rows(Path(ifeval_multi.__file__).parent / "prompts" / f"{language}.jsonl"), "own prompts"
+
+
+def _published(language: str) -> str:
+    known = {"es": "BSC-LT/IFEval_es", "ca": "projecte-aina/IFEval_ca", "en": "google/IFEval"}
+    if language in known:
+        return f" ({known[language]})"
+    return " (the published Basque and Galician ones are in the Hub's collection HiTZ/merge-and-conquer)"
+
+
+def _named(named: str, variable: str) -> tuple[list[dict[str, Any]], str]:
+    path = Path(named).expanduser()
+    if path.is_file():
+        return _rows(path), str(path)
+    if path.suffix in {".jsonl", ".json"} or named.count("/") != 1:
+        raise DocumentsError(
+            f"{variable}={named}: no such file. Give a JSONL file of prompts (key, prompt, instruction_id_list, kwargs), "
+            f"a data set as owner/name, or `{OWN}` for this project's own prompts."
+        )
+    found = documents.load(named)
+    split = "test" if "test" in found else next(iter(found))
+    return list(found[split]), f"{named}, {split}, {found.origin}"
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [row for _, row in _checked(path)]
+
+
+def _checked(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Rows that ifeval_multi can read: a wrong one is named before anything is scored."""
+    for where, row in rows(path):
+        ifeval_multi.documents.from_row(row, where)
+        yield where, row

@@ -1,0 +1,110 @@
+"""IFEval through lm_eval: where prompts come from, and verdicts that reach the results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ifeval_multi.errors import PackError
+from lm_eval_iberian.documents import DocumentsError
+from tests.tasks.common import build
+
+TASKS = {"eu": "ifeval_eu", "gl": "ifeval_gl", "ca": "ifeval_ca_multi", "es": "ifeval_es_multi", "en": "ifeval_en_multi"}
+# One prompt of each kind of trouble: 0 counts, language left out, and a language alone leaves nothing to score.
+ROWS = [
+    {"key": 1, "prompt": "Gutxienez 3 puntu, komarik gabe.", "instruction_id_list": ["detectable_format:number_bullet_lists",
+     "punctuation:no_comma"], "kwargs": [{"num_bullets": 3}, {}]},
+    {"key": 2, "prompt": "Erantzun portugesez.", "instruction_id_list": ["language:response_language"],
+     "kwargs": [{"language": "pt"}]},
+]  # fmt: skip
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "input_data.eu.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in ROWS), encoding="utf-8")
+    monkeypatch.setenv("IBERIAN_IFEVAL_EU", str(file))
+    return file
+
+
+@pytest.mark.parametrize("language", TASKS)
+def test_own_prompts_need_nothing_from_anywhere(language: str) -> None:
+    task = build(TASKS[language])
+    assert task.config.metadata["documents"].startswith("own prompts, ")
+    assert task.get_config("num_fewshot") == 0
+    task.build_all_requests()
+    assert len(task.instances) == len(task.dataset["test"])
+    context, settings = task.instances[0].args
+    assert context == task.dataset["test"][0]["prompt"]
+    assert settings["do_sample"] is False and settings["max_gen_toks"] == 1280
+
+
+def test_a_file_of_the_authors_works_as_it_is(prompts: Path) -> None:
+    task = build("ifeval_eu")
+    assert task.config.metadata["documents"] == f"{prompts}, 2 prompts"
+
+
+def scores(task: Any, answers: list[str]) -> dict[str, float]:
+    """What lm_eval makes of the answers."""
+    found: dict[str, list[Any]] = {}
+    for doc, answer in zip(task.dataset["test"], answers, strict=True):
+        for name, value in task.process_results(doc, [answer]).items():
+            found.setdefault(name, []).append(value)
+    return {name: task.aggregation()[name](values) for name, values in found.items()}
+
+
+def test_verdicts_reach_the_results(prompts: Path) -> None:
+    task = build("ifeval_eu")
+    found = scores(task, ["* bat\n* bi, hiru\n* lau", "Olá"])
+    assert found["inst_level_strict_acc"] == 0.5
+    assert found["prompt_level_strict_acc"] == 0.0
+    assert found["strict_detectable_format_number_bullet_lists"] == 1.0
+    assert found["strict_punctuation_no_comma"] == 0.0
+    assert "original_inst_level_strict_acc" in found and found["unfinished_answers"] == 0.0
+
+
+def test_a_prompt_with_nothing_left_to_score_is_left_out(prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = build("ifeval_eu")
+    assert scores(task, ["* bat\n* bi\n* hiru", "Kaixo"])["prompt_level_strict_acc"] == 1.0
+    monkeypatch.setenv("IBERIAN_IFEVAL_RESPONSE_LANGUAGE", "1")
+    assert scores(task, ["* bat\n* bi\n* hiru", "Kaixo, zer moduz zaude gaur goizean?"])["prompt_level_strict_acc"] == 0.5
+
+
+def test_reasoning_is_not_the_answer(prompts: Path) -> None:
+    task = build("ifeval_eu")
+    found = scores(task, ["<think>bat, bi, hiru</think>\n* bat\n* bi\n* hiru", "<think>hmm"])
+    assert found["inst_level_strict_acc"] == 1.0
+    assert found["unfinished_answers"] == 0.5
+
+
+def test_a_mirror_may_hold_prompts(tmp_path: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "mirror" / "ifeval" / "eu" / "default"
+    place.mkdir(parents=True)
+    (place / "test.jsonl").write_bytes(prompts.read_bytes())
+    monkeypatch.delenv("IBERIAN_IFEVAL_EU")
+    monkeypatch.setenv("IBERIAN_DATA", str(tmp_path / "mirror"))
+    assert build("ifeval_eu").config.metadata["documents"] == f"{place / 'test.jsonl'}, 2 prompts"
+
+
+def test_a_file_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IBERIAN_IFEVAL_GL", "nowhere.jsonl")
+    with pytest.raises(DocumentsError, match=r"IBERIAN_IFEVAL_GL=nowhere\.jsonl: no such file"):
+        build("ifeval_gl")
+
+
+def test_a_row_that_cannot_be_scored_is_named(prompts: Path) -> None:
+    prompts.write_text(json.dumps({**ROWS[0], "kwargs": [{}]}), encoding="utf-8")
+    with pytest.raises(PackError, match="line 1"):
+        build("ifeval_eu")
+
+
+@pytest.mark.parametrize("language", ["eu", "gl"])
+def test_the_authors_rows(language: str, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = shared / "data" / "ifeval" / f"{language}.sample.jsonl"
+    monkeypatch.setenv(f"IBERIAN_IFEVAL_{language.upper()}", str(file))
+    task = build(f"ifeval_{language}")
+    assert len(task.dataset["test"]) == len(file.read_text(encoding="utf-8").splitlines())
+    assert 0.0 <= scores(task, ["Kaixo."] * len(task.dataset["test"]))["inst_level_strict_acc"] < 0.5
