@@ -36,7 +36,7 @@ def read(path: str, config: str, manifest: Manifest | None) -> tuple[dict[str, D
     """
     revision = manifest.revision if manifest else None
     if revision == PARQUET_BRANCH:
-        return patiently(lambda: _parquet_files(path, config), f"{path} ({config})")
+        return patiently(lambda: _parquet_or_newest(path, config), f"{path} ({config})")
     return patiently(lambda: _by_datasets(path, config, revision), f"{path} ({config})")
 
 
@@ -101,6 +101,22 @@ def _by_datasets(path: str, config: str, revision: str | None) -> tuple[dict[str
     # datasets keeps what it read in a folder named after the commit.
     folders = {Path(file["filename"]).parent.name for data in found.values() for file in data.cache_files}
     return found, next((name for name in folders if COMMIT.fullmatch(name)), None)
+
+
+def _parquet_or_newest(path: str, config: str) -> tuple[dict[str, Dataset], str | None]:
+    """The branch of parquet files; the data set as it is today where that has none (its owner may have converted it).
+
+    Raises what the branch gave, where neither will do.
+    """
+    try:
+        return _parquet_files(path, config)
+    except Exception as error:
+        if may_pass(error):
+            raise
+        try:
+            return _by_datasets(path, config, None)
+        except Exception:
+            raise error from None
 
 
 def _parquet_files(path: str, config: str) -> tuple[dict[str, Dataset], str | None]:

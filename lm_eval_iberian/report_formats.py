@@ -36,10 +36,15 @@ def markdown(report: Report) -> str:
 
 def _markdown_table(table: Table) -> str:
     head = ["model", "", *table.heads]
-    body = [[name.replace("|", "\\|"), role, *map(_markdown_cell, cells)] for name, role, cells in table.rows]
+    body = [[_markdown_name(name), role, *map(_markdown_cell, cells)] for name, role, cells in table.rows]
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     lines = [_padded(head, widths), "|" + "|".join("-" * (w + 2) for w in widths) + "|"]
     return "\n".join([f"### {table.title}", "", *lines, *(_padded(row, widths) for row in body)])
+
+
+def _markdown_name(name: str) -> str:
+    """A name on one line, that is neither a column's end nor HTML."""
+    return " ".join(name.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _padded(row: list[str], widths: list[int]) -> str:
@@ -115,7 +120,7 @@ def _latex_cell(cell: Cell) -> str:
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " ", "\r": " ",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "\n": " ", "\r": " ",
 }  # fmt: skip
 
 

@@ -114,6 +114,15 @@ class Run:
             str(self._metadata(task).get("documents", "")),
         )
 
+    def scores(self, task: str) -> str:
+        """All scores of a task as one line, e.g. "bleu 12.34, chrf 40.10"; empty for a group without any."""
+        found = {key: _number(value) for key, value in self.tasks[task].items() if key.endswith(",none")}
+        return ", ".join(
+            f"{key.removesuffix(',none')} {value:.4g}"
+            for key, value in found.items()
+            if value is not None and "_stderr," not in key
+        )
+
     def _arguments(self) -> Any:
         arguments = self.data.get("config", {}).get("model_args") or self.data.get("model_name")
         if isinstance(arguments, str) and "=" in arguments:

@@ -94,7 +94,17 @@ class ModelScores:
         for benchmark, score in self.benchmarks.items():
             if score.runs or (benchmark.averaged and self._measured(benchmark.column)):
                 said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.notes)]
-        return said
+        return said + self._others()
+
+    def _others(self) -> list[str]:
+        """Every task in the files that no benchmark of the table counts, with its scores."""
+        known = {task for benchmark in BENCHMARKS for task in (*benchmark.tasks, *benchmark.upstream)}
+        return [
+            f"in no table: {task}: {shown}"
+            for run in self.runs
+            for task in run.tasks
+            if task not in known and (shown := run.scores(task))
+        ]
 
     def _average(self, column: str) -> Score:
         counted = of_column(column)

@@ -54,10 +54,10 @@ def task_text(source: str, target: str, scaffold: dict[str, str], name: str) -> 
     )
 
 
-def group_text(name: str, suffix: str, remark: str) -> str:
-    """The group of the paper's 14 directions."""
-    tasks = "".join(f"  - iberian_flores_{direction}{suffix}\n" for direction in PAPER_DIRECTIONS)
-    return f"# {remark}\ngroup: {name}\ntask:\n{tasks}metadata:\n  version: 1.0\n"
+def group_text(name: str, tasks: list[str], remark: str) -> str:
+    """A group."""
+    listed = "".join(f"  - {task}\n" for task in tasks)
+    return f"# {remark}\ngroup: {name}\ntask:\n{listed}metadata:\n  version: 1.0\n"
 
 
 def files() -> dict[Path, str]:
@@ -68,9 +68,13 @@ def files() -> dict[Path, str]:
         made[HERE / f"{name}.yaml"] = task_text(source, target, ENGLISH, name)
         if target != "en":  # in English, the scaffold is English anyway
             made[HERE / f"{name}_native.yaml"] = task_text(source, target, NATIVE[target], f"{name}_native")
+    plain = [f"iberian_flores_{direction}" for direction in PAPER_DIRECTIONS]
+    native = [name if name.endswith("-en") else f"{name}_native" for name in plain]
     groups = HERE.parent / "_groups"
     remark = "The 14 directions of the paper, averaged by target language (lm_eval_iberian.suite)."
-    made[groups / "iberian_flores.yaml"] = group_text("iberian_flores", "", remark)
+    made[groups / "iberian_flores.yaml"] = group_text("iberian_flores", plain, remark)
+    remark = "The same directions with the scaffold in the target language: in no average."
+    made[groups / "iberian_flores_native.yaml"] = group_text("iberian_flores_native", native, remark)
     return made
 
 

@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, sys
 from lm_eval_iberian import documents, hub
+from lm_eval_iberian.manifests import Manifest, manifests
 hub.FIRST_PAUSE_SECONDS = 0.1
+manifests()["other/xstory_cloze"] = Manifest("other/xstory_cloze", None, {}, {}, revision=hub.PARQUET_BRANCH)
 for path, config, splits in json.loads(sys.argv[1]):
     try:
         found = documents.load(path, config, splits)
@@ -78,6 +80,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
     ):  # fmt: skip
         rows = sample("juletxara/xstory_cloze", name[:2], split)
         server.add("juletxara/xstory_cloze", name, as_parquet(rows), "refs/convert/parquet")
+    for split in ("train", "eval"):  # no branch of parquet files, but a data set that datasets reads
+        rows = sample("projecte-aina/xstorycloze_ca", "ca", split)
+        server.add("other/xstory_cloze", f"data/{split}-00000-of-00001.parquet", as_parquet(rows))
     server.add("jumelet/multiblimp", "multiblimp.py", b"raise SystemExit('never run')")
     for path in ("openlanguagedata/flores_plus", "nbel/CatCoLA", "nbel/EsCoLA"):
         server.add(path, "train.jsonl", b"")
@@ -126,8 +131,9 @@ def test_the_hub_on_good_days_and_bad_ones(hub: StandInHub, cache: Path) -> None
         ("nbel/EsCoLA", None, ["train"]),
         ("jumelet/multiblimp", "eus", ["train"]),
         ("juletxara/xstory_cloze", "en", ["eval"]),
+        ("other/xstory_cloze", None, ["train"]),
     )
-    jsonl, parquet, older, slow, cut, busy, gated, refused, missing, script, no_config = answers
+    jsonl, parquet, older, slow, cut, busy, gated, refused, missing, script, no_config, converted = answers
     assert jsonl["rows"] == {"test": 12}
     assert jsonl["first"] == sample("HiTZ/EusTrivia", "default", "test")[0]
     assert jsonl["origin"].startswith("Hub")
@@ -142,6 +148,7 @@ def test_the_hub_on_good_days_and_bad_ones(hub: StandInHub, cache: Path) -> None
     assert "hf auth login" in refused["error"]
     assert "is not at https://huggingface.co/datasets/nbel/EsCoLA" in missing["error"]
     assert "loading script" in script["error"]
+    assert converted["rows"] == {"train": 6}, "no such branch (any more): the data set as it is"
     assert "no parquet files of en" in no_config["error"]
     for answer in (gated, refused, missing, script, no_config):
         assert "or put it into a mirror" in answer["error"]

@@ -122,8 +122,9 @@ def test_every_form_has_the_figures() -> None:
 
 
 def test_latex_escapes() -> None:
-    text = write(made(named(r"\input{x}_%&#$~^", 0.5)), "latex")
-    assert r"\textbackslash{}input\{x\}\_\%\&\#\$\textasciitilde{}\textasciicircum{}" in text
+    assert "| &lt;b> x " in write(made(named("<b>\nx", 0.5)))
+    text = write(made(named(r"[\input{x}_%&#$~^", 0.5)), "latex")
+    assert r"{[}\textbackslash{}input\{x\}\_\%\&\#\$\textasciitilde{}\textasciicircum{}" in text
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -106,6 +106,12 @@ def test_a_language_left_out_is_one_note() -> None:
     assert not any("(gl)" in note for note in model.notes)
 
 
+def test_what_no_table_counts_is_named() -> None:
+    model = one(results(everything() | {"iberian_flores_pt-eu": {"bleu": 12.5, "bleu_stderr": 0.1}}))
+    assert "in no table: iberian_flores_pt-eu: bleu 12.5" in model.notes
+    assert sum("in no table" in note for note in model.notes) == 1
+
+
 @pytest.mark.parametrize("broken", [float("nan"), "N/A", None, True])
 def test_failed_is_named(broken: Any) -> None:
     model = one(results(everything() | {"iberian_belebele_ca": {"acc": broken}}))
