@@ -36,11 +36,7 @@ def needs(names: Iterable[str]) -> list[Need]:
     found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     for leaf in dict.fromkeys(leaf for name in names for leaf in leaves(name)):
         config = _yamls()[leaf]
-<<<<<<< HEAD
-        if "dataset_path" not in config:  # IFEval: its prompts are in the package
-=======
         if not config.get("dataset_path"):  # it brings its documents with it
->>>>>>> suite
             continue
         languages = (config.get("dataset_kwargs") or {}).get("languages")
         for configuration in languages or [config.get("dataset_name") or "default"]:
