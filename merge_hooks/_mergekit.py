@@ -26,17 +26,34 @@ CHECKED_VERSIONS = ("0.1.5",)
 
 def parse_config(data: dict[str, Any], origin: str) -> Any:
     """mergekit's MergeConfiguration. Raises RecipeError with the key and what mergekit expected there."""
-    from mergekit.config import MergeConfiguration
     from pydantic import ValidationError
 
     try:
-        return MergeConfiguration.model_validate(data)
+        return _ordered_configuration().model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RecipeError(f"{origin}: `{where}`: {first['msg']}.") from None
     except RuntimeError as error:
         raise RecipeError(f"{origin}: {error}.") from None
+
+
+@cache
+def _ordered_configuration() -> Any:
+    """mergekit's MergeConfiguration, whose models always come in one order: the base, then as they are written.
+
+    mergekit keeps them in a set. Without a base model two runs of it may follow another model's config and
+    tokenizer, and number the tokens of a union in another way.
+    """
+    from mergekit.config import MergeConfiguration
+
+    class OrderedConfiguration(MergeConfiguration):
+        def referenced_models(self) -> list[Any]:
+            known = set(super().referenced_models())
+            first = [self.base_model] if self.base_model is not None else []
+            return [item for item in dict.fromkeys([*first, *_ordered_references(self)]) if item in known]
+
+    return OrderedConfiguration
 
 
 def dump_config(value: Any) -> Any:
@@ -74,14 +91,21 @@ def map_references(value: Any, replace: Callable[[Any], Any]) -> Any:
     return value
 
 
-def reference_to(folder: Path, original: Any) -> Any:
-    """A ModelReference to a local folder, with the original's architecture override."""
+def reference_to(folder: Path, original: Any, adapter: Path | None = None) -> Any:
+    """A ModelReference to a local folder (and adapter folder), with the original's architecture override."""
     from mergekit.common import ModelPath, ModelReference
 
     return ModelReference(
         model=ModelPath.model_construct(path=str(folder), revision=None),
+        lora=ModelPath.model_construct(path=str(adapter), revision=None) if adapter else None,
         override_architecture=original.override_architecture,
     )
+
+
+def reference_key(reference: Any) -> str:
+    """What stands for a resolved ModelReference among the sources: its folder, then "+" and its adapter's."""
+    adapter = f"+{reference.lora.path}" if reference.lora else ""
+    return f"{reference.model.path}{adapter}"
 
 
 @cache
@@ -114,6 +138,48 @@ def method_parameters(method: str) -> tuple[set[str], set[str]]:
 
     spec = merge_methods.get(method).spec
     return {item.name for item in spec.shared_parameters}, {item.name for item in spec.input_parameters}
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """What a merge method says of itself.
+
+    Args:
+        defaults: its parameters that have a default.
+        of_non_base: parameters that the base model has none of.
+        weighs_base: whether the base model has a weight as every other input.
+        needs_base: whether a base model must be named.
+        ignores_base: whether it knows no base model.
+        max_inputs: the most models it takes; None: any number.
+        sparsifies: whether it prunes to a density.
+    """
+
+    defaults: dict[str, Any]
+    of_non_base: set[str]
+    weighs_base: bool
+    needs_base: bool
+    ignores_base: bool
+    max_inputs: int | None
+    sparsifies: bool
+
+
+def method_facts(method: str) -> MethodFacts:
+    """What mergekit's registry knows of a method."""
+    from mergekit import merge_methods
+    from mergekit.merge_methods.base import BasePolicy, ParameterScope
+
+    found = merge_methods.get(method)
+    spec = found.spec
+    scopes = {item.name: item.scope for item in spec.parameters}
+    return MethodFacts(
+        defaults={item.name: item.default for item in spec.parameters if not item.required},
+        of_non_base={name for name, scope in scopes.items() if scope == ParameterScope.NON_BASE},
+        weighs_base=scopes.get("weight") == ParameterScope.INPUT,
+        needs_base=spec.contract.base == BasePolicy.REQUIRED,
+        ignores_base=spec.contract.base == BasePolicy.IGNORED,
+        max_inputs=spec.contract.max_inputs,
+        sparsifies=getattr(found, "sparsification_method", None) is not None,
+    )
 
 
 @dataclass(frozen=True)
@@ -191,16 +257,16 @@ class Plan:
         """Have mergekit's tasks read through our sources, which check what they read."""
         from mergekit.io.tasks import LoaderCache
 
-        LoaderCache.loaders.clear()
+        # Added to, not cleared: a merge of merges has a plan for each stage, and they read in turns.
         for reference in _ordered_references(config):
-            LoaderCache.loaders[reference] = _Reader(sources[reference.model.path])  # type: ignore[assignment]
+            LoaderCache.loaders[reference] = _Reader(sources[reference_key(reference)])  # type: ignore[assignment]
 
     @staticmethod
     def _output(save: Any) -> OutputTensor:
         weight, gather = save.tensor_task.output_weight, save.tensor_task.gather_tensors
         gather = getattr(gather, "gather_tensors", gather)
         inputs = {
-            reference.model.path: [info.name, *(info.aliases or ()), *(info.tied_names or ())]
+            reference_key(reference): [info.name, *(info.aliases or ()), *(info.tied_names or ())]
             for reference, info in gather.weight_info.items()
         }
         return OutputTensor(

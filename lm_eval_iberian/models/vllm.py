@@ -26,11 +26,12 @@ class MergedVLLM(VLLM):
     """lm_eval's `vllm` with merged weights.
 
     Args:
-        recipe: a file, a folder or Hub model with mergekit_config.yml, inline YAML, or a mapping.
+        recipe: a file, a folder or Hub model with mergekit_config.yml, inline YAML, a preset, or a mapping.
         pretrained: instead of a recipe, a plain model.
         tokenizer: overrides the recipe's tokenizer.
         dtype: what vLLM computes in; "auto" follows the recipe.
-        arguments: VLLM's own (tensor_parallel_size, max_model_len, gpu_memory_utilization, ...).
+        arguments: VLLM's own (tensor_parallel_size, max_model_len, gpu_memory_utilization, ...), and instead of
+            `recipe` those of the short form (method, base, models, ...).
     """
 
     def __init__(
@@ -46,7 +47,10 @@ class MergedVLLM(VLLM):
         _refuse(arguments)
         arguments.pop("device", None)  # vLLM takes the GPUs of CUDA_VISIBLE_DEVICES; lm_eval's CLI always passes one
         vllm_loader.prepare_environment(int(arguments.get("tensor_parallel_size", 1)))
-        self.prepared: Prepared = prepare(recipe, pretrained, revision, dtype, tokenizer, trust_remote_code)
+        self.prepared: Prepared = prepare(
+            recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
+            holds_model=vllm_loader.is_cpu_build(),
+        )  # fmt: skip
         with tempfile.NamedTemporaryFile(prefix="iberian-report-") as report:
             self._start(Path(report.name), trust_remote_code, arguments)
         if self.prepared.tokenizer.chat_template is not None:
