@@ -119,7 +119,7 @@ def _refuse_repeated_keys(node: yaml.MappingNode, origin: str) -> None:
 
 
 def _key_lines(root: yaml.Node) -> dict[tuple[Any, ...], int]:
-    """Line of each key: ("models", 0, "model") -> 3."""
+    """Line of each key and list item: ("models", 0, "model") -> 3."""
     lines: dict[tuple[Any, ...], int] = {}
 
     def walk(node: yaml.Node | None, path: tuple[Any, ...]) -> None:
@@ -129,6 +129,7 @@ def _key_lines(root: yaml.Node) -> dict[tuple[Any, ...], int]:
                 walk(value, (*path, key.value))
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
+                lines[(*path, index)] = value.start_mark.line + 1
                 walk(value, (*path, index))
 
     walk(root, ())

@@ -8,14 +8,12 @@ tuners/lora/layer.py: `Linear.merge`, `Embedding.merge`; variants.py: `DoraLinea
 PEFT holds half-precision factors in float32, so B·A is a float32 product; the sum is rounded once, to the base's
 dtype. Equal to `merge_and_unload` bit for bit (tests/merge_hooks/test_lora.py), and so to what mergekit folds.
 
-adapter_config.json knows some forty keys. Those that change the fold and are not done here are refused by name:
-a key that is not known to be harmless, and is set, stops the run.
+What adapter_config.json may say is checked in `merge_hooks.lora_config`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,28 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import SourceError
 from merge_hooks.facts import full_config
+from merge_hooks.lora_config import CONFIG, by_pattern, refuse_unknown
 from merge_hooks.sources import Source, TensorEntry, open_source, read_header, read_json
 
 if TYPE_CHECKING:
     import torch
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-
-# Keys that the fold follows.
-_READ = {"r", "lora_alpha", "use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "peft_type",
-         "init_lora_weights", "bias"}  # fmt: skip
-# Keys that concern training only, or say in advance what the tensors' names say again.
-_HARMLESS = {"task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version",
-             "target_modules", "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern",
-             "megatron_config", "megatron_core", "loftq_config", "runtime_config", "ensure_weight_tying",
-             "eva_config", "qalora_group_size"}  # fmt: skip
-# Ways to start the factors that leave the base model's weights alone.
-_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
-# alpha_pattern's keys are regular expressions from somebody else's file: no nested or many repeats.
-_MAX_REPEATS = 2
-
 
 @dataclass(frozen=True)
 class _Factors:
@@ -82,7 +66,7 @@ class LoraSource(Source):
     def settings(self) -> dict[str, Any]:
         """adapter_config.json, checked: everything in it is understood."""
         settings = read_json(self.adapter / CONFIG, self.adapter_name)
-        _refuse_unknown(settings, self.adapter_name)
+        refuse_unknown(settings, self.adapter_name)
         return settings
 
     @cached_property
@@ -125,16 +109,20 @@ class LoraSource(Source):
 
     @cached_property
     def replaced(self) -> dict[str, str]:
-        """Weights that the adapter brings whole (`modules_to_save`): base name -> name in the adapter."""
+        """Weights that the adapter brings whole: base name -> name in the adapter.
+
+        `modules_to_save`, and the embeddings that PEFT saves beside factors for them (`base_layer`).
+        """
         used = {name for pair in self.factors.values() for name in (pair.a, pair.b, pair.magnitude)}
         whole = (name for name in self.adapter_entries if name not in used)
-        return {name.replace(".modules_to_save.", "."): name for name in whole}
+        return {name.replace(".modules_to_save.", ".").replace(".base_layer.", "."): name for name in whole}
 
     def read(self, tensor: str) -> torch.Tensor:
         """One tensor of the folded model, in the base's dtype, on the CPU."""
         if tensor in self.replaced:
-            return self._adapter_tensor(self.replaced[tensor]).to(_torch_dtype(self.base.entries[tensor].dtype))
-        weight = self.base.read(tensor)
+            weight = self._adapter_tensor(self.replaced[tensor]).to(_torch_dtype(self.base.entries[tensor].dtype))
+        else:
+            weight = self.base.read(tensor)
         return self._fold(weight, tensor) if tensor in self.factors else weight
 
     def delta_factors(self, tensor: str) -> tuple[torch.Tensor, torch.Tensor, float] | None:
@@ -152,7 +140,7 @@ class LoraSource(Source):
     def scaling(self, tensor: str) -> float:
         """alpha / r, or alpha / sqrt(r) with rsLoRA, for the module that holds this weight."""
         rank = self.adapter_entries[self.factors[tensor].a].shape[0]
-        alpha = _by_pattern(
+        alpha = by_pattern(
             self.settings.get("alpha_pattern") or {}, tensor.removesuffix(".weight"), self.settings["lora_alpha"]
         )
         return alpha / math.sqrt(rank) if self.settings.get("use_rslora") else alpha / rank
@@ -298,48 +286,6 @@ def over_base(base: Source, adapter_name: str, adapter: Path, revision: str | No
     return LoraSource(
         name, base.folder, None, base=base, adapter=adapter, adapter_name=adapter_name, adapter_revision=revision
     )
-
-
-def _refuse_unknown(settings: dict[str, Any], adapter: str) -> None:
-    kind = settings.get("peft_type")
-    if kind != "LORA":
-        raise SourceError(f"{adapter}: a {kind} adapter; only LoRA is folded here. Fold it with peft and name the model.")
-    if not isinstance(settings.get("lora_alpha"), (int, float)):
-        raise SourceError(f"{adapter}: {CONFIG} gives no number for `lora_alpha`, so the scaling is not known.")
-    strange = [key for key, value in settings.items() if value and key not in _READ | _HARMLESS]
-    if settings.get("bias", "none") != "none":
-        strange.append("bias")
-    if settings.get("init_lora_weights", True) not in _PLAIN_STARTS:
-        strange.append(f"init_lora_weights={settings['init_lora_weights']}")
-    if strange:
-        raise SourceError(
-            f"{adapter}: {CONFIG} sets {', '.join(strange)}, which changes how the adapter folds and is not done here. "
-            "Fold it with peft's merge_and_unload() and name the folded model."
-        )
-    for pattern in settings.get("alpha_pattern") or {}:
-        _check_pattern(pattern, adapter)
-
-
-def _check_pattern(pattern: str, adapter: str) -> None:
-    """alpha_pattern's keys are matched as regular expressions: one must not be able to hang us."""
-    repeats = re.findall(r"[*+?{]", pattern)
-    try:
-        re.compile(pattern)
-    except re.error:
-        repeats = ["*"] * (_MAX_REPEATS + 1)
-    if len(repeats) > _MAX_REPEATS or re.search(r"\)[*+?{]", pattern) or len(pattern) > 300:
-        raise SourceError(
-            f"{adapter}: alpha_pattern has the key {pattern[:80]!r}, which is too involved to be matched safely. "
-            "Write module names, e.g. \"layers.0.self_attn.q_proj\"."
-        )
-
-
-def _by_pattern(patterns: dict[str, float], module: str, default: float) -> float:
-    """PEFT's look-up (utils/other.py, `get_pattern_key`): the first key that matches the module's end."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
 
 
 def _torch_dtype(name: str) -> torch.dtype:

@@ -106,7 +106,7 @@ def _from_short_form(arguments: MutableMapping[str, Any], dtype: str | None) -> 
     data["models"] = _models(arguments, method, "weight" in per_model and "weight" not in parameters)
     if parameters:
         data["parameters"] = parameters
-    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(data, sort_keys=False)
     return Recipe(text=text, origin=f"method={method}")
 
 

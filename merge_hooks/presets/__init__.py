@@ -54,7 +54,7 @@ def fill(name: str, arguments: MutableMapping[str, Any], dtype: str | None = Non
     data = _filled(preset["recipe"], values)
     if dtype not in (None, "auto"):
         data["dtype"] = dtype
-    return Recipe(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), origin=f"preset:{name}")
+    return Recipe(yaml.safe_dump(data, sort_keys=False), origin=f"preset:{name}")
 
 
 def _checked(name: str, parameter: str, kind: str, value: Any) -> Any:
