@@ -3,8 +3,9 @@
     model = build_model(stream, device="cpu", dtype="bfloat16")     # first load
     load_into(model, other_stream)                                  # a swap, in place
 
-transformers ties some tensors (a head that is the embedding). Files may hold both; as in `from_pretrained`, the
-embedding wins, and the head is not written over it.
+transformers ties some tensors (a head that is the embedding). Files may hold both; as in vLLM the embedding wins,
+and the head is not written over it. `from_pretrained` of transformers 5 does the same where they are equal and
+unties them where not; that they are equal in every tied source is seen to by `merge_hooks.preflight`.
 """
 
 from __future__ import annotations

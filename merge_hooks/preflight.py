@@ -16,7 +16,7 @@ from typing import Any
 
 from merge_hooks._mergekit import OutputTensor
 from merge_hooks.errors import PreflightError
-from merge_hooks.facts import Facts, facts_of, tokens_of
+from merge_hooks.facts import Facts, facts_of, full_config, tokens_of
 from merge_hooks.sources import Source
 from merge_hooks.stream import Stream
 
@@ -48,6 +48,7 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
     facts = [facts_of(source) for source in sources]
     if not problems:
         problems = [*_tensors(stream), *_vocabularies(stream, sources), *_computing(stream, facts)]
+        problems += [*_tied(facts), *_contradictory_heads(sources)]
     if problems:
         listed = "\n- ".join(problems)
         raise PreflightError(f"these models do not merge as they are:\n- {listed}\n{table(_rows(facts))}")
@@ -212,6 +213,33 @@ def _token_difference(first: str, tokens: dict[str, int], name: str, own: dict[s
         more, where, lacks = (tokens.keys() - own.keys(), first, name)
     example = min(more)
     return f"the tokenizer of {where} has {len(more)} tokens that {lacks} lacks, e.g. {example!r}."
+
+
+def _tied(facts: list[Facts]) -> Iterator[str]:
+    """A tied donor beside an untied source: the merged head would be there, and belong to nothing."""
+    untied = [item.name for item in facts if not item.computing["tied"]]
+    if facts[0].computing["tied"] and untied:
+        yield (
+            f"{facts[0].name} ties its head to its embedding, {', '.join(untied)} has a head of its own, which the merge "
+            f"would lose in vLLM and keep in transformers. Name {untied[0]} as `base_model:`, whose configuration "
+            "the merge then follows."
+        )
+
+
+def _contradictory_heads(sources: list[Source]) -> Iterator[str]:
+    """A tied checkpoint whose files hold another head: transformers 5 scores with it, vLLM without."""
+    import torch
+
+    for source in sources:
+        held = {name.rsplit(".", 2)[-2]: name for name in source.entries if name.endswith(("embed_tokens.weight", "lm_head.weight"))}
+        if type(source) is not Source or len(held) < 2 or not full_config(source).get("tie_word_embeddings"):
+            continue
+        if not torch.equal(source.read(held["embed_tokens"]), source.read(held["lm_head"])):
+            yield (
+                f"{source.name}: its config.json ties head and embedding, but its files hold a head that differs: "
+                "transformers would use it, vLLM would not. If the head is meant, set `tie_word_embeddings: false` in "
+                "its config.json; if not, remove lm_head.weight from its files."
+            )
 
 
 def _computing(stream: Stream, facts: list[Facts]) -> Iterator[str]:

@@ -88,6 +88,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SETTINGS)
 @pytest.mark.parametrize("architecture", ["llama", "qwen"])
 def test_five_adapters_equal_mergekit_on_the_folded_models(
