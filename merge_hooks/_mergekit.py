@@ -236,6 +236,7 @@ class Plan:
         try:
             architecture = get_architecture_info(config, options)
             self.model_config = _model_out_config(config, architecture, trust_remote_code)
+            _follow_layers(self.model_config, config, trust_remote_code)
             planner = MergePlanner(config, architecture, options, self.model_config)
             # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a
             # TypeError with pydantic 2.14 (it validates one generic Task against another).
@@ -275,6 +276,27 @@ class Plan:
 
     def __iter__(self) -> Iterator[OutputTensor]:
         return iter(self.tensors)
+
+
+def _follow_layers(model_config: Any, config: Any, trust_remote_code: bool) -> None:
+    """Give a model of slices one entry a layer in `layer_types` and its like: each layer keeps its own kind.
+
+    mergekit sets the number of layers only. With transformers 5 it then stops, where a config has such a list
+    (Qwen3, Gemma 3), when it saves the config.
+    """
+    modules = list((config.modules or {}).values())
+    slices = config.slices or (modules[0].slices if len(modules) == 1 else None)
+    if not slices:
+        return
+    sources = [part.sources[0] for part in slices]
+    configs = [source.model.config(trust_remote_code=trust_remote_code) for source in sources]
+    for key, value in list(vars(model_config).items()):
+        if "layer" not in key or not isinstance(value, list) or not all(hasattr(item, key) for item in configs):
+            continue
+        kept: list[Any] = []
+        for source, own in zip(sources, configs, strict=True):
+            kept += getattr(own, key)[source.layer_range[0] : source.layer_range[1]]
+        setattr(model_config, key, kept)
 
 
 class _Reader:

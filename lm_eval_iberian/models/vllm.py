@@ -12,6 +12,7 @@ from typing import Any
 from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError
+from merge_hooks.facts import full_config
 from merge_hooks.recipe import Resolved
 from merge_hooks.signature import Signature
 
@@ -78,9 +79,9 @@ class MergedVLLM(VLLM):
     def _config_overrides(self) -> dict[str, Any]:
         """What the merged configuration says otherwise than the donor's config.json, which vLLM reads."""
         merged = self.prepared.stream.model_config.to_dict()
-        donor = self.prepared.resolved.donor.config
-        keys = ("num_hidden_layers", "layer_types", "vocab_size")
-        return {key: merged[key] for key in keys if key in merged and key in donor and merged[key] != donor[key]}
+        donor = full_config(self.prepared.resolved.donor)
+        keys = ["num_hidden_layers", "vocab_size", *(key for key in merged if "layer" in key and isinstance(merged[key], list))]
+        return {key: merged[key] for key in dict.fromkeys(keys) if merged.get(key) != donor.get(key)}
 
     def swap(self, resolved: Resolved) -> None:
         """Put another merge of the same shapes into the running engine. See `merge_hooks.vllm_loader.swap`."""
