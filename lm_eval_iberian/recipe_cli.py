@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 TRUST = click.option(
-    "--trust-remote-code", is_flag=True, help="Let the configurations of models bring Python code of their own."
+    "--trust-remote-code",
+    is_flag=True,
+    help="Let the configurations of models bring Python code of their own.",
 )
 
 
@@ -85,3 +87,80 @@ def show(written: str, trust_remote_code: bool) -> None:
     for finding in found.findings:
         click.echo(f"warning: {finding.message}")
     click.echo(plan_text(open_stream(resolve(found), trust_remote_code)))
+
+
+@recipe.command()
+@click.argument("written", metavar="RECIPE")
+@TRUST
+@with_logging
+def verify(written: str, trust_remote_code: bool) -> None:
+    """Compare what goes into the engine with what mergekit itself writes, tensor by tensor.
+
+    mergekit runs into a temporary folder, so there must be disk for one merged checkpoint. The exit code is 0 where
+    all checksums agree, and 1 otherwise. Methods that draw random masks differ, as mergekit's masks depend on the
+    order of its work.
+    """
+    from merge_hooks.errors import EngineError
+    from merge_hooks.verify import verify as compare
+
+    stream = _fitting_stream(written, trust_remote_code)
+    verdict = compare(stream)
+    click.echo(f"mergekit's files      {verdict.mergekit_digest}")
+    click.echo(f"the stream            {verdict.stream_digest}")
+    for name, count in verdict.unequal.items():
+        click.echo(f"  {name}: {count} elements differ")
+    if verdict.is_equal:
+        click.echo(
+            f"Equal: {verdict.tensors} tensors, {verdict.elements:,} elements; and transformers holds what went in."
+        )
+        return
+    hint = (
+        f" `{stream.resolved.method}` draws random masks, so this is to be expected."
+        if verdict.is_random
+        else ""
+    )
+    raise EngineError(
+        f"{sum(verdict.unequal.values()):,} of {verdict.elements:,} elements in {len(verdict.unequal)} of "
+        f"{verdict.tensors} tensors differ from mergekit's; only one side has {verdict.missing or 'nothing'}; "
+        f"changed in the engine: {verdict.engine or 'nothing'}.{hint}"
+    )
+
+
+@recipe.command()
+@click.argument("written", metavar="RECIPE")
+@click.argument("out", type=click.Path())
+@click.option(
+    "--results", type=click.Path(), help="The results JSON of lm_eval for this merge, for its model card."
+)
+@click.option(
+    "--shard-gb", type=float, default=5.0, show_default=True, help="The largest size of a weight file, in GB."
+)
+@TRUST
+@with_logging
+def export(written: str, out: str, results: str | None, shard_gb: float, trust_remote_code: bool) -> None:
+    """Write the merged checkpoint to the folder OUT: weights, tokenizer, template, generation config, model card.
+
+    The folder appears when everything is written; a stop in between leaves nothing behind.
+    """
+    from pathlib import Path
+
+    from merge_hooks.export import export as write
+
+    stream = _fitting_stream(written, trust_remote_code)
+    files = write(stream, Path(out), Path(results) if results else None, int(shard_gb * 1e9))
+    click.echo(f"{out}: {', '.join(files)}")
+
+
+def _fitting_stream(written: str, trust_remote_code: bool) -> Any:
+    """The stream of a recipe that was linted and whose models fit; warnings are printed."""
+    from merge_hooks.preflight import check_fit
+    from merge_hooks.recipe import resolve
+    from merge_hooks.short_form import find, refuse_errors
+    from merge_hooks.stream import open_stream
+
+    found = refuse_errors(find(written))
+    for finding in found.findings:
+        click.echo(f"warning: {finding.message}", err=True)
+    stream = open_stream(resolve(found), trust_remote_code)
+    check_fit(stream)
+    return stream

@@ -152,6 +152,7 @@ class MethodFacts:
         ignores_base: whether it knows no base model.
         max_inputs: the most models it takes; None: any number.
         sparsifies: whether it prunes to a density.
+        is_random: whether it draws the masks of its pruning.
     """
 
     defaults: dict[str, Any]
@@ -161,14 +162,17 @@ class MethodFacts:
     ignores_base: bool
     max_inputs: int | None
     sparsifies: bool
+    is_random: bool
 
 
 def method_facts(method: str) -> MethodFacts:
     """What mergekit's registry knows of a method."""
     from mergekit import merge_methods
     from mergekit.merge_methods.base import BasePolicy, ParameterScope
+    from mergekit.sparsify import SparsificationMethod
 
     found = merge_methods.get(method)
+    pruning = getattr(found, "sparsification_method", None)
     spec = found.spec
     scopes = {item.name: item.scope for item in spec.parameters}
     return MethodFacts(
@@ -178,7 +182,8 @@ def method_facts(method: str) -> MethodFacts:
         needs_base=spec.contract.base == BasePolicy.REQUIRED,
         ignores_base=spec.contract.base == BasePolicy.IGNORED,
         max_inputs=spec.contract.max_inputs,
-        sparsifies=getattr(found, "sparsification_method", None) is not None,
+        sparsifies=pruning is not None,
+        is_random=pruning in (SparsificationMethod.random, SparsificationMethod.della_magprune),
     )
 
 

@@ -15,7 +15,17 @@ from merge_hooks.errors import PreflightError
 from merge_hooks.sources import TensorEntry
 from merge_hooks.stream import Stream
 
-BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+}
 # What is left to the rest of the program (interpreter, torch, tokenizer) when we say that memory does not suffice.
 RESERVE = 300_000_000
 
@@ -54,7 +64,9 @@ def estimate(stream: Stream, dtype: str | None = None) -> Estimate:
 
 def seconds(stream: Stream) -> float:
     """How long the merge takes here, from one of its tensors: the largest that repeats in every layer."""
-    layered = [output for output in stream.plan if output.vocabulary_axis is None and _entries(stream, output)]
+    layered = [
+        output for output in stream.plan if output.vocabulary_axis is None and _entries(stream, output)
+    ]
     probe = max(layered, key=lambda output: _numbers(stream, output))
     stream.tensor(probe.name)  # once for what is made at the first call only
     start = time.perf_counter()

@@ -43,7 +43,7 @@ def build_model(
     from transformers.initialization import no_init_weights
 
     config = stream.model_config
-    dtype = _dtype(dtype, stream)
+    dtype = engine_dtype(dtype, stream)
     with torch.device(device), no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
     model.tie_weights()
@@ -88,7 +88,8 @@ def _tied_names(model: Any) -> set[str]:
     return tied
 
 
-def _dtype(dtype: torch.dtype | str | None, stream: Stream) -> torch.dtype:
+def engine_dtype(dtype: torch.dtype | str | None, stream: Stream) -> torch.dtype:
+    """The dtype of the parameters: as given, else the recipe's, else the merged configuration's."""
     import torch
 
     if isinstance(dtype, torch.dtype):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
+
 @dataclass(frozen=True)
 class _Factors:
     """The tensors of one adapted module, by their names in the adapter file."""
@@ -89,7 +90,9 @@ class LoraSource(Source):
         path = self.adapter / WEIGHTS
         if not path.is_file():
             raise SourceError(self._no_weights())
-        return {name.removeprefix(PREFIX): entry for name, entry in read_header(path, self.adapter_name).items()}
+        return {
+            name.removeprefix(PREFIX): entry for name, entry in read_header(path, self.adapter_name).items()
+        }
 
     @cached_property
     def factors(self) -> dict[str, _Factors]:
@@ -100,7 +103,10 @@ class LoraSource(Source):
                 module = name.removesuffix(".lora_A.weight")
                 magnitude = f"{module}.lora_magnitude_vector"
                 found[f"{module}.weight"] = _Factors(
-                    name, f"{module}.lora_B.weight", False, magnitude if magnitude in self.adapter_entries else None
+                    name,
+                    f"{module}.lora_B.weight",
+                    False,
+                    magnitude if magnitude in self.adapter_entries else None,
                 )
             elif name.endswith(".lora_embedding_A"):
                 module = name.removesuffix(".lora_embedding_A")
@@ -120,7 +126,9 @@ class LoraSource(Source):
     def read(self, tensor: str) -> torch.Tensor:
         """One tensor of the folded model, in the base's dtype, on the CPU."""
         if tensor in self.replaced:
-            weight = self._adapter_tensor(self.replaced[tensor]).to(_torch_dtype(self.base.entries[tensor].dtype))
+            weight = self._adapter_tensor(self.replaced[tensor]).to(
+                _torch_dtype(self.base.entries[tensor].dtype)
+            )
         else:
             weight = self.base.read(tensor)
         return self._fold(weight, tensor) if tensor in self.factors else weight
@@ -141,7 +149,9 @@ class LoraSource(Source):
         """alpha / r, or alpha / sqrt(r) with rsLoRA, for the module that holds this weight."""
         rank = self.adapter_entries[self.factors[tensor].a].shape[0]
         alpha = by_pattern(
-            self.settings.get("alpha_pattern") or {}, tensor.removesuffix(".weight"), self.settings["lora_alpha"]
+            self.settings.get("alpha_pattern") or {},
+            tensor.removesuffix(".weight"),
+            self.settings["lora_alpha"],
         )
         return alpha / math.sqrt(rank) if self.settings.get("use_rslora") else alpha / rank
 
@@ -284,7 +294,13 @@ def over_base(base: Source, adapter_name: str, adapter: Path, revision: str | No
     """An adapter folder over a source."""
     name = f"{base.name}+{adapter_name}"
     return LoraSource(
-        name, base.folder, None, base=base, adapter=adapter, adapter_name=adapter_name, adapter_revision=revision
+        name,
+        base.folder,
+        None,
+        base=base,
+        adapter=adapter,
+        adapter_name=adapter_name,
+        adapter_revision=revision,
     )
 
 

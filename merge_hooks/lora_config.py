@@ -30,9 +30,13 @@ def refuse_unknown(settings: dict[str, Any], adapter: str) -> None:
     """Check a parsed adapter_config.json. Raises SourceError, naming each key that is set and not done here."""
     kind = settings.get("peft_type")
     if kind != "LORA":
-        raise SourceError(f"{adapter}: a {kind} adapter; only LoRA is folded here. Fold it with peft and name the model.")
+        raise SourceError(
+            f"{adapter}: a {kind} adapter; only LoRA is folded here. Fold it with peft and name the model."
+        )
     if not isinstance(settings.get("lora_alpha"), (int, float)):
-        raise SourceError(f"{adapter}: {CONFIG} gives no number for `lora_alpha`, so the scaling is not known.")
+        raise SourceError(
+            f"{adapter}: {CONFIG} gives no number for `lora_alpha`, so the scaling is not known."
+        )
     strange = [key for key, value in settings.items() if value and key not in _READ | _HARMLESS]
     if settings.get("bias", "none") != "none":
         strange.append("bias")
@@ -57,7 +61,7 @@ def _check_pattern(pattern: str, adapter: str) -> None:
     if len(repeats) > _MAX_REPEATS or re.search(r"\)[*+?{]", pattern) or len(pattern) > 300:
         raise SourceError(
             f"{adapter}: alpha_pattern has the key {pattern[:80]!r}, which is too involved to be matched safely. "
-            "Write module names, e.g. \"layers.0.self_attn.q_proj\"."
+            'Write module names, e.g. "layers.0.self_attn.q_proj".'
         )
 
 

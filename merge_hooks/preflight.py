@@ -231,7 +231,11 @@ def _contradictory_heads(sources: list[Source]) -> Iterator[str]:
     import torch
 
     for source in sources:
-        held = {name.rsplit(".", 2)[-2]: name for name in source.entries if name.endswith(("embed_tokens.weight", "lm_head.weight"))}
+        held = {
+            name.rsplit(".", 2)[-2]: name
+            for name in source.entries
+            if name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        }
         if type(source) is not Source or len(held) < 2 or not full_config(source).get("tie_word_embeddings"):
             continue
         if not torch.equal(source.read(held["embed_tokens"]), source.read(held["lm_head"])):

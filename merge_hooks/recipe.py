@@ -102,7 +102,9 @@ class Resolved:
         from merge_hooks._mergekit import dump_config
 
         sources = [source.to_payload() for source in self.sources.values()]
-        return json.dumps({"config": dump_config(self.config), "sources": sources, "origin": self.recipe.origin})
+        return json.dumps(
+            {"config": dump_config(self.config), "sources": sources, "origin": self.recipe.origin}
+        )
 
 
 def from_payload(payload: str) -> Resolved:
@@ -112,7 +114,9 @@ def from_payload(payload: str) -> Resolved:
     content = json.loads(payload)
     opened = [open_payload(item) for item in content["sources"]]
     recipe = Recipe(text=yaml.safe_dump(content["config"]), origin=content["origin"])
-    return Resolved(recipe, parse_config(content["config"], recipe.origin), {item.key: item for item in opened})
+    return Resolved(
+        recipe, parse_config(content["config"], recipe.origin), {item.key: item for item in opened}
+    )
 
 
 def open_payload(content: Mapping[str, Any]) -> Source:
@@ -180,7 +184,9 @@ class _Resolver:
         def localise(reference: Any) -> Any:
             source = self._source(reference, chain)
             sources.setdefault(source.key, source)
-            return reference_to(source.folder, reference, source.adapter if isinstance(source, lora.LoraSource) else None)
+            return reference_to(
+                source.folder, reference, source.adapter if isinstance(source, lora.LoraSource) else None
+            )
 
         if parsed.base_model is not None:
             localise(parsed.base_model)  # the donor comes first
@@ -192,7 +198,9 @@ class _Resolver:
         if key not in self.opened:
             source = self._base(reference.model, chain)
             if reference.lora is not None:
-                source = lora.open_lora(source, reference.lora.path, reference.lora.revision, self.recipe.folder)
+                source = lora.open_lora(
+                    source, reference.lora.path, reference.lora.revision, self.recipe.folder
+                )
             self.opened[key] = source
         return self.opened[key]
 
@@ -224,14 +232,18 @@ def find_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
         return Recipe(text=yaml.safe_dump(dict(recipe), sort_keys=False), origin="inline recipe")
     text = str(recipe)
     if not text.strip():
-        raise RecipeError("recipe= is empty. Give a file, a folder or Hub model with mergekit_config.yml, or YAML.")
+        raise RecipeError(
+            "recipe= is empty. Give a file, a folder or Hub model with mergekit_config.yml, or YAML."
+        )
     if "\n" in text or text.lstrip().startswith("{") or "merge_method:" in text:
         return Recipe(text=text, origin="inline recipe")
     path = Path(text).expanduser()
     if path.is_dir():
         path = path / CONFIG_FILE
         if not path.is_file():
-            raise RecipeError(f"{path.parent}: this folder holds no {CONFIG_FILE}, so it is not a merge made by mergekit.")
+            raise RecipeError(
+                f"{path.parent}: this folder holds no {CONFIG_FILE}, so it is not a merge made by mergekit."
+            )
     if path.is_file():
         return Recipe(text=_read_text(path), origin=str(path), folder=path.parent.resolve())
     if path.suffix in {".yml", ".yaml"} or text.startswith((".", "/", "~")) or text.count("/") != 1:
@@ -241,7 +253,9 @@ def find_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
 
 def _read_text(path: Path) -> str:
     if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise RecipeError(f"{path}: {path.stat().st_size} bytes is too large for a recipe. Is this the right file?")
+        raise RecipeError(
+            f"{path}: {path.stat().st_size} bytes is too large for a recipe. Is this the right file?"
+        )
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -257,7 +271,9 @@ def _download_recipe(repository: str) -> str:
     except errors.EntryNotFoundError as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise SourceError(explain_hub_error(error, name, revision or None)) from error
-        raise RecipeError(f"{repository}: this Hub model holds no {CONFIG_FILE}, so its recipe is not known.") from error
+        raise RecipeError(
+            f"{repository}: this Hub model holds no {CONFIG_FILE}, so its recipe is not known."
+        ) from error
     except RecipeError:
         raise
     except Exception as error:

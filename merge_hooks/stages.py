@@ -105,9 +105,13 @@ class MergedSource(Source):
             held = [
                 self.resolved.sources[key].entries[name]
                 for key, names in output.inputs.items()
-                if (name := next((name for name in names if name in self.resolved.sources[key].entries), None))
+                if (
+                    name := next((name for name in names if name in self.resolved.sources[key].entries), None)
+                )
             ]
-            if not held or (output.is_optional and len(held) < len(output.inputs) and self._is_left_out(output.name)):
+            if not held or (
+                output.is_optional and len(held) < len(output.inputs) and self._is_left_out(output.name)
+            ):
                 continue
             shape = list(held[0].shape)
             if vocabulary is not None and output.vocabulary_axis is not None:
@@ -152,10 +156,17 @@ class MergedSource(Source):
         return recipe_digest(self.resolved)
 
     def stamp(self) -> str:
-        return f"({'+'.join(source.stamp() for source in self.resolved.sources.values())})@{self.fingerprint()}"
+        return (
+            f"({'+'.join(source.stamp() for source in self.resolved.sources.values())})@{self.fingerprint()}"
+        )
 
     def to_payload(self) -> dict[str, Any]:
-        return {"kind": "merge", "name": self.name, "folder": str(self.folder), "resolved": self.resolved.payload()}
+        return {
+            "kind": "merge",
+            "name": self.name,
+            "folder": str(self.folder),
+            "resolved": self.resolved.payload(),
+        }
 
 
 def open_stage(name: str, resolved: Resolved) -> MergedSource:

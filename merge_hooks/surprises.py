@@ -24,7 +24,15 @@ def surprises(document: Document, origin: str) -> Iterator[Finding]:
     from merge_hooks.lint import Finding
 
     reader = _Reader(document.data)
-    for rule in (_normalized, _base_among_models, _base_added, _full_density, _idle_density, _residual, _unreached):
+    for rule in (
+        _normalized,
+        _base_among_models,
+        _base_added,
+        _full_density,
+        _idle_density,
+        _residual,
+        _unreached,
+    ):
         for path, message in rule(reader):
             line = document.lines.get(path)
             where = f"{origin}, line {line}" if line else origin
@@ -160,7 +168,9 @@ def _base_added(reader: _Reader) -> Rule:
         if path[-1] != "models" or any(reader.is_base(entry) for entry in entries):
             continue
         weight = next((parameters["weight"] for parameters in outer if "weight" in parameters), None)
-        effect = f"with the weight {weight} of `parameters:`" if weight is not None else "and asks for its weight"
+        effect = (
+            f"with the weight {weight} of `parameters:`" if weight is not None else "and asks for its weight"
+        )
         yield (
             ("base_model",),
             f"`{reader.method}` has no base model: mergekit adds {reader.base} as one more input {effect}. "
@@ -237,13 +247,19 @@ def _behind_catch_all(path: Path, setting: Any) -> Rule:
         return
     catches_all = [isinstance(item, dict) and item.get("filter") in (None, "*") for item in setting]
     if not any(catches_all):
-        yield path, (
-            f"no entry of `{path[-1]}` is without a `filter:`, so tensors that none of them names get the default, "
-            "or stop the merge where there is none. Add a last entry `- value: ...`"
+        yield (
+            path,
+            (
+                f"no entry of `{path[-1]}` is without a `filter:`, so tensors that none of them names get the default, "
+                "or stop the merge where there is none. Add a last entry `- value: ...`"
+            ),
         )
         return
     if (first := catches_all.index(True)) < len(setting) - 1:
-        yield (*path, first, "value"), (
-            f"this entry of `{path[-1]}` has no filter and so takes every tensor; the {len(setting) - 1 - first} "
-            "after it are never read. Put it last"
+        yield (
+            (*path, first, "value"),
+            (
+                f"this entry of `{path[-1]}` has no filter and so takes every tensor; the {len(setting) - 1 - first} "
+                "after it are never read. Put it last"
+            ),
         )

@@ -57,7 +57,9 @@ RULES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "is_error", "words"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES])
+@pytest.mark.parametrize(
+    ("text", "is_error", "words"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES]
+)
 def test_each_rule_is_found_once_with_its_line(text: str, is_error: bool, words: tuple[str, ...]) -> None:
     findings = find_recipe(text).findings
     assert len(findings) == 1, findings

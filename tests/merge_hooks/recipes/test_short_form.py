@@ -42,7 +42,13 @@ def test_the_short_form_means_this_recipe(text: str, meant: dict) -> None:
 
 
 def test_what_is_the_engines_stays() -> None:
-    arguments = {"method": "linear", "models": "A:1.0;B:0.5", "normalize": False, "tensor_parallel_size": 2, "seed": 7}
+    arguments = {
+        "method": "linear",
+        "models": "A:1.0;B:0.5",
+        "normalize": False,
+        "tensor_parallel_size": 2,
+        "seed": 7,
+    }
     recipe = take_recipe(None, arguments, dtype="bfloat16")
     assert recipe is not None
     assert recipe.data["dtype"] == "bfloat16"
@@ -82,7 +88,15 @@ def test_parts_of_the_short_form_without_method_are_refused() -> None:
         take_recipe("merge.yml", {"models": "A:1"})
 
 
-MODELS = {"base": "B", "instruct": "I", "language": "L", "catalan": "C", "spanish": "S", "basque": "E", "galician": "G"}
+MODELS = {
+    "base": "B",
+    "instruct": "I",
+    "language": "L",
+    "catalan": "C",
+    "spanish": "S",
+    "basque": "E",
+    "galician": "G",
+}
 # The table "how the authors ran it" in the paper's scripts: method, base, weights, parameters.
 PAPER = {
     "breadcrumbs": ("breadcrumbs", "B", [1.0, 1.0], {"density": 0.9, "gamma": 0.01}),
