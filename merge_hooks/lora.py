@@ -276,8 +276,8 @@ class LoraSource(Source):
 
         return self.adapter_revision or content_hash(self.adapter, [CONFIG, WEIGHTS])
 
-    def stamp(self) -> str:
-        return f"{self.base.stamp()}+{self.adapter_name}@{self._adapter_fingerprint}"
+    def stamps(self) -> tuple[tuple[str, str], ...]:
+        return (*self.base.stamps(), (self.adapter_name, self._adapter_fingerprint))
 
     def to_payload(self) -> dict[str, Any]:
         adapter = {"name": self.adapter_name, "folder": str(self.adapter), "revision": self.adapter_revision}

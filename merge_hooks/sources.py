@@ -75,6 +75,8 @@ class Source:
         index = self.folder / "model.safetensors.index.json"
         if index.is_file():
             files = sorted(set(read_json(index, self.name).get("weight_map", {}).values()))
+            if outside := [file for file in files if Path(file).name != file]:
+                raise SourceError(f"{self.name}: the index names files outside of its folder: {outside[0]}.")
         else:
             files = ["model.safetensors"] if (self.folder / "model.safetensors").is_file() else []
         missing = [file for file in files if not (self.folder / file).is_file()]
@@ -144,9 +146,9 @@ class Source:
         """The fingerprint of each folder that this source is made of, by the folder."""
         return {str(self.folder): self.fingerprint()}
 
-    def stamp(self) -> str:
-        """name@fingerprint, for the signature."""
-        return f"{self.name}@{self.fingerprint()}"
+    def stamps(self) -> tuple[tuple[str, str], ...]:
+        """(name, fingerprint) of everything this source is made of, for the signature."""
+        return ((self.name, self.fingerprint()),)
 
     def to_payload(self) -> dict[str, Any]:
         """Plain data from which another process opens this source again (`merge_hooks.recipe.open_payload`)."""

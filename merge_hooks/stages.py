@@ -155,10 +155,9 @@ class MergedSource(Source):
 
         return recipe_digest(self.resolved)
 
-    def stamp(self) -> str:
-        return (
-            f"({'+'.join(source.stamp() for source in self.resolved.sources.values())})@{self.fingerprint()}"
-        )
+    def stamps(self) -> tuple[tuple[str, str], ...]:
+        own = tuple(stamp for source in self.resolved.sources.values() for stamp in source.stamps())
+        return (*own, (self.name, self.fingerprint()))
 
     def to_payload(self) -> dict[str, Any]:
         return {

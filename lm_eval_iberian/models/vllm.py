@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.models import scoring as questions
 from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError
@@ -21,6 +22,7 @@ with vllm_loader.version_known_as_vllm():
     from lm_eval.models.vllm_causallms import VLLM
 
 LOG = logging.getLogger(__name__)
+SCORINGS = ("prefix", "prompt_logprobs")
 
 
 class MergedVLLM(VLLM):
@@ -31,6 +33,7 @@ class MergedVLLM(VLLM):
         pretrained: instead of a recipe, a plain model.
         tokenizer: overrides the recipe's tokenizer.
         dtype: what vLLM computes in; "auto" follows the recipe.
+        scoring: how log-likelihoods are computed: "prefix" (see scoring.py) or "prompt_logprobs" (lm_eval's way).
         arguments: VLLM's own (tensor_parallel_size, max_model_len, gpu_memory_utilization, ...), and instead of
             `recipe` those of the short form (method, base, models, ...).
     """
@@ -43,9 +46,16 @@ class MergedVLLM(VLLM):
         dtype: str | None = "auto",
         tokenizer: str | None = None,
         trust_remote_code: bool = False,
+        scoring: str = "prefix",
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
+        if scoring not in SCORINGS:
+            raise EngineError(f"scoring={scoring}: there is no such way. Give one of {', '.join(SCORINGS)}.")
+        self._scoring = scoring
+        # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
+        if arguments.get("batch_size") in (None, 1, "1"):
+            arguments["batch_size"] = "auto"
         arguments.pop("device", None)  # vLLM takes the GPUs of CUDA_VISIBLE_DEVICES; lm_eval's CLI always passes one
         vllm_loader.prepare_environment(int(arguments.get("tensor_parallel_size", 1)))
         self.prepared: Prepared = prepare(
@@ -86,6 +96,39 @@ class MergedVLLM(VLLM):
     def swap(self, resolved: Resolved) -> None:
         """Put another merge of the same shapes into the running engine. See `merge_hooks.vllm_loader.swap`."""
         vllm_loader.swap(self.model, resolved)
+
+    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[questions.Score]:
+        """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
+        if self._scoring == "prompt_logprobs" or self.lora_request is not None:
+            return super()._loglikelihood_tokens(requests, disable_tqdm)
+        limit = self.max_length - 1  # as lm_eval: vLLM wants room for one generated token
+        pairs = [questions.truncate(context, continuation, limit) for _, context, continuation in requests]
+        block_size = self.model.llm_engine.vllm_config.cache_config.block_size
+        asked = [index for index, pair in enumerate(pairs) if questions.is_worth_asking(*pair, block_size)]
+        rest = sorted(set(range(len(pairs))) - set(asked))
+        results: dict[int, questions.Score] = {}
+        if asked:
+            ask = partial(questions.ask_vllm, self.model, use_tqdm=not disable_tqdm)
+            results.update(zip(asked, questions.score([pairs[index] for index in asked], ask), strict=True))
+        if rest:
+            LOG.info("merged: %d of %d long continuations are scored with prompt_logprobs", len(rest), len(pairs))
+            theirs = super()._loglikelihood_tokens([requests[index] for index in rest], disable_tqdm)
+            results.update(zip(rest, theirs, strict=True))
+        for index in asked:
+            if requests[index][0] is not None:  # None: a window of a rolling request, cached by its caller
+                self.cache_hook.add_partial("loglikelihood", requests[index][0], results[index])
+        return [results[index] for index in range(len(requests))]
+
+    @staticmethod
+    def modify_gen_kwargs(gen_kwargs: dict[str, Any], eos: Any = None, default_max_gen_toks: int = 256) -> Any:
+        """lm_eval's hook for generation settings: greedy where a task does not say otherwise.
+
+        lm_eval's own `normalize_gen_kwargs` promises that, but 0.4.13 leaves `temperature` unset where `do_sample`
+        is not given, and vLLM then samples at temperature 1: every score would change from run to run.
+        """
+        if "temperature" not in gen_kwargs and not gen_kwargs.get("do_sample"):
+            gen_kwargs = {**gen_kwargs, "do_sample": False, "temperature": 0.0}
+        return VLLM.modify_gen_kwargs(gen_kwargs, eos=eos, default_max_gen_toks=default_max_gen_toks)
 
     @cached_property
     def signature(self) -> Signature:

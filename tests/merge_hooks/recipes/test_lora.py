@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_same, streamed, tensors_of  # type: ignore[import-not-found]
+from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM

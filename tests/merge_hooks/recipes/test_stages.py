@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import assert_same, streamed, tensors_of  # type: ignore[import-not-found]
+from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.recipe import find_recipe, from_payload, read_recipe, resolve
