@@ -116,8 +116,8 @@ def _without_idle_head(stream: Stream) -> Iterator[tuple[str, torch.Tensor]]:
 def _write_shards(weights: Iterable[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int) -> None:
     """Weight files in the Hub's layout: one file, or numbered ones with an index."""
     shard: dict[str, torch.Tensor] = {}
-    held, shards = 0, []
-    total = 0
+    shards: list[list[str]] = []
+    held = total = 0
     for name, tensor in weights:
         size = tensor.numel() * tensor.element_size()
         if shard and held + size > shard_bytes:

@@ -183,7 +183,7 @@ class LoraSource(Source):
         if WEIGHTS not in self._handles:
             self._handles[WEIGHTS] = safe_open(self.adapter / WEIGHTS, framework="pt")
         handle = self._handles[WEIGHTS]
-        return handle.get_tensor(PREFIX + name if PREFIX + name in handle.keys() else name)
+        return handle.get_tensor(PREFIX + name if PREFIX + name in set(handle.keys()) else name)
 
     def _check_fit(self) -> None:
         """Every tensor of the adapter must have its place in the base, of the right shape."""

@@ -12,7 +12,6 @@ What changes no weight (chat template, end tokens, dtype) is a note that says wh
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from merge_hooks._mergekit import OutputTensor
 from merge_hooks.errors import PreflightError
@@ -205,8 +204,8 @@ def _token_difference(first: str, tokens: dict[str, int], name: str, own: dict[s
     if clashes:
         index, token = min(clashes)
         return (
-            f"the tokenizers give different tokens to {len(clashes)} ids, e.g. {index} is {by_id[index]!r} in {first} "
-            f"and {token!r} in {name}."
+            f"the tokenizers give different tokens to the same ids ({len(clashes)} of them, e.g. {index} is "
+            f"{by_id[index]!r} in {first} and {token!r} in {name})."
         )
     more, where, lacks = (own.keys() - tokens.keys(), name, first)
     if not more:

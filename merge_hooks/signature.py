@@ -17,7 +17,6 @@ from merge_hooks.recipe import Resolved
 from merge_hooks.tokenizer import digest
 
 
-
 @dataclass(frozen=True)
 class Signature:
     """What was merged and how, and the versions behind it.

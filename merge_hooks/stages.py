@@ -131,7 +131,7 @@ class MergedSource(Source):
         return merged
 
     @property
-    def weight_files(self) -> list[str]:  # type: ignore[override]
+    def weight_files(self) -> list[str]:
         return []
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class MergedSource(Source):
             source.close()
 
     @property
-    def size(self) -> int:  # type: ignore[override]
+    def size(self) -> int:
         """Bytes that are read for it."""
         return sum(source.size for source in self.resolved.sources.values())
 

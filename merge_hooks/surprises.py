@@ -115,7 +115,8 @@ def _normalized(reader: _Reader) -> Rule:
         weights = [_number(_setting("weight", entry, outer)) for entry in chosen]
         known = [weight for weight in weights if weight is not None]
         total = sum(known)
-        if len(known) != len(weights) or not known or abs(total - 1) < 1e-6:
+        # Weights that sum to 1, and the usual 1.0 for each, mean a mean to everybody.
+        if len(known) != len(weights) or not known or abs(total - 1) < 1e-6 or set(known) == {1.0}:
             continue
         yield path, _normalize_message(reader, name, known, total)
 

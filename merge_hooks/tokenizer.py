@@ -14,7 +14,6 @@ import json
 import shutil
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from merge_hooks._mergekit import chat_template_of, reference_key

@@ -130,7 +130,7 @@ def _files(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors import safe_open
 
     handles = [safe_open(file, framework="pt") for file in sorted(folder.glob("*.safetensors"))]
-    return {name: handle.get_tensor(name) for handle in handles for name in handle.keys()}
+    return {name: handle.get_tensor(name) for handle in handles for name in set(handle.keys())}
 
 
 def _compare(stream: Stream, theirs: dict[str, torch.Tensor]) -> Verdict:
@@ -189,7 +189,7 @@ def checksum(tensor: torch.Tensor) -> str:
     import xxhash
 
     flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-    return f"{tensor.dtype}{tuple(tensor.shape)}{xxhash.xxh3_128_hexdigest(flat)}"
+    return f"{tensor.dtype}{tuple(tensor.shape)}{xxhash.xxh3_128_hexdigest(flat.data)}"
 
 
 def _count_unequal(ours: torch.Tensor, theirs: torch.Tensor) -> int:

@@ -27,7 +27,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return {name: str(path) for name, path in built.items()}
 
 
-def frankenmerge(family: dict[str, str], folder: Path) -> dict[str, Any]:
+def frankenmerge(family: dict[str, str], _folder: Path) -> dict[str, Any]:
     """Seven layers out of models with four: a stack of two models, the middle layers merged."""
     base, basque = family["base"], family["basque"]
     both = [

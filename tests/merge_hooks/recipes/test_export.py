@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from merge_hooks.errors import EngineError, RecipeError
@@ -18,6 +17,7 @@ from merge_hooks.recipe import read_recipe, resolve
 from merge_hooks.signature import recipe_digest
 from merge_hooks.stream import Stream, open_stream
 from merge_hooks.verify import verify
+from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 
 def opened(data: Any) -> Stream:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -20,6 +19,7 @@ from merge_hooks.preflight import check_fit, fit_notes, table
 from merge_hooks.recipe import read_recipe, resolve
 from merge_hooks.stream import Stream, open_stream
 from merge_hooks.tokenizer import choose_tokenizer
+from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 
 def linear(*models: str, **more: Any) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def test_what_is_computed_with_differs(
     stream = opened(linear(llama["base"], other, base_model=other))
     rows = check_fit(stream)
     assert any(f"computes with that of {other}" in note for note in fit_notes(stream))
-    assert [row["model"] for row in rows][0] == other
+    assert rows[0]["model"] == other
 
 
 def test_old_and_new_spelling_of_rope_are_one(llama: dict[str, str], tmp_path: Path) -> None:

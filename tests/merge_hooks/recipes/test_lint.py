@@ -29,7 +29,7 @@ parameters: {normalize: true}
 # (name, recipe, is it an error, words that must be in the one finding)
 RULES = [
     ("normalize", LINEAR, False, ("line 2", "0.6667, 0.3333", "normalize: false")),
-    ("normalize of ties", TIES.replace("parameters: {normalize: true}\n", ""), False, ("line 3", "agree in sign")),
+    ("normalize of ties", TIES.replace("parameters: {normalize: true}\n", "").replace("1.0", "0.7"), False, ("line 3", "agree in sign")),
     ("weights that cancel", LINEAR.replace("0.5", "-1.0"), False, ("line 2", "which is 0")),
     ("density above", TIES.replace("normalize: true", "normalize: true, density: 1.0").replace(", density: 0.5", "", 1),
      False, ("line 4", "`density` is 1", "prunes nothing of a")),
@@ -70,6 +70,8 @@ def test_each_rule_is_found_once_with_its_line(text: str, is_error: bool, words:
 
 # The forms of mergekit's README and examples, as their authors write them.
 DOCUMENTED = {
+    "the usual weights": LINEAR.replace("0.5", "1.0"),
+    "a mean": LINEAR.replace("0.5", "0.25").replace("1.0", "0.75"),
     "gradients": """\
 merge_method: ties
 base_model: base

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -17,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from merge_hooks.errors import SourceError
 from merge_hooks.recipe import from_payload, read_recipe, resolve
 from merge_hooks.stream import open_stream
+from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 # Every way to scale, and every kind of tensor that an adapter may bring.

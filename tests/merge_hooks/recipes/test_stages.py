@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.recipe import find_recipe, from_payload, read_recipe, resolve
 from merge_hooks.stream import open_stream
+from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 
 def _stages(family: dict[str, str]) -> str:
