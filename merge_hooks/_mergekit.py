@@ -21,6 +21,8 @@ from merge_hooks.sources import Source
 if TYPE_CHECKING:
     import torch
 
+# More layers than any model has.
+MAX_LAYERS = 10_000
 CHECKED_VERSIONS = ("0.1.5",)
 
 
@@ -211,7 +213,10 @@ class OutputTensor:
         """The merged tensor, by mergekit's own method; None for an optional tensor that no source has."""
         from mergekit.common import dtype_from_name
 
-        tensor = run_task(self.merge, memory)
+        try:
+            tensor = run_task(self.merge, memory)
+        except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
+            raise RecipeError(f"mergekit cannot merge {self.name}: {_in_words(error)}.") from error
         return tensor if tensor is None or not self.dtype else tensor.to(dtype=dtype_from_name(self.dtype))
 
 
@@ -227,6 +232,7 @@ class Plan:
     """
 
     def __init__(self, config: Any, sources: dict[str, Source], trust_remote_code: bool = False) -> None:
+        from huggingface_hub.errors import StrictDataclassError
         from mergekit.architecture import get_architecture_info
         from mergekit.io.tasks import SaveTensor
         from mergekit.merge import _model_out_config
@@ -235,6 +241,7 @@ class Plan:
         from mergekit.tokenizer import BuildTokenizer
 
         self._install_readers(config, sources)
+        _refuse_endless(sources)
         options = MergeOptions(trust_remote_code=trust_remote_code)
         # The planner writes into the configuration it is given.
         config = config.model_copy(deep=True)
@@ -246,8 +253,8 @@ class Plan:
             # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a
             # TypeError with pydantic 2.14 (it validates one generic Task against another).
             tasks = planner.plan_to_disk(out_path=os.devnull)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise PreflightError(f"mergekit cannot plan this recipe: {error}.") from error
+        except (RuntimeError, ValueError, KeyError, TypeError, IndexError, OSError, StrictDataclassError) as error:
+            raise PreflightError(f"mergekit cannot plan this recipe: {_in_words(error)}.") from error
         self.architecture = architecture
         self.tensors = [self._output(task) for task in tasks if isinstance(task, SaveTensor)]
         self.tokenizer_task = next((task for task in tasks if isinstance(task, BuildTokenizer)), None)
@@ -281,6 +288,14 @@ class Plan:
 
     def __iter__(self) -> Iterator[OutputTensor]:
         return iter(self.tensors)
+
+
+def _refuse_endless(sources: dict[str, Source]) -> None:
+    """A config.json may say any number of layers, and mergekit would plan for hours."""
+    for source in sources.values():
+        layers = source.config.get("num_hidden_layers", 0)
+        if not isinstance(layers, int) or layers > MAX_LAYERS:
+            raise PreflightError(f"{source.name}: config.json says {layers!s:.20} layers. Is it damaged?")
 
 
 def _follow_layers(model_config: Any, config: Any, trust_remote_code: bool) -> None:
@@ -331,6 +346,12 @@ def _ordered_references(config: Any) -> list[Any]:
     return list(found)
 
 
+def _in_words(error: Exception) -> str:
+    """The first line of an error that was meant for programmers, with its kind where it says nothing by itself."""
+    text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return text if isinstance(error, RuntimeError) and text else f"{type(error).__name__} {text}".strip()
+
+
 def run_task(task: Any, memory: dict[str, Any]) -> Any:
     """Run one of mergekit's tasks after those it needs.
 
@@ -341,7 +362,10 @@ def run_task(task: Any, memory: dict[str, Any]) -> Any:
 
     if isinstance(task, BuildTokenizer):
         if "tokenizer" not in memory:
-            memory["tokenizer"] = task.execute()
+            try:
+                memory["tokenizer"] = task.execute()
+            except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
+                raise PreflightError(f"mergekit cannot build the tokenizer of this recipe: {_in_words(error)}.") from error
         return memory["tokenizer"]
     return task.execute(**{name: run_task(needed, memory) for name, needed in task.arguments().items()})
 

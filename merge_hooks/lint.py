@@ -18,6 +18,10 @@ from merge_hooks.errors import RecipeError
 
 # YAML aliases can make a small file mean a huge one.
 MAX_NODES = 100_000
+# Beyond these no model is meant, and mergekit would count for hours or fill the memory.
+MAX_LAYERS = 10_000
+MAX_PADDING = 65_536
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,16 @@ def _key_lines(root: yaml.Node) -> dict[tuple[Any, ...], int]:
     return lines
 
 
+def _is_whole(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_layer_range(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 2 or not all(_is_whole(item, 0, MAX_LAYERS) for item in value):
+        return False
+    return value[0] < value[1]
+
+
 class _Linter:
     """Walks a recipe beside mergekit's own classes."""
 
@@ -177,6 +191,14 @@ class _Linter:
             here = (*path, key)
             if key not in self.keys[level]:
                 yield self._finding(here, self._ignored(str(key), level))
+            elif key in ("dtype", "out_dtype") and content not in (None, *DTYPES):
+                yield self._finding(here, f"`{key}: {content}` is no dtype of weights. Give one of {', '.join(DTYPES)}")
+            elif key == "layer_range" and not _is_layer_range(content):
+                yield self._finding(here, "`layer_range` is [first, end], two whole numbers, the end not included")
+            elif key == "pad_to_multiple_of" and content is not None and not _is_whole(
+                content, 1, MAX_PADDING
+            ):
+                yield self._finding(here, f"`pad_to_multiple_of` is a whole number up to {MAX_PADDING}")
             elif key == "parameters":
                 yield from self._parameters(here, content, level)
             elif key in ("models", "slices", "sources"):

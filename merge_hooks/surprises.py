@@ -60,7 +60,7 @@ class _Reader:
     def _groups(self, path: Path, holder: dict[str, Any], outer: list[dict[str, Any]]) -> Iterator[Any]:
         if isinstance(holder.get("models"), list):
             yield (*path, "models"), _entries(holder["models"]), outer
-        for index, part in enumerate(holder.get("slices") or []):
+        for index, part in enumerate(_list(holder.get("slices"))):
             if isinstance(part, dict) and isinstance(part.get("sources"), list):
                 here = (*path, "slices", index, "sources")
                 yield here, _entries(part["sources"]), [_mapping(part.get("parameters")), *outer]
@@ -83,6 +83,10 @@ def _entries(items: list[Any]) -> list[dict[str, Any]]:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _setting(name: str, entry: dict[str, Any], outer: list[dict[str, Any]]) -> Any:
@@ -217,7 +221,7 @@ def _idle(method: str) -> str:
 
 
 def _residual(reader: _Reader) -> Rule:
-    for index, part in enumerate(reader.data.get("slices") or []):
+    for index, part in enumerate(_list(reader.data.get("slices"))):
         if isinstance(part, dict) and part.get("residual_weight") is not None:
             yield (
                 ("slices", index, "residual_weight"),

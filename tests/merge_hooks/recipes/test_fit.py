@@ -203,7 +203,7 @@ def _add_token(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(_swap_tokens, "different tokens to 2 ids"), (_add_token, "has 1 tokens that .* lacks, e.g. '<|ez|>'")],
+    [(_swap_tokens, "different tokens to the same ids .2 of them"), (_add_token, "has 1 tokens that .* lacks, e.g. '<|ez|>'")],
 )
 def test_rows_that_mean_other_tokens_are_refused(
     change: Callable[[Path], None], words: str, llama: dict[str, str], tmp_path: Path
@@ -321,6 +321,12 @@ def test_a_layer_range_outside_the_model_is_refused(llama: dict[str, str]) -> No
         PreflightError, match=r"it has 4 layers, 0 to 3\. In a recipe `layer_range: \[0, 4\]`"
     ):
         check_fit(opened(data))
+
+
+def test_a_config_with_endless_layers_is_refused(llama: dict[str, str], tmp_path: Path) -> None:
+    other = copy(llama["instruct"], tmp_path / "other", num_hidden_layers=10**12)
+    with pytest.raises(PreflightError, match="Is it damaged"):
+        opened(linear(llama["base"], other))
 
 
 def test_gemma_is_tied_where_its_config_says_nothing(tmp_path: Path) -> None:

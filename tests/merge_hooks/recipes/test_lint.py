@@ -155,6 +155,16 @@ def test_documented_forms_are_taken_without_a_word(text: str) -> None:
 
 
 BAD = {
+    "endless layers": (
+        "merge_method: passthrough\nslices: [{sources: [{model: a, layer_range: [0, 1000000000000]}]}]\n",
+        "line 2: `layer_range` is",
+    ),
+    "layers backwards": (
+        "merge_method: passthrough\nslices: [{sources: [{model: a, layer_range: [4, 2]}]}]\n",
+        "`layer_range` is",
+    ),
+    "endless padding": (LINEAR + "tokenizer: {source: base, pad_to_multiple_of: 1000000000000}\n", "`pad_to_multiple_of` is"),
+    "dtype of integers": (LINEAR + "dtype: int64\n", "line 7: `dtype: int64` is no dtype of weights"),
     "empty": ("\n", "empty"),
     "not YAML": ("a: [1\nmerge_method: x", "not valid YAML"),
     "a list": ("- 1\n- 2\n", "not a list"),
