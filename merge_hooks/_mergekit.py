@@ -21,22 +21,41 @@ from merge_hooks.sources import Source
 if TYPE_CHECKING:
     import torch
 
+# More layers than any model has.
+MAX_LAYERS = 10_000
 CHECKED_VERSIONS = ("0.1.5",)
 
 
 def parse_config(data: dict[str, Any], origin: str) -> Any:
     """mergekit's MergeConfiguration. Raises RecipeError with the key and what mergekit expected there."""
-    from mergekit.config import MergeConfiguration
     from pydantic import ValidationError
 
     try:
-        return MergeConfiguration.model_validate(data)
+        return _ordered_configuration().model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise RecipeError(f"{origin}: `{where}`: {first['msg']}.") from None
     except RuntimeError as error:
         raise RecipeError(f"{origin}: {error}.") from None
+
+
+@cache
+def _ordered_configuration() -> Any:
+    """mergekit's MergeConfiguration, whose models always come in one order: the base, then as they are written.
+
+    mergekit keeps them in a set. Without a base model two runs of it may follow another model's config and
+    tokenizer, and number the tokens of a union in another way.
+    """
+    from mergekit.config import MergeConfiguration
+
+    class OrderedConfiguration(MergeConfiguration):
+        def referenced_models(self) -> list[Any]:
+            known = set(super().referenced_models())
+            first = [self.base_model] if self.base_model is not None else []
+            return [item for item in dict.fromkeys([*first, *_ordered_references(self)]) if item in known]
+
+    return OrderedConfiguration
 
 
 def dump_config(value: Any) -> Any:
@@ -74,14 +93,21 @@ def map_references(value: Any, replace: Callable[[Any], Any]) -> Any:
     return value
 
 
-def reference_to(folder: Path, original: Any) -> Any:
-    """A ModelReference to a local folder, with the original's architecture override."""
+def reference_to(folder: Path, original: Any, adapter: Path | None = None) -> Any:
+    """A ModelReference to a local folder (and adapter folder), with the original's architecture override."""
     from mergekit.common import ModelPath, ModelReference
 
     return ModelReference(
         model=ModelPath.model_construct(path=str(folder), revision=None),
+        lora=ModelPath.model_construct(path=str(adapter), revision=None) if adapter else None,
         override_architecture=original.override_architecture,
     )
+
+
+def reference_key(reference: Any) -> str:
+    """What stands for a resolved ModelReference among the sources: its folder, then "+" and its adapter's."""
+    adapter = f"+{reference.lora.path}" if reference.lora else ""
+    return f"{reference.model.path}{adapter}"
 
 
 @cache
@@ -117,6 +143,53 @@ def method_parameters(method: str) -> tuple[set[str], set[str]]:
 
 
 @dataclass(frozen=True)
+class MethodFacts:
+    """What a merge method says of itself.
+
+    Args:
+        defaults: its parameters that have a default.
+        of_non_base: parameters that the base model has none of.
+        weighs_base: whether the base model has a weight as every other input.
+        needs_base: whether a base model must be named.
+        ignores_base: whether it knows no base model.
+        max_inputs: the most models it takes; None: any number.
+        sparsifies: whether it prunes to a density.
+        is_random: whether it draws the masks of its pruning.
+    """
+
+    defaults: dict[str, Any]
+    of_non_base: set[str]
+    weighs_base: bool
+    needs_base: bool
+    ignores_base: bool
+    max_inputs: int | None
+    sparsifies: bool
+    is_random: bool
+
+
+def method_facts(method: str) -> MethodFacts:
+    """What mergekit's registry knows of a method."""
+    from mergekit import merge_methods
+    from mergekit.merge_methods.base import BasePolicy, ParameterScope
+    from mergekit.sparsify import SparsificationMethod
+
+    found = merge_methods.get(method)
+    pruning = getattr(found, "sparsification_method", None)
+    spec = found.spec
+    scopes = {item.name: item.scope for item in spec.parameters}
+    return MethodFacts(
+        defaults={item.name: item.default for item in spec.parameters if not item.required},
+        of_non_base={name for name, scope in scopes.items() if scope == ParameterScope.NON_BASE},
+        weighs_base=scopes.get("weight") == ParameterScope.INPUT,
+        needs_base=spec.contract.base == BasePolicy.REQUIRED,
+        ignores_base=spec.contract.base == BasePolicy.IGNORED,
+        max_inputs=spec.contract.max_inputs,
+        sparsifies=pruning is not None,
+        is_random=pruning in (SparsificationMethod.random, SparsificationMethod.della_magprune),
+    )
+
+
+@dataclass(frozen=True)
 class OutputTensor:
     """One tensor of the merge, not computed yet.
 
@@ -140,7 +213,10 @@ class OutputTensor:
         """The merged tensor, by mergekit's own method; None for an optional tensor that no source has."""
         from mergekit.common import dtype_from_name
 
-        tensor = run_task(self.merge, memory)
+        try:
+            tensor = run_task(self.merge, memory)
+        except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
+            raise RecipeError(f"mergekit cannot merge {self.name}: {_in_words(error)}.") from error
         return tensor if tensor is None or not self.dtype else tensor.to(dtype=dtype_from_name(self.dtype))
 
 
@@ -156,6 +232,7 @@ class Plan:
     """
 
     def __init__(self, config: Any, sources: dict[str, Source], trust_remote_code: bool = False) -> None:
+        from huggingface_hub.errors import StrictDataclassError
         from mergekit.architecture import get_architecture_info
         from mergekit.io.tasks import SaveTensor
         from mergekit.merge import _model_out_config
@@ -164,18 +241,20 @@ class Plan:
         from mergekit.tokenizer import BuildTokenizer
 
         self._install_readers(config, sources)
+        _refuse_endless(sources)
         options = MergeOptions(trust_remote_code=trust_remote_code)
         # The planner writes into the configuration it is given.
         config = config.model_copy(deep=True)
         try:
             architecture = get_architecture_info(config, options)
             self.model_config = _model_out_config(config, architecture, trust_remote_code)
+            _follow_layers(self.model_config, config, trust_remote_code)
             planner = MergePlanner(config, architecture, options, self.model_config)
             # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a
             # TypeError with pydantic 2.14 (it validates one generic Task against another).
             tasks = planner.plan_to_disk(out_path=os.devnull)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise PreflightError(f"mergekit cannot plan this recipe: {error}.") from error
+        except (RuntimeError, ValueError, KeyError, TypeError, IndexError, OSError, StrictDataclassError) as error:
+            raise PreflightError(f"mergekit cannot plan this recipe: {_in_words(error)}.") from error
         self.architecture = architecture
         self.tensors = [self._output(task) for task in tasks if isinstance(task, SaveTensor)]
         self.tokenizer_task = next((task for task in tasks if isinstance(task, BuildTokenizer)), None)
@@ -191,16 +270,16 @@ class Plan:
         """Have mergekit's tasks read through our sources, which check what they read."""
         from mergekit.io.tasks import LoaderCache
 
-        LoaderCache.loaders.clear()
+        # Added to, not cleared: a merge of merges has a plan for each stage, and they read in turns.
         for reference in _ordered_references(config):
-            LoaderCache.loaders[reference] = _Reader(sources[reference.model.path])  # type: ignore[assignment]
+            LoaderCache.loaders[reference] = _Reader(sources[reference_key(reference)])  # type: ignore[assignment]
 
     @staticmethod
     def _output(save: Any) -> OutputTensor:
         weight, gather = save.tensor_task.output_weight, save.tensor_task.gather_tensors
         gather = getattr(gather, "gather_tensors", gather)
         inputs = {
-            reference.model.path: [info.name, *(info.aliases or ()), *(info.tied_names or ())]
+            reference_key(reference): [info.name, *(info.aliases or ()), *(info.tied_names or ())]
             for reference, info in gather.weight_info.items()
         }
         return OutputTensor(
@@ -209,6 +288,35 @@ class Plan:
 
     def __iter__(self) -> Iterator[OutputTensor]:
         return iter(self.tensors)
+
+
+def _refuse_endless(sources: dict[str, Source]) -> None:
+    """A config.json may say any number of layers, and mergekit would plan for hours."""
+    for source in sources.values():
+        layers = source.config.get("num_hidden_layers", 0)
+        if not isinstance(layers, int) or layers > MAX_LAYERS:
+            raise PreflightError(f"{source.name}: config.json says {layers!s:.20} layers. Is it damaged?")
+
+
+def _follow_layers(model_config: Any, config: Any, trust_remote_code: bool) -> None:
+    """Give a model of slices one entry a layer in `layer_types` and its like: each layer keeps its own kind.
+
+    mergekit sets the number of layers only. With transformers 5 it then stops, where a config has such a list
+    (Qwen3, Gemma 3), when it saves the config.
+    """
+    modules = list((config.modules or {}).values())
+    slices = config.slices or (modules[0].slices if len(modules) == 1 else None)
+    if not slices:
+        return
+    sources = [part.sources[0] for part in slices]
+    configs = [source.model.config(trust_remote_code=trust_remote_code) for source in sources]
+    for key, value in list(vars(model_config).items()):
+        if "layer" not in key or not isinstance(value, list) or not all(hasattr(item, key) for item in configs):
+            continue
+        kept: list[Any] = []
+        for source, own in zip(sources, configs, strict=True):
+            kept += getattr(own, key)[source.layer_range[0] : source.layer_range[1]]
+        setattr(model_config, key, kept)
 
 
 class _Reader:
@@ -238,6 +346,12 @@ def _ordered_references(config: Any) -> list[Any]:
     return list(found)
 
 
+def _in_words(error: Exception) -> str:
+    """The first line of an error that was meant for programmers, with its kind where it says nothing by itself."""
+    text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return text if isinstance(error, RuntimeError) and text else f"{type(error).__name__} {text}".strip()
+
+
 def run_task(task: Any, memory: dict[str, Any]) -> Any:
     """Run one of mergekit's tasks after those it needs.
 
@@ -248,7 +362,10 @@ def run_task(task: Any, memory: dict[str, Any]) -> Any:
 
     if isinstance(task, BuildTokenizer):
         if "tokenizer" not in memory:
-            memory["tokenizer"] = task.execute()
+            try:
+                memory["tokenizer"] = task.execute()
+            except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
+                raise PreflightError(f"mergekit cannot build the tokenizer of this recipe: {_in_words(error)}.") from error
         return memory["tokenizer"]
     return task.execute(**{name: run_task(needed, memory) for name, needed in task.arguments().items()})
 

@@ -3,8 +3,9 @@
     model = build_model(stream, device="cpu", dtype="bfloat16")     # first load
     load_into(model, other_stream)                                  # a swap, in place
 
-transformers ties some tensors (a head that is the embedding). Files may hold both; as in `from_pretrained`, the
-embedding wins, and the head is not written over it.
+transformers ties some tensors (a head that is the embedding). Files may hold both; as in vLLM the embedding wins,
+and the head is not written over it. `from_pretrained` of transformers 5 does the same where they are equal and
+unties them where not; that they are equal in every tied source is seen to by `merge_hooks.preflight`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def build_model(
     from transformers.initialization import no_init_weights
 
     config = stream.model_config
-    dtype = _dtype(dtype, stream)
+    dtype = engine_dtype(dtype, stream)
     with torch.device(device), no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
     model.tie_weights()
@@ -87,7 +88,8 @@ def _tied_names(model: Any) -> set[str]:
     return tied
 
 
-def _dtype(dtype: torch.dtype | str | None, stream: Stream) -> torch.dtype:
+def engine_dtype(dtype: torch.dtype | str | None, stream: Stream) -> torch.dtype:
+    """The dtype of the parameters: as given, else the recipe's, else the merged configuration's."""
     import torch
 
     if isinstance(dtype, torch.dtype):

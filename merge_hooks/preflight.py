@@ -1,78 +1,109 @@
 """Do these sources fit together? A table of what they are, or a refusal that says why, before a weight is read.
 
-Only headers and JSON files are read: config.json, generation_config.json, tokenizer.json, and the tables at the
-start of the safetensors files.
+Only headers and JSON files are read: config.json, generation_config.json, tokenizer files, and the tables at the
+start of the safetensors files (`merge_hooks.facts`).
+
+Three kinds of difference. What makes the merge meaningless or ambiguous stops it, with the fix: architectures,
+shapes, vocabularies, numbers of heads. What the merged model computes with, and mergekit takes from one model
+without a word (rope, tied embeddings, norms), stops it unless the recipe names that model with `base_model:`.
+What changes no weight (chat template, end tokens, dtype) is a note that says whose is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from merge_hooks._mergekit import OutputTensor
 from merge_hooks.errors import PreflightError
+from merge_hooks.facts import Facts, facts_of, full_config, tokens_of
 from merge_hooks.sources import Source
 from merge_hooks.stream import Stream
-from merge_hooks.tokenizer import vocabulary_hash
 
 # Keys of a config that say: not a dense text decoder. Their weights may reload wrongly in vLLM (stack.md), so
 # they are refused instead of being scored wrongly.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _RECURRENT = ("mamba", "linear_attention", "recurrent", "conv")
+# What weights of equal shape mean: never to be mixed.
+_MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
+# What the merged model computes with, taken from the donor's config.
+_COMPUTING = ("rope", "tied", "hidden_act", "rms_norm_eps", "sliding_window", "attn_logit_softcapping",
+              "final_logit_softcapping", "query_pre_attn_scalar", "embedding_multiplier", "attention_multiplier",
+              "residual_multiplier", "logits_scaling")  # fmt: skip
+# What changes no weight: the donor's is used.
+_NOTED = {"template": "chat template", "generation eos": "generation eos", "dtype": "dtype of the files",
+          "bos": "bos token", "eos": "eos token", "pad": "pad token"}  # fmt: skip
 
 
 def check_fit(stream: Stream) -> list[dict[str, str]]:
     """The table of sources, if they fit together.
 
     Returns:
-        One row a source: model, architecture, layers, hidden, vocabulary, tied, dtype, tokenizer.
+        One row a source, its facts by name (`merge_hooks.facts.COLUMNS`).
     Raises:
         PreflightError: they do not; the message holds every reason, each with its fix.
     """
-    sources = list(stream.resolved.sources.values())
+    sources = _merged_sources(stream)
     problems = [*_kinds(sources), *_architectures(sources)]
+    facts = [facts_of(source) for source in sources]
     if not problems:
-        problems = [*_tensors(stream), *_vocabularies(stream)]
-    rows = [describe(source) for source in sources]
+        problems = [*_tensors(stream), *_vocabularies(stream, sources), *_computing(stream, facts)]
+        problems += [*_tied(facts), *_contradictory_heads(sources)]
     if problems:
-        raise PreflightError("these models do not merge as they are:\n- " + "\n- ".join(problems) + "\n" + table(rows))
-    return rows
+        listed = "\n- ".join(problems)
+        raise PreflightError(f"these models do not merge as they are:\n- {listed}\n{table(_rows(facts))}")
+    return _rows(facts)
 
 
-def describe(source: Source) -> dict[str, str]:
-    """One row of the table, from a source's config and headers."""
-    config = source.config
-    embedding = next((entry for name, entry in source.entries.items() if name.endswith("embed_tokens.weight")), None)
-    rows = embedding.shape[0] if embedding else "?"
-    return {
-        "model": source.name,
-        "architecture": _architecture(config),
-        "layers": str(config.get("num_hidden_layers", "?")),
-        "hidden": str(config.get("hidden_size", "?")),
-        "vocabulary": f"{config.get('vocab_size', '?')} ({rows} rows)",
-        "tied": "yes" if _is_tied(config) else "no",
-        "dtype": "/".join(sorted({entry.dtype for entry in source.entries.values()})),
-        "tokenizer": vocabulary_hash(source.folder) or "none",
-    }
+def fit_notes(stream: Stream) -> list[str]:
+    """Differences that change no weight, each with whose side is taken."""
+    from merge_hooks.tokenizer import tokenizer_owner
+
+    facts = [facts_of(source) for source in _merged_sources(stream)]
+    owner, _ = tokenizer_owner(stream)
+    notes = [note for note in (_computing_note(name, facts) for name in _COMPUTING) if note]
+    for key, words in _NOTED.items():
+        values = {item.name: item.row[key] for item in facts}
+        if len(set(values.values())) < 2:
+            continue
+        if key == "dtype":
+            notes.append(f"the {words} differs ({_listed(values)}); merged in {_merge_dtype(stream)}.")
+        else:
+            notes.append(f"the {words} differs ({_listed(values)}); that of {owner.name} is used.")
+    return notes
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Rows as aligned plain text."""
+    """A fact a line, a source a column; `*` marks the lines where sources differ."""
     if not rows:
         return ""
-    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
-    lines = [" ".join(f"{key:<{widths[key]}}" for key in widths)]
-    lines += [" ".join(f"{row[key]:<{widths[key]}}" for key in widths) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
+    keys = list(rows[0])
+    lines = [["", "model", *(row["model"] for row in rows)]]
+    for key in keys[1:]:
+        values = [row[key] for row in rows]
+        lines.append(["*" if len(set(values)) > 1 else "", key, *values])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+                     for line in lines)  # fmt: skip
 
 
-def _architecture(config: dict[str, Any]) -> str:
-    return (config.get("architectures") or [config.get("model_type", "unknown")])[0]
+def _rows(facts: list[Facts]) -> list[dict[str, str]]:
+    return [item.row for item in facts]
 
 
-def _is_tied(config: dict[str, Any]) -> bool:
-    # transformers ties unless told otherwise for the families that are saved tied; configs say it out loud.
-    return bool(config.get("tie_word_embeddings", False))
+def _merged_sources(stream: Stream) -> list[Source]:
+    """The sources whose weights are merged; one that only lends its tokenizer need not fit."""
+    used = {key for output in stream.plan for key in output.inputs}
+    found = [source for key, source in stream.resolved.sources.items() if key in used]
+    return found or list(stream.resolved.sources.values())
+
+
+def _merge_dtype(stream: Stream) -> str:
+    config = stream.resolved.config
+    return config.dtype or config.out_dtype or "the dtype of the base or first model"
+
+
+def _listed(values: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _kinds(sources: list[Source]) -> Iterator[str]:
@@ -89,11 +120,11 @@ def _kinds(sources: list[Source]) -> Iterator[str]:
 
 
 def _architectures(sources: list[Source]) -> Iterator[str]:
-    first = sources[0]
-    for source in sources[1:]:
-        if _architecture(source.config) != _architecture(first.config):
+    first, *others = (facts_of(source) for source in sources)
+    for item in others:
+        if item.row["architecture"] != first.row["architecture"]:
             yield (
-                f"{source.name} is a {_architecture(source.config)}, {first.name} a {_architecture(first.config)}: "
+                f"{item.name} is a {item.row['architecture']}, {first.name} a {first.row['architecture']}: "
                 "weights of different architectures do not correspond. Merge models of one family."
             )
 
@@ -115,10 +146,23 @@ def _tensors(stream: Stream) -> Iterator[str]:
         if len(set(shapes.values())) > 1:
             unequal.append(_unequal(output, shapes))
     for name, tensors in missing.items():
-        yield f"{name} lacks {len(tensors)} tensors, e.g. {tensors[0]}. Download it again, or use another checkpoint."
+        yield _missing(stream, name, tensors)
     yield from unequal[:3]
     if len(unequal) > 3:
         yield f"... and {len(unequal) - 3} more tensors of unequal shape."
+
+
+def _missing(stream: Stream, name: str, tensors: list[str]) -> str:
+    source = next(source for source in stream.resolved.sources.values() if source.name == name)
+    lacks = f"{name} lacks {len(tensors)} tensors, e.g. {tensors[0]}"
+    layers = source.config.get("num_hidden_layers")
+    layer = next((int(part) for part in tensors[0].split(".") if part.isdigit()), None)
+    if isinstance(layers, int) and layer is not None and layer >= layers:
+        return (
+            f"{lacks}: it has {layers} layers, 0 to {layers - 1}. In a recipe `layer_range: [0, {layers}]` is all of "
+            "them (the end is not included); mend the `layer_range`."
+        )
+    return f"{lacks}. Download it again, or use another checkpoint."
 
 
 def _comparable(shape: tuple[int, ...], output: OutputTensor, aligned: bool) -> tuple[int, ...]:
@@ -138,15 +182,89 @@ def _unequal(output: OutputTensor, shapes: dict[str, tuple[int, ...]]) -> str:
     )
 
 
-def _vocabularies(stream: Stream) -> Iterator[str]:
+def _vocabularies(stream: Stream, sources: list[Source]) -> Iterator[str]:
     """Embeddings of one shape whose rows mean different tokens: mergekit would add them up without a word."""
     if stream.plan.tokenizer_task is not None:
         return
-    hashes = {source.name: vocabulary_hash(source.folder) for source in stream.resolved.sources.values()}
-    known = {name: value for name, value in hashes.items() if value is not None}
-    if len(set(known.values())) > 1:
-        listed = ", ".join(f"{name} {value}" for name, value in known.items())
-        yield (
-            f"the tokenizers give different tokens to the same ids ({listed}). Say in the recipe which one holds: "
-            "`tokenizer_source: base`, `tokenizer_source: union` or `tokenizer_source: MODEL`."
+    known = {source.name: tokens for source in sources if (tokens := tokens_of(source.folder))}
+    if len(known) < 2:
+        return
+    (first, tokens), *others = known.items()
+    for name, own in others:
+        if own != tokens:
+            yield (
+                f"{_token_difference(first, tokens, name, own)} Say in the recipe which tokenizer holds: "
+                "`tokenizer_source: base`, `tokenizer_source: union` or `tokenizer_source: MODEL`."
+            )
+
+
+def _token_difference(first: str, tokens: dict[str, int], name: str, own: dict[str, int]) -> str:
+    by_id = {index: token for token, index in tokens.items()}
+    clashes = [(index, token) for token, index in own.items() if index in by_id and by_id[index] != token]
+    if clashes:
+        index, token = min(clashes)
+        return (
+            f"the tokenizers give different tokens to the same ids ({len(clashes)} of them, e.g. {index} is "
+            f"{by_id[index]!r} in {first} and {token!r} in {name})."
         )
+    more, where, lacks = (own.keys() - tokens.keys(), name, first)
+    if not more:
+        more, where, lacks = (tokens.keys() - own.keys(), first, name)
+    example = min(more)
+    return f"the tokenizer of {where} has {len(more)} tokens that {lacks} lacks, e.g. {example!r}."
+
+
+def _tied(facts: list[Facts]) -> Iterator[str]:
+    """A tied donor beside an untied source: the merged head would be there, and belong to nothing."""
+    untied = [item.name for item in facts if not item.computing["tied"]]
+    if facts[0].computing["tied"] and untied:
+        yield (
+            f"{facts[0].name} ties its head to its embedding, {', '.join(untied)} has a head of its own, which the merge "
+            f"would lose in vLLM and keep in transformers. Name {untied[0]} as `base_model:`, whose configuration "
+            "the merge then follows."
+        )
+
+
+def _contradictory_heads(sources: list[Source]) -> Iterator[str]:
+    """A tied checkpoint whose files hold another head: transformers 5 scores with it, vLLM without."""
+    import torch
+
+    for source in sources:
+        held = {
+            name.rsplit(".", 2)[-2]: name
+            for name in source.entries
+            if name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        }
+        if type(source) is not Source or len(held) < 2 or not full_config(source).get("tie_word_embeddings"):
+            continue
+        if not torch.equal(source.read(held["embed_tokens"]), source.read(held["lm_head"])):
+            yield (
+                f"{source.name}: its config.json ties head and embedding, but its files hold a head that differs: "
+                "transformers would use it, vLLM would not. If the head is meant, set `tie_word_embeddings: false` in "
+                "its config.json; if not, remove lm_head.weight from its files."
+            )
+
+
+def _computing(stream: Stream, facts: list[Facts]) -> Iterator[str]:
+    """Differences in what the merged model computes with."""
+    for name in _MEANING:
+        values = {item.name: item.computing.get(name) for item in facts}
+        if len(set(map(str, values.values()))) > 1:
+            listed = _listed({key: str(value) for key, value in values.items()})
+            yield f"`{name}` differs ({listed}), so equal shapes mean different things. Merge models of one family."
+    if stream.resolved.config.base_model is not None:
+        return  # the recipe says whose configuration holds; fit_notes names it
+    for name in _COMPUTING:
+        note = _computing_note(name, facts)
+        if note:
+            yield (
+                f"{note[:-1]} only because it is written first. Say so in the recipe: name the model whose "
+                "configuration holds as `base_model:` (and list it among the models, if it is merged like the others)."
+            )
+
+
+def _computing_note(name: str, facts: list[Facts]) -> str | None:
+    values = {item.name: str(item.computing.get(name)) for item in facts}
+    if len(set(values.values())) < 2:
+        return None
+    return f"`{name}` differs ({_listed(values)}); the merged model computes with that of {facts[0].name}."

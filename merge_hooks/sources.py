@@ -49,17 +49,22 @@ class Source:
     revision: str | None = None
     _handles: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def key(self) -> str:
+        """What stands for this source in a resolved recipe: its folder, here; see `_mergekit.reference_key`."""
+        return str(self.folder)
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """The model's config.json. Raises SourceError if it is missing or not JSON."""
-        return _read_json(self.folder / "config.json", self.name)
+        return read_json(self.folder / "config.json", self.name)
 
     @cached_property
     def entries(self) -> dict[str, TensorEntry]:
         """Every tensor of the checkpoint. Raises SourceError for missing shards and truncated files."""
         entries: dict[str, TensorEntry] = {}
         for file in self.weight_files:
-            for name, entry in _read_header(self.folder / file, self.name).items():
+            for name, entry in read_header(self.folder / file, self.name).items():
                 entries[name] = entry
         self._check_index(entries)
         return entries
@@ -69,7 +74,7 @@ class Source:
         """The safetensors files, in the index's order. Raises SourceError if one is missing."""
         index = self.folder / "model.safetensors.index.json"
         if index.is_file():
-            files = sorted(set(_read_json(index, self.name).get("weight_map", {}).values()))
+            files = sorted(set(read_json(index, self.name).get("weight_map", {}).values()))
             if outside := [file for file in files if Path(file).name != file]:
                 raise SourceError(f"{self.name}: the index names files outside of its folder: {outside[0]}.")
         else:
@@ -102,7 +107,7 @@ class Source:
         index = self.folder / "model.safetensors.index.json"
         if not index.is_file():
             return
-        promised = _read_json(index, self.name).get("weight_map", {})
+        promised = read_json(index, self.name).get("weight_map", {})
         absent = [name for name in promised if name not in entries]
         if absent:
             raise SourceError(
@@ -135,7 +140,19 @@ class Source:
 
     def fingerprint(self) -> str:
         """The Hub revision, else a hash of every byte of the weight files and of config.json (16 hex digits)."""
-        return self.revision or _content_hash(self.folder, ["config.json", *self.weight_files])
+        return self.revision or content_hash(self.folder, ["config.json", *self.weight_files])
+
+    def prints(self) -> dict[str, str]:
+        """The fingerprint of each folder that this source is made of, by the folder."""
+        return {str(self.folder): self.fingerprint()}
+
+    def stamps(self) -> tuple[tuple[str, str], ...]:
+        """(name, fingerprint) of everything this source is made of, for the signature."""
+        return ((self.name, self.fingerprint()),)
+
+    def to_payload(self) -> dict[str, Any]:
+        """Plain data from which another process opens this source again (`merge_hooks.recipe.open_payload`)."""
+        return {"kind": "checkpoint", "folder": str(self.folder), "name": self.name, "revision": self.revision}
 
 
 def open_source(path: str, revision: str | None = None, beside: Path | None = None) -> Source:
@@ -210,16 +227,20 @@ def explain_hub_error(error: Exception, repository: str, revision: str | None, k
     return f"{at}: {mend}."
 
 
-def _read_json(path: Path, source: str) -> dict[str, Any]:
+def read_json(path: Path, source: str) -> dict[str, Any]:
+    """A JSON object from a source's folder. Raises SourceError where there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SourceError(f"{source}: there is no {path.name} in {path.parent}. Is this a checkpoint?") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SourceError(f"{source}: {path} is not valid JSON ({error}). Download the model again.") from None
+    if not isinstance(content, dict):
+        raise SourceError(f"{source}: {path} holds no JSON object. Download the model again.")
+    return content
 
 
-def _read_header(path: Path, source: str) -> dict[str, TensorEntry]:
+def read_header(path: Path, source: str) -> dict[str, TensorEntry]:
     """The table of tensors at the start of a safetensors file, checked against the file's length."""
     damaged = f"{source}: {path} is not a whole safetensors file"
     size = path.stat().st_size
@@ -241,7 +262,7 @@ def _read_header(path: Path, source: str) -> dict[str, TensorEntry]:
     }
 
 
-def _content_hash(folder: Path, files: list[str]) -> str:
+def content_hash(folder: Path, files: list[str]) -> str:
     """xxh3-128 over the files' names and bytes, the files in parallel, cut to 16 hex digits."""
     from concurrent.futures import ThreadPoolExecutor
 

@@ -11,6 +11,7 @@ checksum. One tensor of each source is in memory at a time; nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks._mergekit import OutputTensor, Plan, run_task
@@ -54,6 +55,18 @@ class Stream:
     def names(self) -> list[str]:
         """The names of the tensors, in the order in which they come."""
         return [output.name for output in self.plan]
+
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """One tensor, for who does not want them in order; None for an optional one that no source has."""
+        output = self._outputs[name]
+        tensor = output.compute(self._memory)
+        if tensor is not None:
+            self._refuse_nan(output, tensor)
+        return tensor
+
+    @cached_property
+    def _outputs(self) -> dict[str, OutputTensor]:
+        return {output.name: output for output in self.plan}
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, tensor) pairs in layer order. Raises SourceError on NaN, and when a file changes under us."""

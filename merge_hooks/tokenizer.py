@@ -14,10 +14,9 @@ import json
 import shutil
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from merge_hooks._mergekit import chat_template_of
+from merge_hooks._mergekit import chat_template_of, reference_key
 from merge_hooks.errors import SourceError
 from merge_hooks.sources import Source
 from merge_hooks.stream import Stream
@@ -64,7 +63,7 @@ def choose_tokenizer(stream: Stream, named: str | None = None) -> TokenizerChoic
     """
     config = stream.resolved.config
     template = chat_template_of(config)
-    owner, origin = _owner(stream)
+    owner, origin = tokenizer_owner(stream)
     if named:
         return TokenizerChoice(named, f"tokenizer={named}", template, str(owner.folder))
     if stream.tokenizer is not None:
@@ -73,7 +72,7 @@ def choose_tokenizer(stream: Stream, named: str | None = None) -> TokenizerChoic
     return TokenizerChoice(str(owner.folder), origin, template, str(owner.folder))
 
 
-def _owner(stream: Stream) -> tuple[Source, str]:
+def tokenizer_owner(stream: Stream) -> tuple[Source, str]:
     """The source whose tokenizer, template and generation config are followed, and why."""
     config, sources = stream.resolved.config, stream.resolved.sources
     wanted = config.tokenizer.source if config.tokenizer else config.tokenizer_source
@@ -83,7 +82,7 @@ def _owner(stream: Stream) -> tuple[Source, str]:
         return donor, f"{role} {donor.name}"
     if isinstance(wanted, str):  # "base" or "union"
         return donor, f"tokenizer_source: {wanted} ({role} {donor.name} first)"
-    source = sources[wanted.model.path]
+    source = sources[reference_key(wanted)]
     return source, f"tokenizer_source: {source.name}"
 
 
@@ -92,22 +91,6 @@ def _keep_for_this_process(tokenizer: Any) -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def vocabulary_hash(folder: Path) -> str | None:
-    """A hash of a fast tokenizer's tokens and ids (8 hex digits), or None where there is no tokenizer.json.
-
-    Two sources with different hashes give different tokens to the same rows of the embedding.
-    """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    vocabulary = content.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # Unigram: [piece, score], the index is the id
-        vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
-    added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
-    return digest(sorted((vocabulary | added).items()))
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

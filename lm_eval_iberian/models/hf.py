@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import logging
 from collections.abc import Mapping
 from functools import cached_property
@@ -21,15 +23,19 @@ REFUSED = ("parallelize", "peft", "delta", "autogptq", "gptqmodel", "gguf_file",
            "load_in_4bit", "load_in_8bit", "subfolder")  # fmt: skip
 
 
+# Arguments that are passed on to the model's class.
+MODEL_OPTIONS = {"attn_implementation"}
+
+
 class MergedHF(HFLM):
     """lm_eval's `hf` with merged weights.
 
     Args:
-        recipe: a file, a folder or Hub model with mergekit_config.yml, inline YAML, or a mapping.
+        recipe: a file, a folder or Hub model with mergekit_config.yml, inline YAML, a preset, or a mapping.
         pretrained: instead of a recipe, a plain model.
         tokenizer: overrides the recipe's tokenizer.
         dtype: of the parameters; "auto" follows the recipe.
-        arguments: HFLM's own.
+        arguments: HFLM's own, and instead of `recipe` those of the short form (method, base, models, ...).
     """
 
     def __init__(
@@ -45,7 +51,11 @@ class MergedHF(HFLM):
         _refuse(arguments)
         if arguments.get("device") is None:
             arguments.pop("device", None)
-        self.prepared: Prepared = prepare(recipe, pretrained, revision, dtype, tokenizer, trust_remote_code)
+        self.prepared: Prepared = prepare(
+            recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
+            holds_model=self._on_cpu(arguments),
+        )  # fmt: skip
+        _refuse_unknown(arguments)
         super().__init__(
             pretrained=str(self.prepared.resolved.donor.folder),
             dtype=self.prepared.dtype,
@@ -54,19 +64,26 @@ class MergedHF(HFLM):
             **arguments,
         )
 
+    @staticmethod
+    def _on_cpu(arguments: Mapping[str, Any]) -> bool:
+        """Whether the model will lie in this machine's memory, as HFLM will decide."""
+        import torch
+
+        device = str(arguments.get("device") or ("cuda" if torch.accelerator.is_available() else "cpu"))
+        return device.startswith("cpu")
+
     def _get_config(self, pretrained: str, **_: Any) -> None:
         """The merged model's configuration, which may have another layer count than any source."""
         self._config = self.prepared.stream.model_config
 
     def _create_model(self, pretrained: str, dtype: Any = "auto", **options: Any) -> None:
         """HFLM's hook for making the model: made empty on its device, then filled from the stream."""
-        known = {"attn_implementation"}
         self._model = build_model(
             self.prepared.stream,
             device=self.device,
             dtype=dtype,
             generation_folder=self.prepared.tokenizer.generation_folder,
-            **{key: value for key, value in options.items() if key in known},
+            **{key: value for key, value in options.items() if key in MODEL_OPTIONS},
         )
 
     @cached_property
@@ -94,3 +111,14 @@ def _refuse(arguments: dict[str, Any]) -> None:
     for name in REFUSED:
         arguments.pop(name, None)
 
+
+def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
+    """HFLM hands what it does not know to from_pretrained, which is not called here: it would vanish in silence."""
+    known = set(inspect.signature(HFLM.__init__).parameters) | MODEL_OPTIONS
+    strange = [name for name in arguments if name not in known]
+    if strange:
+        close = difflib.get_close_matches(strange[0], [*known, "method", "models", "density", "weight"], n=1)
+        raise EngineError(
+            f"{', '.join(strange)}: no such argument of the model `merged` on transformers, nor of this recipe."
+            + (f" Did you mean {close[0]}?" if close else "")
+        )

@@ -7,15 +7,17 @@ whether they fit, the tokenizer. Only then does an engine start.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from merge_hooks._mergekit import dump_config
 from merge_hooks.errors import RecipeError
-from merge_hooks.preflight import check_fit, table
-from merge_hooks.recipe import Resolved, passthrough, read_recipe, resolve
+from merge_hooks.estimate import refuse_too_large
+from merge_hooks.preflight import check_fit, fit_notes, table
+from merge_hooks.recipe import Recipe, Resolved, passthrough, resolve
+from merge_hooks.short_form import refuse_errors, take_recipe
 from merge_hooks.signature import Signature, sign
 from merge_hooks.stream import Stream, open_stream
 from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer, template_hash, tokenizer_hash
@@ -79,26 +81,53 @@ def prepare(
     dtype: str | None = "auto",
     tokenizer: str | None = None,
     trust_remote_code: bool = False,
+    arguments: MutableMapping[str, Any] | None = None,
+    holds_model: bool = False,
 ) -> Prepared:
     """Read, resolve and check a merge (`recipe`) or a plain model (`pretrained`, scored through the same code).
 
+    Args:
+        arguments: all other arguments of the model. Those of the short form (`method=...,models=...`) and of a
+            preset are taken out; what stays is the engine's.
+        holds_model: whether the model will lie in this machine's memory, which must be large enough then.
     Raises:
         RecipeError, SourceError, PreflightError: with what to mend.
     """
-    if (recipe is None) == (pretrained is None):
-        given = "both were" if recipe is not None else "neither was"
-        raise RecipeError(
-            f"the model `merged` wants recipe= (a merge) or pretrained= (a plain model); {given} given. "
-            "Example: --model_args recipe=merge.yml,dtype=bfloat16"
-        )
-    written = read_recipe(recipe) if recipe is not None else passthrough(str(pretrained), revision)
+    arguments = {} if arguments is None else arguments
+    written = _written(recipe, pretrained, revision, dtype, arguments)
     stream = open_stream(resolve(written), trust_remote_code)
     rows = check_fit(stream)
     choice = choose_tokenizer(stream, tokenizer)
     LOG.info("merged: %s of\n%s", stream.resolved.method, table(rows))
+    for note in fit_notes(stream):
+        LOG.warning("merged: %s", note)
     LOG.info("merged: tokenizer and generation config from %s", choice.origin)
     chosen = stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)
+    refuse_too_large(stream, None if chosen == "auto" else chosen, holds_model)
     return Prepared(stream, choice, chosen, rows)
+
+
+def _written(
+    recipe: str | Mapping[str, Any] | None,
+    pretrained: str | None,
+    revision: str | None,
+    dtype: str | None,
+    arguments: MutableMapping[str, Any],
+) -> Recipe:
+    """The recipe that is meant, checked for keys that mergekit would ignore; its warnings are logged."""
+    merged = take_recipe(recipe, arguments, dtype)
+    if (merged is None) == (pretrained is None):
+        given = "both were" if merged is not None else "neither was"
+        raise RecipeError(
+            f"the model `merged` wants recipe= (a merge) or pretrained= (a plain model); {given} given. "
+            "Example: --model_args recipe=merge.yml,dtype=bfloat16"
+        )
+    if merged is None:
+        return passthrough(str(pretrained), revision)
+    refuse_errors(merged)
+    for finding in merged.findings:
+        LOG.warning("%s", finding.message)
+    return merged
 
 
 def sign_model(prepared: Prepared, dtype: str, engine: str, tokenizer: Any, seed: int | None) -> Signature:

@@ -13,6 +13,7 @@ from lm_eval_iberian.models import scoring as questions
 from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError
+from merge_hooks.facts import full_config
 from merge_hooks.recipe import Resolved
 from merge_hooks.signature import Signature
 
@@ -28,12 +29,13 @@ class MergedVLLM(VLLM):
     """lm_eval's `vllm` with merged weights.
 
     Args:
-        recipe: a file, a folder or Hub model with mergekit_config.yml, inline YAML, or a mapping.
+        recipe: a file, a folder or Hub model with mergekit_config.yml, inline YAML, a preset, or a mapping.
         pretrained: instead of a recipe, a plain model.
         tokenizer: overrides the recipe's tokenizer.
         dtype: what vLLM computes in; "auto" follows the recipe.
         scoring: how log-likelihoods are computed: "prefix" (see scoring.py) or "prompt_logprobs" (lm_eval's way).
-        arguments: VLLM's own (tensor_parallel_size, max_model_len, gpu_memory_utilization, ...).
+        arguments: VLLM's own (tensor_parallel_size, max_model_len, gpu_memory_utilization, ...), and instead of
+            `recipe` those of the short form (method, base, models, ...).
     """
 
     def __init__(
@@ -56,7 +58,10 @@ class MergedVLLM(VLLM):
             arguments["batch_size"] = "auto"
         arguments.pop("device", None)  # vLLM takes the GPUs of CUDA_VISIBLE_DEVICES; lm_eval's CLI always passes one
         vllm_loader.prepare_environment(int(arguments.get("tensor_parallel_size", 1)))
-        self.prepared: Prepared = prepare(recipe, pretrained, revision, dtype, tokenizer, trust_remote_code)
+        self.prepared: Prepared = prepare(
+            recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
+            holds_model=vllm_loader.is_cpu_build(),
+        )  # fmt: skip
         with tempfile.NamedTemporaryFile(prefix="iberian-report-") as report:
             self._start(Path(report.name), trust_remote_code, arguments)
         if self.prepared.tokenizer.chat_template is not None:
@@ -84,9 +89,9 @@ class MergedVLLM(VLLM):
     def _config_overrides(self) -> dict[str, Any]:
         """What the merged configuration says otherwise than the donor's config.json, which vLLM reads."""
         merged = self.prepared.stream.model_config.to_dict()
-        donor = self.prepared.resolved.donor.config
-        keys = ("num_hidden_layers", "layer_types", "vocab_size")
-        return {key: merged[key] for key in keys if key in merged and key in donor and merged[key] != donor[key]}
+        donor = full_config(self.prepared.resolved.donor)
+        keys = ["num_hidden_layers", "vocab_size", *(key for key in merged if "layer" in key and isinstance(merged[key], list))]
+        return {key: merged[key] for key in dict.fromkeys(keys) if merged.get(key) != donor.get(key)}
 
     def swap(self, resolved: Resolved) -> None:
         """Put another merge of the same shapes into the running engine. See `merge_hooks.vllm_loader.swap`."""

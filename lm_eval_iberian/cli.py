@@ -1,0 +1,64 @@
+"""The `iberian` command: one group, each command in a module of its own, imported only when it is used.
+
+    iberian recipe check merge.yml
+    iberian recipe show merge.yml
+
+A new command is one line in COMMANDS: its name, "module:attribute", and one sentence for `iberian --help`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from lm_eval_iberian import __version__
+
+COMMANDS = {
+    "recipe": ("lm_eval_iberian.recipe_cli:recipe", "Check, show, verify or export a merge recipe."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports one when it is called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name][0].split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Written from COMMANDS, so that `iberian --help` imports nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="iberian")
+def cli() -> None:
+    """Score language-model merges on Basque, Galician, Catalan, Spanish and English.
+
+    The scores themselves come from lm_eval: `lm_eval --model merged --model_args recipe=merge.yml --tasks
+    iberian_suite`. These commands are for what comes before and after.
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line. Errors meant for people are printed as one message, and the exit code is 1."""
+    try:
+        return cli.main(arguments, prog_name="iberian")
+    except Exception as error:
+        if not getattr(error, "for_people", False):
+            raise
+        click.echo(f"{type(error).__name__}: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What a merge will need: memory from the headers, time from merging one tensor of it.
+
+The memory is the merged model itself, where this process holds it, plus the tensors that are in work at once: the
+inputs of the largest tensor, the method's working copies, and its result.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from merge_hooks._mergekit import OutputTensor
+from merge_hooks.errors import PreflightError
+from merge_hooks.sources import TensorEntry
+from merge_hooks.stream import Stream
+
+BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+}
+# What is left to the rest of the program (interpreter, torch, tokenizer) when we say that memory does not suffice.
+RESERVE = 300_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes, and seconds on this machine.
+
+    Args:
+        read: bytes of the sources that are read.
+        model: bytes of the merged weights.
+        working: bytes beyond the model while the largest tensor is merged.
+        parameters: how many numbers the merged model has.
+    """
+
+    read: int
+    model: int
+    working: int
+    parameters: int
+
+
+def estimate(stream: Stream, dtype: str | None = None) -> Estimate:
+    """What the headers say. `dtype`: what the engine holds the weights in; None: as the stream yields them."""
+    read = model = working = parameters = 0
+    for output in stream.plan:
+        entries = _entries(stream, output)
+        if not entries:
+            continue
+        count = math.prod(entries[0].shape)
+        size = BYTES.get(dtype or stream.resolved.dtype or entries[0].dtype, 4)
+        inputs = sum(math.prod(entry.shape) * BYTES.get(entry.dtype, 4) for entry in entries)
+        parameters, model, read = parameters + count, model + count * size, read + inputs
+        working = max(working, inputs + count * size)
+    return Estimate(read, model, working, parameters)
+
+
+def seconds(stream: Stream) -> float:
+    """How long the merge takes here, from one of its tensors: the largest that repeats in every layer."""
+    layered = [
+        output for output in stream.plan if output.vocabulary_axis is None and _entries(stream, output)
+    ]
+    probe = max(layered, key=lambda output: _numbers(stream, output))
+    stream.tensor(probe.name)  # once for what is made at the first call only
+    start = time.perf_counter()
+    stream.tensor(probe.name)
+    spent = time.perf_counter() - start
+    return spent * sum(_numbers(stream, output) for output in stream.plan) / _numbers(stream, probe)
+
+
+def refuse_too_large(stream: Stream, dtype: str | None, holds_model: bool) -> None:
+    """Say before it starts that a merge will not fit into this machine's memory.
+
+    Args:
+        dtype: what the engine holds the weights in.
+        holds_model: whether the merged model lies in this machine's memory (and not in a GPU's).
+    Raises:
+        PreflightError: it needs more than is available now.
+    """
+    import psutil
+
+    needs = estimate(stream, dtype)
+    total = needs.working + (needs.model if holds_model else 0) + RESERVE
+    available = psutil.virtual_memory().available
+    if total > available:
+        raise PreflightError(
+            f"{stream.resolved.recipe.origin}: this merge needs about {gigabytes(total)} of memory "
+            f"({gigabytes(needs.model)} for the model in {dtype or stream.resolved.dtype or 'its own dtype'}"
+            f"{'' if holds_model else ', on the GPU'}, {gigabytes(needs.working)} for its largest tensor), and "
+            f"{gigabytes(available)} are free. Use dtype=bfloat16, a machine with more memory, or a GPU."
+        )
+
+
+def gigabytes(size: float) -> str:
+    """ "1.9 GB", "12 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _entries(stream: Stream, output: OutputTensor) -> list[TensorEntry]:
+    sources = stream.resolved.sources
+    held = (
+        (sources[key], next((name for name in names if name in sources[key].entries), None))
+        for key, names in output.inputs.items()
+    )
+    return [source.entries[name] for source, name in held if name is not None]
+
+
+def _numbers(stream: Stream, output: OutputTensor) -> int:
+    return sum(math.prod(entry.shape) for entry in _entries(stream, output))

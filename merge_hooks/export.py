@@ -1,0 +1,161 @@
+"""A merge for keeps: sharded safetensors, configuration, tokenizer, chat template, generation config, model card.
+
+    export(stream, Path("merged"))
+
+Written under a temporary name beside the target and renamed at the end, so that a stop in between leaves nothing
+half-made. One shard is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from merge_hooks.errors import EngineError
+from merge_hooks.estimate import estimate, gigabytes
+from merge_hooks.stages import SMALL_FILES
+from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from merge_hooks.stream import Stream
+
+SHARD_BYTES = 5_000_000_000
+INDEX = "model.safetensors.index.json"
+
+
+def export(
+    stream: Stream, out: Path, results: Path | None = None, shard_bytes: int = SHARD_BYTES
+) -> list[str]:
+    """Write a merge as a checkpoint that transformers and vLLM load.
+
+    Args:
+        stream: the merge, whose sources were seen to fit (`check_fit`).
+        out: the folder to make; must not exist, or be empty.
+        results: lm_eval's results JSON of this merge, for the model card.
+        shard_bytes: the largest size of a weight file.
+    Returns:
+        The names of the files that were written.
+    Raises:
+        EngineError: `out` holds something, or the disk is too small.
+        RecipeError: the results are of another merge.
+    """
+    from merge_hooks.card import model_card
+
+    _refuse_target(stream, out)
+    choice = choose_tokenizer(stream)
+    card = model_card(stream, choice, results)  # first, as it can refuse the results
+    with _under_temporary_name(out) as folder:
+        _write_shards(_without_idle_head(stream), folder, shard_bytes)
+        stream.model_config.architectures = stream.resolved.donor.config.get("architectures")
+        stream.model_config.save_pretrained(folder)
+        _write_tokenizer(choice, folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "mergekit_config.yml").write_text(stream.resolved.recipe.text, encoding="utf-8")
+    return sorted(file.name for file in out.iterdir())
+
+
+def _refuse_target(stream: Stream, out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise EngineError(
+            f"{out}: there is something already. Give the name of a folder that is not there yet."
+        )
+    parent = out.absolute().parent
+    if not parent.is_dir():
+        raise EngineError(f"{parent}: no such folder, so {out.name} cannot be made in it.")
+    needs, free = estimate(stream).model, shutil.disk_usage(parent).free
+    if needs > free:
+        raise EngineError(
+            f"{out}: the merge takes {gigabytes(needs)}, and {gigabytes(free)} are free on that disk."
+        )
+
+
+@contextmanager
+def _under_temporary_name(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes `out` when all went well, and vanishes otherwise, at Ctrl-C too."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
+    try:
+        yield folder
+        folder.chmod(0o755)  # mkdtemp's are private
+        if out.exists():
+            out.rmdir()
+        folder.rename(out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _without_idle_head(stream: Stream) -> Iterator[tuple[str, torch.Tensor]]:
+    """Leave out a head that a tied model does not use and whose copy differs (random masks of its own).
+
+    transformers 5 would untie such a checkpoint, and vLLM would not; without the head both tie it, as they do here.
+    """
+    import torch
+
+    is_tied = bool(getattr(stream.model_config, "tie_word_embeddings", False))
+    embedding: torch.Tensor | None = None
+    for name, tensor in stream:
+        if is_tied and name.endswith("embed_tokens.weight"):
+            embedding = tensor
+        if (
+            is_tied
+            and name.endswith("lm_head.weight")
+            and embedding is not None
+            and not torch.equal(tensor, embedding)
+        ):
+            continue
+        yield name, tensor
+
+
+def _write_shards(weights: Iterable[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int) -> None:
+    """Weight files in the Hub's layout: one file, or numbered ones with an index."""
+    shard: dict[str, torch.Tensor] = {}
+    shards: list[list[str]] = []
+    held = total = 0
+    for name, tensor in weights:
+        size = tensor.numel() * tensor.element_size()
+        if shard and held + size > shard_bytes:
+            shards.append(_write_shard(shard, folder, len(shards)))
+            shard, held = {}, 0
+        # A view of a mapped file, or of another tensor, is not to be written twice as one.
+        shard[name] = tensor.detach().clone().contiguous()
+        held, total = held + size, total + size
+    shards.append(_write_shard(shard, folder, len(shards)))
+    _name_shards(shards, folder, total)
+
+
+def _write_shard(shard: dict[str, torch.Tensor], folder: Path, number: int) -> list[str]:
+    from safetensors.torch import save_file
+
+    save_file(shard, folder / f"{number}.part", metadata={"format": "pt"})
+    (folder / f"{number}.part").chmod(0o644)  # safetensors makes its files private
+    return list(shard)
+
+
+def _name_shards(shards: list[list[str]], folder: Path, total: int) -> None:
+    count = len(shards)
+    if count == 1:
+        (folder / "0.part").rename(folder / "model.safetensors")
+        return
+    files = [f"model-{number + 1:05d}-of-{count:05d}.safetensors" for number in range(count)]
+    for number, file in enumerate(files):
+        (folder / f"{number}.part").rename(folder / file)
+    weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _write_tokenizer(choice: TokenizerChoice, folder: Path) -> None:
+    """The tokenizer's own files, the recipe's chat template on it, and the generation config."""
+    for file in SMALL_FILES:
+        source = Path(choice.generation_folder if file == "generation_config.json" else choice.folder) / file
+        if source.is_file():
+            shutil.copyfile(source, folder / file)
+    if choice.chat_template is not None:
+        choice.load().save_pretrained(folder)

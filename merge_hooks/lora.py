@@ -1,0 +1,310 @@
+"""A LoRA adapter on its base model as one source: `model+adapter` without writing a folded model.
+
+Each tensor is folded when it is read, by the arithmetic of PEFT's `merge_and_unload` (peft 0.21,
+tuners/lora/layer.py: `Linear.merge`, `Embedding.merge`; variants.py: `DoraLinearVariant`):
+
+    W + B·A · scaling        scaling = alpha / r, or alpha / sqrt(r) with rsLoRA
+
+PEFT holds half-precision factors in float32, so B·A is a float32 product; the sum is rounded once, to the base's
+dtype. Equal to `merge_and_unload` bit for bit (tests/merge_hooks/test_lora.py), and so to what mergekit folds.
+
+What adapter_config.json may say is checked in `merge_hooks.lora_config`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from merge_hooks.errors import SourceError
+from merge_hooks.facts import full_config
+from merge_hooks.lora_config import CONFIG, by_pattern, refuse_unknown
+from merge_hooks.sources import Source, TensorEntry, open_source, read_header, read_json
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """The tensors of one adapted module, by their names in the adapter file."""
+
+    a: str
+    b: str
+    is_embedding: bool
+    magnitude: str | None = None
+
+
+@dataclass
+class LoraSource(Source):
+    """An adapter over its base, read as the folded model.
+
+    Args:
+        name: as the recipe writes it, "model+adapter".
+        folder: the base's: config, tokenizer and generation config come from there.
+        base: the source beneath, a checkpoint or a merge.
+        adapter: the adapter's folder, with adapter_config.json and adapter_model.safetensors.
+    Raises:
+        SourceError: the adapter is damaged, does not fit its base, or folds in a way that is not done here.
+    """
+
+    base: Source = field(kw_only=True)
+    adapter: Path = field(kw_only=True)
+    adapter_name: str = field(kw_only=True)
+    adapter_revision: str | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.base.key}+{self.adapter}"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """adapter_config.json, checked: everything in it is understood."""
+        settings = read_json(self.adapter / CONFIG, self.adapter_name)
+        refuse_unknown(settings, self.adapter_name)
+        return settings
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return self.base.config
+
+    @cached_property
+    def entries(self) -> dict[str, TensorEntry]:
+        """The base's tensors: a fold changes no name, shape or dtype."""
+        self._check_fit()
+        return self.base.entries
+
+    @cached_property
+    def weight_files(self) -> list[str]:
+        return self.base.weight_files
+
+    @cached_property
+    def adapter_entries(self) -> dict[str, TensorEntry]:
+        """The tensors of the adapter file, by their names without PEFT's prefix."""
+        path = self.adapter / WEIGHTS
+        if not path.is_file():
+            raise SourceError(self._no_weights())
+        return {
+            name.removeprefix(PREFIX): entry for name, entry in read_header(path, self.adapter_name).items()
+        }
+
+    @cached_property
+    def factors(self) -> dict[str, _Factors]:
+        """For each adapted weight of the base, the names of A, B and DoRA's magnitude."""
+        found = {}
+        for name in self.adapter_entries:
+            if name.endswith(".lora_A.weight"):
+                module = name.removesuffix(".lora_A.weight")
+                magnitude = f"{module}.lora_magnitude_vector"
+                found[f"{module}.weight"] = _Factors(
+                    name,
+                    f"{module}.lora_B.weight",
+                    False,
+                    magnitude if magnitude in self.adapter_entries else None,
+                )
+            elif name.endswith(".lora_embedding_A"):
+                module = name.removesuffix(".lora_embedding_A")
+                found[f"{module}.weight"] = _Factors(name, f"{module}.lora_embedding_B", True)
+        return found
+
+    @cached_property
+    def replaced(self) -> dict[str, str]:
+        """Weights that the adapter brings whole: base name -> name in the adapter.
+
+        `modules_to_save`, and the embeddings that PEFT saves beside factors for them (`base_layer`).
+        """
+        used = {name for pair in self.factors.values() for name in (pair.a, pair.b, pair.magnitude)}
+        whole = (name for name in self.adapter_entries if name not in used)
+        return {name.replace(".modules_to_save.", ".").replace(".base_layer.", "."): name for name in whole}
+
+    def read(self, tensor: str) -> torch.Tensor:
+        """One tensor of the folded model, in the base's dtype, on the CPU."""
+        if tensor in self.replaced:
+            weight = self._adapter_tensor(self.replaced[tensor]).to(
+                _torch_dtype(self.base.entries[tensor].dtype)
+            )
+        else:
+            weight = self.base.read(tensor)
+        return self._fold(weight, tensor) if tensor in self.factors else weight
+
+    def delta_factors(self, tensor: str) -> tuple[torch.Tensor, torch.Tensor, float] | None:
+        """(B, A, scaling) in float32, with delta = B @ A * scaling; None where the adapter leaves the tensor alone.
+
+        Returns:
+            B of shape (out, r), A of shape (r, in); for embeddings A is (r, tokens), B (width, r) and the delta
+            is transposed.
+        """
+        if tensor not in self.factors:
+            return None
+        pair = self.factors[tensor]
+        return self._float(pair.b), self._float(pair.a), self.scaling(tensor)
+
+    def scaling(self, tensor: str) -> float:
+        """alpha / r, or alpha / sqrt(r) with rsLoRA, for the module that holds this weight."""
+        rank = self.adapter_entries[self.factors[tensor].a].shape[0]
+        alpha = by_pattern(
+            self.settings.get("alpha_pattern") or {},
+            tensor.removesuffix(".weight"),
+            self.settings["lora_alpha"],
+        )
+        return alpha / math.sqrt(rank) if self.settings.get("use_rslora") else alpha / rank
+
+    def _fold(self, weight: torch.Tensor, tensor: str) -> torch.Tensor:
+        import torch
+
+        pair = self.factors[tensor]
+        product = self._float(pair.b) @ self._float(pair.a)
+        delta = (product.T if pair.is_embedding else product) * self.scaling(tensor)
+        if pair.is_embedding:
+            # PEFT's Embedding.merge casts the delta first, its Linear.merge does not.
+            return weight + delta.to(weight.dtype)
+        if pair.magnitude is None:
+            return weight.clone().add_(delta)
+        folded = weight + delta
+        length = torch.linalg.norm(folded, dim=1).to(folded.dtype)
+        factor = self._float(pair.magnitude) / length
+        return (factor.view(-1, 1) * folded).to(weight.dtype)
+
+    def _float(self, name: str) -> torch.Tensor:
+        import torch
+
+        tensor = self._adapter_tensor(name)
+        return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+    def _adapter_tensor(self, name: str) -> torch.Tensor:
+        from safetensors import safe_open
+
+        if WEIGHTS not in self._handles:
+            self._handles[WEIGHTS] = safe_open(self.adapter / WEIGHTS, framework="pt")
+        handle = self._handles[WEIGHTS]
+        return handle.get_tensor(PREFIX + name if PREFIX + name in set(handle.keys()) else name)
+
+    def _check_fit(self) -> None:
+        """Every tensor of the adapter must have its place in the base, of the right shape."""
+        settings, held = self.settings, self.base.entries
+        for weight, pair in self.factors.items():
+            self._check_factors(weight, pair)
+        strange = [name for name in self.replaced if name not in held]
+        if strange:
+            raise SourceError(
+                f"{self.adapter_name}: its tensor {strange[0]} has no place in {self.base.name}. "
+                "Is this the base model that the adapter was trained on "
+                f"({settings.get('base_model_name_or_path') or 'it does not say which'})?"
+            )
+        for name, own in self.replaced.items():
+            if self.adapter_entries[own].shape != held[name].shape:
+                raise SourceError(self._shape(name, self.adapter_entries[own].shape))
+        self._refuse_tied()
+
+    def _check_factors(self, weight: str, pair: _Factors) -> None:
+        held, own = self.base.entries, self.adapter_entries
+        if weight not in held or pair.b not in own:
+            missing = weight if weight not in held else pair.b
+            raise SourceError(
+                f"{self.adapter_name}: {missing} is missing from "
+                f"{self.base.name if weight not in held else self.adapter / WEIGHTS}, so the adapter cannot be folded. "
+                f"It was trained on {self.settings.get('base_model_name_or_path') or 'another base model'}."
+            )
+        shape = (own[pair.b].shape[0], own[pair.a].shape[1])
+        shape = shape[::-1] if pair.is_embedding else shape
+        if shape != held[weight].shape or own[pair.b].shape[1] != own[pair.a].shape[0]:
+            raise SourceError(self._shape(weight, shape))
+        rank = own[pair.a].shape[0]
+        if not self.settings.get("rank_pattern") and rank != self.settings.get("r"):
+            raise SourceError(
+                f"{self.adapter_name}: {pair.a} has rank {rank}, but {CONFIG} says r = {self.settings.get('r')} and has "
+                "no rank_pattern, so the scaling is not known. Mend the file."
+            )
+        if self.settings.get("use_dora") and (pair.magnitude is None or pair.is_embedding):
+            raise SourceError(
+                f"{self.adapter_name}: DoRA on {weight} is not folded here (embeddings, or a magnitude that is missing). "
+                "Fold it with peft's merge_and_unload() and name the folded model."
+            )
+
+    def _refuse_tied(self) -> None:
+        touched = [*self.factors, *self.replaced]
+        ends = [name for name in touched if name.endswith(("embed_tokens.weight", "lm_head.weight"))]
+        if ends and full_config(self.base).get("tie_word_embeddings"):
+            raise SourceError(
+                f"{self.adapter_name}: it changes {ends[0]}, which {self.base.name} ties to its other end; whether the "
+                "other end follows depends on how it was trained. Fold it with peft's merge_and_unload() and name "
+                "the folded model."
+            )
+
+    def _shape(self, weight: str, shape: tuple[int, ...]) -> str:
+        return (
+            f"{self.adapter_name}: its {weight} is {'x'.join(map(str, shape))}, that of {self.base.name} "
+            f"{'x'.join(map(str, self.base.entries[weight].shape))}. Was it trained on another base model, or with "
+            "added tokens? Fold it with peft and name the folded model."
+        )
+
+    def _no_weights(self) -> str:
+        if (self.adapter / "adapter_model.bin").is_file():
+            return (
+                f"{self.adapter_name}: only adapter_model.bin in {self.adapter}. It is a pickle, which can run code, so "
+                "it is not read. Load it once with peft and save it with safe_serialization=True."
+            )
+        return f"{self.adapter_name}: no {WEIGHTS} in {self.adapter}. Is this the folder of a LoRA adapter?"
+
+    def close(self) -> None:
+        super().close()
+        self.base.close()
+
+    @cached_property
+    def size(self) -> int:
+        return self.base.size + (self.adapter / WEIGHTS).stat().st_size
+
+    def file_state(self) -> dict[str, tuple[int, int]]:
+        state = (self.adapter / WEIGHTS).stat()
+        return self.base.file_state() | {WEIGHTS: (state.st_size, state.st_mtime_ns)}
+
+    def prints(self) -> dict[str, str]:
+        return self.base.prints() | {str(self.adapter): self._adapter_fingerprint}
+
+    def fingerprint(self) -> str:
+        return f"{self.base.fingerprint()}+{self._adapter_fingerprint}"
+
+    @cached_property
+    def _adapter_fingerprint(self) -> str:
+        from merge_hooks.sources import content_hash
+
+        return self.adapter_revision or content_hash(self.adapter, [CONFIG, WEIGHTS])
+
+    def stamps(self) -> tuple[tuple[str, str], ...]:
+        return (*self.base.stamps(), (self.adapter_name, self._adapter_fingerprint))
+
+    def to_payload(self) -> dict[str, Any]:
+        adapter = {"name": self.adapter_name, "folder": str(self.adapter), "revision": self.adapter_revision}
+        return {"kind": "lora", "base": self.base.to_payload(), "adapter": adapter}
+
+
+def open_lora(base: Source, path: str, revision: str | None, beside: Path | None) -> LoraSource:
+    """Find an adapter, on disk or on the Hub, and put it over its base."""
+    found = open_source(path, revision, beside)
+    return over_base(base, found.name, found.folder, found.revision)
+
+
+def over_base(base: Source, adapter_name: str, adapter: Path, revision: str | None) -> LoraSource:
+    """An adapter folder over a source."""
+    name = f"{base.name}+{adapter_name}"
+    return LoraSource(
+        name,
+        base.folder,
+        None,
+        base=base,
+        adapter=adapter,
+        adapter_name=adapter_name,
+        adapter_revision=revision,
+    )
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    import torch
+
+    return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[name]

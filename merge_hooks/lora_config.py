@@ -1,0 +1,73 @@
+"""What an adapter's adapter_config.json may say, so that its fold is known exactly.
+
+PEFT's file knows some forty keys. Those that change the fold and are not done here are refused by name: a key that
+is not known to be harmless, and is set, stops the run. Checked with peft 0.21 (tuners/lora/config.py).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from merge_hooks.errors import SourceError
+
+CONFIG = "adapter_config.json"
+# Keys that the fold follows.
+_READ = {"r", "lora_alpha", "use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "peft_type",
+         "init_lora_weights", "bias"}  # fmt: skip
+# Keys that concern training only, or say in advance what the tensors' names say again.
+_HARMLESS = {"task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version",
+             "target_modules", "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern",
+             "megatron_config", "megatron_core", "loftq_config", "runtime_config", "ensure_weight_tying",
+             "eva_config", "qalora_group_size"}  # fmt: skip
+# Ways to start the factors that leave the base model's weights alone.
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+# alpha_pattern's keys are regular expressions from somebody else's file: no nested or many repeats.
+_MAX_REPEATS = 2
+
+
+def refuse_unknown(settings: dict[str, Any], adapter: str) -> None:
+    """Check a parsed adapter_config.json. Raises SourceError, naming each key that is set and not done here."""
+    kind = settings.get("peft_type")
+    if kind != "LORA":
+        raise SourceError(
+            f"{adapter}: a {kind} adapter; only LoRA is folded here. Fold it with peft and name the model."
+        )
+    if not isinstance(settings.get("lora_alpha"), (int, float)):
+        raise SourceError(
+            f"{adapter}: {CONFIG} gives no number for `lora_alpha`, so the scaling is not known."
+        )
+    strange = [key for key, value in settings.items() if value and key not in _READ | _HARMLESS]
+    if settings.get("bias", "none") != "none":
+        strange.append("bias")
+    if settings.get("init_lora_weights", True) not in _PLAIN_STARTS:
+        strange.append(f"init_lora_weights={settings['init_lora_weights']}")
+    if strange:
+        raise SourceError(
+            f"{adapter}: {CONFIG} sets {', '.join(strange)}, which changes how the adapter folds and is not done here. "
+            "Fold it with peft's merge_and_unload() and name the folded model."
+        )
+    for pattern in settings.get("alpha_pattern") or {}:
+        _check_pattern(pattern, adapter)
+
+
+def _check_pattern(pattern: str, adapter: str) -> None:
+    """alpha_pattern's keys are matched as regular expressions: one must not be able to hang us."""
+    repeats = re.findall(r"[*+?{]", pattern)
+    try:
+        re.compile(pattern)
+    except re.error:
+        repeats = ["*"] * (_MAX_REPEATS + 1)
+    if len(repeats) > _MAX_REPEATS or re.search(r"\)[*+?{]", pattern) or len(pattern) > 300:
+        raise SourceError(
+            f"{adapter}: alpha_pattern has the key {pattern[:80]!r}, which is too involved to be matched safely. "
+            'Write module names, e.g. "layers.0.self_attn.q_proj".'
+        )
+
+
+def by_pattern(patterns: dict[str, float], module: str, default: float) -> float:
+    """PEFT's look-up (utils/other.py, `get_pattern_key`): the first key that matches the module's end."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default

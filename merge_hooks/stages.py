@@ -1,0 +1,198 @@
+"""Recipes of several stages, as `mergekit-multi` reads them: a merge whose sources are merges.
+
+    name: languages            # a stage: later documents call it by this name
+    merge_method: linear
+    models: [...]
+    ---
+    merge_method: task_arithmetic
+    base_model: meta-llama/Llama-3.1-8B
+    models: [{model: languages, parameters: {weight: 1.0}}, ...]
+
+mergekit-multi writes every stage to disk; here a stage is a source whose tensors are computed when they are read.
+Only its config.json and tokenizer, which mergekit and transformers want to read from a folder, lie in a temporary
+one while the program runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from merge_hooks.errors import RecipeError
+from merge_hooks.lint import Document
+from merge_hooks.sources import Source, TensorEntry
+
+if TYPE_CHECKING:
+    import torch
+
+    from merge_hooks.recipe import Resolved
+    from merge_hooks.stream import Stream
+
+# What a model that inherits from a stage may want to read there, beside config.json.
+SMALL_FILES = ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
+               "added_tokens.json", "merges.txt", "vocab.json", "chat_template.jinja", "chat_template.json",
+               "generation_config.json")  # fmt: skip
+_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+def final_document(documents: list[Document], origin: str) -> Document:
+    """The document that is scored: the one without a name, else the only one that no other one names.
+
+    Raises:
+        RecipeError: two documents share a name or have none, or it is not clear which one is meant.
+    """
+    names = [document.name for document in documents]
+    for document in documents:
+        if names.count(document.name) > 1:
+            what = f"the name `{document.name}`" if document.name else "no `name:`"
+            raise RecipeError(
+                f"{origin}: {names.count(document.name)} documents have {what}. Give each stage a name of its own, "
+                "and none to the merge that is to be scored."
+            )
+    if None in names:
+        return documents[names.index(None)]
+    if len(documents) == 1:
+        return documents[0]
+    used = {name for document in documents for name in _words(document.data)}
+    last = [document for document in documents if document.name not in used]
+    if len(last) != 1:
+        found = ", ".join(str(document.name) for document in last) or "all name each other"
+        raise RecipeError(
+            f"{origin}: which of its {len(documents)} documents is to be scored? Remove the `name:` of that one "
+            f"(not used by any other: {found})."
+        )
+    return last[0]
+
+
+def _words(node: Any) -> set[str]:
+    """Every string in a document, adapters and revisions cut off: what may name a stage."""
+    if isinstance(node, str):
+        return {node.split("+")[0].split("@")[0]}
+    if isinstance(node, dict):
+        return {word for value in node.values() for word in _words(value)}
+    return {word for value in node for word in _words(value)} if isinstance(node, list) else set()
+
+
+@dataclass
+class MergedSource(Source):
+    """A stage of a recipe as a source: reading a tensor merges it.
+
+    Args:
+        name: what later documents call it.
+        folder: a temporary folder with its config.json and tokenizer; no weight is ever in it.
+        resolved: the stage's own recipe, its sources found.
+    """
+
+    resolved: Resolved = field(kw_only=True)
+
+    @cached_property
+    def stream(self) -> Stream:
+        from merge_hooks.stream import open_stream
+
+        return open_stream(self.resolved)
+
+    @cached_property
+    def entries(self) -> dict[str, TensorEntry]:
+        """The tensors of the stage. Shapes come from its sources' headers; nothing is merged for this."""
+        vocabulary = self.config["vocab_size"] if self.stream.plan.tokenizer_task is not None else None
+        found = {}
+        for output in self.stream.plan:
+            held = [
+                self.resolved.sources[key].entries[name]
+                for key, names in output.inputs.items()
+                if (
+                    name := next((name for name in names if name in self.resolved.sources[key].entries), None)
+                )
+            ]
+            if not held or (
+                output.is_optional and len(held) < len(output.inputs) and self._is_left_out(output.name)
+            ):
+                continue
+            shape = list(held[0].shape)
+            if vocabulary is not None and output.vocabulary_axis is not None:
+                shape[output.vocabulary_axis] = vocabulary
+            dtype = output.dtype or self.resolved.config.dtype
+            found[output.name] = TensorEntry("", _DTYPES.get(str(dtype), held[0].dtype), tuple(shape))
+        return found
+
+    def _is_left_out(self, name: str) -> bool:
+        """An optional tensor that only some sources have: whether it comes out depends on the method."""
+        return self.stream.tensor(name) is None
+
+    def read(self, tensor: str) -> torch.Tensor:
+        """One merged tensor, computed now."""
+        merged = self.stream.tensor(tensor)
+        assert merged is not None, "entries lists only what the stage yields"
+        return merged
+
+    @property
+    def weight_files(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        for source in self.resolved.sources.values():
+            source.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes that are read for it."""
+        return sum(source.size for source in self.resolved.sources.values())
+
+    def file_state(self) -> dict[str, tuple[int, int]]:
+        return {
+            f"{key}/{file}": state
+            for key, source in self.resolved.sources.items()
+            for file, state in source.file_state().items()
+        }
+
+    def fingerprint(self) -> str:
+        from merge_hooks.signature import recipe_digest
+
+        return recipe_digest(self.resolved)
+
+    def stamps(self) -> tuple[tuple[str, str], ...]:
+        own = tuple(stamp for source in self.resolved.sources.values() for stamp in source.stamps())
+        return (*own, (self.name, self.fingerprint()))
+
+    def to_payload(self) -> dict[str, Any]:
+        return {
+            "kind": "merge",
+            "name": self.name,
+            "folder": str(self.folder),
+            "resolved": self.resolved.payload(),
+        }
+
+
+def open_stage(name: str, resolved: Resolved) -> MergedSource:
+    """A stage as a source. Its configuration and tokenizer are laid into a temporary folder.
+
+    Raises:
+        PreflightError, SourceError: the stage's own sources do not fit together.
+    """
+    from merge_hooks.preflight import check_fit
+    from merge_hooks.tokenizer import choose_tokenizer
+
+    folder = Path(tempfile.mkdtemp(prefix="iberian-stage-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    source = MergedSource(name, folder, resolved=resolved)
+    check_fit(source.stream)
+    choice = choose_tokenizer(source.stream)
+    source.stream.model_config.save_pretrained(folder)
+    for file in SMALL_FILES:
+        if (Path(choice.folder) / file).is_file():
+            shutil.copyfile(Path(choice.folder) / file, folder / file)
+    if choice.chat_template is not None:
+        (folder / "chat_template.jinja").write_text(choice.chat_template, encoding="utf-8")
+    if not (folder / "generation_config.json").exists():
+        _copy_if_there(Path(choice.generation_folder) / "generation_config.json", folder)
+    return source
+
+
+def _copy_if_there(file: Path, folder: Path) -> None:
+    if file.is_file():
+        shutil.copyfile(file, folder / file.name)

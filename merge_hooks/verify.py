@@ -1,0 +1,198 @@
+"""Is what goes into the engine what mergekit-yaml writes? Checksums of both, tensor by tensor.
+
+mergekit runs as its own command, into a temporary folder, on the same sources; a recipe of stages runs in
+mergekit-multi. Compared are its files, our stream as it goes in, and the parameters of a transformers model after
+loading. (vLLM repacks its weights, so nothing there can be compared with files; its stream is this stream.)
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from merge_hooks._mergekit import dump_config, method_facts
+from merge_hooks.errors import EngineError
+from merge_hooks.hf_loader import build_model, engine_dtype
+from merge_hooks.stages import MergedSource
+from merge_hooks.stream import Stream
+
+if TYPE_CHECKING:
+    import torch
+
+    from merge_hooks.recipe import Resolved
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was compared.
+
+    Args:
+        tensors: how many there are.
+        elements: how many numbers they hold.
+        unequal: tensor -> how many of its elements differ between our stream and mergekit's files.
+        missing: tensors that only one side has.
+        engine: tensors whose checksum in the transformers model is not the stream's.
+        stream_digest: one checksum over the stream.
+        mergekit_digest: the same over mergekit's files.
+        is_random: whether the method draws masks, which mergekit draws in an order of its own.
+    """
+
+    tensors: int
+    elements: int
+    unequal: dict[str, int]
+    missing: list[str]
+    engine: list[str]
+    stream_digest: str
+    mergekit_digest: str
+    is_random: bool
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether everything is the same, to the bit."""
+        return not (self.unequal or self.missing or self.engine)
+
+
+def verify(stream: Stream) -> Verdict:
+    """Run mergekit beside the stream and compare. Needs disk for one merged checkpoint (and its stages).
+
+    Raises:
+        EngineError: mergekit itself fails on this recipe.
+    """
+    with tempfile.TemporaryDirectory(prefix="iberian-verify-") as folder:
+        theirs = _files(run_mergekit(stream.resolved, Path(folder)))
+        return _compare(stream, theirs)
+
+
+def run_mergekit(resolved: Resolved, folder: Path) -> Path:
+    """mergekit's own output of a resolved recipe, in `folder`/out."""
+    documents = _documents(resolved, [])
+    config, out = folder / "recipe.yml", folder / "out"
+    config.write_text("---\n".join(yaml.safe_dump(document) for document in documents), encoding="utf-8")
+    cache = ["--lora-merge-cache", str(folder / "folded"), "--no-copy-tokenizer", "--quiet"]
+    if len(documents) == 1:
+        command = ["mergekit.scripts.run_yaml", str(config), str(out), *cache]
+    else:
+        command = [
+            "mergekit.scripts.multimerge",
+            str(config),
+            "--out-path",
+            str(out),
+            "-I",
+            str(folder / "stages"),
+            *cache[:-2],
+        ]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+    # mergekit writes all weights before anything else that can fail, e.g. a config that it cannot save.
+    if done.returncode and not any(out.glob("*.safetensors")):
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise EngineError(f"mergekit does not merge this recipe: {last}")
+    return out
+
+
+def _documents(resolved: Resolved, done: list[str], name: str | None = None) -> list[dict[str, Any]]:
+    """The recipe on local folders, its stages before it, each under a name that mergekit-multi takes."""
+    documents: list[dict[str, Any]] = []
+    names = {}
+    for source in _stages(resolved):
+        label = f"stage-{source.folder.name}"
+        if label not in done:
+            done.append(label)
+            documents += _documents(source.resolved, done, label)
+        names[str(source.folder)] = label
+    data = _renamed(dump_config(resolved.config), names)
+    return [*documents, {"name": name, **data} if name else data]
+
+
+def _stages(resolved: Resolved) -> list[MergedSource]:
+    from merge_hooks.lora import LoraSource
+
+    sources = (item.base if isinstance(item, LoraSource) else item for item in resolved.sources.values())
+    return [source for source in sources if isinstance(source, MergedSource)]
+
+
+def _renamed(node: Any, names: dict[str, str]) -> Any:
+    if isinstance(node, dict):
+        return {key: _renamed(value, names) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_renamed(item, names) for item in node]
+    return names.get(node, node) if isinstance(node, str) else node
+
+
+def _files(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder, as views of the mapped files."""
+    from safetensors import safe_open
+
+    handles = [safe_open(file, framework="pt") for file in sorted(folder.glob("*.safetensors"))]
+    return {name: handle.get_tensor(name) for handle in handles for name in set(handle.keys())}
+
+
+def _compare(stream: Stream, theirs: dict[str, torch.Tensor]) -> Verdict:
+    watched = _Watched(stream, theirs)
+    model = build_model(watched)
+    held = dict(model.named_parameters(remove_duplicate=True))
+    engine = [name for name, parameter in held.items() if watched.seen.get(name) != checksum(parameter)]
+    return Verdict(
+        len(watched.seen), watched.elements, watched.unequal, [*watched.missing, *watched.theirs], engine,
+        watched.digests[0].hexdigest(), watched.digests[1].hexdigest(),
+        method_facts(stream.resolved.method).is_random,
+    )  # fmt: skip
+
+
+class _Watched(Stream):
+    """A stream that compares each tensor with mergekit's on its way into the engine.
+
+    Attributes:
+        seen: the checksum of each tensor, in the dtype that the engine holds it in.
+        theirs: mergekit's tensors that have not come yet.
+    """
+
+    def __init__(self, stream: Stream, theirs: dict[str, torch.Tensor]) -> None:
+        import xxhash
+
+        self.__dict__.update(stream.__dict__)
+        self.theirs = dict(theirs)
+        self.seen: dict[str, str] = {}
+        self.unequal: dict[str, int] = {}
+        self.missing: list[str] = []
+        self.elements = 0
+        self.digests = (xxhash.xxh3_128(), xxhash.xxh3_128())
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        dtype = engine_dtype(None, self)
+        for name, tensor in super().__iter__():
+            self.seen[name] = checksum(tensor.to(dtype))
+            self._compare(name, tensor)
+            yield name, tensor
+
+    def _compare(self, name: str, tensor: torch.Tensor) -> None:
+        self.elements += tensor.numel()
+        self.digests[0].update(f"{name} {checksum(tensor)}".encode())
+        if name not in self.theirs:
+            self.missing.append(name)
+            return
+        other = self.theirs.pop(name)
+        self.digests[1].update(f"{name} {checksum(other)}".encode())
+        if count := _count_unequal(tensor, other):
+            self.unequal[name] = count
+
+
+def checksum(tensor: torch.Tensor) -> str:
+    """xxh3-128 of a tensor's bytes, with its dtype and shape."""
+    import torch
+    import xxhash
+
+    flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+    return f"{tensor.dtype}{tuple(tensor.shape)}{xxhash.xxh3_128_hexdigest(flat.data)}"
+
+
+def _count_unequal(ours: torch.Tensor, theirs: torch.Tensor) -> int:
+    if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+        return ours.numel()
+    return int((ours != theirs).sum())

@@ -1,0 +1,368 @@
+"""Preflight: what stops a merge, what is a note, and awkward checkpoints against mergekit and transformers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from merge_hooks.errors import PreflightError
+from merge_hooks.hf_loader import build_model
+from merge_hooks.preflight import check_fit, fit_notes, table
+from merge_hooks.recipe import read_recipe, resolve
+from merge_hooks.stream import Stream, open_stream
+from merge_hooks.tokenizer import choose_tokenizer
+from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
+
+
+def linear(*models: str, **more: Any) -> dict[str, Any]:
+    return {"merge_method": "linear", "parameters": {"weight": 0.5, "normalize": True},
+            "models": [{"model": model} for model in models], **more}  # fmt: skip
+
+
+def opened(data: Any) -> Stream:
+    return open_stream(resolve(read_recipe(data)))
+
+
+def copy(folder: str, to: Path, **config: Any) -> str:
+    """A copy of a checkpoint with other entries in its config.json; None removes one."""
+    shutil.copytree(folder, to)
+    edit(to / "config.json", **config)
+    return str(to)
+
+
+def edit(file: Path, **changes: Any) -> None:
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def assert_loads_as_mergekits(data: dict[str, Any], folder: Path) -> None:
+    """Our transformers model has the parameters and configuration of mergekit's output, loaded by transformers."""
+    stream = opened(data)
+    check_fit(stream)
+    choose_tokenizer(stream)
+    ours = build_model(stream)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=ours.dtype)
+    assert_same(dict(ours.state_dict()), dict(theirs.state_dict()))
+    assert ours.config.vocab_size == theirs.config.vocab_size
+    assert ours.config.tie_word_embeddings == theirs.config.tie_word_embeddings
+    tokens = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        assert torch.equal(ours(tokens).logits, theirs(tokens).logits)
+
+
+# --- tied embeddings -------------------------------------------------------------------------------------------
+
+
+def with_head(folder: str, to: Path, noise: float) -> str:
+    """A tied checkpoint whose files hold a head too: the embedding, or (noise) something else."""
+    shutil.copytree(folder, to)
+    tensors = load_file(to / "model.safetensors")
+    embedding = tensors["model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = (
+        (embedding + noise * torch.randn(embedding.shape)).to(embedding.dtype).contiguous()
+    )
+    save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})
+    return str(to)
+
+
+@pytest.mark.parametrize("which", ["none", "base", "instruct", "both"])
+def test_tied_with_and_without_a_head_in_the_files(
+    which: str, qwen: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]
+) -> None:
+    models = {
+        name: with_head(qwen[name], tmp_path / name, 0.0) if which in (name, "both") else qwen[name]
+        for name in ("base", "instruct")
+    }
+    data = linear(*models.values(), base_model=models["base"])
+    folder = mergekit(data)
+    assert_same(streamed(data), tensors_of(folder))
+    assert_loads_as_mergekits(data, folder)
+
+
+def test_a_tied_model_with_another_head_in_its_files_is_refused(qwen: dict[str, str], tmp_path: Path) -> None:
+    """transformers 5 unties such a checkpoint, vLLM ties it: a score would depend on the engine."""
+    odd = with_head(qwen["instruct"], tmp_path / "odd", 0.5)
+    loaded = AutoModelForCausalLM.from_pretrained(odd)
+    assert not torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)
+    with pytest.raises(PreflightError, match=r"files hold a head that differs.*tie_word_embeddings: false"):
+        check_fit(opened(linear(qwen["base"], odd)))
+
+
+def test_tied_and_untied_merge_only_under_the_untied_one(
+    qwen: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]
+) -> None:
+    untied = with_head(qwen["instruct"], tmp_path / "untied", 0.5)
+    edit(tmp_path / "untied" / "config.json", tie_word_embeddings=False)
+    for data in (linear(qwen["base"], untied), linear(qwen["base"], untied, base_model=qwen["base"])):
+        with pytest.raises(PreflightError, match=f"Name {untied} as `base_model:`"):
+            check_fit(opened(data))
+    data = linear(qwen["base"], untied, base_model=untied)
+    assert any(
+        "`tied` differs" in note and f"with that of {untied}" in note for note in fit_notes(opened(data))
+    )
+    assert_loads_as_mergekits(data, mergekit(data))
+
+
+# --- vocabularies ----------------------------------------------------------------------------------------------
+
+
+def with_rows(folder: str, to: Path, rows: int) -> str:
+    """The checkpoint with its embeddings grown to so many rows, as padded vocabularies are."""
+    shutil.copytree(folder, to)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(rows)
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    model.save_pretrained(to)
+    return str(to)
+
+
+@pytest.mark.parametrize("source", [None, "base", "union"])
+def test_padded_vocabularies(
+    source: str | None, qwen: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]
+) -> None:
+    """151936 rows against 151665 tokens, in small: 2048 rows, 2000 tokens, in both models."""
+    models = [with_rows(qwen[name], tmp_path / name, 2048) for name in ("base", "instruct")]
+    data = linear(*models, base_model=models[0]) | ({"tokenizer_source": source} if source else {})
+    folder = mergekit(data)
+    assert_same(streamed(data), tensors_of(folder))
+    assert_loads_as_mergekits(data, folder)
+    rows = tensors_of(folder)["model.embed_tokens.weight"].shape[0]
+    assert rows == (2000 if source else 2048)  # mergekit drops the padding where it aligns
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen"])
+@pytest.mark.parametrize("source", ["base", "union"])
+def test_unequal_vocabularies(
+    source: str,
+    architecture: str,
+    tmp_path: Path,
+    mergekit: Callable[..., Path],
+    request: pytest.FixtureRequest,
+) -> None:
+    """128256 against 128320: refused unless the recipe says which tokens hold."""
+    family = request.getfixturevalue(architecture)
+    longer = with_rows(family["instruct"], tmp_path / "instruct", 2064)
+    data = linear(family["base"], longer, base_model=family["base"])
+    with pytest.raises(
+        PreflightError, match=r"differs in vocabulary: .*2000x64.*2064x64.*tokenizer_source: base"
+    ):
+        check_fit(opened(data))
+    data["tokenizer_source"] = source
+    folder = mergekit(data)
+    assert_same(streamed(data), tensors_of(folder))
+    assert_loads_as_mergekits(data, folder)
+
+
+@pytest.mark.parametrize("source", ["base", "union"])
+def test_more_tokens_in_one_model(
+    source: str, llama: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]
+) -> None:
+    """A tokenizer with two tokens of its own, end to end: weights, configuration, tokenizer."""
+    from transformers import AutoTokenizer
+
+    longer = with_rows(llama["instruct"], tmp_path / "instruct", 2002)
+    tokenizer = AutoTokenizer.from_pretrained(longer)
+    tokenizer.add_tokens(["<|bai|>", "<|ez|>"], special_tokens=True)
+    tokenizer.save_pretrained(longer)
+    data = linear(llama["base"], longer, base_model=llama["base"])
+    with pytest.raises(PreflightError, match="differs in vocabulary"):
+        check_fit(opened(data))
+    data["tokenizer_source"] = source
+    folder = mergekit(data)
+    assert_same(streamed(data), tensors_of(folder))
+    assert_loads_as_mergekits(data, folder)
+    ours, theirs = choose_tokenizer(opened(data)).load(), AutoTokenizer.from_pretrained(folder)
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert ours("Kaixo<|bai|>").input_ids == theirs("Kaixo<|bai|>").input_ids
+
+
+def _swap_tokens(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    vocabulary = content["model"]["vocab"]
+    first, second = list(vocabulary)[500:502]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file.write_text(json.dumps(content))
+
+
+def _add_token(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<|ez|>"])
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(_swap_tokens, "different tokens to the same ids .2 of them"), (_add_token, "has 1 tokens that .* lacks, e.g. '<|ez|>'")],
+)
+def test_rows_that_mean_other_tokens_are_refused(
+    change: Callable[[Path], None], words: str, llama: dict[str, str], tmp_path: Path
+) -> None:
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    change(other)
+    with pytest.raises(PreflightError, match=words.replace("|", r"\|")):
+        check_fit(opened(linear(llama["base"], str(other))))
+
+
+# --- everything else -------------------------------------------------------------------------------------------
+
+# What is changed in config.json, and what the refusal says without a `base_model:`.
+COMPUTING = {
+    "rope": ({"rope_theta": 500000.0, "rope_parameters": None}, "`rope` differs .*10000.*500000"),
+    "rope scaling": ({"rope_parameters": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 4.0}},
+                     "`rope` differs .*linear, factor 4"),
+    "norm": ({"rms_norm_eps": 1e-2}, "`rms_norm_eps` differs"),
+    "activation": ({"hidden_act": "gelu"}, "`hidden_act` differs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "words"), COMPUTING.values(), ids=COMPUTING)
+def test_what_is_computed_with_differs(
+    changes: dict, words: str, llama: dict[str, str], tmp_path: Path
+) -> None:
+    other = copy(llama["instruct"], tmp_path / "other", **changes)
+    with pytest.raises(PreflightError, match=words):
+        check_fit(opened(linear(llama["base"], other)))
+    stream = opened(linear(llama["base"], other, base_model=other))
+    rows = check_fit(stream)
+    assert any(f"computes with that of {other}" in note for note in fit_notes(stream))
+    assert rows[0]["model"] == other
+
+
+def test_old_and_new_spelling_of_rope_are_one(llama: dict[str, str], tmp_path: Path) -> None:
+    """config.json of transformers 4 says rope_theta and rope_scaling, that of 5 rope_parameters."""
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+               "original_max_position_embeddings": 512}  # fmt: skip
+    old = copy(llama["base"], tmp_path / "old", rope_parameters=None, rope_theta=5e5, rope_scaling=scaling)
+    new = copy(llama["instruct"], tmp_path / "new", rope_parameters=scaling | {"rope_theta": 5e5})
+    rows = check_fit(opened(linear(old, new)))
+    assert rows[0]["rope"] == rows[1]["rope"]
+    assert "llama3" in rows[0]["rope"] and rows[0]["rope"].startswith("500000")
+
+
+MEANING = {
+    "heads": {"num_attention_heads": 8, "head_dim": 16, "num_key_value_heads": 4},
+    "key heads": {"num_key_value_heads": 4},
+}
+
+
+def test_equal_shapes_with_other_heads_are_refused_even_with_a_base(
+    llama: dict[str, str], tmp_path: Path
+) -> None:
+    other = copy(llama["instruct"], tmp_path / "other", **MEANING["heads"])
+    with pytest.raises(PreflightError, match="`num_attention_heads` differs"):
+        check_fit(opened(linear(llama["base"], other, base_model=llama["base"])))
+
+
+def test_notes_on_what_changes_no_weight(llama: dict[str, str], tmp_path: Path) -> None:
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    edit(other / "generation_config.json", eos_token_id=[1])
+    edit(other / "tokenizer_config.json", eos_token="<|end|>", pad_token="<|end|>")
+    (other / "chat_template.jinja").write_text("{{ messages }}")
+    stream = opened(linear(llama["base"], str(other)))
+    rows = check_fit(stream)
+    notes = "\n".join(fit_notes(stream))
+    for words in ("generation eos", "eos token", "pad token", "chat template"):
+        assert f"the {words} differs" in notes
+    assert f"that of {llama['base']} is used" in notes
+    marked = [line.split()[1] for line in table(rows).splitlines() if line.startswith("*")]
+    assert marked == ["eos", "pad", "generation", "template"]
+
+
+def test_the_tokenizer_of_the_recipe_is_the_one_that_notes_name(
+    llama: dict[str, str], tmp_path: Path
+) -> None:
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    (other / "chat_template.jinja").write_text("{{ messages }}")
+    stream = opened(linear(llama["base"], str(other), tokenizer_source=str(other)))
+    assert any(f"that of {other} is used" in note for note in fit_notes(stream))
+
+
+def test_dtypes_may_differ(llama: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]) -> None:
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    halves = {name: tensor.bfloat16() for name, tensor in load_file(other / "model.safetensors").items()}
+    save_file(halves, other / "model.safetensors", metadata={"format": "pt"})
+    data = linear(llama["base"], str(other), dtype="float32")
+    assert any("dtype of the files differs" in note for note in fit_notes(opened(data)))
+    assert_same(streamed(data), tensors_of(mergekit(data)))
+
+
+def test_another_size_or_architecture_is_refused(
+    llama: dict[str, str], qwen: dict[str, str], tmp_path: Path
+) -> None:
+    from lm_eval_iberian.tiny import build_family
+
+    with pytest.raises(PreflightError, match="architectures"):
+        check_fit(opened(linear(llama["base"], qwen["base"])))
+    wide = str(build_family(tmp_path, hidden_size=96)["base"])
+    with pytest.raises(PreflightError, match="differs in shape"):
+        check_fit(opened(linear(llama["base"], wide)))
+    short = str(build_family(tmp_path / "short", num_hidden_layers=2)["base"])
+    with pytest.raises(PreflightError, match=r"it has 2 layers, 0 to 1|same number of layers"):
+        check_fit(opened(linear(llama["base"], short)))
+
+
+def test_a_layer_range_outside_the_model_is_refused(llama: dict[str, str]) -> None:
+    data = {
+        "merge_method": "passthrough",
+        "slices": [{"sources": [{"model": llama["base"], "layer_range": [0, 6]}]}],
+    }
+    with pytest.raises(
+        PreflightError, match=r"it has 4 layers, 0 to 3\. In a recipe `layer_range: \[0, 4\]`"
+    ):
+        check_fit(opened(data))
+
+
+def test_a_config_with_endless_layers_is_refused(llama: dict[str, str], tmp_path: Path) -> None:
+    other = copy(llama["instruct"], tmp_path / "other", num_hidden_layers=10**12)
+    with pytest.raises(PreflightError, match="Is it damaged"):
+        opened(linear(llama["base"], other))
+
+
+def test_gemma_is_tied_where_its_config_says_nothing(tmp_path: Path) -> None:
+    from lm_eval_iberian.tiny import build_family
+
+    family = build_family(tmp_path, "gemma")
+    edit(family["base"] / "config.json", tie_word_embeddings=None)
+    rows = check_fit(opened(linear(str(family["base"]), str(family["basque"]))))
+    assert [row["tied"] for row in rows] == ["yes", "yes"]
+
+
+def test_more_memory_than_there_is(llama: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    import psutil
+
+    from merge_hooks.estimate import estimate, refuse_too_large
+
+    stream = opened(linear(llama["base"], llama["instruct"]))
+    count = sum(tensor.numel() for tensor in tensors_of(llama["base"]).values())
+    needs = estimate(stream, "bfloat16")
+    assert (needs.parameters, needs.model, needs.read) == (count, 2 * count, 8 * count)
+    refuse_too_large(stream, "float32", holds_model=True)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=300_000_000))
+    with pytest.raises(PreflightError, match=r"needs about .* of memory .* are free"):
+        refuse_too_large(stream, "float32", holds_model=True)
+
+
+def test_a_source_that_changes_during_the_merge_is_noticed(llama: dict[str, str], tmp_path: Path) -> None:
+    from merge_hooks.errors import SourceError
+
+    moving = Path(copy(llama["instruct"], tmp_path / "moving"))
+    stream = iter(opened(linear(llama["base"], str(moving))))
+    next(stream)
+    tensors = load_file(moving / "model.safetensors")
+    (moving / "model.safetensors").unlink()
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, moving / "model.safetensors")
+    with pytest.raises(SourceError, match="changed during the merge"):
+        list(stream)

@@ -1,0 +1,228 @@
+"""LoRA: bit for bit PEFT's merge_and_unload, and mergekit's merges of folded models; what is not done is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from merge_hooks.errors import SourceError
+from merge_hooks.recipe import from_payload, read_recipe, resolve
+from merge_hooks.stream import open_stream
+from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+# Every way to scale, and every kind of tensor that an adapter may bring.
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"r": 8, "lora_alpha": 12, "target_modules": ALL},
+    "rslora": {"r": 8, "lora_alpha": 12, "use_rslora": True, "target_modules": ["q_proj", "down_proj"]},
+    "patterns": {"r": 8, "lora_alpha": 16, "target_modules": ALL, "rank_pattern": {"q_proj": 4, r"layers\.1\.mlp\.up_proj": 6},
+                 "alpha_pattern": {"layers.0.self_attn.q_proj": 32, "o_proj": 3}},
+    "rslora patterns": {"r": 4, "lora_alpha": 3, "use_rslora": True, "target_modules": ["v_proj"],
+                        "rank_pattern": {"layers.2.self_attn.v_proj": 5}},
+    "whole modules": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"]},
+    "embeddings": {"r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "v_proj"]},
+    "all linear": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
+    "dora": {"r": 4, "lora_alpha": 8, "use_dora": True, "target_modules": ["q_proj", "up_proj"]},
+}  # fmt: skip
+
+
+def make_adapter(
+    base: str, folder: Path, seed: int, dtype: torch.dtype = torch.float32, **settings: Any
+) -> Path:
+    """An adapter with seeded random factors, written by PEFT."""
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LoraConfig(**settings)
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_magnitude" in name:
+                parameter.mul_(1 + 0.1 * torch.rand(parameter.shape, generator=generator))
+            elif "lora_" in name or "modules_to_save" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    model.save_pretrained(folder)
+    file = folder / "adapter_model.safetensors"
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(file).items()}, file)
+    return folder
+
+
+def fold(base: str, adapter: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """PEFT's own merge_and_unload."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    return dict(PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().state_dict())
+
+
+def one(model: str, **more: Any) -> dict[str, Any]:
+    """The recipe that is this one model with weight 1.0."""
+    return {"merge_method": "linear", "models": [{"model": model, "parameters": {"weight": 1.0}}], **more}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=str)
+def test_weight_one_is_merge_and_unload(
+    kind: str, stored: torch.dtype, llama: dict[str, str], tmp_path: Path
+) -> None:
+    adapter = make_adapter(llama["base"], tmp_path, 1, stored, **KINDS[kind])
+    ours = streamed(one(f"{llama['base']}+{adapter}"))
+    assert_same(ours, fold(llama["base"], adapter, torch.float32))
+    changed = [
+        name for name, tensor in tensors_of(llama["base"]).items() if not torch.equal(ours[name], tensor)
+    ]
+    assert len(changed) >= 4  # the adapter did something, so the equality says something
+
+
+@pytest.mark.parametrize("kind", ["plain", "dora"])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=str)
+def test_in_bfloat16_too(kind: str, stored: torch.dtype, qwen: dict[str, str], tmp_path: Path) -> None:
+    """PEFT computes the product in float32 and rounds the sum once; so does the stream."""
+    adapter = make_adapter(qwen["base"], tmp_path, 2, stored, **KINDS[kind])
+    ours = streamed(one(f"{qwen['base']}+{adapter}"))
+    theirs = fold(qwen["base"], adapter, torch.bfloat16)
+    assert_same(ours, {name: tensor for name, tensor in theirs.items() if name in ours})
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "linear": {"parameters": {"weight": 1.0, "normalize": True}},
+    "ties": {"parameters": {"weight": 1.0, "density": 0.5, "normalize": True}},
+    "dare_ties": {"parameters": {"weight": 1.0, "density": 1.0}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize("architecture", ["llama", "qwen"])
+def test_five_adapters_equal_mergekit_on_the_folded_models(
+    method: str,
+    architecture: str,
+    tmp_path: Path,
+    mergekit: Callable[..., Path],
+    request: pytest.FixtureRequest,
+) -> None:
+    """The second paper's setting. mergekit folds each adapter, writes the folded models, and merges those."""
+    base = request.getfixturevalue(architecture)["base"]
+    adapters = [make_adapter(base, tmp_path / str(seed), seed, **KINDS["plain"]) for seed in range(5)]
+    data = {
+        "merge_method": method,
+        "models": [{"model": f"{base}+{adapter}"} for adapter in adapters],
+        **SETTINGS[method],
+    }
+    if method != "linear":
+        data["base_model"] = base
+    assert_same(streamed(data), tensors_of(mergekit(data)))
+
+
+def test_an_adapter_over_a_stage(llama: dict[str, str], tmp_path: Path) -> None:
+    adapter = make_adapter(llama["base"], tmp_path / "adapter", 3, **KINDS["plain"])
+    text = (
+        f"name: mean\nmerge_method: linear\nparameters: {{weight: 0.5, normalize: true}}\n"
+        f"models: [{{model: {llama['base']}}}, {{model: {llama['basque']}}}]\n---\n"
+        f"merge_method: passthrough\nmodels: [{{model: mean+{adapter}}}]\n"
+    )
+    ours = streamed(text)
+    model = AutoModelForCausalLM.from_pretrained(llama["base"], dtype=torch.float32)
+    mean = {"merge_method": "linear", "parameters": {"weight": 0.5, "normalize": True},
+            "models": [{"model": llama["base"]}, {"model": llama["basque"]}]}  # fmt: skip
+    model.load_state_dict(streamed(mean))
+    assert_same(ours, dict(PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().state_dict()))
+
+
+def test_a_worker_rebuilds_the_adapter(llama: dict[str, str], tmp_path: Path) -> None:
+    adapter = make_adapter(llama["base"], tmp_path, 4, **KINDS["plain"])
+    resolved = resolve(read_recipe(one(f"{llama['base']}+{adapter}")))
+    assert_same(dict(open_stream(from_payload(resolved.payload()))), dict(open_stream(resolved)))
+
+
+def test_the_signature_names_base_and_adapter(llama: dict[str, str], tmp_path: Path) -> None:
+    from merge_hooks.signature import sign
+
+    def stamp(seed: int) -> Any:
+        adapter = make_adapter(llama["base"], tmp_path / str(seed), seed, **KINDS["plain"])
+        resolved = resolve(read_recipe(one(f"{llama['base']}+{adapter}")))
+        return sign(resolved, dtype="float32", tokenizer="t", template="t", engine="torch", seed=None)
+
+    first, second = stamp(5), stamp(6)
+    assert first.digest != second.digest
+    assert f"{Path(llama['base']).name}@" in first.format() and "+5@" in first.format()
+
+
+def _edit(adapter: Path, **changes: Any) -> None:
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+REFUSED = {
+    "bias": ({"bias": "all"}, "sets bias"),
+    "lora bias": ({"lora_bias": True}, "lora_bias"),
+    "fan in fan out": ({"fan_in_fan_out": True}, "fan_in_fan_out"),
+    "PiSSA": ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa"),
+    "tokens": ({"trainable_token_indices": [1, 2]}, "trainable_token_indices"),
+    "replication": ({"layer_replication": [[0, 2], [1, 4]]}, "layer_replication"),
+    "a key to come": ({"use_something_new": True}, "use_something_new"),
+    "not LoRA": ({"peft_type": "IA3"}, "IA3"),
+    "rank": ({"r": 9}, "r = 9"),
+    "no alpha": ({"lora_alpha": None}, "lora_alpha"),
+    "slow pattern": ({"alpha_pattern": {"(a+)+b": 3}}, "too involved"),
+    "many repeats": ({"alpha_pattern": {".*.*.*.*x": 3}}, "too involved"),
+    "dora without magnitude": ({"use_dora": True}, "DoRA"),
+}
+
+
+@pytest.fixture(scope="module")
+def plain(llama: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_adapter(llama["base"], tmp_path_factory.mktemp("adapter"), 7, **KINDS["plain"])
+
+
+@pytest.mark.parametrize(("changes", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_is_not_folded_here_is_refused(
+    changes: dict[str, Any], words: str, plain: Path, llama: dict[str, str], tmp_path: Path
+) -> None:
+    import shutil
+
+    adapter = shutil.copytree(plain, tmp_path / "adapter")
+    _edit(adapter, **changes)
+    with pytest.raises(SourceError, match=words):
+        streamed(one(f"{llama['base']}+{adapter}"))
+
+
+def test_an_adapter_of_another_base_is_refused(plain: Path, llama: dict[str, str], tmp_path: Path) -> None:
+    from lm_eval_iberian.tiny import build_family
+
+    wide = build_family(tmp_path, hidden_size=96)["base"]
+    with pytest.raises(SourceError, match="Was it trained on another base model"):
+        streamed(one(f"{wide}+{plain}"))
+    short = build_family(tmp_path / "short", num_hidden_layers=2)["base"]
+    with pytest.raises(SourceError, match="is missing from"):
+        streamed(one(f"{short}+{plain}"))
+
+
+def test_a_pickled_adapter_is_not_read(llama: dict[str, str], plain: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text((plain / "adapter_config.json").read_text())
+    (tmp_path / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(SourceError, match="pickle"):
+        streamed(one(f"{llama['base']}+{tmp_path}"))
+
+
+def test_adapters_that_touch_a_tied_embedding_are_refused(qwen: dict[str, str], tmp_path: Path) -> None:
+    adapter = make_adapter(qwen["base"], tmp_path, 8, **KINDS["embeddings"])
+    with pytest.raises(SourceError, match="ties to its other end"):
+        streamed(one(f"{qwen['base']}+{adapter}"))
+
+
+def test_factors_for_knots_multiply_to_the_delta(plain: Path, llama: dict[str, str]) -> None:
+    from merge_hooks.lora import LoraSource
+
+    (source,) = resolve(read_recipe(one(f"{llama['base']}+{plain}"))).sources.values()
+    assert isinstance(source, LoraSource)
+    name = "model.layers.1.mlp.up_proj.weight"
+    b, a, scaling = source.delta_factors(name)  # type: ignore[misc]
+    expected = fold(llama["base"], plain, torch.float32)[name] - tensors_of(llama["base"])[name]
+    torch.testing.assert_close(b @ a * scaling, expected)
+    assert source.delta_factors("model.norm.weight") is None

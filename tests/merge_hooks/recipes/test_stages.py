@@ -1,0 +1,98 @@
+"""Recipes of several stages against mergekit-multi's own functions, run in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from merge_hooks.errors import RecipeError, SourceError
+from merge_hooks.recipe import find_recipe, from_payload, read_recipe, resolve
+from merge_hooks.stream import open_stream
+from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
+
+
+def _stages(family: dict[str, str]) -> str:
+    """Two stages, the second made of the first; a final merge of both and of a checkpoint."""
+    base, instruct, basque = family["base"], family["instruct"], family["basque"]
+    documents = [
+        {"name": "mean", "merge_method": "linear", "dtype": "bfloat16", "parameters": {"normalize": True},
+         "models": [{"model": instruct, "parameters": {"weight": 1.0}}, {"model": basque, "parameters": {"weight": 0.5}}]},
+        {"name": "tall", "merge_method": "passthrough", "dtype": "float32",
+         "slices": [{"sources": [{"model": "mean", "layer_range": [0, 3]}]},
+                    {"sources": [{"model": base, "layer_range": [3, 4]}]}]},
+        {"merge_method": "ties", "base_model": base, "dtype": "float32", "parameters": {"normalize": False},
+         "models": [{"model": "tall", "parameters": {"weight": 0.7, "density": 0.5}},
+                    {"model": "mean", "parameters": {"weight": 0.5, "density": 0.8}}]},
+    ]  # fmt: skip
+    return "---\n".join(yaml.safe_dump(document) for document in documents)
+
+
+def _mergekit_multi(text: str, folder: Path) -> Path:
+    from mergekit.graph import Executor
+    from mergekit.options import MergeOptions
+    from mergekit.scripts.multimerge import load_config, make_tasks
+
+    stages, out = str(folder / "stages"), str(folder / "out")
+    configs, needs = load_config(text, stages)
+    tasks = make_tasks(configs, needs, MergeOptions(quiet=True), stages, out, lazy=False)
+    Executor(tasks, math_device="cpu", storage_device="cpu").execute()
+    return Path(out)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen"])
+def test_equal_to_mergekit_multi(architecture: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    text = _stages(request.getfixturevalue(architecture))
+    assert_same(streamed(text), tensors_of(_mergekit_multi(text, tmp_path)))
+
+
+def test_no_stage_is_written(llama: dict[str, str]) -> None:
+    resolved = resolve(read_recipe(_stages(llama)))
+    list(open_stream(resolved))
+    written = [
+        source.folder
+        for source in resolved.sources.values()
+        if source.folder.name.startswith("iberian-stage-")
+    ]
+    assert len(written) == 2
+    for folder in written:
+        assert (folder / "config.json").is_file() and (folder / "tokenizer.json").is_file()
+        assert not list(folder.glob("*.safetensors"))
+
+
+def test_a_worker_rebuilds_the_stages(llama: dict[str, str]) -> None:
+    resolved = resolve(read_recipe(_stages(llama)))
+    again = from_payload(resolved.payload())
+    assert_same(dict(open_stream(again)), dict(open_stream(resolved)))
+
+
+ONE = "{model: x, parameters: {weight: 1}}"
+REFUSED = {
+    "circle": (
+        f"name: a\nmerge_method: linear\nmodels: [{ONE.replace('x', 'b')}]\n---\n"
+        f"name: b\nmerge_method: linear\nmodels: [{ONE.replace('x', 'a')}]\n---\n"
+        f"merge_method: linear\nmodels: [{ONE.replace('x', 'b')}]\n",
+        RecipeError, "b -> a -> b",
+    ),
+    "itself": (f"name: a\nmerge_method: linear\nmodels: [{ONE.replace('x', 'a')}]\n", RecipeError, "circle"),
+    "two names": (f"name: a\nmerge_method: linear\nmodels: [{ONE}]\n---\nname: a\nmerge_method: linear\nmodels: [{ONE}]\n",
+                  RecipeError, "the name `a`"),
+    "two without": (f"merge_method: linear\nmodels: [{ONE}]\n---\nmerge_method: linear\nmodels: [{ONE}]\n",
+                    RecipeError, "no `name:`"),
+    "which": (f"name: a\nmerge_method: linear\nmodels: [{ONE}]\n---\nname: b\nmerge_method: linear\nmodels: [{ONE}]\n",
+              RecipeError, "which of its 2 documents"),
+    "unknown": (f"name: a\nmerge_method: linear\nmodels: [{ONE}]\n---\n"
+                f"merge_method: linear\nmodels: [{ONE.replace('x', 'aa')}]\n", SourceError, "stages of this recipe are: a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "error", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_makes_no_order_is_refused(text: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        resolve(find_recipe(text))
+
+
+def test_the_last_named_stage_is_scored_where_all_have_names() -> None:
+    text = f"name: a\nmerge_method: linear\nmodels: [{ONE}]\n---\nname: b\nmerge_method: ties\nmodels: [{ONE.replace('x', 'a')}]\n"
+    assert find_recipe(text).final.name == "b"
