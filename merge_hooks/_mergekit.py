@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
+from merge_hooks.methods import Operand, Operands
 from merge_hooks.sources import Source
 
 if TYPE_CHECKING:
@@ -143,6 +144,64 @@ class OutputTensor:
         tensor = run_task(self.merge, memory)
         return tensor if tensor is None or not self.dtype else tensor.to(dtype=dtype_from_name(self.dtype))
 
+    def operands(self, memory: dict[str, Any]) -> Operands | None:
+        """What a kernel of ours is given; None where mergekit has rules of its own.
+
+        Those are tensors that some source lacks, integer buffers, and shapes that do not fit (mergekit says why).
+        Tensors come as they are stored where that can be: a kernel casts them block by block.
+        """
+        import torch
+        from mergekit.common import dtype_from_name
+
+        read = self._read_inputs(memory)
+        if read is None or not all(tensor.is_floating_point() for tensor in read.tensors.values()):
+            return None
+        if len({tensor.shape for tensor in read.tensors.values()}) != 1 or len(read.tensors) != len(self.merge.model_order):
+            return None
+        dtype = read.dtype
+        for tensor in read.tensors.values() if dtype is None else ():
+            dtype = tensor.dtype if dtype is None else torch.promote_types(dtype, tensor.dtype)
+        assert dtype is not None
+        return Operands(
+            name=self.name,
+            method=self.merge.method_name,
+            inputs=tuple(self._operands_in_order(read.tensors)),
+            parameters=dict(self.merge.parameters.items()),
+            dtype=dtype,
+            out_dtype=dtype_from_name(self.dtype) or dtype,
+        )
+
+    def _operands_in_order(self, tensors: dict[Any, torch.Tensor]) -> Iterator[Operand]:
+        parameters = dict(self.merge.input_parameters.items())
+        place = 0
+        for reference in self.merge.model_order:
+            is_base = reference == self.merge.base_model
+            yield Operand(tensors[reference], None if is_base else place, dict(parameters.get(reference, {}).items()))
+            place += not is_base
+
+    def _read_inputs(self, memory: dict[str, Any]) -> _Inputs | None:
+        """The source tensors by reference, and the dtype that they are to be cast to (None: they are as they shall be)."""
+        from mergekit.common import dtype_from_name
+        from mergekit.io.tasks import GatherTensors
+
+        gather = self.merge.gather_tensors
+        if not isinstance(gather, GatherTensors):  # aligned to a tokenizer
+            return _Inputs(run_task(gather, memory), None)
+        loads = dict(zip(gather.weight_info.keys(), gather.arguments().values(), strict=True))
+        dtypes = {load.dtype for load in loads.values()}
+        if len(dtypes) != 1:
+            return None
+        tensors = {reference: load.model_copy(update={"dtype": None}).execute() for reference, load in loads.items()}
+        if any(tensor is None for tensor in tensors.values()):
+            return None
+        return _Inputs(tensors, dtype_from_name(dtypes.pop()))
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    tensors: dict[Any, torch.Tensor]
+    dtype: torch.dtype | None
+
 
 class Plan:
     """mergekit's plan of a whole recipe, in layer order, over our own reading of the sources.
@@ -173,7 +232,7 @@ class Plan:
             planner = MergePlanner(config, architecture, options, self.model_config)
             # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a
             # TypeError with pydantic 2.14 (it validates one generic Task against another).
-            tasks = planner.plan_to_disk(out_path=os.devnull)
+            self._tasks = tasks = planner.plan_to_disk(out_path=os.devnull)
         except (RuntimeError, ValueError, KeyError) as error:
             raise PreflightError(f"mergekit cannot plan this recipe: {error}.") from error
         self.architecture = architecture
@@ -209,6 +268,14 @@ class Plan:
 
     def __iter__(self) -> Iterator[OutputTensor]:
         return iter(self.tensors)
+
+    def in_execution_order(self) -> list[OutputTensor]:
+        """The tensors in the order in which mergekit-yaml computes them: by the names that sources store them under."""
+        from mergekit.graph import Executor
+
+        scheduled = [handle.task() for handle in Executor(targets=self._tasks).schedule.tasks]
+        places = {task: place for place, task in enumerate(scheduled)}
+        return sorted(self.tensors, key=lambda output: places[output.merge])
 
 
 class _Reader:
