@@ -2,7 +2,9 @@
 
 Sources: Yadav et al. 2023 (https://arxiv.org/abs/2306.01708), Davari and Belilovsky 2023
 (https://arxiv.org/abs/2312.06795), Yu et al. 2023 (https://arxiv.org/abs/2311.03099). Semantics and roundings are
-mergekit 0.1.5's: after pruning, `rescale` brings the sum of magnitudes back to what it was.
+mergekit 0.1.5's: after dropping at random, `rescale` brings the sum of magnitudes back to what it was. (Rescaling after
+pruning by magnitude is left to mergekit: it sums in an order that depends on which of the tied elements its unstable
+sort keeps, so that in bfloat16 another choice of ties would change the scale of the whole tensor.)
 
 A sparse delta needs one look at the whole tensor (a threshold, a sum), so it is made in two passes: `make` computes
 the delta and what must be known of it, `Sparse.block` gives its blocks to the merge.
@@ -112,18 +114,9 @@ def _banded(
     def subtract(span: slice, workspace: Workspace) -> None:
         delta_block(operand, operands, span, workspace, delta[span])
 
-    def drop(span: slice, workspace: Workspace) -> None:
-        delta[span] = prune(delta[span], span.start, band, workspace)
-
     workers.map(operands.count, subtract)
     magnitudes = Magnitudes(delta, workers)
-    band = choose(magnitudes)
-    if not operands.parameters["rescale"]:
-        return Sparse(delta, magnitudes.is_finite, band)
-    # mergekit's own two sums, over the whole tensor: the order of a sum is part of its bytes.
-    before = delta.abs().sum()
-    workers.map(operands.count, drop)
-    return Sparse(delta, magnitudes.is_finite, scale=_scale(before, delta.abs().sum()))
+    return Sparse(delta, magnitudes.is_finite, choose(magnitudes))
 
 
 def _scale(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor | None:

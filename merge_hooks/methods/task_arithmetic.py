@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Sparsifier = Callable[[Operand, Operands, Workers, int], Sparse]
 # torch adds up to four rows one after the other wherever they lie; from five on, the columns at the end of its
 # vectors and of each thread's share are added in another order, which only the same call on the same memory repeats.
-MOST_SOURCES = 4
+MOST_IN_BLOCKS = 4
 
 
 @dataclass(frozen=True)
@@ -52,37 +52,21 @@ def generalized(
         sparsifier: applied where the density is below 1.
         elect: count only the elements whose sign is that of the sum.
     """
-    import torch
-
     if not _is_ours(operands, sparsifier):
         return None
     parts = [_part(operand, operands, workers, seed, sparsifier) for operand in operands.others]
-    result = torch.empty(operands.count, dtype=operands.out_dtype)
-
-    def merge(span: slice, workspace: Workspace) -> bool:
-        weighted = [_weighted(part, operands, span, workspace, place) for place, part in enumerate(parts)]
-        total = _sum([*weighted], operands.dtype, workspace, "total")
-        finite = is_finite(total)
-        if elect:
-            mixed = _elected(weighted, parts, total, bool(operands.parameters["normalize"]), workspace)
-        else:
-            mixed = _divided(total, parts) if operands.parameters["normalize"] else total
-        if operands.parameters["lambda"] != 1:
-            mixed.mul_(operands.parameters["lambda"])
-        assert operands.base is not None
-        merged = mixed.add_(workspace.cast(operands.base.flat[span], operands.dtype, "base"))
-        result[span] = merged
-        return finite and is_finite(merged)
-
-    finite = all(workers.map(operands.count, merge)) and all(part.sparse is None or part.sparse.is_finite for part in parts)
-    return Merged(result.reshape(operands.shape), finite)
+    combine = _in_blocks if len(parts) <= MOST_IN_BLOCKS else _in_rows
+    merged = combine(operands, parts, workers, elect)
+    return Merged(merged.tensor, merged.is_finite and all(part.sparse is None or part.sparse.is_finite for part in parts))
 
 
 def _is_ours(operands: Operands, sparsifier: Sparsifier | None) -> bool:
-    if operands.base is None or not 1 <= len(operands.others) <= MOST_SOURCES:
+    if operands.base is None or not operands.others:
         return False
     if sparsifier is None:
         return True
+    if sparsifier is not at_random and operands.parameters["rescale"]:
+        return False
     return all(
         operand.parameters["density"] >= 0 and 0 <= operand.parameters.get("gamma", 0) <= 1
         for operand in operands.others
@@ -98,13 +82,76 @@ def _part(operand: Operand, operands: Operands, workers: Workers, seed: int, spa
     return Part(operand, sparsifier(operand, operands, workers, seed), weight)
 
 
-def _weighted(part: Part, operands: Operands, span: slice, workspace: Workspace, place: int) -> torch.Tensor:
+def _in_blocks(operands: Operands, parts: list[Part], workers: Workers, elect: bool) -> Merged:
+    """The whole chain for one block after the other."""
     import torch
 
-    out = workspace.buffer(f"weighted {place}", operands.dtype, span.stop - span.start)
+    result = torch.empty(operands.count, dtype=operands.out_dtype)
+    normalize = bool(operands.parameters["normalize"])
+    common = _sum_of_weights(parts)
+
+    def merge(span: slice, workspace: Workspace) -> bool:
+        count = span.stop - span.start
+        weighted = [workspace.buffer(f"weighted {place}", operands.dtype, count) for place in range(len(parts))]
+        for part, block in zip(parts, weighted, strict=True):
+            _write_weighted(part, operands, span, workspace, block)
+        mixed = _sum(weighted, operands.dtype, workspace, "total")
+        finite = is_finite(mixed)
+        divisor = common
+        if elect:
+            weights = [workspace.buffer(f"agreed {place}", operands.dtype, count) for place in range(len(parts))]
+            _elect(weighted, parts, mixed, weights if normalize else None, workspace)
+            mixed = _sum(weighted, operands.dtype, workspace, "mixed")
+            if normalize:
+                divisor = _without_zeros(_sum(weights, operands.dtype, workspace, "divisor"), workspace)
+        _add_to_base(operands, mixed, divisor if normalize else None, span, workspace, result)
+        return finite and is_finite(result[span])
+
+    finite = all(workers.map(operands.count, merge))
+    return Merged(result.reshape(operands.shape), finite)
+
+
+def _in_rows(operands: Operands, parts: list[Part], workers: Workers, elect: bool) -> Merged:
+    """The same for five sources and more: all steps but the sums in blocks, the sums over the whole tensor at once."""
+    import torch
+
+    result = torch.empty(operands.count, dtype=operands.out_dtype)
+    normalize = bool(operands.parameters["normalize"])
+    weighted = torch.empty(len(parts), operands.count, dtype=operands.dtype)
+    weights = torch.empty_like(weighted) if elect and normalize else None
+
+    def weigh(span: slice, workspace: Workspace) -> None:
+        for part, row in zip(parts, weighted, strict=True):
+            _write_weighted(part, operands, span, workspace, row[span])
+
+    def elect_in(span: slice, workspace: Workspace) -> None:
+        rows = None if weights is None else [row[span] for row in weights]
+        _elect([row[span] for row in weighted], parts, mixed[span], rows, workspace)
+
+    def finish(span: slice, workspace: Workspace) -> bool:
+        block = None if divisor is None else divisor if divisor.ndim == 0 else _without_zeros(divisor[span], workspace)
+        _add_to_base(operands, mixed[span], block, span, workspace, result)
+        return is_finite(result[span])
+
+    workers.map(operands.count, weigh)
+    mixed = weighted.sum(dim=0)
+    finite = is_finite(mixed)
+    divisor = _sum_of_weights(parts) if normalize else None
+    if elect:
+        workers.map(operands.count, elect_in)
+        mixed = weighted.sum(dim=0)
+        divisor = None if weights is None else weights.sum(dim=0)
+    finite = all(workers.map(operands.count, finish)) and finite
+    return Merged(result.reshape(operands.shape), finite)
+
+
+def _write_weighted(part: Part, operands: Operands, span: slice, workspace: Workspace, out: torch.Tensor) -> None:
+    import torch
+
     if part.sparse is None:
-        return delta_block(part.operand, operands, span, workspace, out).mul_(part.weight)
-    return torch.mul(part.sparse.block(span, workspace), part.weight, out=out)
+        delta_block(part.operand, operands, span, workspace, out).mul_(part.weight)
+    else:
+        torch.mul(part.sparse.block(span, workspace), part.weight, out=out)
 
 
 def _sum(blocks: list[torch.Tensor], dtype: torch.dtype, workspace: Workspace, name: str) -> torch.Tensor:
@@ -117,69 +164,74 @@ def _sum(blocks: list[torch.Tensor], dtype: torch.dtype, workspace: Workspace, n
     return workspace.cast(total, dtype, name)
 
 
-def _divided(total: torch.Tensor, parts: list[Part]) -> torch.Tensor:
-    divisor = _sum_of_weights(parts)
-    # Asked in the weights' dtype: in float16, where 1e-8 is 0, a sum of 0 does divide, and is refused as not finite.
-    return total if divisor.abs() < 1e-8 else total.div_(divisor)
-
-
 def _sum_of_weights(parts: list[Part]) -> torch.Tensor:
+    """The divisor of every element, a scalar; 1 for a sum that mergekit takes for 0."""
     import torch
 
-    return torch.stack([part.weight for part in parts]).sum(dim=0)
+    total = torch.stack([part.weight for part in parts]).reshape(-1, 1, 1).sum(dim=0).reshape(())
+    # Asked in the weights' dtype: in float16, where 1e-8 is 0, a sum of 0 does divide, and is refused as not finite.
+    return torch.ones_like(total) if total.abs() < 1e-8 else total
 
 
-def _elected(
-    weighted: list[torch.Tensor], parts: list[Part], total: torch.Tensor, normalize: bool, workspace: Workspace
-) -> torch.Tensor:
-    """The sum over those whose sign is the total's (a total of 0 counts as positive), over their weights' sum.
+def _elect(
+    weighted: list[torch.Tensor],
+    parts: list[Part],
+    total: torch.Tensor,
+    weights: list[torch.Tensor] | None,
+    workspace: Workspace,
+) -> None:
+    """Write 0 where an element's sign is not the total's (a total of 0 counts as positive).
 
-    Works on the bit patterns: `agrees` is all ones where the signs are equal, else 0. A 0 agrees with none, but adds
-    nothing to the sum either way; it matters for the weights alone.
+    Works on the bit patterns: `agrees` is all ones where the signs are equal, else 0. An element that is 0 has no
+    sign; it adds nothing either way, but its weight does not count.
+
+    Args:
+        weights: where each element's weight in the divisor is written: its part's if it agrees, else 0.
     """
-    import torch
-
     count, dtype = len(total), total.dtype
     opposite = np.invert(bits(total), out=workspace.integers("opposite", dtype, count))
     agrees = workspace.integers("agrees", dtype, count)
     nonzero = workspace.integers("nonzero", dtype, count)
-    width = 8 * dtype.itemsize - 1
-    largest = np.iinfo(agrees.dtype).max
-    mixed = workspace.buffer("mixed wide", torch.float32, count).zero_()
-    weights = workspace.buffer("weights wide", torch.float32, count).zero_()
-    agreed_weight = workspace.buffer("agreed weight", dtype, count)
-    for block, part in zip(weighted, parts, strict=True):
+    largest, width = np.iinfo(agrees.dtype).max, 8 * dtype.itemsize - 1
+    for place, (block, part) in enumerate(zip(weighted, parts, strict=True)):
         patterns = bits(block)
         np.bitwise_xor(patterns, opposite, out=agrees)
-        if normalize:
-            np.bitwise_and(patterns, largest, out=nonzero)
-            agrees &= np.negative(nonzero, out=nonzero)
+        if weights is not None:
+            np.negative(np.bitwise_and(patterns, largest, out=nonzero), out=nonzero)
+            agrees &= nonzero
         np.right_shift(agrees, width, out=agrees)
         patterns &= agrees
-        mixed.add_(block)
-        if normalize:
-            np.bitwise_and(agrees, bits(part.weight.reshape(1)), out=bits(agreed_weight))
-            weights.add_(agreed_weight)
-    rounded = workspace.cast(mixed, dtype, "mixed")
-    if not normalize:
-        return rounded
-    divisor = workspace.cast(weights, dtype, "weights")
-    _replace_zeros(divisor, workspace)
-    return rounded.div_(divisor)
+        if weights is not None:
+            np.bitwise_and(agrees, bits(part.weight.reshape(1)), out=bits(weights[place]))
 
 
-def _replace_zeros(divisor: torch.Tensor, workspace: Workspace) -> None:
-    """Write 1 where the divisor is 0, without a branch for each element."""
+def _without_zeros(divisor: torch.Tensor, workspace: Workspace) -> torch.Tensor:
+    """Write 1 where the divisor is 0, in place, without a branch for each element."""
     import torch
 
     patterns = bits(divisor)
-    one = bits(torch.ones(1, dtype=divisor.dtype))
-    is_zero = workspace.integers("nonzero", divisor.dtype, len(divisor))
-    np.bitwise_and(patterns, np.iinfo(patterns.dtype).max, out=is_zero)
-    np.subtract(is_zero, 1, out=is_zero)  # only 0 becomes negative
-    np.right_shift(is_zero, 8 * divisor.dtype.itemsize - 1, out=is_zero)
-    is_zero &= one
+    is_zero = workspace.integers("is zero", divisor.dtype, len(divisor))
+    np.subtract(np.bitwise_and(patterns, np.iinfo(patterns.dtype).max, out=is_zero), 1, out=is_zero)
+    np.right_shift(is_zero, 8 * divisor.dtype.itemsize - 1, out=is_zero)  # only 0 had become negative
+    is_zero &= bits(torch.ones(1, dtype=divisor.dtype))
     patterns |= is_zero
+    return divisor
+
+
+def _add_to_base(
+    operands: Operands,
+    mixed: torch.Tensor,
+    divisor: torch.Tensor | None,
+    span: slice,
+    workspace: Workspace,
+    result: torch.Tensor,
+) -> None:
+    assert operands.base is not None
+    if divisor is not None:
+        mixed.div_(divisor)
+    if operands.parameters["lambda"] != 1:
+        mixed.mul_(operands.parameters["lambda"])
+    result[span] = mixed.add_(workspace.cast(operands.base.flat[span], operands.dtype, "base"))
 
 
 def _method(sparsifier: Sparsifier | None, elect: bool) -> Kernel:
