@@ -10,6 +10,8 @@ arbitrary, and only there may it differ from ours.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,14 @@ class Edge:
     last: int
     starts: list[int] = field(default_factory=list)
 
+    def places(self, block: int) -> tuple[int, int] | bool:
+        """Which of a block's tied elements are kept: True for all, False for none, else first..last of them."""
+        if self.last <= self.first or not self.starts:
+            return self.last > self.first
+        before, count = self.starts[block], self.starts[block + 1] - self.starts[block]
+        first, last = max(self.first - before, 0), min(self.last - before, count)
+        return (first, last) if 0 < last - first < count else last - first == count
+
 
 @dataclass(frozen=True)
 class Band:
@@ -55,10 +65,12 @@ class Band:
     Args:
         low: None: nothing is kept at all.
         high: None: nothing is too large.
+        only_low: everything kept is of the lower edge's magnitude.
     """
 
     low: Edge | None
     high: Edge | None = None
+    only_low: bool = False
 
 
 class Magnitudes:
@@ -67,11 +79,16 @@ class Magnitudes:
     Args:
         tensor: one dimension, contiguous.
         workers: threads to count with.
+        fill: writes a block of the tensor before it is counted, while it is in the cache.
     """
 
-    def __init__(self, tensor: torch.Tensor, workers: Workers) -> None:
-        self.tensor, self._workers = tensor, workers
-        self.counts = np.sum(workers.map(len(tensor), self._count_upper), axis=0)
+    def __init__(
+        self, tensor: torch.Tensor, workers: Workers, fill: Callable[[slice, Workspace], object] | None = None
+    ) -> None:
+        self.tensor, self._workers, self._fill = tensor, workers, fill
+        self.counts = np.zeros(UPPER, dtype=np.int64)
+        self._lock = threading.Lock()
+        workers.map(len(tensor), self._count_upper)
         self._cumulative = np.cumsum(self.counts)
 
     @property
@@ -105,12 +122,17 @@ class Magnitudes:
         shift = 8 * patterns.itemsize - 16
         return (patterns >> shift if shift else patterns) & (UPPER - 1)
 
-    def _count_upper(self, span: slice, workspace: Workspace) -> np.ndarray[Any, Any]:  # noqa: ARG002
+    def _count_upper(self, span: slice, workspace: Workspace) -> None:
         import torch
 
+        if self._fill is not None:
+            self._fill(span, workspace)
+        patterns = magnitude_bits(self.tensor[span], workspace)
+        upper = patterns if patterns.itemsize == 2 else (patterns >> 16).astype(np.int16)
         # torch counts 16-bit integers as they are; numpy's bincount would widen them first.
-        upper = self._upper(bits(self.tensor[span])).astype(np.int16, copy=False)
-        return torch.bincount(torch.from_numpy(upper), minlength=UPPER).numpy()
+        counts = torch.bincount(torch.from_numpy(upper), minlength=UPPER).numpy()
+        with self._lock:
+            self.counts += counts
 
     def _lower_of(self, upper: int) -> Any:
         def collect(span: slice, workspace: Workspace) -> np.ndarray[Any, Any]:  # noqa: ARG001
@@ -142,7 +164,7 @@ def keep_between(magnitudes: Magnitudes, start: int, stop: int) -> Band:
     low, high = magnitudes.at(start), magnitudes.at(stop - 1)
     first, last = start - low.below, stop - high.below
     if low.value == high.value:
-        return Band(magnitudes.edge(low, first, last), Edge(low.value, 0, 0))
+        return Band(magnitudes.edge(low, first, last), only_low=True)
     return Band(magnitudes.edge(low, first, low.equal), magnitudes.edge(high, 0, last))
 
 
@@ -166,22 +188,25 @@ def prune(block: torch.Tensor, start: int, band: Band, workspace: Workspace) -> 
     magnitudes = magnitude_bits(block, workspace)
     width = 8 * block.dtype.itemsize - 1
     # Differences of two magnitudes keep their sign in the same width; shifted, it is a mask of all bits or none.
-    np.right_shift(np.subtract(band.low.value, magnitudes, out=kept), width, out=kept)
+    # Tied elements that a block keeps all of are kept by moving the edge by one.
+    ties = band.low.places(start // BLOCK)
+    np.right_shift(np.subtract(band.low.value - (ties is True), magnitudes, out=kept), width, out=kept)
+    if band.only_low:
+        kept &= -(magnitudes == band.low.value).astype(kept.dtype)
+    _keep_places(kept, magnitudes, band.low.value, ties)
     if band.high is not None:
+        ties = band.high.places(start // BLOCK)
         below = np.subtract(magnitudes, band.high.value, out=workspace.integers("below", block.dtype, len(block)))
+        if ties is True:
+            below -= 1
         kept &= np.right_shift(below, width, out=below)
-    for edge in (band.low, band.high):
-        if edge is not None and edge.last > edge.first:
-            _keep_ties(kept, magnitudes, edge, start)
+        _keep_places(kept, magnitudes, band.high.value, ties)
     np.bitwise_and(patterns, kept, out=bits(pruned))
     return pruned
 
 
-def _keep_ties(kept: np.ndarray[Any, Any], magnitudes: np.ndarray[Any, Any], edge: Edge, start: int) -> None:
-    if not edge.starts:  # all of them
-        kept[magnitudes == edge.value] = -1
-        return
-    before = edge.starts[start // BLOCK]
-    first, last = max(edge.first - before, 0), max(edge.last - before, 0)
-    if first < edge.starts[start // BLOCK + 1] - before and last > 0:
-        kept[np.flatnonzero(magnitudes == edge.value)[first:last]] = -1
+def _keep_places(
+    kept: np.ndarray[Any, Any], magnitudes: np.ndarray[Any, Any], value: int, ties: tuple[int, int] | bool
+) -> None:
+    if isinstance(ties, tuple):
+        kept[np.flatnonzero(magnitudes == value)[slice(*ties)]] = -1

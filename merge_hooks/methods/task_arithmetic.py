@@ -158,6 +158,9 @@ def _sum(blocks: list[torch.Tensor], dtype: torch.dtype, workspace: Workspace, n
     """The sum, added in float32 from +0 on, rounded once to `dtype`."""
     import torch
 
+    if len(blocks) == 2:
+        # One rounding as well. Adding +0 makes -0 of two -0 the +0 that mergekit's sum begins with.
+        return torch.add(*blocks, out=workspace.buffer(name, dtype, len(blocks[0]))).add_(0.0)
     total = workspace.buffer(f"{name} wide", torch.float32, len(blocks[0])).zero_()
     for block in blocks:
         total.add_(block)
