@@ -1,7 +1,7 @@
 """Blocks: a tensor is merged piece by piece, each piece small enough that its steps stay in a core's cache.
 
-A whole-tensor chain of torch operations reads and writes main memory at every step; the same chain on a block of
-65536 elements reads each source once and writes the result once. Elementwise operations give the same bytes either
+A whole-tensor chain of torch operations reads and writes main memory at every step; the same chain on blocks of half
+a million elements reads each source once and writes the result once. Elementwise operations give the same bytes either
 way, whatever the blocks and the number of threads.
 """
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 Result = TypeVar("Result")
-# Measured (tests/benchmarks/README.md): smaller blocks pay for calls, larger ones fall out of a 1 MiB L2 cache.
-BLOCK = 1 << 18
+# Measured (tests/benchmarks/README.md): smaller blocks fit the L2 cache, but pay more for calls and for
+# handing Python's lock from thread to thread.
+BLOCK = 1 << 19
 
 
 class Workspace:

@@ -96,9 +96,9 @@ def _in_blocks(operands: Operands, parts: list[Part], workers: Workers, elect: b
         for part, block in zip(parts, weighted, strict=True):
             _write_weighted(part, operands, span, workspace, block)
         mixed = _sum(weighted, operands.dtype, workspace, "total")
-        finite = is_finite(mixed)
-        divisor = common
+        finite, divisor = True, common
         if elect:
+            finite = is_finite(mixed)  # before the election can hide it
             weights = [workspace.buffer(f"agreed {place}", operands.dtype, count) for place in range(len(parts))]
             _elect(weighted, parts, mixed, weights if normalize else None, workspace)
             mixed = _sum(weighted, operands.dtype, workspace, "mixed")
@@ -229,12 +229,18 @@ def _add_to_base(
     workspace: Workspace,
     result: torch.Tensor,
 ) -> None:
+    import torch
+
     assert operands.base is not None
     if divisor is not None:
         mixed.div_(divisor)
     if operands.parameters["lambda"] != 1:
         mixed.mul_(operands.parameters["lambda"])
-    result[span] = mixed.add_(workspace.cast(operands.base.flat[span], operands.dtype, "base"))
+    base = workspace.cast(operands.base.flat[span], operands.dtype, "base")
+    if result.dtype == operands.dtype:
+        torch.add(base, mixed, out=result[span])
+    else:
+        result[span] = mixed.add_(base)
 
 
 def _method(sparsifier: Sparsifier | None, elect: bool) -> Kernel:
