@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,21 +147,19 @@ class OutputTensor:
     def operands(self, memory: dict[str, Any]) -> Operands | None:
         """What a kernel of ours is given; None where mergekit has rules of its own.
 
-        Those are tensors that some source lacks, integer buffers, and shapes that do not fit (mergekit says why).
-        Tensors come as they are stored where that can be: a kernel casts them block by block.
+        Those are tensors that some source lacks, integer buffers, and shapes that do not fit (mergekit says
+        why). Tensors come as they are stored where that can be: a kernel casts them block by block.
         """
         import torch
         from mergekit.common import dtype_from_name
 
         read = self._read_inputs(memory)
-        if read is None or not all(tensor.is_floating_point() for tensor in read.tensors.values()):
+        if read is None or len(read.tensors) != len(self.merge.model_order):
             return None
-        if len({tensor.shape for tensor in read.tensors.values()}) != 1 or len(read.tensors) != len(self.merge.model_order):
+        tensors = list(read.tensors.values())
+        if not all(tensor.is_floating_point() and tensor.shape == tensors[0].shape for tensor in tensors):
             return None
-        dtype = read.dtype
-        for tensor in read.tensors.values() if dtype is None else ():
-            dtype = tensor.dtype if dtype is None else torch.promote_types(dtype, tensor.dtype)
-        assert dtype is not None
+        dtype = read.dtype or reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
         return Operands(
             name=self.name,
             method=self.merge.method_name,
@@ -176,11 +174,12 @@ class OutputTensor:
         place = 0
         for reference in self.merge.model_order:
             is_base = reference == self.merge.base_model
-            yield Operand(tensors[reference], None if is_base else place, dict(parameters.get(reference, {}).items()))
+            own = dict(parameters.get(reference, {}).items())
+            yield Operand(tensors[reference], None if is_base else place, own)
             place += not is_base
 
     def _read_inputs(self, memory: dict[str, Any]) -> _Inputs | None:
-        """The source tensors by reference, and the dtype that they are to be cast to (None: they are as they shall be)."""
+        """The source tensors by reference, and the dtype to cast them to (None: they are as they shall be)."""
         from mergekit.common import dtype_from_name
         from mergekit.io.tasks import GatherTensors
 
@@ -191,7 +190,8 @@ class OutputTensor:
         dtypes = {load.dtype for load in loads.values()}
         if len(dtypes) != 1:
             return None
-        tensors = {reference: load.model_copy(update={"dtype": None}).execute() for reference, load in loads.items()}
+        as_stored = {"dtype": None}
+        tensors = {reference: load.model_copy(update=as_stored).execute() for reference, load in loads.items()}
         if any(tensor is None for tensor in tensors.values()):
             return None
         return _Inputs(tensors, dtype_from_name(dtypes.pop()))
@@ -270,7 +270,7 @@ class Plan:
         return iter(self.tensors)
 
     def in_execution_order(self) -> list[OutputTensor]:
-        """The tensors in the order in which mergekit-yaml computes them: by the names that sources store them under."""
+        """The tensors in the order in which mergekit-yaml computes them: that of their names in the sources."""
         from mergekit.graph import Executor
 
         scheduled = [handle.task() for handle in Executor(targets=self._tasks).schedule.tasks]

@@ -1,9 +1,9 @@
 """Where torch's global generator stands when mergekit's own method computes a tensor.
 
-mergekit draws from the global generator, so what a tensor gets depends on every draw before it. By default we start
-the generator for each tensor anew, from the seed and the tensor's name. For those who must match
-`mergekit-yaml --random-seed`, `generator_states` finds out where the generator stands in mergekit's run at each
-tensor, which it takes in another order than we do.
+mergekit draws from the global generator, so what a tensor gets depends on every draw before it. By default we
+start the generator for each tensor anew, from the seed and the tensor's name. For those who must match
+`mergekit-yaml --random-seed`, `generator_states` finds out where the generator stands in mergekit's run at
+each tensor, which it takes in another order than we do.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The heart: one function from a recipe to an iterator of named tensors, in layer order.
 
-Everything that wants weights reads this iterator: vLLM's first load and every swap, transformers, an export, a
-checksum. One tensor of each source is in memory at a time; nothing is written.
+Everything that wants weights reads this iterator: vLLM's first load and every swap, transformers, an export,
+a checksum. One tensor of each source is in memory at a time; nothing is written.
 
-    stream = open_stream(resolved)
-    for name, tensor in stream:     # ("model.embed_tokens.weight", tensor of the recipe's out dtype, on the CPU)
+    stream = open_stream(resolved) for name, tensor in stream:     # ("model.embed_tokens.weight", tensor of
+    the recipe's out dtype, on the CPU)
         ...
 """
 
@@ -24,7 +24,8 @@ from merge_hooks.recipe import Resolved
 if TYPE_CHECKING:
     import torch
 
-# After so many bytes of output the sources' files are mapped anew, so that what was read does not count as ours.
+# After so many bytes of output the sources' files are mapped anew, so that what was read does not count as
+# ours.
 MAPPED_BYTES = 64 << 20
 
 
@@ -35,9 +36,9 @@ class Stream:
         resolved: the recipe, its sources found.
         trust_remote_code: whether model configurations may bring code of their own.
         seed: of the methods that draw at random (dare_*, della*, arcee_fusion on large tensors).
-        rng: "iberian": what is drawn depends on the seed, the tensor's name and the source's place in the recipe,
-            and on nothing else. "mergekit": the draws of `mergekit-yaml --random-seed SEED`, from torch's one global
-            generator in mergekit's order; computed by mergekit, at its speed.
+        rng: "iberian": what is drawn depends on the seed, the tensor's name and the source's place in the
+            recipe, and on nothing else. "mergekit": the draws of `mergekit-yaml --random-seed SEED`, from
+            torch's one global generator in mergekit's order; computed by mergekit, at its speed.
     Raises:
         PreflightError: mergekit cannot plan the recipe.
         RecipeError: there is no such `rng`.
@@ -61,7 +62,7 @@ class Stream:
 
     @property
     def tokenizer(self) -> Any | None:
-        """The tokenizer built by `tokenizer_source:` or `tokenizer:`, else None. Sets the vocabulary size too."""
+        """The tokenizer of `tokenizer_source:` or `tokenizer:`, else None. Sets the vocabulary size too."""
         if self.plan.tokenizer_task is None:
             return None
         tokenizer = run_task(self.plan.tokenizer_task, self._memory).tokenizer
@@ -74,7 +75,7 @@ class Stream:
         return [output.name for output in self.plan]
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name, tensor) pairs in layer order. Raises SourceError on NaN, and when a file changes under us."""
+        """(name, tensor) pairs in layer order. Raises SourceError on NaN, and when a file changes."""
         before = {key: source.file_state() for key, source in self.resolved.sources.items()}
         produced = 0
         with Workers() as workers:
@@ -94,7 +95,7 @@ class Stream:
         self._refuse_changed_files(before)
 
     def tensor(self, name: str) -> torch.Tensor | None:
-        """One tensor by itself, with the bytes that it has in the whole stream. Raises KeyError and SourceError."""
+        """One tensor by itself, its bytes those of the whole stream. Raises KeyError and SourceError."""
         output = next((output for output in self.plan if output.name == name), None)
         if output is None:
             raise KeyError(name)
@@ -137,20 +138,22 @@ class Stream:
             held = next((name for name in names if name in source.entries), None)
             if held is not None and not is_finite(source.read(held)):
                 raise SourceError(
-                    f"{source.name}: tensor {held} in {source.entries[held].file} holds NaN or infinite values, "
-                    "so no merge of it means anything. Use another checkpoint, or mend this one."
+                    f"{source.name}: tensor {held} in {source.entries[held].file} holds NaN or infinite "
+                    "values, so no merge of it means anything. Use another checkpoint, or mend this one."
                 )
         raise SourceError(
-            f"{self.resolved.recipe.origin}: merging {output.name} gave NaN or infinite values, though its sources "
-            f"have none. Look at the parameters of `{self.resolved.method}` (weights that sum to 0? a tiny density?), "
-            "or merge in `dtype: float32`."
+            f"{self.resolved.recipe.origin}: merging {output.name} gave NaN or infinite values, though "
+            f"its sources have none. Look at the parameters of `{self.resolved.method}` (weights that sum to 0? a "
+            "tiny density?), or merge in `dtype: float32`."
         )
 
     def _refuse_changed_files(self, before: dict[str, Any]) -> None:
         for key, state in before.items():
             source = self.resolved.sources[key]
             if source.file_state() != state:
-                raise SourceError(f"{source.name}: files in {source.folder} changed during the merge. Run it again.")
+                raise SourceError(
+                    f"{source.name}: files in {source.folder} changed during the merge. Run it again."
+                )
 
 
 def open_stream(

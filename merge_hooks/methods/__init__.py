@@ -2,8 +2,9 @@
 
     merged = merge(operands, workers, seed)     # None: no kernel of ours takes it, mergekit's method shall
 
-A kernel computes what mergekit's method of the same name computes, rounding for rounding, in blocks that fit a
-core's cache, on all cores. Methods, dtypes and parameters that are not listed here go through mergekit itself.
+A kernel computes what mergekit's method of the same name computes, rounding for rounding, in blocks that fit
+a core's cache, on all cores. Methods, dtypes and parameters that are not listed here go through mergekit
+itself.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from merge_hooks.methods.operands import Kernel, Merged, Operand, Operands
 
 __all__ = ["Merged", "Operand", "Operands", "Workers", "has_kernel", "is_random", "merge"]
 
-# Those of mergekit's methods that draw at random; arcee_fusion samples its quantiles in tensors above a million.
+# Those of mergekit's methods that draw at random; arcee_fusion samples its quantiles in tensors above a
+# million.
 RANDOM = ("dare_linear", "dare_ties", "della", "della_linear", "arcee_fusion")
 
 
 def merge(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None:
-    """The merged tensor by our own kernel, or None where there is none for this method, dtype or these parameters."""
+    """The merged tensor by a kernel of ours; None: there is none for this method, dtype or parameters."""
     import torch
 
     kernel = _kernels().get(operands.method)

@@ -1,8 +1,8 @@
 """Blocks: a tensor is merged piece by piece, each piece small enough that its steps stay in a core's cache.
 
-A whole-tensor chain of torch operations reads and writes main memory at every step; the same chain on blocks of half
-a million elements reads each source once and writes the result once. Elementwise operations give the same bytes either
-way, whatever the blocks and the number of threads.
+A whole-tensor chain of torch operations reads and writes main memory at every step; the same chain on blocks
+of half a million elements reads each source once and writes the result once. Elementwise operations give the
+same bytes either way, whatever the blocks and the number of threads.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Workers:
     """Threads that work on blocks. Use as a context manager: the threads end with it.
 
     Args:
-        threads: how many; None: as many as torch uses, so that OMP_NUM_THREADS and vLLM's binding count here too.
+        threads: how many; None: as many as torch uses, so that OMP_NUM_THREADS and vLLM's binding count here
+            too.
     """
 
     def __init__(self, threads: int | None = None) -> None:

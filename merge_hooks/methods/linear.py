@@ -1,7 +1,7 @@
 """Weighted average of models (Wortsman et al. 2022, https://arxiv.org/abs/2203.05482): mergekit's `linear`.
 
-Every product is added in float32, in the recipe's order, divided by the sum of weights when normalising, and rounded
-once: what mergekit's method of that name does, so the bytes are the same.
+Every product is added in float32, in the recipe's order, divided by the sum of weights when normalising, and
+rounded once: what mergekit's method of that name does, so the bytes are the same.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Random masks from counters: element i of a mask depends on (seed, tensor, source, i) and on nothing else.
 
-Not on the device, the number of threads, the order of the tensors or where a run was taken up again. The generator
-is splitmix64 (Steele, Lea, Flood 2014, https://doi.org/10.1145/2660193.2660195; constants as in
-https://prng.di.unimi.it/splitmix64.c) read at counter i // 4: each of its 64-bit words serves four elements with 16
-bits each. 15 of them decide; the one element in 32768 that lands on the threshold itself is decided by a word of
-its own, so that the density is met to 2^-47. Integers only, so every machine draws the same.
+Not on the device, the number of threads, the order of the tensors or where a run was taken up again. The
+generator is splitmix64 (Steele, Lea, Flood 2014, https://doi.org/10.1145/2660193.2660195; constants as in
+https://prng.di.unimi.it/splitmix64.c) read at counter i // 4: each of its 64-bit words serves four elements
+with 16 bits each. 15 of them decide; the one element in 32768 that lands on the threshold itself is decided
+by a word of its own, so that the density is met to 2^-47. Integers only, so every machine draws the same.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Mask:
         self._tie_level = int((density * LEVELS - self._level) * (1 << 32))
 
     def kept(self, start: int, count: int) -> np.ndarray[Any, np.dtype[np.int16]]:
-        """Elements start..start+count, start a multiple of 4: -1 (all bits) where kept, 0 where dropped. int16."""
+        """int16 for elements start..start+count (start a multiple of 4): -1, all bits, where kept, else 0."""
         words = random_words(self._key, start // 4, -(-count // 4))
         values = words.view(np.int16)[:count]
         np.bitwise_and(values, LEVELS - 1, out=values)
@@ -47,10 +47,12 @@ class Mask:
             values.fill(-1)
             return values
         np.subtract(values, self._level, out=values)
-        tied = np.flatnonzero(values == 0) if self._tie_level else ()
+        tied = np.flatnonzero(values == 0) if self._tie_level else np.empty(0, dtype=np.intp)
         np.right_shift(values, 15, out=values)
         if len(tied):
-            deciding = scramble((tied.astype(np.uint64) + np.uint64(start + 1)) * np.uint64(STEP) + self._tie_key)
+            deciding = scramble(
+                (tied.astype(np.uint64) + np.uint64(start + 1)) * np.uint64(STEP) + self._tie_key
+            )
             values[tied] = -((deciding >> np.uint64(32)) < self._tie_level).astype(np.int16)
         return values
 
@@ -62,7 +64,7 @@ def stream_key(seed: int, tensor: str, place: int, purpose: str) -> int:
 
 
 def random_words(key: int, start: int, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """splitmix64's outputs number start..start+count of the stream that begins at `key`. uint64, new memory."""
+    """splitmix64's outputs start..start+count of the stream that begins at `key`: uint64, new memory."""
     offset = np.uint64((key + (start + 1) * STEP) & WORD)
     return scramble(_ramp(max(count, BLOCK // 4))[:count] + offset)
 

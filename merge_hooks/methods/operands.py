@@ -21,7 +21,8 @@ class Operand:
     Args:
         tensor: as it is stored, perhaps in another dtype than the merge computes in.
         place: its place among the recipe's models that are not the base, from 0; None for the base.
-        parameters: the resolved parameters of this source for this tensor, e.g. {"weight": 0.5, "density": 0.3}.
+        parameters: the resolved parameters of this source for this tensor, e.g. {"weight": 0.5, "density":
+            0.3}.
     """
 
     tensor: torch.Tensor

@@ -1,11 +1,12 @@
 """Which elements pruning by magnitude keeps: thresholds selected from counts, nothing sorted.
 
-The magnitude of a float orders like its bit pattern without the sign, as an integer. A bfloat16 or float16 magnitude
-is one of 32768 patterns, so one count of patterns gives the exact value at every rank; for float32 the upper 16
-bits are counted first, then the lower 16 of the elements that share the rank's upper half (a radix select).
+The magnitude of a float orders like its bit pattern without the sign, as an integer. A bfloat16 or float16
+magnitude is one of 32768 patterns, so one count of patterns gives the exact value at every rank; for float32
+the upper 16 bits are counted first, then the lower 16 of the elements that share the rank's upper half (a
+radix select).
 
-Elements tied at a threshold are kept as a stable sort would: mergekit's sort is not stable, so there the choice is
-arbitrary, and only there may it differ from ours.
+Elements tied at a threshold are kept as a stable sort would: mergekit's sort is not stable, so there the
+choice is arbitrary, and only there may it differ from ours.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Edge:
     starts: list[int] = field(default_factory=list)
 
     def places(self, block: int) -> tuple[int, int] | bool:
-        """Which of a block's tied elements are kept: True for all, False for none, else first..last of them."""
+        """Which of a block's tied elements are kept: True: all, False: none, else first..last of them."""
         if self.last <= self.first or not self.starts:
             return self.last > self.first
         before, count = self.starts[block], self.starts[block + 1] - self.starts[block]
@@ -105,13 +106,15 @@ class Magnitudes:
         below = int(self._cumulative[upper] - self.counts[upper])
         if self.tensor.dtype.itemsize == 2:
             return Ranked(upper, below, int(self.counts[upper]))
-        lower = np.bincount(np.concatenate(self._workers.map(len(self.tensor), self._lower_of(upper))), minlength=1)
+        lower = np.bincount(
+            np.concatenate(self._workers.map(len(self.tensor), self._lower_of(upper))), minlength=1
+        )
         cumulative = np.cumsum(lower)
         place = int(np.searchsorted(cumulative, rank - below, side="right"))
         return Ranked(upper << 16 | place, below + int(cumulative[place] - lower[place]), int(lower[place]))
 
     def edge(self, ranked: Ranked, first: int, last: int) -> Edge:
-        """An edge at that magnitude; counts the ties of every block only if some are kept and some are not."""
+        """An edge at that magnitude; counts every block's ties only if some are kept and some are not."""
         edge = Edge(ranked.value, first, last)
         if 0 < last - first < ranked.equal:
             counts = self._workers.map(len(self.tensor), self._tied_with(ranked.value))
@@ -143,7 +146,7 @@ class Magnitudes:
 
     def _tied_with(self, value: int) -> Any:
         def count(span: slice, workspace: Workspace) -> int:
-            return np.count_nonzero(magnitude_bits(self.tensor[span], workspace) == value)
+            return int(np.count_nonzero(magnitude_bits(self.tensor[span], workspace) == value))
 
         return count
 
@@ -187,8 +190,8 @@ def prune(block: torch.Tensor, start: int, band: Band, workspace: Workspace) -> 
     patterns, kept = bits(block), workspace.integers("kept", block.dtype, len(block))
     magnitudes = magnitude_bits(block, workspace)
     width = 8 * block.dtype.itemsize - 1
-    # Differences of two magnitudes keep their sign in the same width; shifted, it is a mask of all bits or none.
-    # Tied elements that a block keeps all of are kept by moving the edge by one.
+    # Differences of two magnitudes keep their sign in the same width; shifted, it is a mask of all bits or
+    # none. Tied elements that a block keeps all of are kept by moving the edge by one.
     ties = band.low.places(start // BLOCK)
     np.right_shift(np.subtract(band.low.value - (ties is True), magnitudes, out=kept), width, out=kept)
     if band.only_low:
@@ -196,7 +199,9 @@ def prune(block: torch.Tensor, start: int, band: Band, workspace: Workspace) -> 
     _keep_places(kept, magnitudes, band.low.value, ties)
     if band.high is not None:
         ties = band.high.places(start // BLOCK)
-        below = np.subtract(magnitudes, band.high.value, out=workspace.integers("below", block.dtype, len(block)))
+        below = np.subtract(
+            magnitudes, band.high.value, out=workspace.integers("below", block.dtype, len(block))
+        )
         if ties is True:
             below -= 1
         kept &= np.right_shift(below, width, out=below)

@@ -1,13 +1,14 @@
 """Deltas made sparse: by magnitude (TIES), without outliers (breadcrumbs), at random (DARE).
 
 Sources: Yadav et al. 2023 (https://arxiv.org/abs/2306.01708), Davari and Belilovsky 2023
-(https://arxiv.org/abs/2312.06795), Yu et al. 2023 (https://arxiv.org/abs/2311.03099). Semantics and roundings are
-mergekit 0.1.5's: after dropping at random, `rescale` brings the sum of magnitudes back to what it was. (Rescaling after
-pruning by magnitude is left to mergekit: it sums in an order that depends on which of the tied elements its unstable
-sort keeps, so that in bfloat16 another choice of ties would change the scale of the whole tensor.)
+(https://arxiv.org/abs/2312.06795), Yu et al. 2023 (https://arxiv.org/abs/2311.03099). Semantics and roundings
+are mergekit 0.1.5's: after dropping at random, `rescale` brings the sum of magnitudes back to what it was.
+(Rescaling after pruning by magnitude is left to mergekit: it sums in an order that depends on which of the
+tied elements its unstable sort keeps, so that in bfloat16 another choice of ties would change the scale of
+the whole tensor.)
 
-A sparse delta needs one look at the whole tensor (a threshold, a sum), so it is made in two passes: `make` computes
-the delta and what must be known of it, `Sparse.block` gives its blocks to the merge.
+A sparse delta needs one look at the whole tensor (a threshold, a sum), so it is made in two passes: `make`
+computes the delta and what must be known of it, `Sparse.block` gives its blocks to the merge.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Sparse:
         return workspace.cast(scaled, block.dtype, "scaled and rounded")
 
 
-def delta_block(operand: Operand, operands: Operands, span: slice, workspace: Workspace, out: torch.Tensor) -> torch.Tensor:
+def delta_block(
+    operand: Operand, operands: Operands, span: slice, workspace: Workspace, out: torch.Tensor
+) -> torch.Tensor:
     """Source minus base, both rounded to the merge's dtype, and so the difference. Written to `out`."""
     import torch
 
@@ -78,10 +81,12 @@ def by_magnitude(operand: Operand, operands: Operands, workers: Workers, seed: i
 
 
 def without_outliers(operand: Operand, operands: Operands, workers: Workers, seed: int) -> Sparse:  # noqa: ARG001
-    """The largest `density` of the elements after the largest `gamma` of them, or as many of those as it takes."""
+    """The largest `density` of the elements after the largest `gamma`, or fewer where those run out."""
     keep = int(operand.parameters["density"] * operands.count)
     start = max(0, operands.count - keep - int(operand.parameters["gamma"] * operands.count))
-    return _banded(operand, operands, workers, lambda magnitudes: keep_between(magnitudes, start, start + keep))
+    return _banded(
+        operand, operands, workers, lambda magnitudes: keep_between(magnitudes, start, start + keep)
+    )
 
 
 def at_random(operand: Operand, operands: Operands, workers: Workers, seed: int) -> Sparse:
@@ -98,7 +103,8 @@ def at_random(operand: Operand, operands: Operands, workers: Workers, seed: int)
         bits(block)[...] &= mask.kept(span.start, len(block))
         return before, _sum_of_magnitudes(block, workspace)
 
-    # Summed in float64 in the order of the blocks, so that no machine and no number of threads rounds otherwise.
+    # Summed in float64 in the order of the blocks, so that no machine and no number of threads rounds
+    # otherwise.
     before, after = np.sum(workers.map(operands.count, draw), axis=0)
     work_dtype = torch.float32 if operands.dtype == torch.float16 else operands.dtype
     scale = _scale(torch.tensor(before, dtype=work_dtype), torch.tensor(after, dtype=work_dtype))

@@ -1,13 +1,14 @@
 """Task arithmetic (Ilharco et al. 2022, https://arxiv.org/abs/2212.04089) and what is built on it.
 
-The base plus a weighted sum of deltas: `task_arithmetic`; with sparse deltas `dare_linear` and `breadcrumbs`; with
-the election of a sign for each element `ties`, `dare_ties` and `breadcrumbs_ties`. One chain for all of them:
+The base plus a weighted sum of deltas: `task_arithmetic`; with sparse deltas `dare_linear` and `breadcrumbs`;
+with the election of a sign for each element `ties`, `dare_ties` and `breadcrumbs_ties`. One chain for all of
+them:
 
     delta = source - base;  sparsify;  times weight;  sum over sources (of the elected sign);
     over the sum of weights (of the elected ones) if normalising;  times lambda;  plus base.
 
-Every step is rounded to the dtype of the merge, each sum over sources once, as mergekit 0.1.5 rounds. The steps are
-written so that no order of blocks or threads can be seen in the bytes.
+Every step is rounded to the dtype of the merge, each sum over sources once, as mergekit 0.1.5 rounds. The
+steps are written so that no order of blocks or threads can be seen in the bytes.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ if TYPE_CHECKING:
     import torch
 
 Sparsifier = Callable[[Operand, Operands, Workers, int], Sparse]
-# torch adds up to four rows one after the other wherever they lie; from five on, the columns at the end of its
-# vectors and of each thread's share are added in another order, which only the same call on the same memory repeats.
+# torch adds up to four rows one after the other wherever they lie; from five on, the columns at the end of
+# its vectors and of each thread's share are added in another order, which only the same call on the same
+# memory repeats.
 MOST_IN_BLOCKS = 4
 
 
 @dataclass(frozen=True)
 class Part:
-    """One source in the sum: its delta (None: made block by block), its weight as a scalar of the merge's dtype."""
+    """One source in the sum: its delta (None: made block by block), its weight in the merge's dtype."""
 
     operand: Operand
     sparse: Sparse | None
@@ -47,8 +49,8 @@ def generalized(
     """The base plus the sum of the other inputs' deltas. None where mergekit shall do it.
 
     Args:
-        operands: with a base; float16, bfloat16 or float32. Each other input with `weight` and, where there is a
-            sparsifier, `density` and its own.
+        operands: with a base; float16, bfloat16 or float32. Each other input with `weight` and, where there
+            is a sparsifier, `density` and its own.
         sparsifier: applied where the density is below 1.
         elect: count only the elements whose sign is that of the sum.
     """
@@ -57,7 +59,8 @@ def generalized(
     parts = [_part(operand, operands, workers, seed, sparsifier) for operand in operands.others]
     combine = _in_blocks if len(parts) <= MOST_IN_BLOCKS else _in_rows
     merged = combine(operands, parts, workers, elect)
-    return Merged(merged.tensor, merged.is_finite and all(part.sparse is None or part.sparse.is_finite for part in parts))
+    finite = all(part.sparse is None or part.sparse.is_finite for part in parts)
+    return Merged(merged.tensor, merged.is_finite and finite)
 
 
 def _is_ours(operands: Operands, sparsifier: Sparsifier | None) -> bool:
@@ -73,7 +76,9 @@ def _is_ours(operands: Operands, sparsifier: Sparsifier | None) -> bool:
     )
 
 
-def _part(operand: Operand, operands: Operands, workers: Workers, seed: int, sparsifier: Sparsifier | None) -> Part:
+def _part(
+    operand: Operand, operands: Operands, workers: Workers, seed: int, sparsifier: Sparsifier | None
+) -> Part:
     import torch
 
     weight = torch.tensor(operand.parameters["weight"], dtype=operands.dtype)
@@ -92,14 +97,18 @@ def _in_blocks(operands: Operands, parts: list[Part], workers: Workers, elect: b
 
     def merge(span: slice, workspace: Workspace) -> bool:
         count = span.stop - span.start
-        weighted = [workspace.buffer(f"weighted {place}", operands.dtype, count) for place in range(len(parts))]
+        weighted = [
+            workspace.buffer(f"weighted {place}", operands.dtype, count) for place in range(len(parts))
+        ]
         for part, block in zip(parts, weighted, strict=True):
             _write_weighted(part, operands, span, workspace, block)
         mixed = _sum(weighted, operands.dtype, workspace, "total")
         finite, divisor = True, common
         if elect:
             finite = is_finite(mixed)  # before the election can hide it
-            weights = [workspace.buffer(f"agreed {place}", operands.dtype, count) for place in range(len(parts))]
+            weights = [
+                workspace.buffer(f"agreed {place}", operands.dtype, count) for place in range(len(parts))
+            ]
             _elect(weighted, parts, mixed, weights if normalize else None, workspace)
             mixed = _sum(weighted, operands.dtype, workspace, "mixed")
             if normalize:
@@ -112,7 +121,7 @@ def _in_blocks(operands: Operands, parts: list[Part], workers: Workers, elect: b
 
 
 def _in_rows(operands: Operands, parts: list[Part], workers: Workers, elect: bool) -> Merged:
-    """The same for five sources and more: all steps but the sums in blocks, the sums over the whole tensor at once."""
+    """The same for five sources and more: the sums over the whole tensor at once, the rest in blocks."""
     import torch
 
     result = torch.empty(operands.count, dtype=operands.out_dtype)
@@ -129,7 +138,9 @@ def _in_rows(operands: Operands, parts: list[Part], workers: Workers, elect: boo
         _elect([row[span] for row in weighted], parts, mixed[span], rows, workspace)
 
     def finish(span: slice, workspace: Workspace) -> bool:
-        block = None if divisor is None else divisor if divisor.ndim == 0 else _without_zeros(divisor[span], workspace)
+        block = divisor
+        if divisor is not None and divisor.ndim:
+            block = _without_zeros(divisor[span], workspace)
         _add_to_base(operands, mixed[span], block, span, workspace, result)
         return is_finite(result[span])
 
@@ -145,7 +156,9 @@ def _in_rows(operands: Operands, parts: list[Part], workers: Workers, elect: boo
     return Merged(result.reshape(operands.shape), finite)
 
 
-def _write_weighted(part: Part, operands: Operands, span: slice, workspace: Workspace, out: torch.Tensor) -> None:
+def _write_weighted(
+    part: Part, operands: Operands, span: slice, workspace: Workspace, out: torch.Tensor
+) -> None:
     import torch
 
     if part.sparse is None:
@@ -172,7 +185,8 @@ def _sum_of_weights(parts: list[Part]) -> torch.Tensor:
     import torch
 
     total = torch.stack([part.weight for part in parts]).reshape(-1, 1, 1).sum(dim=0).reshape(())
-    # Asked in the weights' dtype: in float16, where 1e-8 is 0, a sum of 0 does divide, and is refused as not finite.
+    # Asked in the weights' dtype: in float16, where 1e-8 is 0, a sum of 0 does divide, and is refused as not
+    # finite.
     return torch.ones_like(total) if total.abs() < 1e-8 else total
 
 
@@ -185,7 +199,8 @@ def _elect(
 ) -> None:
     """Write 0 where an element's sign is not the total's (a total of 0 counts as positive).
 
-    Works on the bit patterns: `agrees` is all ones where the signs are equal, else 0. An element that is 0 has no
+    Works on the bit patterns: `agrees` is all ones where the signs are equal, else 0. An element that is 0
+    has no
     sign; it adds nothing either way, but its weight does not count.
 
     Args:

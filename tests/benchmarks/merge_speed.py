@@ -1,12 +1,13 @@
-"""How long a recipe takes to become weights in a transformers model, beside `mergekit-yaml` writing it to disk.
+"""How long a recipe takes to become weights in a transformers model, beside `mergekit-yaml` writing it to
+disk.
 
     python tests/benchmarks/merge_speed.py                      # all of it: makes its models, some 10 minutes
     python tests/benchmarks/merge_speed.py --methods linear ties --repeats 3 --json result.json
 
-Makes three bfloat16 Llamas of 0.47 billion parameters (28 layers, width 1024) with random weights in a temporary
-folder, then runs for every method, in turn, `mergekit-yaml` and our stream into `build_model`, each in a process of
-its own. Two times are taken of each: of the whole process, imports included, and of the merge alone, from the
-recipe on; and the process's largest resident memory, mapped files included.
+Makes three bfloat16 Llamas of 0.47 billion parameters (28 layers, width 1024) with random weights in a
+temporary folder, then runs for every method, in turn, `mergekit-yaml` and our stream into `build_model`, each
+in a process of its own. Two times are taken of each: of the whole process, imports included, and of the merge
+alone, from the recipe on; and the process's largest resident memory, mapped files included.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--methods", nargs="+", default=list(PARAMETERS), choices=list(PARAMETERS))
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--folder", help="where the models are made (10 GB); default: the temporary folder")
@@ -91,12 +94,19 @@ def make_models(folder: Path) -> int:
 
     config = LlamaConfig(**SHAPE, dtype="bfloat16", architectures=["LlamaForCausalLM"])
     with torch.device("meta"), no_init_weights():
-        shapes = {name: tensor.shape for name, tensor in AutoModelForCausalLM.from_config(config).state_dict().items()}
+        shapes = {
+            name: tensor.shape
+            for name, tensor in AutoModelForCausalLM.from_config(config).state_dict().items()
+        }
     generator = torch.Generator().manual_seed(0)
-    base = {name: (torch.randn(shape, generator=generator) * 0.02).bfloat16() for name, shape in shapes.items()}
+    base = {
+        name: (torch.randn(shape, generator=generator) * 0.02).bfloat16() for name, shape in shapes.items()
+    }
     for name, step in (("base", 0.0), ("one", 0.002), ("two", 0.003)):
         tensors = {
-            key: (tensor + torch.randn(tensor.shape, generator=generator) * step).bfloat16() if step else tensor
+            key: (tensor + torch.randn(tensor.shape, generator=generator) * step).bfloat16()
+            if step
+            else tensor
             for key, tensor in base.items()
         }
         config.save_pretrained(folder / name)
@@ -134,11 +144,11 @@ def run_child(side: str, recipe: Path, out: Path) -> dict[str, float]:
 
 def measure_child(side: str, recipe: str, out: str) -> None:
     """Merge, and print the seconds from the recipe on and this process's largest resident memory."""
-    import resource
-
     merge = merge_to_disk if side == "theirs" else merge_into_model
     seconds = merge(recipe, out)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss: that begins with what the parent process held when it started us.
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
     print(json.dumps({"merge": seconds, "peak": peak}))
 
 
@@ -153,7 +163,7 @@ def merge_to_disk(recipe: str, out: str) -> float:
 
 def merge_into_model(recipe: str, out: str) -> float:  # noqa: ARG001
     """Our stream into a transformers model."""
-    import mergekit.merge
+    import mergekit.merge  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     from merge_hooks.hf_loader import build_model
@@ -204,16 +214,17 @@ def as_table(result: dict[str, Any]) -> str:
             lines.append(f"| {method} | {name} | {spread(theirs)} | {spread(ours)} | {ratio:.3f} | {goal} |")
         theirs, ours = ([(run["peak"] - size) / 1e9 for run in sides[side]] for side in ("theirs", "ours"))
         ratio = max(ours) / max(theirs)
+        name = "peak memory beyond the model, GB"
         lines.append(
-            f"| {method} | peak memory beyond the model, GB | {spread(theirs)} | {spread(ours)} | {ratio:.3f} | {GOAL_OF_MEMORY} |"
+            f"| {method} | {name} | {spread(theirs)} | {spread(ours)} | {ratio:.3f} | {GOAL_OF_MEMORY} |"
         )
     bandwidth = result["copy_bandwidth"]
     lines += ["", f"Copy bandwidth, bytes read and written: {bandwidth / 1e9:.1f} GB/s."]
     if "linear" in result["methods"]:
         fastest = min(run["merge"] for run in result["methods"]["linear"]["ours"])
         lines.append(
-            f"Linear reads two models and writes one in {fastest:.2f} s, planning and copy into the model included: "
-            f"{3 * size / fastest / bandwidth:.0%} of it."
+            f"Linear reads two models and writes one in {fastest:.2f} s, planning and the copy into the model "
+            f"included: {3 * size / fastest / bandwidth:.0%} of it."
         )
     return "\n".join(lines)
 

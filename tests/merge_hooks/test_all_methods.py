@@ -1,4 +1,5 @@
-"""The stream against mergekit itself, whole models: every registered method, three architectures, every dtype.
+"""The stream against mergekit itself, whole models: every registered method, three architectures, every
+dtype.
 
 Golden values are what mergekit.merge.run_merge (the code behind mergekit-yaml) writes to disk.
 """
@@ -70,7 +71,7 @@ def written(folder: Path) -> Tensors:
 
 
 def recipe_for(method: str, models: dict[str, Path], **parameters: Any) -> dict[str, Any]:
-    """A recipe for any registered method, from its own specification: as many models as it takes, all parameters."""
+    """A recipe for any method, from its own specification: the models it takes, all its parameters."""
     spec = merge_methods.get(method).spec
     needs_base = spec.contract.base == BasePolicy.REQUIRED
     count = min(spec.contract.max_inputs or 3, spec.contract.max_non_base or 3, 3)
@@ -101,7 +102,7 @@ def bytes_differ(one: torch.Tensor, other: torch.Tensor) -> bool:
 def test_every_method_gives_mergekits_model(
     method: str, architecture: str, families: Any, by_mergekit: Any
 ) -> None:
-    """Random ones with `rng=mergekit`. Pruned ones may differ in tied elements (see test_kernels): a few in a thousand."""
+    """Random ones with `rng=mergekit`. Pruned ones may differ in tied elements (see test_kernels)."""
     recipe = recipe_for(method, families(architecture))
     golden = by_mergekit(recipe)
     ours = dict(streamed(recipe, seed=SEED, rng="mergekit"))
@@ -114,7 +115,10 @@ def test_every_method_gives_mergekits_model(
     assert differing < 0.02 * sum(tensor.numel() for tensor in golden.values())
 
 
-@pytest.mark.parametrize("dtypes", [("float32", "bfloat16", None), ("float16", "float32", "float16"), ("bfloat16", None, "float32")])
+@pytest.mark.parametrize(
+    "dtypes",
+    [("float32", "bfloat16", None), ("float16", "float32", "float16"), ("bfloat16", None, "float32")],
+)
 @pytest.mark.parametrize("method", ["linear", "task_arithmetic", "dare_ties"])
 def test_dtypes_of_sources_recipe_and_result(
     method: str, dtypes: tuple[str, str | None, str | None], families: Any, by_mergekit: Any
@@ -129,7 +133,11 @@ def test_dtypes_of_sources_recipe_and_result(
 
 def test_filters_gradients_and_slices(families: Any, by_mergekit: Any) -> None:
     models = families("llama")
-    weight = [{"filter": "self_attn", "value": [0, 0.5, 1]}, {"filter": "mlp", "value": [1, 0]}, {"value": 0.5}]
+    weight = [
+        {"filter": "self_attn", "value": [0, 0.5, 1]},
+        {"filter": "mlp", "value": [1, 0]},
+        {"value": 0.5},
+    ]
     recipe = {
         "merge_method": "task_arithmetic",
         "base_model": str(models["base"]),
@@ -152,7 +160,15 @@ def test_the_command_line_draws_the_same(families: Any, tmp_path: Path) -> None:
     """`mergekit-yaml --random-seed`, a process of its own."""
     recipe = recipe_for("dare_ties", families("llama"))
     (tmp_path / "recipe.yml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    command = [sys.executable, "-m", "mergekit.scripts.run_yaml", "recipe.yml", "merged", "--random-seed", str(SEED)]
+    command = [
+        sys.executable,
+        "-m",
+        "mergekit.scripts.run_yaml",
+        "recipe.yml",
+        "merged",
+        "--random-seed",
+        str(SEED),
+    ]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
     golden = written(tmp_path / "merged")
     ours = dict(streamed(recipe, seed=SEED, rng="mergekit"))
@@ -163,7 +179,7 @@ def test_the_command_line_draws_the_same(families: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", RANDOM)
 def test_random_methods_repeat(method: str, families: Any) -> None:
-    """Read again, in another order, alone or after other draws, a tensor has the same bytes; another seed's differ."""
+    """Read again, in another order or alone, a tensor has the same bytes; another seed's differ."""
     recipe = recipe_for(method, families("llama"))
     stream = streamed(recipe, seed=7)
     state = torch.get_rng_state()

@@ -27,12 +27,18 @@ class Case:
         """By mergekit."""
         names = {name for parameters in self.inputs for name in parameters}
         per_input = {
-            name: {place: values[name] for place, values in enumerate(self.inputs) if name in values} for name in names
+            name: {place: values[name] for place, values in enumerate(self.inputs) if name in values}
+            for name in names
         }
         return merge_tensors(
-            self.tensors, self.method, parameters={**per_input, **self.shared}, base_index=self.base, name="x",
-            dtype=self.dtype, out_dtype=self.out_dtype,
-        )  # fmt: skip
+            self.tensors,
+            self.method,
+            parameters={**per_input, **self.shared},
+            base_index=self.base,
+            name="x",
+            dtype=self.dtype,
+            out_dtype=self.out_dtype,
+        )
 
     def operands(self) -> Operands:
         places = iter(range(len(self.tensors)))
@@ -42,7 +48,9 @@ class Case:
         }.get(self.method, {"normalize": False, "rescale": self.method.startswith("dare"), "lambda": 1.0})
         dtype = self.dtype
         for tensor in self.tensors:
-            dtype = self.dtype or (tensor.dtype if dtype is None else torch.promote_types(dtype, tensor.dtype))
+            dtype = self.dtype or (
+                tensor.dtype if dtype is None else torch.promote_types(dtype, tensor.dtype)
+            )
         assert dtype is not None
         return Operands(
             name="x",

@@ -32,20 +32,26 @@ def test_weight_1_on_one_source_is_that_source(tensors: list[torch.Tensor], norm
 
 @ALL
 @given(tensors=models(3), weights=st.lists(WEIGHTS, min_size=2, max_size=2), normalize=st.booleans())
-def test_linear_of_two_is_symmetric(tensors: list[torch.Tensor], weights: list[float], normalize: bool) -> None:
+def test_linear_of_two_is_symmetric(
+    tensors: list[torch.Tensor], weights: list[float], normalize: bool
+) -> None:
     if normalize and abs(sum(weights)) < 0.01:
         return
     inputs = [{"weight": weight} for weight in weights]
     one = Case("linear", tensors[:2], inputs, None, {"normalize": normalize}).ours().tensor
     other = Case("linear", tensors[1::-1], inputs[::-1], None, {"normalize": normalize}).ours().tensor
-    # The second product is fused with the addition on machines that can, so the two may round apart by a float32 ulp.
+    # The second product is fused with the addition on machines that can, so the two may round apart by a
+    # float32 ulp.
     scale = sum(abs(weight) for weight in weights) / (abs(sum(weights)) if normalize else 1)
     steps = torch.finfo(one.dtype).eps * one.abs().float() + scale * 4 * torch.finfo(torch.float32).eps * 5
     assert ((one.float() - other.float()).abs() <= steps).all()
 
 
 @ALL
-@given(tensors=models(3), method=st.sampled_from(["task_arithmetic", "ties", "breadcrumbs", "dare_linear", "dare_ties"]))
+@given(
+    tensors=models(3),
+    method=st.sampled_from(["task_arithmetic", "ties", "breadcrumbs", "dare_linear", "dare_ties"]),
+)
 def test_weight_0_is_the_base(tensors: list[torch.Tensor], method: str) -> None:
     parameters = {"weight": 0.0} | ({} if method == "task_arithmetic" else {"density": 0.5})
     parameters |= {"gamma": 0.01} if method == "breadcrumbs" else {}
@@ -54,8 +60,14 @@ def test_weight_0_is_the_base(tensors: list[torch.Tensor], method: str) -> None:
 
 
 @ALL
-@given(tensors=models(2), weight=WEIGHTS, method=st.sampled_from(["ties", "dare_linear", "dare_ties", "breadcrumbs"]))
-def test_density_1_and_one_source_is_task_arithmetic(tensors: list[torch.Tensor], weight: float, method: str) -> None:
+@given(
+    tensors=models(2),
+    weight=WEIGHTS,
+    method=st.sampled_from(["ties", "dare_linear", "dare_ties", "breadcrumbs"]),
+)
+def test_density_1_and_one_source_is_task_arithmetic(
+    tensors: list[torch.Tensor], weight: float, method: str
+) -> None:
     inputs = [{}, {"weight": weight, "density": 1.0}]
     plain = Case("task_arithmetic", tensors, inputs, shared={"normalize": False}).ours().tensor
     assert torch.equal(Case(method, tensors, inputs, shared={"normalize": False}).ours().tensor, plain)
@@ -67,12 +79,18 @@ def test_density_1_and_one_source_is_task_arithmetic(tensors: list[torch.Tensor]
     weights=st.lists(WEIGHTS, min_size=2, max_size=2),
     method=st.sampled_from(["task_arithmetic", "ties", "breadcrumbs", "breadcrumbs_ties"]),
 )
-def test_two_sources_may_change_places(tensors: list[torch.Tensor], weights: list[float], method: str) -> None:
+def test_two_sources_may_change_places(
+    tensors: list[torch.Tensor], weights: list[float], method: str
+) -> None:
     extra = {} if method == "task_arithmetic" else {"density": 0.4}
     extra |= {"gamma": 0.02} if method.startswith("breadcrumbs") else {}
     inputs = [{"weight": weight, **extra} for weight in weights]
     one = Case(method, tensors, [{}, *inputs], shared={"normalize": False}).ours().tensor
-    other = Case(method, [tensors[0], *tensors[:0:-1]], [{}, *inputs[::-1]], shared={"normalize": False}).ours().tensor
+    other = (
+        Case(method, [tensors[0], *tensors[:0:-1]], [{}, *inputs[::-1]], shared={"normalize": False})
+        .ours()
+        .tensor
+    )
     assert same_bytes(one, other)
 
 
@@ -84,7 +102,9 @@ def test_the_base_may_be_listed_anywhere(tensors: list[torch.Tensor], where: int
     if where == 0:
         inputs, order = inputs[::-1], order[::-1]
     case = Case("ties", order, inputs, where if where == 0 else 1)
-    assert same_bytes(case.ours().tensor, Case("ties", tensors, [{}, {"weight": 0.5, "density": 0.5}]).ours().tensor)
+    assert same_bytes(
+        case.ours().tensor, Case("ties", tensors, [{}, {"weight": 0.5, "density": 0.5}]).ours().tensor
+    )
 
 
 @pytest.mark.parametrize("density", [0.1, 0.5, 0.9])

@@ -107,7 +107,8 @@ def test_without_ties_pruning_has_mergekits_bytes(method: str, dtype: torch.dtyp
     distinct = torch.arange(1, 20_001, dtype=torch.int16).view(torch.bfloat16).to(dtype)
     distinct = distinct if dtype != torch.float16 else torch.arange(1, 20_001, dtype=torch.int16).view(dtype)
     deltas = [
-        distinct[torch.randperm(20_000, generator=generator)] * (1 - 2 * torch.randint(0, 2, (20_000,), generator=generator))
+        distinct[torch.randperm(20_000, generator=generator)]
+        * (1 - 2 * torch.randint(0, 2, (20_000,), generator=generator))
         for _ in range(2)
     ]
     tensors = [torch.zeros(200, 100, dtype=dtype), *(delta.to(dtype).reshape(200, 100) for delta in deltas)]

@@ -1,8 +1,9 @@
-"""The random masks: splitmix64's own numbers, the density asked for, and no dependence where there must be none."""
+"""The random masks: splitmix64's numbers, the density asked for, no dependence where there must be none."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from merge_hooks.methods.masks import Mask, random_words, stream_key
 COUNT = 1 << 20
 
 
-def drawn(density: float, seed: int = 0, tensor: str = "a.weight", place: int = 0, count: int = COUNT) -> np.ndarray:
+def drawn(
+    density: float, seed: int = 0, tensor: str = "a.weight", place: int = 0, count: int = COUNT
+) -> np.ndarray:
     kept = Mask(density, seed, tensor, place).kept(0, count)
     assert set(np.unique(kept)) <= {-1, 0}
     return kept != 0
@@ -22,7 +25,13 @@ def drawn(density: float, seed: int = 0, tensor: str = "a.weight", place: int = 
 
 def test_the_words_are_splitmix64s() -> None:
     """Outputs for seed 1234567, as published with the reference implementation's tests."""
-    golden = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    golden = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
     assert random_words(1234567, 0, 5).tolist() == golden
     assert random_words(1234567, 2, 3).tolist() == golden[2:]
 
@@ -58,19 +67,20 @@ def test_all_lanes_of_a_word_have_the_density() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    density=st.floats(0, 1), cuts=st.lists(st.integers(0, 2000), max_size=4), count=st.integers(1, 8001)
-)
+@given(density=st.floats(0, 1), cuts=st.lists(st.integers(0, 2000), max_size=4), count=st.integers(1, 8001))
 def test_a_mask_does_not_depend_on_how_it_is_read(density: float, cuts: list[int], count: int) -> None:
     mask = Mask(density, 3, "a.weight", 1)
     edges = sorted({0, count, *(4 * cut for cut in cuts if 4 * cut < count)})
-    parts = [mask.kept(start, stop - start) for start, stop in zip(edges, edges[1:], strict=False)]
+    parts = [mask.kept(start, stop - start) for start, stop in pairwise(edges)]
     assert np.array_equal(np.concatenate(parts), mask.kept(0, count))
 
 
 def test_streams_have_starts_of_their_own() -> None:
     keys = {
         stream_key(seed, tensor, place, purpose)
-        for seed in (0, 1, 10) for tensor in ("a", "b", "a1") for place in (0, 1, 11) for purpose in ("mask", "tie")
-    }  # fmt: skip
+        for seed in (0, 1, 10)
+        for tensor in ("a", "b", "a1")
+        for place in (0, 1, 11)
+        for purpose in ("mask", "tie")
+    }
     assert len(keys) == 3 * 3 * 3 * 2
