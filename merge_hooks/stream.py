@@ -143,8 +143,8 @@ class Stream:
                 )
         raise SourceError(
             f"{self.resolved.recipe.origin}: merging {output.name} gave NaN or infinite values, though "
-            f"its sources have none. Look at the parameters of `{self.resolved.method}` (weights that sum to 0? a "
-            "tiny density?), or merge in `dtype: float32`."
+            f"its sources have none. Look at the parameters of `{self.resolved.method}` (weights that sum to "
+            "0? a tiny density?), or merge in `dtype: float32`."
         )
 
     def _refuse_changed_files(self, before: dict[str, Any]) -> None:

@@ -223,8 +223,8 @@ def as_table(result: dict[str, Any]) -> str:
     if "linear" in result["methods"]:
         fastest = min(run["merge"] for run in result["methods"]["linear"]["ours"])
         lines.append(
-            f"Linear reads two models and writes one in {fastest:.2f} s, planning and the copy into the model "
-            f"included: {3 * size / fastest / bandwidth:.0%} of it."
+            f"Linear reads two models and writes one in {fastest:.2f} s, planning and the copy into the "
+            f"model included: {3 * size / fastest / bandwidth:.0%} of it."
         )
     return "\n".join(lines)
 
