@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
+from merge_hooks.methods import Operand, Operands
 from merge_hooks.sources import Source
 
 if TYPE_CHECKING:
@@ -219,6 +220,64 @@ class OutputTensor:
             raise RecipeError(f"mergekit cannot merge {self.name}: {_in_words(error)}.") from error
         return tensor if tensor is None or not self.dtype else tensor.to(dtype=dtype_from_name(self.dtype))
 
+    def operands(self, memory: dict[str, Any]) -> Operands | None:
+        """What a kernel of ours is given; None where mergekit has rules of its own.
+
+        Those are tensors that some source lacks, integer buffers, and shapes that do not fit (mergekit says
+        why). Tensors come as they are stored where that can be: a kernel casts them block by block.
+        """
+        import torch
+        from mergekit.common import dtype_from_name
+
+        read = self._read_inputs(memory)
+        if read is None or len(read.tensors) != len(self.merge.model_order):
+            return None
+        tensors = list(read.tensors.values())
+        if not all(tensor.is_floating_point() and tensor.shape == tensors[0].shape for tensor in tensors):
+            return None
+        dtype = read.dtype or reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+        return Operands(
+            name=self.name,
+            method=self.merge.method_name,
+            inputs=tuple(self._operands_in_order(read.tensors)),
+            parameters=dict(self.merge.parameters.items()),
+            dtype=dtype,
+            out_dtype=dtype_from_name(self.dtype) or dtype,
+        )
+
+    def _operands_in_order(self, tensors: dict[Any, torch.Tensor]) -> Iterator[Operand]:
+        parameters = dict(self.merge.input_parameters.items())
+        place = 0
+        for reference in self.merge.model_order:
+            is_base = reference == self.merge.base_model
+            own = dict(parameters.get(reference, {}).items())
+            yield Operand(tensors[reference], None if is_base else place, own)
+            place += not is_base
+
+    def _read_inputs(self, memory: dict[str, Any]) -> _Inputs | None:
+        """The source tensors by reference, and the dtype to cast them to (None: they are as they shall be)."""
+        from mergekit.common import dtype_from_name
+        from mergekit.io.tasks import GatherTensors
+
+        gather = self.merge.gather_tensors
+        if not isinstance(gather, GatherTensors):  # aligned to a tokenizer
+            return _Inputs(run_task(gather, memory), None)
+        loads = dict(zip(gather.weight_info.keys(), gather.arguments().values(), strict=True))
+        dtypes = {load.dtype for load in loads.values()}
+        if len(dtypes) != 1:
+            return None
+        as_stored = {"dtype": None}
+        tensors = {reference: load.model_copy(update=as_stored).execute() for reference, load in loads.items()}
+        if any(tensor is None for tensor in tensors.values()):
+            return None
+        return _Inputs(tensors, dtype_from_name(dtypes.pop()))
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    tensors: dict[Any, torch.Tensor]
+    dtype: torch.dtype | None
+
 
 class Plan:
     """mergekit's plan of a whole recipe, in layer order, over our own reading of the sources.
@@ -252,7 +311,7 @@ class Plan:
             planner = MergePlanner(config, architecture, options, self.model_config)
             # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a
             # TypeError with pydantic 2.14 (it validates one generic Task against another).
-            tasks = planner.plan_to_disk(out_path=os.devnull)
+            self._tasks = tasks = planner.plan_to_disk(out_path=os.devnull)
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, OSError, StrictDataclassError) as error:
             raise PreflightError(f"mergekit cannot plan this recipe: {_in_words(error)}.") from error
         self.architecture = architecture
@@ -288,6 +347,14 @@ class Plan:
 
     def __iter__(self) -> Iterator[OutputTensor]:
         return iter(self.tensors)
+
+    def in_execution_order(self) -> list[OutputTensor]:
+        """The tensors in the order in which mergekit-yaml computes them: that of their names in the sources."""
+        from mergekit.graph import Executor
+
+        scheduled = [handle.task() for handle in Executor(targets=self._tasks).schedule.tasks]
+        places = {task: place for place, task in enumerate(scheduled)}
+        return sorted(self.tensors, key=lambda output: places[output.merge])
 
 
 def _refuse_endless(sources: dict[str, Source]) -> None:

@@ -1,10 +1,10 @@
 """The heart: one function from a recipe to an iterator of named tensors, in layer order.
 
-Everything that wants weights reads this iterator: vLLM's first load and every swap, transformers, an export, a
-checksum. One tensor of each source is in memory at a time; nothing is written.
+Everything that wants weights reads this iterator: vLLM's first load and every swap, transformers, an export,
+a checksum. One tensor of each source is in memory at a time; nothing is written.
 
-    stream = open_stream(resolved)
-    for name, tensor in stream:     # ("model.embed_tokens.weight", tensor of the recipe's out dtype, on the CPU)
+    stream = open_stream(resolved) for name, tensor in stream:     # ("model.embed_tokens.weight", tensor of
+    the recipe's out dtype, on the CPU)
         ...
 """
 
@@ -14,28 +14,47 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from merge_hooks import methods
 from merge_hooks._mergekit import OutputTensor, Plan, run_task
-from merge_hooks.errors import SourceError
+from merge_hooks.errors import RecipeError, SourceError
+from merge_hooks.methods.blocks import Workers, is_finite
+from merge_hooks.methods.operands import Merged
+from merge_hooks.randomness import GENERATORS, generator_states, seeded_by_name, started_at
 from merge_hooks.recipe import Resolved
 
 if TYPE_CHECKING:
     import torch
 
+# After so many bytes of output the sources' files are mapped anew, so that what was read does not count as
+# ours.
+MAPPED_BYTES = 64 << 20
+
 
 class Stream:
-    """The tensors of a merge, computed while they are read. May be read again and again.
+    """The tensors of a merge, computed while they are read. May be read again and again, with the same bytes.
 
     Args:
         resolved: the recipe, its sources found.
         trust_remote_code: whether model configurations may bring code of their own.
+        seed: of the methods that draw at random (dare_*, della*, arcee_fusion on large tensors).
+        rng: "iberian": what is drawn depends on the seed, the tensor's name and the source's place in the
+            recipe, and on nothing else. "mergekit": the draws of `mergekit-yaml --random-seed SEED`, from
+            torch's one global generator in mergekit's order; computed by mergekit, at its speed.
     Raises:
         PreflightError: mergekit cannot plan the recipe.
+        RecipeError: there is no such `rng`.
     """
 
-    def __init__(self, resolved: Resolved, trust_remote_code: bool = False) -> None:
+    def __init__(
+        self, resolved: Resolved, trust_remote_code: bool = False, seed: int = 0, rng: str = "iberian"
+    ) -> None:
+        if rng not in GENERATORS:
+            raise RecipeError(f"rng={rng}: there is no such generator. Take one of: {', '.join(GENERATORS)}.")
         self.resolved = resolved
+        self.seed, self.rng = seed, rng
         self.plan = Plan(resolved.config, resolved.sources, trust_remote_code)
         self._memory: dict[str, Any] = {}
+        self._states: dict[str, torch.Tensor] = {}
 
     @property
     def model_config(self) -> Any:
@@ -44,7 +63,7 @@ class Stream:
 
     @property
     def tokenizer(self) -> Any | None:
-        """The tokenizer built by `tokenizer_source:` or `tokenizer:`, else None. Sets the vocabulary size too."""
+        """The tokenizer of `tokenizer_source:` or `tokenizer:`, else None. Sets the vocabulary size too."""
         if self.plan.tokenizer_task is None:
             return None
         tokenizer = run_task(self.plan.tokenizer_task, self._memory).tokenizer
@@ -69,51 +88,89 @@ class Stream:
         return {output.name: output for output in self.plan}
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name, tensor) pairs in layer order. Raises SourceError on NaN, and when a file changes under us."""
+        """(name, tensor) pairs in layer order. Raises SourceError on NaN, and when a file changes."""
         before = {key: source.file_state() for key, source in self.resolved.sources.items()}
-        for output in self.plan:
-            tensor = output.compute(self._memory)
-            if tensor is None:  # an optional weight that no source has
-                continue
-            self._refuse_nan(output, tensor)
-            yield output.name, tensor
+        produced = 0
+        with Workers() as workers:
+            for output in self.plan:
+                merged = self._merge(output, workers)
+                if merged is None:  # an optional weight that no source has
+                    continue
+                if not merged.is_finite:
+                    self._refuse_nan(output)
+                yield output.name, merged.tensor
+                produced += merged.tensor.nbytes
+                del merged
+                if produced > MAPPED_BYTES:
+                    self._let_go()
+                    produced = 0
+        self._let_go()
         self._refuse_changed_files(before)
 
-    def _refuse_nan(self, output: OutputTensor, tensor: torch.Tensor) -> None:
-        if _is_finite(tensor):
-            return
+    def tensor(self, name: str) -> torch.Tensor | None:
+        """One tensor by itself, its bytes those of the whole stream. Raises KeyError and SourceError."""
+        output = next((output for output in self.plan if output.name == name), None)
+        if output is None:
+            raise KeyError(name)
+        with Workers() as workers:
+            merged = self._merge(output, workers)
+        if merged is not None and not merged.is_finite:
+            self._refuse_nan(output)
+        return merged.tensor if merged else None
+
+    def _merge(self, output: OutputTensor, workers: Workers) -> Merged | None:
+        if self._is_ours():
+            operands = output.operands(self._memory)
+            merged = methods.merge(operands, workers, self.seed) if operands else None
+            if merged is not None:
+                return merged
+        with self._generator(output):
+            tensor = output.compute(self._memory)
+        return None if tensor is None else Merged(tensor, is_finite(tensor))
+
+    def _is_ours(self) -> bool:
+        method = self.resolved.method
+        return methods.has_kernel(method) and not (self.rng == "mergekit" and methods.is_random(method))
+
+    def _generator(self, output: OutputTensor) -> Any:
+        """A context in which torch's global generator stands where it shall for this tensor."""
+        if self.rng == "iberian" or not methods.is_random(self.resolved.method):
+            return seeded_by_name(self.seed, output.name)
+        if not self._states:
+            self._states = generator_states(self.plan, self.seed, self._memory)
+        return started_at(self._states[output.name])
+
+    def _let_go(self) -> None:
+        """Unmap the sources' files: they are mapped again when the next tensor is read."""
+        for source in self.resolved.sources.values():
+            source.close()
+
+    def _refuse_nan(self, output: OutputTensor) -> None:
         for key, names in output.inputs.items():
             source = self.resolved.sources[key]
             held = next((name for name in names if name in source.entries), None)
-            if held is not None and not _is_finite(source.read(held)):
+            if held is not None and not is_finite(source.read(held)):
                 raise SourceError(
-                    f"{source.name}: tensor {held} in {source.entries[held].file} holds NaN or infinite values, "
-                    "so no merge of it means anything. Use another checkpoint, or mend this one."
+                    f"{source.name}: tensor {held} in {source.entries[held].file} holds NaN or infinite "
+                    "values, so no merge of it means anything. Use another checkpoint, or mend this one."
                 )
         raise SourceError(
-            f"{self.resolved.recipe.origin}: merging {output.name} gave NaN or infinite values, though its sources "
-            f"have none. Look at the parameters of `{self.resolved.method}` (weights that sum to 0? a tiny density?), "
-            "or merge in `dtype: float32`."
+            f"{self.resolved.recipe.origin}: merging {output.name} gave NaN or infinite values, though "
+            f"its sources have none. Look at the parameters of `{self.resolved.method}` (weights that sum to "
+            "0? a tiny density?), or merge in `dtype: float32`."
         )
 
     def _refuse_changed_files(self, before: dict[str, Any]) -> None:
         for key, state in before.items():
             source = self.resolved.sources[key]
             if source.file_state() != state:
-                raise SourceError(f"{source.name}: files in {source.folder} changed during the merge. Run it again.")
+                raise SourceError(
+                    f"{source.name}: files in {source.folder} changed during the merge. Run it again."
+                )
 
 
-def open_stream(resolved: Resolved, trust_remote_code: bool = False) -> Stream:
+def open_stream(
+    resolved: Resolved, trust_remote_code: bool = False, seed: int = 0, rng: str = "iberian"
+) -> Stream:
     """The stream of a resolved recipe. See `Stream`."""
-    return Stream(resolved, trust_remote_code)
-
-
-def _is_finite(tensor: torch.Tensor) -> bool:
-    """Whether no element is NaN or infinite. One fast pass; a second, exact one only if the first says no."""
-    import torch
-
-    if not tensor.is_floating_point():
-        return True
-    if bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
-        return True
-    return bool(torch.isfinite(tensor).all())
+    return Stream(resolved, trust_remote_code, seed, rng)

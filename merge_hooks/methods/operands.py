@@ -1,0 +1,87 @@
+"""What a kernel is given and what it gives back: plain tensors and numbers, nothing of mergekit's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from merge_hooks.methods.blocks import Workers
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One source's part in one output tensor.
+
+    Args:
+        tensor: as it is stored, perhaps in another dtype than the merge computes in.
+        place: its place among the recipe's models that are not the base, from 0; None for the base.
+        parameters: the resolved parameters of this source for this tensor, e.g. {"weight": 0.5, "density":
+            0.3}.
+    """
+
+    tensor: torch.Tensor
+    place: int | None
+    parameters: dict[str, Any]
+
+    @cached_property
+    def flat(self) -> torch.Tensor:
+        """The tensor in one dimension: a view wherever it lies in one piece."""
+        return self.tensor.reshape(-1)
+
+
+@dataclass(frozen=True)
+class Operands:
+    """All that goes into one output tensor.
+
+    Args:
+        name: of the output tensor.
+        method: mergekit's name of the method.
+        inputs: in the recipe's order; equal shapes, floating point.
+        parameters: the resolved parameters of the whole merge, e.g. {"normalize": True, "lambda": 1.0}.
+        dtype: in which the merge computes: the recipe's, else what the sources' dtypes promote to.
+        out_dtype: of the result.
+    """
+
+    name: str
+    method: str
+    inputs: tuple[Operand, ...]
+    parameters: dict[str, Any]
+    dtype: torch.dtype
+    out_dtype: torch.dtype
+
+    @property
+    def base(self) -> Operand | None:
+        return next((operand for operand in self.inputs if operand.place is None), None)
+
+    @property
+    def others(self) -> list[Operand]:
+        """Every input but the base."""
+        return [operand for operand in self.inputs if operand.place is not None]
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.inputs[0].tensor.shape
+
+    @property
+    def count(self) -> int:
+        """Elements of the output."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged tensor, and whether it and what went into it are free of NaN and infinite values."""
+
+    tensor: torch.Tensor
+    is_finite: bool
+
+
+# A kernel computes one output tensor; None: these parameters are not its own, so mergekit shall do it.
+# The second argument is the seed of random masks.
+Kernel = Callable[[Operands, "Workers", int], Merged | None]

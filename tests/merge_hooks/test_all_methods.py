@@ -1,0 +1,215 @@
+"""The stream against mergekit itself, whole models: every registered method, three architectures, every
+dtype.
+
+Golden values are what mergekit.merge.run_merge (the code behind mergekit-yaml) writes to disk.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from mergekit import merge_methods
+from mergekit.config import MergeConfiguration
+from mergekit.io.tasks import LoaderCache
+from mergekit.merge import run_merge
+from mergekit.merge_methods.base import BasePolicy
+from mergekit.options import MergeOptions
+from safetensors.torch import load_file
+
+from lm_eval_iberian.tiny import build_family
+from merge_hooks.errors import RecipeError, SourceError
+from merge_hooks.methods import RANDOM
+from merge_hooks.recipe import read_recipe, resolve
+from merge_hooks.stream import Stream, open_stream
+
+Tensors = dict[str, torch.Tensor]
+SEED = 42
+# Twelve layers, so that layer 10 comes before layer 2 in mergekit's order and after it in ours.
+SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 12, "num_attention_heads": 2,
+         "num_key_value_heads": 1, "head_dim": 16}  # fmt: skip
+VALUES = {"weight": 0.6, "density": 0.4, "t": 0.3, "gamma": 0.05, "epsilon": 0.1}
+PRUNED = ("ties", "breadcrumbs", "breadcrumbs_ties")
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Path]]:
+    """Makes each family of tiny models once."""
+    made: dict[tuple[str, str], dict[str, Path]] = {}
+
+    def family(architecture: str, dtype: str = "bfloat16") -> dict[str, Path]:
+        key = (architecture, dtype)
+        if key not in made:
+            folder = tmp_path_factory.mktemp(f"{architecture}_{dtype}")
+            made[key] = build_family(folder, architecture, dtype=dtype, **SMALL)
+        return made[key]
+
+    return family
+
+
+@pytest.fixture
+def by_mergekit(tmp_path: Path) -> Callable[[dict[str, Any]], Tensors]:
+    """Runs mergekit on a recipe and reads what it wrote."""
+
+    def merged(recipe: dict[str, Any]) -> Tensors:
+        LoaderCache.loaders.clear()  # it must not read through our readers
+        options = MergeOptions(quiet=True, copy_tokenizer=False, random_seed=SEED, write_model_card=False)
+        run_merge(MergeConfiguration.model_validate(recipe), str(tmp_path / "merged"), options)
+        return written(tmp_path / "merged")
+
+    return merged
+
+
+def written(folder: Path) -> Tensors:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def recipe_for(method: str, models: dict[str, Path], **parameters: Any) -> dict[str, Any]:
+    """A recipe for any method, from its own specification: the models it takes, all its parameters."""
+    spec = merge_methods.get(method).spec
+    needs_base = spec.contract.base == BasePolicy.REQUIRED
+    count = min(spec.contract.max_inputs or 3, spec.contract.max_non_base or 3, 3)
+    chosen = [models[name] for name in ("base", "instruct", "basque")[:count]]
+    per_model = {item.name: VALUES[item.name] for item in spec.input_parameters if item.name in VALUES}
+    shared = {item.name: VALUES[item.name] for item in spec.shared_parameters if item.name in VALUES}
+    recipe: dict[str, Any] = {
+        "merge_method": method,
+        "models": [{"model": str(model), "parameters": per_model} for model in chosen],
+        "parameters": {**shared, **parameters},
+        "dtype": "bfloat16",
+    }
+    if needs_base:
+        recipe["base_model"] = str(models["base"])
+    return recipe
+
+
+def streamed(recipe: dict[str, Any], **options: Any) -> Stream:
+    return open_stream(resolve(read_recipe(recipe)), **options)
+
+
+def bytes_differ(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype != other.dtype or not torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("method", sorted(method.spec.name for method in merge_methods.registered_methods()))
+def test_every_method_gives_mergekits_model(
+    method: str, architecture: str, families: Any, by_mergekit: Any
+) -> None:
+    """Random ones with `rng=mergekit`. Pruned ones may differ in tied elements (see test_kernels)."""
+    recipe = recipe_for(method, families(architecture))
+    golden = by_mergekit(recipe)
+    ours = dict(streamed(recipe, seed=SEED, rng="mergekit"))
+    assert ours.keys() == golden.keys()
+    assert [ours[name].shape for name in golden] == [tensor.shape for tensor in golden.values()]
+    if method not in PRUNED:
+        assert [name for name in golden if bytes_differ(ours[name], golden[name])] == []
+        return
+    differing = sum(int((ours[name] != golden[name]).sum()) for name in golden)
+    assert differing < 0.02 * sum(tensor.numel() for tensor in golden.values())
+
+
+@pytest.mark.parametrize(
+    "dtypes",
+    [("float32", "bfloat16", None), ("float16", "float32", "float16"), ("bfloat16", None, "float32")],
+)
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "dare_ties"])
+def test_dtypes_of_sources_recipe_and_result(
+    method: str, dtypes: tuple[str, str | None, str | None], families: Any, by_mergekit: Any
+) -> None:
+    stored, dtype, out_dtype = dtypes
+    recipe = recipe_for(method, families("llama", stored)) | {"dtype": dtype, "out_dtype": out_dtype}
+    recipe = {key: value for key, value in recipe.items() if value is not None}
+    golden = by_mergekit(recipe)
+    ours = dict(streamed(recipe, seed=SEED, rng="mergekit"))
+    assert [name for name in golden if bytes_differ(ours[name], golden[name])] == []
+
+
+def test_filters_gradients_and_slices(families: Any, by_mergekit: Any) -> None:
+    models = families("llama")
+    weight = [
+        {"filter": "self_attn", "value": [0, 0.5, 1]},
+        {"filter": "mlp", "value": [1, 0]},
+        {"value": 0.5},
+    ]
+    recipe = {
+        "merge_method": "task_arithmetic",
+        "base_model": str(models["base"]),
+        "slices": [
+            {"sources": [{"model": str(models[name]), "layer_range": layers, "parameters": {"weight": weight}}
+                         for name in ("base", "instruct", "basque")]}
+            for layers in ([0, 4], [2, 9])
+        ],
+        "parameters": {"normalize": True, "lambda": 0.9},
+        "dtype": "float32",
+    }  # fmt: skip
+    golden = by_mergekit(recipe)
+    ours = dict(streamed(recipe))
+    assert [name for name in golden if bytes_differ(ours[name], golden[name])] == []
+    assert any(name.startswith("model.layers.10.") for name in ours)
+
+
+@pytest.mark.slow
+def test_the_command_line_draws_the_same(families: Any, tmp_path: Path) -> None:
+    """`mergekit-yaml --random-seed`, a process of its own."""
+    recipe = recipe_for("dare_ties", families("llama"))
+    (tmp_path / "recipe.yml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "mergekit.scripts.run_yaml",
+        "recipe.yml",
+        "merged",
+        "--random-seed",
+        str(SEED),
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    golden = written(tmp_path / "merged")
+    ours = dict(streamed(recipe, seed=SEED, rng="mergekit"))
+    assert [name for name in golden if bytes_differ(ours[name], golden[name])] == []
+    other = dict(streamed(recipe, seed=SEED + 1, rng="mergekit"))
+    assert any(bytes_differ(other[name], golden[name]) for name in golden)
+
+
+@pytest.mark.parametrize("method", RANDOM)
+def test_random_methods_repeat(method: str, families: Any) -> None:
+    """Read again, in another order or alone, a tensor has the same bytes; another seed's differ."""
+    recipe = recipe_for(method, families("llama"))
+    stream = streamed(recipe, seed=7)
+    state = torch.get_rng_state()
+    first = dict(stream)
+    assert torch.equal(torch.get_rng_state(), state), "the caller's generator was moved"
+    torch.rand(10)
+    assert [name for name, tensor in stream if bytes_differ(tensor, first[name])] == []
+    resumed = streamed(recipe, seed=7)
+    for name in reversed(stream.names()):
+        alone = resumed.tensor(name)
+        assert alone is not None and not bytes_differ(alone, first[name])
+    if method != "arcee_fusion":  # draws only in tensors above a million elements
+        other = dict(streamed(recipe, seed=8))
+        assert all(bytes_differ(other[name], first[name]) for name in first if first[name].numel() > 500)
+
+
+def test_an_unknown_generator_is_refused(families: Any) -> None:
+    with pytest.raises(RecipeError, match="rng=dice"):
+        streamed(recipe_for("linear", families("llama")), rng="dice")
+
+
+@pytest.mark.parametrize("method", ["ties", "slerp"])
+def test_nan_in_a_source_is_named(method: str, tmp_path: Path) -> None:
+    """Also where pruning would have dropped it, and where mergekit computes."""
+    from safetensors.torch import save_file
+
+    models = build_family(tmp_path, dtype="bfloat16", **SMALL)
+    file = models["instruct"] / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.3.mlp.up_proj.weight"][5, 6] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(SourceError, match=r"instruct.*model\.layers\.3\.mlp\.up_proj\.weight"):
+        dict(streamed(recipe_for(method, models)))
