@@ -52,7 +52,6 @@ def _signature(stream: Stream, choice: TokenizerChoice) -> Signature:
         tokenizer=tokenizer_hash(tokenizer),
         template=template_hash(tokenizer.chat_template),
         engine="safetensors",
-        seed=None,
     )
 
 

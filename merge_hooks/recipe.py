@@ -72,11 +72,15 @@ class Resolved:
         recipe: what was written.
         config: mergekit's MergeConfiguration with every model replaced by a local folder.
         sources: each source, by its local folder, in order of appearance; the base model first.
+        seed: of the methods that draw at random.
+        rng: whose draws: "iberian" or "mergekit" (see `merge_hooks.stream`).
     """
 
     recipe: Recipe
     config: Any
     sources: dict[str, Source] = field(default_factory=dict)
+    seed: int = 0
+    rng: str = "iberian"
 
     @property
     def method(self) -> str:
@@ -103,8 +107,23 @@ class Resolved:
 
         sources = [source.to_payload() for source in self.sources.values()]
         return json.dumps(
-            {"config": dump_config(self.config), "sources": sources, "origin": self.recipe.origin}
+            {
+                "config": dump_config(self.config),
+                "sources": sources,
+                "origin": self.recipe.origin,
+                "seed": self.seed,
+                "rng": self.rng,
+            }
         )
+
+    @property
+    def draws(self) -> str:
+        """What the random methods draw, for the signature: "none" where nothing is drawn, else seed and generator."""
+        from merge_hooks.methods import is_random
+
+        own = is_random(self.method)
+        inner = any(source.draws for source in self.sources.values())
+        return f"{self.seed}" + ("-mergekit" if self.rng == "mergekit" else "") if own or inner else "none"
 
 
 def from_payload(payload: str) -> Resolved:
@@ -114,9 +133,8 @@ def from_payload(payload: str) -> Resolved:
     content = json.loads(payload)
     opened = [open_payload(item) for item in content["sources"]]
     recipe = Recipe(text=yaml.safe_dump(content["config"]), origin=content["origin"])
-    return Resolved(
-        recipe, parse_config(content["config"], recipe.origin), {item.key: item for item in opened}
-    )
+    config = parse_config(content["config"], recipe.origin)
+    return Resolved(recipe, config, {item.key: item for item in opened}, content["seed"], content["rng"])
 
 
 def open_payload(content: Mapping[str, Any]) -> Source:
@@ -155,21 +173,23 @@ def passthrough(model: str, revision: str | None = None, dtype: str | None = Non
     return Recipe(text=yaml.safe_dump(data, sort_keys=False), origin=model)
 
 
-def resolve(recipe: Recipe) -> Resolved:
+def resolve(recipe: Recipe, seed: int = 0, rng: str = "iberian") -> Resolved:
     """Find every source of a recipe (disk, Hub cache, Hub) and replace its name by its local folder.
 
+    Args:
+        seed, rng: of the methods that draw at random, in the recipe and in its stages.
     Raises:
         RecipeError: mergekit does not take the recipe.
         SourceError: a source is not to be had.
     """
-    return _Resolver(recipe).resolve(recipe.final, ())
+    return _Resolver(recipe, seed, rng).resolve(recipe.final, ())
 
 
 class _Resolver:
     """Finds the sources of a recipe and of its stages; each stage and each source is opened once."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, seed: int, rng: str) -> None:
+        self.recipe, self.seed, self.rng = recipe, seed, rng
         self.stages = {document.name: document for document in recipe.documents if document.name}
         self.opened: dict[str, Source] = {}
 
@@ -191,7 +211,8 @@ class _Resolver:
         if parsed.base_model is not None:
             localise(parsed.base_model)  # the donor comes first
         config = map_references(parsed, localise)
-        return Resolved(Recipe(self.recipe.text, origin, self.recipe.folder), config, sources)
+        written = Recipe(self.recipe.text, origin, self.recipe.folder)
+        return Resolved(written, config, sources, self.seed, self.rng)
 
     def _source(self, reference: Any, chain: tuple[str, ...]) -> Source:
         key = str(reference)

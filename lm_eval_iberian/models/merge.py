@@ -87,15 +87,16 @@ def prepare(
     """Read, resolve and check a merge (`recipe`) or a plain model (`pretrained`, scored through the same code).
 
     Args:
-        arguments: all other arguments of the model. Those of the short form (`method=...,models=...`) and of a
+        arguments: all other arguments of the model. `merge_seed` and `rng` (of random methods) and those of the short form (`method=...,models=...`) and of a
             preset are taken out; what stays is the engine's.
         holds_model: whether the model will lie in this machine's memory, which must be large enough then.
     Raises:
         RecipeError, SourceError, PreflightError: with what to mend.
     """
     arguments = {} if arguments is None else arguments
+    seed, rng = _draws(arguments)
     written = _written(recipe, pretrained, revision, dtype, arguments)
-    stream = open_stream(resolve(written), trust_remote_code)
+    stream = open_stream(resolve(written, seed, rng), trust_remote_code)
     rows = check_fit(stream)
     choice = choose_tokenizer(stream, tokenizer)
     LOG.info("merged: %s of\n%s", stream.resolved.method, table(rows))
@@ -105,6 +106,15 @@ def prepare(
     chosen = stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)
     refuse_too_large(stream, None if chosen == "auto" else chosen, holds_model)
     return Prepared(stream, choice, chosen, rows)
+
+
+def _draws(arguments: MutableMapping[str, Any]) -> tuple[int, str]:
+    """Seed and generator of the methods that draw at random. `seed` alone is the engine's."""
+    seed = arguments.pop("merge_seed", 0)
+    try:
+        return int(seed), str(arguments.pop("rng", "iberian"))
+    except ValueError:
+        raise RecipeError(f"merge_seed={seed}: a whole number is wanted.") from None
 
 
 def _written(
@@ -130,7 +140,7 @@ def _written(
     return merged
 
 
-def sign_model(prepared: Prepared, dtype: str, engine: str, tokenizer: Any, seed: int | None) -> Signature:
+def sign_model(prepared: Prepared, dtype: str, engine: str, tokenizer: Any) -> Signature:
     """The signature of a prepared merge in the engine that runs it."""
     return sign(
         prepared.resolved,
@@ -138,5 +148,4 @@ def sign_model(prepared: Prepared, dtype: str, engine: str, tokenizer: Any, seed
         tokenizer=tokenizer_hash(tokenizer),
         template=template_hash(tokenizer.chat_template),
         engine=engine,
-        seed=seed,
     )

@@ -134,7 +134,7 @@ class MergedVLLM(VLLM):
     def signature(self) -> Signature:
         """The stamp of what is measured."""
         engine = vllm_loader.distribution() or "vllm"
-        return sign_model(self.prepared, self._dtype_name, engine, self.tokenizer, None)
+        return sign_model(self.prepared, self._dtype_name, engine, self.tokenizer)
 
     @property
     def _dtype_name(self) -> str:

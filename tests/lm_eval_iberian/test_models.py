@@ -239,7 +239,7 @@ def test_signatures_tell_merges_apart_and_places_not(llama: dict[str, Path], tmp
     from merge_hooks.signature import sign
 
     def stamp(recipe: Any) -> str:
-        return sign(resolve(read_recipe(recipe)), dtype="float32", tokenizer="t", template="c", engine="vllm", seed=None).digest
+        return sign(resolve(read_recipe(recipe)), dtype="float32", tokenizer="t", template="c", engine="vllm").digest
 
     elsewhere = {name: Path(shutil.copytree(path, tmp_path / "moved" / path.name)) for name, path in llama.items()}
     stamps = [stamp(linear(llama)), stamp(linear(llama, weights=(1.0, 1.001))), stamp(linear(llama, "bfloat16"))]

@@ -69,7 +69,7 @@ def test_instruction_following_over_runs() -> None:
     """Three runs of IFEval: mean and sample SD (n - 1), which the paper prints."""
     figures = (0.39, 0.40, 0.44)
     runs = [
-        results({"iberian_ifeval_eu": {"inst_level_strict_acc": v, "inst_level_strict_acc_stderr": "N/A"}})
+        results({"ifeval_eu": {"inst_level_strict_acc": v, "inst_level_strict_acc_stderr": "N/A"}})
         for v in figures
     ]
     score = one(*runs).averages["ifeval_eu"]

@@ -25,8 +25,10 @@ def opened(data: Any) -> Stream:
 
 
 def ties(family: dict[str, str], **more: Any) -> dict[str, Any]:
+    """TIES that prunes nothing: which of the elements tied at a threshold mergekit keeps is its sort's accident
+    (test_all_methods.py counts them), and here bytes are compared."""
     models = [
-        {"model": family[name], "parameters": {"weight": 0.6, "density": 0.5}}
+        {"model": family[name], "parameters": {"weight": 0.6, "density": 1.0}}
         for name in ("instruct", "basque")
     ]
     return {"merge_method": "ties", "base_model": family["base"], "models": models, "dtype": "bfloat16",

@@ -146,7 +146,7 @@ def test_the_signature_names_base_and_adapter(llama: dict[str, str], tmp_path: P
     def stamp(seed: int) -> Any:
         adapter = make_adapter(llama["base"], tmp_path / str(seed), seed, **KINDS["plain"])
         resolved = resolve(read_recipe(one(f"{llama['base']}+{adapter}")))
-        return sign(resolved, dtype="float32", tokenizer="t", template="t", engine="torch", seed=None)
+        return sign(resolved, dtype="float32", tokenizer="t", template="t", engine="torch")
 
     first, second = stamp(5), stamp(6)
     assert first.digest != second.digest

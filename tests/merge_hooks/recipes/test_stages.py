@@ -14,7 +14,10 @@ from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 
 def _stages(family: dict[str, str]) -> str:
-    """Two stages, the second made of the first; a final merge of both and of a checkpoint."""
+    """Two stages, the second made of the first; a final merge of both and of a checkpoint.
+
+    The densities prune nothing: which of tied elements mergekit keeps is its sort's accident.
+    """
     base, instruct, basque = family["base"], family["instruct"], family["basque"]
     documents = [
         {"name": "mean", "merge_method": "linear", "dtype": "bfloat16", "parameters": {"normalize": True},
@@ -23,8 +26,8 @@ def _stages(family: dict[str, str]) -> str:
          "slices": [{"sources": [{"model": "mean", "layer_range": [0, 3]}]},
                     {"sources": [{"model": base, "layer_range": [3, 4]}]}]},
         {"merge_method": "ties", "base_model": base, "dtype": "float32", "parameters": {"normalize": False},
-         "models": [{"model": "tall", "parameters": {"weight": 0.7, "density": 0.5}},
-                    {"model": "mean", "parameters": {"weight": 0.5, "density": 0.8}}]},
+         "models": [{"model": "tall", "parameters": {"weight": 0.7, "density": 1.0}},
+                    {"model": "mean", "parameters": {"weight": 0.5, "density": 1.0}}]},
     ]  # fmt: skip
     return "---\n".join(yaml.safe_dump(document) for document in documents)
 
