@@ -192,7 +192,7 @@ def test_what_is_not_folded_here_is_refused(
         streamed(one(f"{llama['base']}+{adapter}"))
 
 
-def test_an_adapter_of_another_base_is_refused(plain: Path, llama: dict[str, str], tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_is_refused(plain: Path, tmp_path: Path) -> None:
     from lm_eval_iberian.tiny import build_family
 
     wide = build_family(tmp_path, hidden_size=96)["base"]
