@@ -136,9 +136,7 @@ def instruction(name: str, given: Mapping[str, Any], where: str = "") -> Instruc
     """
     bare = canonical_id(name)
     if bare not in INSTRUCTIONS:
-        raise PackError(
-            where or name, f"{name!r} is no instruction type.", f"Known: {', '.join(INSTRUCTIONS)}."
-        )
+        raise PackError(where or name, f"{name!r} is no instruction type.", f"Known: {', '.join(INSTRUCTIONS)}.")
     prefix = language_prefix(name)
     dialect = "google" if prefix in ("", "en") else "m-ifeval"
     # None is padding and goes; 0, "" and [] are values and stay.
@@ -152,8 +150,7 @@ def _arguments(bare: str, raw: Mapping[str, Any], dialect: str, where: str) -> d
     if missing:
         raise PackError(where, f"{bare} lacks {', '.join(missing)}.", f"It needs {kind.needed}.")
     return {
-        name: _argument(name, kind.arguments[name], value, dialect, f"{where}, {bare}")
-        for name, value in raw.items()
+        name: _argument(name, kind.arguments[name], value, dialect, f"{where}, {bare}") for name, value in raw.items()
     }
 
 

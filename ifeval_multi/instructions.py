@@ -81,9 +81,10 @@ _TYPES = (
 )
 
 INSTRUCTIONS: dict[str, InstructionType] = {kind.id: kind for kind in _TYPES}
-SPANISH_ONLY: frozenset[str] = frozenset(
-    kind.id for kind in _TYPES if kind.id.startswith("special_character:")
-) | {"punctuation:exclamation_marks", "punctuation:question_marks"}
+SPANISH_ONLY: frozenset[str] = frozenset(kind.id for kind in _TYPES if kind.id.startswith("special_character:")) | {
+    "punctuation:exclamation_marks",
+    "punctuation:question_marks",
+}
 IFEVAL_TYPES: tuple[str, ...] = tuple(i for i in INSTRUCTIONS if i not in SPANISH_ONLY)
 RESPONSE_LANGUAGE = "language:response_language"
 

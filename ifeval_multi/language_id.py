@@ -28,9 +28,7 @@ def _identifier() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
-        raise PackError(
-            "language identification", "py3langid is not installed.", "pip install py3langid"
-        ) from None
+        raise PackError("language identification", "py3langid is not installed.", "pip install py3langid") from None
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 

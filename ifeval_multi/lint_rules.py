@@ -1,6 +1,5 @@
 """The linter's rules: each looks at one instruction and the words of its prompt."""
 
-# ruff: noqa: ARG001 - every rule takes (arguments, prompt, pack), whether it needs them or not.
 from __future__ import annotations
 
 import re
@@ -162,9 +161,7 @@ def _about(asked: Instruction, prompt: PromptText, pack: Pack) -> list[Clause]:
 
 
 def _relation_named(readings: list[tuple[int, str]], clauses: list[Clause]) -> bool:
-    return any(
-        name in clause.relations and value in clause.numbers for value, name in readings for clause in clauses
-    )
+    return any(name in clause.relations and value in clause.numbers for value, name in readings for clause in clauses)
 
 
 def readings_of(number: int, relation: str | None) -> list[tuple[int, str]]:

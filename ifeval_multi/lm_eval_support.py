@@ -65,9 +65,7 @@ def process_document(
     asked = document if isinstance(document, Document) else from_row(document)
     metrics: dict[str, Any] = {UNFINISHED: float(is_unfinished(response, think_end_token))}
     for edition in editions:
-        result = evaluate_response(
-            asked, response, language, edition, include_response_language, think_end_token
-        )
+        result = evaluate_response(asked, response, language, edition, include_response_language, think_end_token)
         metrics.update(_edition_metrics(result, PREFIXES[edition], by_type))
     return metrics
 

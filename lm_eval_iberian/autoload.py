@@ -45,4 +45,4 @@ class LmEvalFinder:
 
 
 if not any(finder is LmEvalFinder for finder in sys.meta_path):
-    sys.meta_path.insert(0, LmEvalFinder)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, LmEvalFinder)

@@ -112,15 +112,11 @@ def _exams(language: str, subjects: tuple[str, ...], averaged: bool) -> Benchmar
 
 def _bertaqa(language: str, averaged: bool) -> Benchmark:
     tasks = tuple(f"iberian_bertaqa_{language}_{part}" for part in ("global", "local"))
-    return Benchmark(
-        "BertaQA", language, CHOICE, tasks, (f"bertaqa_{language}",), chance=100 / 3, averaged=averaged
-    )
+    return Benchmark("BertaQA", language, CHOICE, tasks, (f"bertaqa_{language}",), chance=100 / 3, averaged=averaged)
 
 
 def _acceptability(name: str, language: str, upstream: str, averaged: bool = True) -> Benchmark:
-    return Benchmark(
-        name, language, CHOICE, (f"iberian_cola_{language}",), (upstream,), chance=50.0, averaged=averaged
-    )
+    return Benchmark(name, language, CHOICE, (f"iberian_cola_{language}",), (upstream,), chance=50.0, averaged=averaged)
 
 
 def _openbookqa(language: str, averaged: bool = True) -> Benchmark:

@@ -19,8 +19,14 @@ from lm_eval_iberian import __version__
 COMMANDS = {
     "recipe": ("lm_eval_iberian.recipe_cli:recipe", "Check, show, verify or export a merge recipe."),
     "report": ("lm_eval_iberian.report_command:report", "Print the paper's averages from lm_eval's results files."),
-    "prefetch": ("lm_eval_iberian.prefetch_command:prefetch", "Fetch documents and models once, for nodes with no network."),
-    "doctor": ("lm_eval_iberian.doctor_command:doctor", "Say what each task needs, what is missing, and what mends it."),
+    "prefetch": (
+        "lm_eval_iberian.prefetch_command:prefetch",
+        "Fetch documents and models once, for nodes with no network.",
+    ),
+    "doctor": (
+        "lm_eval_iberian.doctor_command:doctor",
+        "Say what each task needs, what is missing, and what mends it.",
+    ),
     "ifeval": ("ifeval_multi.cli:ifeval", "Score, lint and extend IFEval, without lm_eval."),
 }
 

@@ -68,9 +68,7 @@ def _read(need: Need) -> Finding:
         mend = fetch_command(need)
         if manifests().get(need.path) and manifests()[need.path].gated:
             return Finding(need, GATED, "nowhere", f"{accept_command(need.path)}, then {mend}")
-        return Finding(
-            need, MISSING, "nowhere", f"{mend}   ({str(error).partition(' cannot be had: ')[2][:90]}...)"
-        )
+        return Finding(need, MISSING, "nowhere", f"{mend}   ({str(error).partition(' cannot be had: ')[2][:90]}...)")
     except DocumentsError as error:
         return Finding(need, DAMAGED, str(documents.mirror() or "cache"), f"{error} {fetch_command(need)}")
     return Finding(need, THERE, found.origin, "; ".join(found.differences))

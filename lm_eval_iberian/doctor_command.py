@@ -11,9 +11,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--tasks", default="iberian_suite", show_default=True, help="Tasks and groups, with commas between."
-)
+@click.option("--tasks", default="iberian_suite", show_default=True, help="Tasks and groups, with commas between.")
 @click.option("--all", "everything", is_flag=True, help="Show what is in order, too.")
 def doctor(tasks: str, everything: bool) -> None:
     """Look for every document that TASKS read: in IBERIAN_DATA, else on the Hub (or its cache, when offline)."""
@@ -33,9 +31,7 @@ def doctor(tasks: str, everything: bool) -> None:
 
 
 def _show(one: Finding) -> None:
-    named = ", ".join(one.need.tasks[:3]) + (
-        f" and {len(one.need.tasks) - 3} more" if len(one.need.tasks) > 3 else ""
-    )
+    named = ", ".join(one.need.tasks[:3]) + (f" and {len(one.need.tasks) - 3} more" if len(one.need.tasks) > 3 else "")
     click.echo(f"{one.state:<11} {one.need.path} ({one.need.config}), {one.where}: {named}")
     if one.mend:
         click.echo(f"{'':<11} -> {one.mend}")

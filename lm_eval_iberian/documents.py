@@ -166,9 +166,7 @@ def _compare(
     """What differs from the manifest and may pass. Raises DocumentsError for what may not."""
     splits = {split: found[split] for split in wanted or found}
     said = [
-        f"split {s}: {word}"
-        for s, data in splits.items()
-        for word in manifests.wrong_columns(data, manifest, columns)
+        f"split {s}: {word}" for s, data in splits.items() for word in manifests.wrong_columns(data, manifest, columns)
     ]
     if said:
         raise DocumentsError(
@@ -199,9 +197,7 @@ def _read_file(file: Path) -> Dataset:
     from datasets import Dataset
 
     if file.stat().st_size > LARGEST_FILE_BYTES:
-        raise DocumentsError(
-            f"{file}: over {LARGEST_FILE_BYTES >> 30} GiB, which no data set of the suite is."
-        )
+        raise DocumentsError(f"{file}: over {LARGEST_FILE_BYTES >> 30} GiB, which no data set of the suite is.")
     if file.suffix == ".parquet":
         try:
             return hub.read_parquet(file)

@@ -65,8 +65,7 @@ def may_pass(error: BaseException) -> bool:
             return status >= 500 or status in (408, 429)
     names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
     return bool(
-        names
-        & {"TimeoutException", "TimeoutError", "ReadError", "RemoteProtocolError", "ConnectionResetError"}
+        names & {"TimeoutException", "TimeoutError", "ReadError", "RemoteProtocolError", "ConnectionResetError"}
     )
 
 
@@ -84,9 +83,7 @@ def explain(error: Exception, path: str) -> str:
     elif "script" in whole:
         mend = "It is a loading script, which `datasets` no longer runs"
     elif "404" in whole or "notfound" in whole:
-        mend = (
-            f"It is not at https://huggingface.co/datasets/{path} any more, or not under this configuration"
-        )
+        mend = f"It is not at https://huggingface.co/datasets/{path} any more, or not under this configuration"
     elif may_pass(error):
         mend = f"It was asked for {TRIES} times: try again later"
     else:
@@ -124,9 +121,7 @@ def _parquet_files(path: str, config: str) -> tuple[dict[str, Dataset], str | No
     from datasets import concatenate_datasets
     from huggingface_hub import snapshot_download
 
-    folder = Path(
-        snapshot_download(path, repo_type="dataset", revision=PARQUET_BRANCH, allow_patterns=[f"{config}/*"])
-    )
+    folder = Path(snapshot_download(path, repo_type="dataset", revision=PARQUET_BRANCH, allow_patterns=[f"{config}/*"]))
     by_split: dict[str, list[Path]] = {}
     for file in sorted((folder / config).rglob("*.parquet")):
         inside = file.relative_to(folder / config).parts

@@ -43,9 +43,7 @@ def needs(names: Iterable[str]) -> list[Need]:
             splits, tasks = found.setdefault((config["dataset_path"], configuration), ({}, {}))
             splits |= dict.fromkeys(_splits(config))
             tasks |= {leaf: None}
-    return [
-        Need(path, config, tuple(splits), tuple(tasks)) for (path, config), (splits, tasks) in found.items()
-    ]
+    return [Need(path, config, tuple(splits), tuple(tasks)) for (path, config), (splits, tasks) in found.items()]
 
 
 def leaves(name: str) -> list[str]:

@@ -29,6 +29,4 @@ def _columns(row: dict[str, str], kind: str) -> dict[str, tuple[float, float | N
     if kind != INSTRUCTIONS:
         return {key: (float(value), None) for key, value in row.items() if key.startswith(f"{kind}_")}
     languages = [key for key in row if key != "model" and not key.endswith("_sd")]
-    return {
-        f"{kind}_{language}": (float(row[language]), float(row[f"{language}_sd"])) for language in languages
-    }
+    return {f"{kind}_{language}": (float(row[language]), float(row[f"{language}_sd"])) for language in languages}

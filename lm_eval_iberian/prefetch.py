@@ -42,9 +42,7 @@ class Outcome:
     said: str = ""
 
 
-def prefetch(
-    names: Iterable[str], to: Path, progress: Callable[[Need], None] = lambda _: None
-) -> list[Outcome]:
+def prefetch(names: Iterable[str], to: Path, progress: Callable[[Need], None] = lambda _: None) -> list[Outcome]:
     """Fetch what tasks and groups read.
 
     Args:
@@ -101,8 +99,7 @@ def _write(found: Documents, need: Need, to: Path) -> dict[str, Any]:
         }  # fmt: skip
     manifest = manifests().get(need.path)
     return {
-        "revision": found.origin.removeprefix("Hub").removeprefix("@")
-        or (manifest.revision if manifest else None),
+        "revision": found.origin.removeprefix("Hub").removeprefix("@") or (manifest.revision if manifest else None),
         "licence": manifest.licence if manifest else "unknown",
         "columns": {name: kind_of(feature) for name, feature in found[need.splits[0]].features.items()},
         "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -118,9 +115,7 @@ def _as_parquet(data: Dataset) -> bytes:
 
 def _with_flores_copy(outcomes: list[Outcome], to: Path, record: dict[str, Any]) -> list[Outcome]:
     """Where FLORES+ could not be had, its ungated copy, too: the tasks read it then, and say so."""
-    failed = [
-        outcome.need for outcome in outcomes if outcome.state == "failed" and outcome.need.path == FLORES
-    ]
+    failed = [outcome.need for outcome in outcomes if outcome.state == "failed" and outcome.need.path == FLORES]
     if not failed:
         return outcomes
     tasks = tuple(dict.fromkeys(task for need in failed for task in need.tasks))

@@ -8,12 +8,8 @@ import click
 
 
 @click.command()
-@click.option(
-    "--tasks", default="iberian_suite", show_default=True, help="Tasks and groups, with commas between."
-)
-@click.option(
-    "--to", type=click.Path(file_okay=False, path_type=Path), required=True, help="The mirror's folder."
-)
+@click.option("--tasks", default="iberian_suite", show_default=True, help="Tasks and groups, with commas between.")
+@click.option("--to", type=click.Path(file_okay=False, path_type=Path), required=True, help="The mirror's folder.")
 @click.option(
     "--models", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A recipe whose models are fetched into the Hub's cache; may be given several times.",
@@ -55,9 +51,7 @@ def _data(names: list[str], to: Path) -> bool:
 
         outcomes = fetch(names, to, step)
     counted = {state: sum(one.state == state for one in outcomes) for state in ("fetched", "there", "failed")}
-    click.echo(
-        f"{to}: {counted['fetched']} fetched, {counted['there']} already there, {counted['failed']} failed."
-    )
+    click.echo(f"{to}: {counted['fetched']} fetched, {counted['there']} already there, {counted['failed']} failed.")
     copied = any(one.need.path == FLORES_COPY and one.state != "failed" for one in outcomes)
     for one in outcomes:
         if one.said:

@@ -114,11 +114,7 @@ def verify(written: str, trust_remote_code: bool) -> None:
             f"Equal: {verdict.tensors} tensors, {verdict.elements:,} elements; and transformers holds what went in."
         )
         return
-    hint = (
-        f" `{stream.resolved.method}` draws random masks, so this is to be expected."
-        if verdict.is_random
-        else ""
-    )
+    hint = f" `{stream.resolved.method}` draws random masks, so this is to be expected." if verdict.is_random else ""
     raise EngineError(
         f"{sum(verdict.unequal.values()):,} of {verdict.elements:,} elements in {len(verdict.unequal)} of "
         f"{verdict.tensors} tensors differ from mergekit's; only one side has {verdict.missing or 'nothing'}; "
@@ -129,9 +125,7 @@ def verify(written: str, trust_remote_code: bool) -> None:
 @recipe.command()
 @click.argument("written", metavar="RECIPE")
 @click.argument("out", type=click.Path())
-@click.option(
-    "--results", type=click.Path(), help="The results JSON of lm_eval for this merge, for its model card."
-)
+@click.option("--results", type=click.Path(), help="The results JSON of lm_eval for this merge, for its model card.")
 @click.option(
     "--shard-gb", type=float, default=5.0, show_default=True, help="The largest size of a weight file, in GB."
 )

@@ -91,10 +91,7 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
     if against:
         notes["paper"] = [paper.CAUTION]
     signed = {
-        model.label: str(run.stamp["signature"])
-        for model in models
-        for run in model.runs
-        if "signature" in run.stamp
+        model.label: str(run.stamp["signature"]) for model in models for run in model.runs if "signature" in run.stamp
     }
     return Report([_ranked(table) for table in made if table is not None], notes, list(models), signed)
 
@@ -106,9 +103,7 @@ def print_table(paths: Iterable[str | Path], format: str = "markdown") -> None:
     print(write(report_files(paths), format))
 
 
-def _averages(
-    kind: str, models: Sequence[ModelScores], against: str | None, normalised: bool
-) -> Table | None:
+def _averages(kind: str, models: Sequence[ModelScores], against: str | None, normalised: bool) -> Table | None:
     """The averages of a kind, a column a language; published rows above ours."""
     heads = columns(kind)
     rows = [
@@ -154,9 +149,7 @@ def _cell(score: Score, normalised: bool) -> Cell:
     spread = score.deviation if score.runs > 1 and score.deviation is not None else score.stderr
     if normalised and spread is not None:
         spread = 100 * spread / (100 - score.chance)
-    return Cell(
-        value, spread if value is not None else None, marked=value is not None and bool(score.problems)
-    )
+    return Cell(value, spread if value is not None else None, marked=value is not None and bool(score.problems))
 
 
 def _chance(scores: Sequence[Score | None], normalised: bool) -> tuple[Cell, ...]:
@@ -201,9 +194,7 @@ def _ranked(table: Table) -> Table:
         values = sorted(
             {float(cell.shown) for cell in column if cell.value is not None and not cell.marked}, reverse=True
         )
-        ranks.append(
-            _ranker(values if sum(cell.value is not None and not cell.marked for cell in column) > 1 else [])
-        )
+        ranks.append(_ranker(values if sum(cell.value is not None and not cell.marked for cell in column) > 1 else []))
     rows = tuple(
         (
             name,

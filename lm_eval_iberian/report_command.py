@@ -42,8 +42,6 @@ def _files(given: tuple[Path, ...]) -> list[Path]:
     for path in given:
         files = sorted(path.rglob("results_*.json")) if path.is_dir() else [path]
         if not files:
-            raise click.ClickException(
-                f"{path}: no results_*.json in it. lm_eval writes them with --output_path."
-            )
+            raise click.ClickException(f"{path}: no results_*.json in it. lm_eval writes them with --output_path.")
         found |= dict.fromkeys(file.resolve() if path.is_dir() else file for file in files)
     return list(found)

@@ -28,9 +28,7 @@ def write(report: Report, format: str = "markdown") -> str:
 
 def markdown(report: Report) -> str:
     """GitHub's tables, which a terminal shows as well."""
-    parts = [_markdown_table(table) for table in report.tables] or [
-        "No benchmark of the suite is in these files."
-    ]
+    parts = [_markdown_table(table) for table in report.tables] or ["No benchmark of the suite is in these files."]
     return "\n\n".join([*parts, KEY, *_notes(report)]) + "\n"
 
 
@@ -98,9 +96,7 @@ def latex(report: Report) -> str:
 
 def _latex_table(table: Table) -> str:
     heads = " & ".join(["", *(_escape(head) for head in table.heads)])
-    rows = "\n".join(
-        " & ".join([_escape(name), *map(_latex_cell, cells)]) + r" \\" for name, _, cells in table.rows
-    )
+    rows = "\n".join(" & ".join([_escape(name), *map(_latex_cell, cells)]) + r" \\" for name, _, cells in table.rows)
     columns = "l" + "r" * len(table.heads)
     return (
         f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{heads} \\\\\n\\midrule\n{rows}\n"
@@ -111,9 +107,7 @@ def _latex_table(table: Table) -> str:
 def _latex_cell(cell: Cell) -> str:
     if cell.value is None:
         return "--"
-    figure = {BEST: rf"\textbf{{{cell.shown}}}", SECOND: rf"\underline{{{cell.shown}}}"}.get(
-        cell.rank, cell.shown
-    )
+    figure = {BEST: rf"\textbf{{{cell.shown}}}", SECOND: rf"\underline{{{cell.shown}}}"}.get(cell.rank, cell.shown)
     spread = rf" {{\scriptsize$\pm${cell.spread:.2f}}}" if cell.spread is not None else ""
     return figure + (r"$^\dagger$" if cell.marked else "") + spread
 
@@ -138,9 +132,7 @@ def as_json(report: Report) -> str:
         "notes": report.notes,
     }
     published = {
-        table.title: {
-            name: [cell.value for cell in cells] for name, role, cells in table.rows if role == "paper"
-        }
+        table.title: {name: [cell.value for cell in cells] for name, role, cells in table.rows if role == "paper"}
         for table in report.tables
         if any(role == "paper" for _, role, _ in table.rows)
     }

@@ -71,8 +71,7 @@ class Run:
     def identity(self) -> str:
         """What runs of one measurement share: the weights, the chat template, the system prompt."""
         said = {
-            key: self.data.get(key)
-            for key in ("chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
+            key: self.data.get(key) for key in ("chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
         }
         model = self.stamp.get("signature_digest") or [self.data.get("model_source"), self._arguments()]
         return json.dumps([model, said], sort_keys=True, default=str)
@@ -89,9 +88,7 @@ class Run:
         """The model's name as lm_eval wrote it."""
         arguments = self._arguments()
         named = arguments.get("pretrained") if isinstance(arguments, Mapping) else None
-        return str(
-            named or self.data.get("model_name") or self.data.get("model_source") or Path(self.origin).stem
-        )
+        return str(named or self.data.get("model_name") or self.data.get("model_source") or Path(self.origin).stem)
 
     @property
     def sources(self) -> dict[str, str]:

@@ -28,9 +28,7 @@ class CleanShots:
         task: its name, for messages.
     """
 
-    def __init__(
-        self, sampler: ContextSampler, words: Callable[[Document], str], leave_out: bool, task: str
-    ) -> None:
+    def __init__(self, sampler: ContextSampler, words: Callable[[Document], str], leave_out: bool, task: str) -> None:
         self.sampler = sampler
         self.leave_out = leave_out
         self.task = task

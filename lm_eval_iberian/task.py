@@ -49,9 +49,7 @@ class DocumentTask(ConfigurableTask):
     def words(self, document: dict[str, Any]) -> str:
         """What a document says: the words of its question and options, in alphabetic order."""
         choices = self.doc_to_choice(document) if self.config.doc_to_choice else []
-        return " ".join(
-            sorted(" ".join([str(self.doc_to_text(document)), *map(str, choices)]).lower().split())
-        )
+        return " ".join(sorted(" ".join([str(self.doc_to_text(document)), *map(str, choices)]).lower().split()))
 
     def fewshot_context(self, doc: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         """lm_eval's prompt of a document, with shots that know which document it is."""

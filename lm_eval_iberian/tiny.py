@@ -25,7 +25,7 @@ SHAPE = {
     "num_key_value_heads": 2, "head_dim": 32,  # vLLM's CPU attention takes no smaller head
     "max_position_embeddings": 4096,
 }  # fmt: skip
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {"tie_word_embeddings": False}),
     "qwen3": ("Qwen3Config", {"tie_word_embeddings": True}),
     "mistral": ("MistralConfig", {"tie_word_embeddings": False, "sliding_window": None}),
@@ -95,8 +95,8 @@ def build_tokenizer(size: int = 2000) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=SPECIAL,
@@ -104,7 +104,7 @@ def build_tokenizer(size: int = 2000) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(sample_texts(), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{SPECIAL[0]} $A", pair=f"{SPECIAL[0]} $A $B", special_tokens=[(SPECIAL[0], 0)]
     )
     return PreTrainedTokenizerFast(

@@ -331,7 +331,7 @@ class Plan:
 
         # Added to, not cleared: a merge of merges has a plan for each stage, and they read in turns.
         for reference in _ordered_references(config):
-            LoaderCache.loaders[reference] = _Reader(sources[reference_key(reference)])  # type: ignore[assignment]
+            LoaderCache.loaders[reference] = _Reader(sources[reference_key(reference)])
 
     @staticmethod
     def _output(save: Any) -> OutputTensor:
@@ -341,9 +341,7 @@ class Plan:
             reference_key(reference): [info.name, *(info.aliases or ()), *(info.tied_names or ())]
             for reference, info in gather.weight_info.items()
         }
-        return OutputTensor(
-            weight.name, inputs, weight.optional, weight.vocabulary_axis, save.dtype, save.tensor_task
-        )
+        return OutputTensor(weight.name, inputs, weight.optional, weight.vocabulary_axis, save.dtype, save.tensor_task)
 
     def __iter__(self) -> Iterator[OutputTensor]:
         return iter(self.tensors)
@@ -432,7 +430,9 @@ def run_task(task: Any, memory: dict[str, Any]) -> Any:
             try:
                 memory["tokenizer"] = task.execute()
             except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
-                raise PreflightError(f"mergekit cannot build the tokenizer of this recipe: {_in_words(error)}.") from error
+                raise PreflightError(
+                    f"mergekit cannot build the tokenizer of this recipe: {_in_words(error)}."
+                ) from error
         return memory["tokenizer"]
     return task.execute(**{name: run_task(needed, memory) for name, needed in task.arguments().items()})
 
@@ -449,7 +449,7 @@ def chat_template_of(config: Any) -> str | None:
 
     holder = SimpleNamespace(chat_template=None)
     try:
-        _set_chat_template(holder, config)  # type: ignore[arg-type]
+        _set_chat_template(holder, config)
     except RuntimeError as error:
         raise RecipeError(f"`chat_template`: {error}. Give `auto`, a name that mergekit ships, or Jinja.") from None
     return holder.chat_template

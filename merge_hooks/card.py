@@ -24,12 +24,8 @@ def model_card(stream: Stream, choice: TokenizerChoice, results: Path | None = N
     """
     resolved = stream.resolved
     names = [source.name for source in resolved.sources.values()]
-    head = yaml.safe_dump(
-        {"base_model": names, "library_name": "transformers", "tags": ["mergekit", "merge"]}
-    )
-    sources = "\n".join(
-        f"| {source.name} | `{source.fingerprint()}` |" for source in resolved.sources.values()
-    )
+    head = yaml.safe_dump({"base_model": names, "library_name": "transformers", "tags": ["mergekit", "merge"]})
+    sources = "\n".join(f"| {source.name} | `{source.fingerprint()}` |" for source in resolved.sources.values())
     parts = [
         f"---\n{head}---\n# A merge by {resolved.method}",
         f"Tokenizer, chat template and generation config: {choice.origin}.",
@@ -46,9 +42,7 @@ def _signature(stream: Stream, choice: TokenizerChoice) -> Signature:
     tokenizer = choice.load()
     return sign(
         stream.resolved,
-        dtype=str(stream.resolved.dtype or stream.model_config.dtype or "as the sources").removeprefix(
-            "torch."
-        ),
+        dtype=str(stream.resolved.dtype or stream.model_config.dtype or "as the sources").removeprefix("torch."),
         tokenizer=tokenizer_hash(tokenizer),
         template=template_hash(tokenizer.chat_template),
         engine="safetensors",
@@ -71,14 +65,8 @@ def _scores(results: Path, digest: str) -> str:
         raise RecipeError(f"{results}: no results of lm_eval to be read there ({error}).") from None
     signature = str((content.get("config") or {}).get("iberian", {}).get("signature", ""))
     if f"recipe:{digest}" not in signature.split("|"):
-        what = (
-            f"they are of another merge ({signature})"
-            if signature
-            else "they do not say which merge they are of"
-        )
-        raise RecipeError(
-            f"{results}: {what}, so they do not belong into this model card. Score this recipe first."
-        )
+        what = f"they are of another merge ({signature})" if signature else "they do not say which merge they are of"
+        raise RecipeError(f"{results}: {what}, so they do not belong into this model card. Score this recipe first.")
     rows = [
         f"| {task} | {key.split(',')[0]} | {value:.4f} |"
         for task, scores in sorted(content.get("results", {}).items())

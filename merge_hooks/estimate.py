@@ -64,9 +64,7 @@ def estimate(stream: Stream, dtype: str | None = None) -> Estimate:
 
 def seconds(stream: Stream) -> float:
     """How long the merge takes here, from one of its tensors: the largest that repeats in every layer."""
-    layered = [
-        output for output in stream.plan if output.vocabulary_axis is None and _entries(stream, output)
-    ]
+    layered = [output for output in stream.plan if output.vocabulary_axis is None and _entries(stream, output)]
     probe = max(layered, key=lambda output: _numbers(stream, output))
     stream.tensor(probe.name)  # once for what is made at the first call only
     start = time.perf_counter()

@@ -30,9 +30,7 @@ SHARD_BYTES = 5_000_000_000
 INDEX = "model.safetensors.index.json"
 
 
-def export(
-    stream: Stream, out: Path, results: Path | None = None, shard_bytes: int = SHARD_BYTES
-) -> list[str]:
+def export(stream: Stream, out: Path, results: Path | None = None, shard_bytes: int = SHARD_BYTES) -> list[str]:
     """Write a merge as a checkpoint that transformers and vLLM load.
 
     Args:
@@ -63,17 +61,13 @@ def export(
 
 def _refuse_target(stream: Stream, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise EngineError(
-            f"{out}: there is something already. Give the name of a folder that is not there yet."
-        )
+        raise EngineError(f"{out}: there is something already. Give the name of a folder that is not there yet.")
     parent = out.absolute().parent
     if not parent.is_dir():
         raise EngineError(f"{parent}: no such folder, so {out.name} cannot be made in it.")
     needs, free = estimate(stream).model, shutil.disk_usage(parent).free
     if needs > free:
-        raise EngineError(
-            f"{out}: the merge takes {gigabytes(needs)}, and {gigabytes(free)} are free on that disk."
-        )
+        raise EngineError(f"{out}: the merge takes {gigabytes(needs)}, and {gigabytes(free)} are free on that disk.")
 
 
 @contextmanager
@@ -103,12 +97,7 @@ def _without_idle_head(stream: Stream) -> Iterator[tuple[str, torch.Tensor]]:
     for name, tensor in stream:
         if is_tied and name.endswith("embed_tokens.weight"):
             embedding = tensor
-        if (
-            is_tied
-            and name.endswith("lm_head.weight")
-            and embedding is not None
-            and not torch.equal(tensor, embedding)
-        ):
+        if is_tied and name.endswith("lm_head.weight") and embedding is not None and not torch.equal(tensor, embedding):
             continue
         yield name, tensor
 

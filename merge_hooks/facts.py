@@ -29,9 +29,7 @@ def facts_of(source: Source) -> Facts:
     """A source's facts. Raises SourceError where config.json or a weight file is damaged."""
     config = full_config(source)
     tokens = tokens_of(source.folder)
-    embedding = next(
-        (entry for name, entry in source.entries.items() if name.endswith("embed_tokens.weight")), None
-    )
+    embedding = next((entry for name, entry in source.entries.items() if name.endswith("embed_tokens.weight")), None)
     special = _special_tokens(source.folder)
     head = any(name.endswith("lm_head.weight") for name in source.entries)
     tied = bool(config.get("tie_word_embeddings", False))

@@ -86,15 +86,11 @@ def check(document: Document, origin: str) -> list[Finding]:
 
 def _document(node: yaml.Node, data: Any, origin: str) -> Document:
     if not isinstance(data, dict):
-        raise RecipeError(
-            f"{origin}: a recipe is a mapping with `merge_method:`, not a {type(data).__name__}."
-        )
+        raise RecipeError(f"{origin}: a recipe is a mapping with `merge_method:`, not a {type(data).__name__}.")
     name = data.get("name")
     lines = _key_lines(node)
     if name is not None and (not isinstance(name, str) or not name.strip()):
-        raise RecipeError(
-            f"{origin}, line {lines[('name',)]}: `name:` names a stage for later documents; give a word."
-        )
+        raise RecipeError(f"{origin}, line {lines[('name',)]}: `name:` names a stage for later documents; give a word.")
     return Document(name, {key: value for key, value in data.items() if key != "name"}, lines)
 
 
@@ -104,9 +100,7 @@ def _guard(node: yaml.Node | None, origin: str) -> None:
     while stack:
         visited += 1
         if visited > MAX_NODES:
-            raise RecipeError(
-                f"{origin}: too large for a recipe (over {MAX_NODES} values once aliases are unfolded)."
-            )
+            raise RecipeError(f"{origin}: too large for a recipe (over {MAX_NODES} values once aliases are unfolded).")
         current = stack.pop()
         if isinstance(current, yaml.MappingNode):
             _refuse_repeated_keys(current, origin)
@@ -166,9 +160,7 @@ class _Linter:
         self.keys = known_keys()
         self.methods = method_names()
         self.method = str(data.get("merge_method", ""))
-        self.shared, self.per_model = (
-            method_parameters(self.method) if self.method in self.methods else (set(), set())
-        )
+        self.shared, self.per_model = method_parameters(self.method) if self.method in self.methods else (set(), set())
 
     def findings(self) -> Iterator[Finding]:
         if "merge_method" not in self.data:
@@ -178,9 +170,7 @@ class _Linter:
             close = difflib.get_close_matches(self.method, self.methods, n=1)
             hint = f"Did you mean `{close[0]}`? " if close else ""
             known = ", ".join(sorted(self.methods))
-            yield self._finding(
-                ("merge_method",), f"unknown merge_method `{self.method}`. {hint}Known: {known}"
-            )
+            yield self._finding(("merge_method",), f"unknown merge_method `{self.method}`. {hint}Known: {known}")
             return
         yield from self._mapping((), self.data, "recipe")
 
@@ -195,9 +185,7 @@ class _Linter:
                 yield self._finding(here, f"`{key}: {content}` is no dtype of weights. Give one of {', '.join(DTYPES)}")
             elif key == "layer_range" and not _is_layer_range(content):
                 yield self._finding(here, "`layer_range` is [first, end], two whole numbers, the end not included")
-            elif key == "pad_to_multiple_of" and content is not None and not _is_whole(
-                content, 1, MAX_PADDING
-            ):
+            elif key == "pad_to_multiple_of" and content is not None and not _is_whole(content, 1, MAX_PADDING):
                 yield self._finding(here, f"`pad_to_multiple_of` is a whole number up to {MAX_PADDING}")
             elif key == "parameters":
                 yield from self._parameters(here, content, level)
@@ -234,11 +222,7 @@ class _Linter:
                 "or remove it if you want what mergekit computes from this file as it is"
             )
         close = difflib.get_close_matches(key, self.keys[level], n=1)
-        hint = (
-            f"Did you mean `{close[0]}`?"
-            if close
-            else f"A {level} has: {', '.join(sorted(self.keys[level]))}"
-        )
+        hint = f"Did you mean `{close[0]}`?" if close else f"A {level} has: {', '.join(sorted(self.keys[level]))}"
         return f"mergekit knows no key `{key}` here and ignores it. {hint}"
 
     def _finding(self, path: tuple[Any, ...], message: str) -> Finding:

@@ -90,9 +90,7 @@ class LoraSource(Source):
         path = self.adapter / WEIGHTS
         if not path.is_file():
             raise SourceError(self._no_weights())
-        return {
-            name.removeprefix(PREFIX): entry for name, entry in read_header(path, self.adapter_name).items()
-        }
+        return {name.removeprefix(PREFIX): entry for name, entry in read_header(path, self.adapter_name).items()}
 
     @cached_property
     def factors(self) -> dict[str, _Factors]:
@@ -126,9 +124,7 @@ class LoraSource(Source):
     def read(self, tensor: str) -> torch.Tensor:
         """One tensor of the folded model, in the base's dtype, on the CPU."""
         if tensor in self.replaced:
-            weight = self._adapter_tensor(self.replaced[tensor]).to(
-                _torch_dtype(self.base.entries[tensor].dtype)
-            )
+            weight = self._adapter_tensor(self.replaced[tensor]).to(_torch_dtype(self.base.entries[tensor].dtype))
         else:
             weight = self.base.read(tensor)
         return self._fold(weight, tensor) if tensor in self.factors else weight

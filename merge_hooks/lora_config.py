@@ -34,9 +34,7 @@ def refuse_unknown(settings: dict[str, Any], adapter: str) -> None:
             f"{adapter}: a {kind} adapter; only LoRA is folded here. Fold it with peft and name the model."
         )
     if not isinstance(settings.get("lora_alpha"), (int, float)):
-        raise SourceError(
-            f"{adapter}: {CONFIG} gives no number for `lora_alpha`, so the scaling is not known."
-        )
+        raise SourceError(f"{adapter}: {CONFIG} gives no number for `lora_alpha`, so the scaling is not known.")
     strange = [key for key, value in settings.items() if value and key not in _READ | _HARMLESS]
     if settings.get("bias", "none") != "none":
         strange.append("bias")

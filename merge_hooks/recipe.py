@@ -219,9 +219,7 @@ class _Resolver:
         if key not in self.opened:
             source = self._base(reference.model, chain)
             if reference.lora is not None:
-                source = lora.open_lora(
-                    source, reference.lora.path, reference.lora.revision, self.recipe.folder
-                )
+                source = lora.open_lora(source, reference.lora.path, reference.lora.revision, self.recipe.folder)
             self.opened[key] = source
         return self.opened[key]
 
@@ -253,9 +251,7 @@ def find_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
         return Recipe(text=yaml.safe_dump(dict(recipe), sort_keys=False), origin="inline recipe")
     text = str(recipe)
     if not text.strip():
-        raise RecipeError(
-            "recipe= is empty. Give a file, a folder or Hub model with mergekit_config.yml, or YAML."
-        )
+        raise RecipeError("recipe= is empty. Give a file, a folder or Hub model with mergekit_config.yml, or YAML.")
     if "\n" in text or text.lstrip().startswith("{") or "merge_method:" in text:
         return Recipe(text=text, origin="inline recipe")
     path = Path(text).expanduser()
@@ -274,9 +270,7 @@ def find_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
 
 def _read_text(path: Path) -> str:
     if path.stat().st_size > MAX_RECIPE_BYTES:
-        raise RecipeError(
-            f"{path}: {path.stat().st_size} bytes is too large for a recipe. Is this the right file?"
-        )
+        raise RecipeError(f"{path}: {path.stat().st_size} bytes is too large for a recipe. Is this the right file?")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:

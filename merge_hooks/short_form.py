@@ -38,9 +38,7 @@ def find(written: str) -> Recipe:
     arguments = parse_arguments(text)
     recipe = take_recipe(arguments.pop("recipe", None), arguments, arguments.pop("dtype", None))
     if arguments:
-        raise RecipeError(
-            f"{', '.join(arguments)}: no such parameter of this recipe." + _hint(arguments, written)
-        )
+        raise RecipeError(f"{', '.join(arguments)}: no such parameter of this recipe." + _hint(arguments, written))
     assert recipe is not None
     return recipe
 
@@ -125,9 +123,7 @@ def _models(arguments: MutableMapping[str, Any], method: str, needs_weight: bool
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             models.append({"model": name, "parameters": {"weight": number}})
         elif needs_weight:
-            raise RecipeError(
-                f"models={text}: {part} has no weight. Write {part}:1.0, or weight=1.0 for all of them."
-            )
+            raise RecipeError(f"models={text}: {part} has no weight. Write {part}:1.0, or weight=1.0 for all of them.")
         else:
             models.append({"model": part})
     return models
@@ -153,6 +149,4 @@ def _hint(arguments: Mapping[str, Any], written: str) -> str:
     if method in method_names():
         known += sorted(set().union(*method_parameters(method)))
     close = [match for key in arguments for match in difflib.get_close_matches(key, known, n=1)]
-    return (
-        f" Did you mean {', '.join(close)}?" if close else f" It takes {', '.join(known)}." if method else ""
-    )
+    return f" Did you mean {', '.join(close)}?" if close else f" It takes {', '.join(known)}." if method else ""

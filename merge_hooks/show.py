@@ -64,9 +64,7 @@ def _parameters(stream: Stream) -> list[str]:
                 own.setdefault((reference_key(reference), name), set()).add(value)
     lines = [f"  {name:<14}{_range(values)}" for name, values in sorted(shared.items())]
     for key, source in stream.resolved.sources.items():
-        found = [
-            f"{name} {_range(values)}" for (holder, name), values in sorted(own.items()) if holder == key
-        ]
+        found = [f"{name} {_range(values)}" for (holder, name), values in sorted(own.items()) if holder == key]
         lines.append(
             f"  {source.name}: {', '.join(found) or 'base model' if key in _bases(stream) else ', '.join(found)}"
         )
@@ -82,9 +80,7 @@ def _range(values: set[Any]) -> str:
     numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if len(values) > 1 and len(numbers) == len(values):
         return f"{min(numbers):g} to {max(numbers):g}"
-    return " or ".join(
-        sorted(f"{value:g}" if isinstance(value, float) else str(value).lower() for value in values)
-    )
+    return " or ".join(sorted(f"{value:g}" if isinstance(value, float) else str(value).lower() for value in values))
 
 
 def _sources(stream: Stream, depth: int) -> Iterator[str]:

@@ -98,8 +98,7 @@ class Source:
             )
         if (self.folder / "adapter_config.json").is_file():
             return (
-                f"{self.name}: this is a LoRA adapter, not a model. "
-                "Write it behind its base model, as `base+adapter`."
+                f"{self.name}: this is a LoRA adapter, not a model. Write it behind its base model, as `base+adapter`."
             )
         return f"{self.name}: no model.safetensors in {self.folder}. Is this the folder of a checkpoint?"
 
@@ -219,7 +218,9 @@ def explain_hub_error(error: Exception, repository: str, revision: str | None, k
         case errors.RevisionNotFoundError():
             mend = "the Hub has no such revision"
         case errors.RepositoryNotFoundError():
-            mend = f"no such folder here ({Path.cwd()}) and no such {kind} on the Hub (or it is private: `hf auth login`)"
+            mend = (
+                f"no such folder here ({Path.cwd()}) and no such {kind} on the Hub (or it is private: `hf auth login`)"
+            )
         case errors.HFValidationError():
             mend = "neither a folder nor a valid Hub id"
         case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | ConnectionError():
@@ -262,9 +263,7 @@ def read_header(path: Path, source: str) -> dict[str, TensorEntry]:
     expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if size < expected:
         raise SourceError(f"{damaged}: {size} of {expected} bytes. Copy or download it again.")
-    return {
-        name: TensorEntry(path.name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
-    }
+    return {name: TensorEntry(path.name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
 
 
 def content_hash(folder: Path, files: list[str]) -> str:

@@ -105,13 +105,9 @@ class MergedSource(Source):
             held = [
                 self.resolved.sources[key].entries[name]
                 for key, names in output.inputs.items()
-                if (
-                    name := next((name for name in names if name in self.resolved.sources[key].entries), None)
-                )
+                if (name := next((name for name in names if name in self.resolved.sources[key].entries), None))
             ]
-            if not held or (
-                output.is_optional and len(held) < len(output.inputs) and self._is_left_out(output.name)
-            ):
+            if not held or (output.is_optional and len(held) < len(output.inputs) and self._is_left_out(output.name)):
                 continue
             shape = list(held[0].shape)
             if vocabulary is not None and output.vocabulary_axis is not None:

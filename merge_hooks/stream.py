@@ -155,9 +155,7 @@ class Stream:
         for key, state in before.items():
             source = self.resolved.sources[key]
             if source.file_state() != state:
-                raise SourceError(
-                    f"{source.name}: files in {source.folder} changed during the merge. Run it again."
-                )
+                raise SourceError(f"{source.name}: files in {source.folder} changed during the merge. Run it again.")
 
 
 def open_stream(

@@ -129,7 +129,9 @@ def _normalize_message(reader: _Reader, name: str, weights: list[float], total: 
     given = ", ".join(f"{weight:g}" for weight in weights)
     mend = f"Write `{name}: true` under `parameters:` if you mean it, `{name}: false` to use the weights as written"
     if total == 0:
-        return f"`{reader.method}` divides by the sum of the weights ({given}), which is 0, unless told otherwise. {mend}"
+        return (
+            f"`{reader.method}` divides by the sum of the weights ({given}), which is 0, unless told otherwise. {mend}"
+        )
     if reader.facts.sparsifies:
         return (
             f"`{reader.method}` divides each element by the sum of the weights that agree in sign, unless told "
@@ -173,9 +175,7 @@ def _base_added(reader: _Reader) -> Rule:
         if path[-1] != "models" or any(reader.is_base(entry) for entry in entries):
             continue
         weight = next((parameters["weight"] for parameters in outer if "weight" in parameters), None)
-        effect = (
-            f"with the weight {weight} of `parameters:`" if weight is not None else "and asks for its weight"
-        )
+        effect = f"with the weight {weight} of `parameters:`" if weight is not None else "and asks for its weight"
         yield (
             ("base_model",),
             f"`{reader.method}` has no base model: mergekit adds {reader.base} as one more input {effect}. "

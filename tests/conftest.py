@@ -50,7 +50,9 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return build_family(tmp_path_factory.mktemp("qwen3"), "qwen3", dtype="bfloat16")
 
 
-def linear(family: dict[str, Path], dtype: str = "float32", weights: tuple[float, float] = (1.0, 1.0)) -> dict[str, Any]:
+def linear(
+    family: dict[str, Path], dtype: str = "float32", weights: tuple[float, float] = (1.0, 1.0)
+) -> dict[str, Any]:
     """The paper's linear recipe over a tiny family: language model and instruct model, normalised."""
     models = [
         {"model": str(family[name]), "parameters": {"weight": weight}}
@@ -90,7 +92,9 @@ def mergekit_merge(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[s
         if key not in done:
             LoaderCache.loaders.clear()
             out = tmp_path_factory.mktemp("mergekit") / "merged"
-            run_merge(MergeConfiguration.model_validate(recipe), str(out), MergeOptions(quiet=True, copy_tokenizer=True))
+            run_merge(
+                MergeConfiguration.model_validate(recipe), str(out), MergeOptions(quiet=True, copy_tokenizer=True)
+            )
             LoaderCache.loaders.clear()
             done[key] = out
         return done[key]

@@ -1,6 +1,5 @@
 """detectable_content:* of the corrected edition: placeholders and postscripts."""
 
-# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,6 +1,5 @@
 """startend:* and combination:* of the corrected edition: how an answer begins, ends and divides."""
 
-# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 from collections.abc import Mapping

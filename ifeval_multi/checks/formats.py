@@ -1,6 +1,5 @@
 """detectable_format:* of the corrected edition: lists, highlights, sections, JSON, titles."""
 
-# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 import json

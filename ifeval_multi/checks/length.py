@@ -1,6 +1,5 @@
 """length_constraints:* of the corrected edition: words, sentences and paragraphs of a language."""
 
-# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 from collections.abc import Mapping

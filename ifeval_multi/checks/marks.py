@@ -1,6 +1,5 @@
 """punctuation:*, special_character:* and language:* of the corrected edition."""
 
-# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 from collections.abc import Mapping

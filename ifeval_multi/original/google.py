@@ -6,7 +6,6 @@ lists what each fault does. Where the published code draws a random letter or ar
 one is used here, so that a score can be made twice.
 """
 
-# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 import json

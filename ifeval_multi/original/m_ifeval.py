@@ -6,7 +6,6 @@ which comes without a model of its own; the counts here are made to the same rul
 README.md gives the agreement measured.
 """
 
-# ruff: noqa: ARG001 - every check takes (response, arguments, pack), whether it needs them or not.
 from __future__ import annotations
 
 import re

@@ -86,9 +86,7 @@ def langdetect_label(text: str) -> str | None:
     try:
         import langdetect
     except ImportError:
-        raise PackError(
-            "original edition", "langdetect is not installed.", "pip install langdetect"
-        ) from None
+        raise PackError("original edition", "langdetect is not installed.", "pip install langdetect") from None
     langdetect.DetectorFactory.seed = 0
     try:
         label: str = langdetect.detect(text[:_LONGEST])

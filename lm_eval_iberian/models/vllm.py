@@ -75,7 +75,7 @@ class MergedVLLM(VLLM):
         try:
             super().__init__(
                 pretrained=str(self.prepared.resolved.donor.folder),
-                dtype=self.prepared.dtype,  # type: ignore[arg-type]
+                dtype=self.prepared.dtype,
                 tokenizer=choice.folder,
                 trust_remote_code=trust_remote_code,
                 generation_config=choice.generation_folder,
@@ -90,7 +90,11 @@ class MergedVLLM(VLLM):
         """What the merged configuration says otherwise than the donor's config.json, which vLLM reads."""
         merged = self.prepared.stream.model_config.to_dict()
         donor = full_config(self.prepared.resolved.donor)
-        keys = ["num_hidden_layers", "vocab_size", *(key for key in merged if "layer" in key and isinstance(merged[key], list))]
+        keys = [
+            "num_hidden_layers",
+            "vocab_size",
+            *(key for key in merged if "layer" in key and isinstance(merged[key], list)),
+        ]
         return {key: merged[key] for key in dict.fromkeys(keys) if merged.get(key) != donor.get(key)}
 
     def swap(self, resolved: Resolved) -> None:

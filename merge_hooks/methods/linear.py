@@ -10,7 +10,7 @@ from merge_hooks.methods.blocks import Workers, Workspace, is_finite
 from merge_hooks.methods.operands import Merged, Operands
 
 
-def linear(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None:  # noqa: ARG001
+def linear(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None:
     """The average of `operands.inputs` (float16, bfloat16 or float32) by their `weight`."""
     import torch
 

@@ -50,9 +50,7 @@ class Mask:
         tied = np.flatnonzero(values == 0) if self._tie_level else np.empty(0, dtype=np.intp)
         np.right_shift(values, 15, out=values)
         if len(tied):
-            deciding = scramble(
-                (tied.astype(np.uint64) + np.uint64(start + 1)) * np.uint64(STEP) + self._tie_key
-            )
+            deciding = scramble((tied.astype(np.uint64) + np.uint64(start + 1)) * np.uint64(STEP) + self._tie_key)
             values[tied] = -((deciding >> np.uint64(32)) < self._tie_level).astype(np.int16)
         return values
 

@@ -106,9 +106,7 @@ class Magnitudes:
         below = int(self._cumulative[upper] - self.counts[upper])
         if self.tensor.dtype.itemsize == 2:
             return Ranked(upper, below, int(self.counts[upper]))
-        lower = np.bincount(
-            np.concatenate(self._workers.map(len(self.tensor), self._lower_of(upper))), minlength=1
-        )
+        lower = np.bincount(np.concatenate(self._workers.map(len(self.tensor), self._lower_of(upper))), minlength=1)
         cumulative = np.cumsum(lower)
         place = int(np.searchsorted(cumulative, rank - below, side="right"))
         return Ranked(upper << 16 | place, below + int(cumulative[place] - lower[place]), int(lower[place]))
@@ -138,7 +136,7 @@ class Magnitudes:
             self.counts += counts
 
     def _lower_of(self, upper: int) -> Any:
-        def collect(span: slice, workspace: Workspace) -> np.ndarray[Any, Any]:  # noqa: ARG001
+        def collect(span: slice, workspace: Workspace) -> np.ndarray[Any, Any]:
             patterns = bits(self.tensor[span])
             return patterns[self._upper(patterns) == upper] & 0xFFFF
 
@@ -199,9 +197,7 @@ def prune(block: torch.Tensor, start: int, band: Band, workspace: Workspace) -> 
     _keep_places(kept, magnitudes, band.low.value, ties)
     if band.high is not None:
         ties = band.high.places(start // BLOCK)
-        below = np.subtract(
-            magnitudes, band.high.value, out=workspace.integers("below", block.dtype, len(block))
-        )
+        below = np.subtract(magnitudes, band.high.value, out=workspace.integers("below", block.dtype, len(block)))
         if ties is True:
             below -= 1
         kept &= np.right_shift(below, width, out=below)

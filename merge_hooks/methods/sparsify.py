@@ -73,20 +73,18 @@ def delta_block(
     return torch.sub(source, workspace.cast(operands.base.flat[span], operands.dtype, "base"), out=out)
 
 
-def by_magnitude(operand: Operand, operands: Operands, workers: Workers, seed: int) -> Sparse:  # noqa: ARG001
+def by_magnitude(operand: Operand, operands: Operands, workers: Workers, seed: int) -> Sparse:
     """The largest `density` of the elements, at least one."""
     keep = int(operand.parameters["density"] * operands.count)
     keep = max(1, keep) if operand.parameters["density"] > 0 else 0
     return _banded(operand, operands, workers, lambda magnitudes: keep_largest(magnitudes, keep))
 
 
-def without_outliers(operand: Operand, operands: Operands, workers: Workers, seed: int) -> Sparse:  # noqa: ARG001
+def without_outliers(operand: Operand, operands: Operands, workers: Workers, seed: int) -> Sparse:
     """The largest `density` of the elements after the largest `gamma`, or fewer where those run out."""
     keep = int(operand.parameters["density"] * operands.count)
     start = max(0, operands.count - keep - int(operand.parameters["gamma"] * operands.count))
-    return _banded(
-        operand, operands, workers, lambda magnitudes: keep_between(magnitudes, start, start + keep)
-    )
+    return _banded(operand, operands, workers, lambda magnitudes: keep_between(magnitudes, start, start + keep))
 
 
 def at_random(operand: Operand, operands: Operands, workers: Workers, seed: int) -> Sparse:
@@ -111,9 +109,7 @@ def at_random(operand: Operand, operands: Operands, workers: Workers, seed: int)
     return Sparse(delta, bool(np.isfinite(before)), scale=scale if operands.parameters["rescale"] else None)
 
 
-def _banded(
-    operand: Operand, operands: Operands, workers: Workers, choose: Callable[[Magnitudes], Band]
-) -> Sparse:
+def _banded(operand: Operand, operands: Operands, workers: Workers, choose: Callable[[Magnitudes], Band]) -> Sparse:
     import torch
 
     delta = torch.empty(operands.count, dtype=operands.dtype)

@@ -76,9 +76,7 @@ def _is_ours(operands: Operands, sparsifier: Sparsifier | None) -> bool:
     )
 
 
-def _part(
-    operand: Operand, operands: Operands, workers: Workers, seed: int, sparsifier: Sparsifier | None
-) -> Part:
+def _part(operand: Operand, operands: Operands, workers: Workers, seed: int, sparsifier: Sparsifier | None) -> Part:
     import torch
 
     weight = torch.tensor(operand.parameters["weight"], dtype=operands.dtype)
@@ -97,18 +95,14 @@ def _in_blocks(operands: Operands, parts: list[Part], workers: Workers, elect: b
 
     def merge(span: slice, workspace: Workspace) -> bool:
         count = span.stop - span.start
-        weighted = [
-            workspace.buffer(f"weighted {place}", operands.dtype, count) for place in range(len(parts))
-        ]
+        weighted = [workspace.buffer(f"weighted {place}", operands.dtype, count) for place in range(len(parts))]
         for part, block in zip(parts, weighted, strict=True):
             _write_weighted(part, operands, span, workspace, block)
         mixed = _sum(weighted, operands.dtype, workspace, "total")
         finite, divisor = True, common
         if elect:
             finite = is_finite(mixed)  # before the election can hide it
-            weights = [
-                workspace.buffer(f"agreed {place}", operands.dtype, count) for place in range(len(parts))
-            ]
+            weights = [workspace.buffer(f"agreed {place}", operands.dtype, count) for place in range(len(parts))]
             _elect(weighted, parts, mixed, weights if normalize else None, workspace)
             mixed = _sum(weighted, operands.dtype, workspace, "mixed")
             if normalize:
@@ -156,9 +150,7 @@ def _in_rows(operands: Operands, parts: list[Part], workers: Workers, elect: boo
     return Merged(result.reshape(operands.shape), finite)
 
 
-def _write_weighted(
-    part: Part, operands: Operands, span: slice, workspace: Workspace, out: torch.Tensor
-) -> None:
+def _write_weighted(part: Part, operands: Operands, span: slice, workspace: Workspace, out: torch.Tensor) -> None:
     import torch
 
     if part.sparse is None:

@@ -68,8 +68,7 @@ def _other_copy(languages: tuple[str, ...], splits: list[str], error: NotToBeHad
 def _join(loaded: dict[str, Any], split: str, path: str) -> list[dict[str, Any]]:
     """Rows of both languages with the same id, in the order of the first."""
     texts = {
-        language: dict(zip(data[split]["id"], data[split]["text"], strict=True))
-        for language, data in loaded.items()
+        language: dict(zip(data[split]["id"], data[split]["text"], strict=True)) for language, data in loaded.items()
     }
     (first, ids), *others = ((language, list(rows)) for language, rows in texts.items())
     for language, other in others:
@@ -78,6 +77,4 @@ def _join(loaded: dict[str, Any], split: str, path: str) -> list[dict[str, Any]]
                 f"{path}, split {split}: {first} and {language} do not have the same ids "
                 f"({len(set(ids) ^ set(other))} differ). Fetch both again, of one revision."
             )
-    return [
-        {"id": id, **{f"sentence_{language}": rows[id] for language, rows in texts.items()}} for id in ids
-    ]
+    return [{"id": id, **{f"sentence_{language}": rows[id] for language, rows in texts.items()}} for id in ids]

@@ -63,7 +63,8 @@ class IfevalTask(DocumentTask):
 
         mean = get_aggregation("mean")
         return {
-            name: mean if "prompt_level" in name else lm_eval_support.metric_aggregation(name) for name in metric_names()
+            name: mean if "prompt_level" in name else lm_eval_support.metric_aggregation(name)
+            for name in metric_names()
         }
 
     def higher_is_better(self) -> dict[str, bool]:

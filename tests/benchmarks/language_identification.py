@@ -230,10 +230,7 @@ def measure(label: Callable[[str], str]) -> tuple[dict[str, str], float]:
 def acceptance() -> None:
     """What is_language() accepts: own sentences, and those of the eight others, of 20 and 160."""
     accepts = importlib.import_module("ifeval_multi.language_id").is_language
-    texts = {
-        code: [change(text) for text in SHORT[code] + LONG[code] for change in (str, str.upper)]
-        for code in SHORT
-    }
+    texts = {code: [change(text) for text in SHORT[code] + LONG[code] for change in (str, str.upper)] for code in SHORT}
     for code in SHORT:
         own = sum(accepts(text, code).followed for text in texts[code])
         others = [text for other in SHORT if other != code for text in texts[other]]

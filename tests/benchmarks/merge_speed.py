@@ -55,9 +55,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=list(PARAMETERS), choices=list(PARAMETERS))
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--folder", help="where the models are made (10 GB); default: the temporary folder")
@@ -94,19 +92,12 @@ def make_models(folder: Path) -> int:
 
     config = LlamaConfig(**SHAPE, dtype="bfloat16", architectures=["LlamaForCausalLM"])
     with torch.device("meta"), no_init_weights():
-        shapes = {
-            name: tensor.shape
-            for name, tensor in AutoModelForCausalLM.from_config(config).state_dict().items()
-        }
+        shapes = {name: tensor.shape for name, tensor in AutoModelForCausalLM.from_config(config).state_dict().items()}
     generator = torch.Generator().manual_seed(0)
-    base = {
-        name: (torch.randn(shape, generator=generator) * 0.02).bfloat16() for name, shape in shapes.items()
-    }
+    base = {name: (torch.randn(shape, generator=generator) * 0.02).bfloat16() for name, shape in shapes.items()}
     for name, step in (("base", 0.0), ("one", 0.002), ("two", 0.003)):
         tensors = {
-            key: (tensor + torch.randn(tensor.shape, generator=generator) * step).bfloat16()
-            if step
-            else tensor
+            key: (tensor + torch.randn(tensor.shape, generator=generator) * step).bfloat16() if step else tensor
             for key, tensor in base.items()
         }
         config.save_pretrained(folder / name)
@@ -161,7 +152,7 @@ def merge_to_disk(recipe: str, out: str) -> float:
     return time.perf_counter() - started
 
 
-def merge_into_model(recipe: str, out: str) -> float:  # noqa: ARG001
+def merge_into_model(recipe: str, out: str) -> float:
     """Our stream into a transformers model."""
     import mergekit.merge  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
@@ -215,9 +206,7 @@ def as_table(result: dict[str, Any]) -> str:
         theirs, ours = ([(run["peak"] - size) / 1e9 for run in sides[side]] for side in ("theirs", "ours"))
         ratio = max(ours) / max(theirs)
         name = "peak memory beyond the model, GB"
-        lines.append(
-            f"| {method} | {name} | {spread(theirs)} | {spread(ours)} | {ratio:.3f} | {GOAL_OF_MEMORY} |"
-        )
+        lines.append(f"| {method} | {name} | {spread(theirs)} | {spread(ours)} | {ratio:.3f} | {GOAL_OF_MEMORY} |")
     bandwidth = result["copy_bandwidth"]
     lines += ["", f"Copy bandwidth, bytes read and written: {bandwidth / 1e9:.1f} GB/s."]
     if "linear" in result["methods"]:

@@ -13,16 +13,16 @@ import sys
 import time
 
 REPEATS = 40
-TIME_IMPORT = "import time; start = time.perf_counter(); import lm_eval_iberian.autoload; print(time.perf_counter() - start)"
+TIME_IMPORT = (
+    "import time; start = time.perf_counter(); import lm_eval_iberian.autoload; print(time.perf_counter() - start)"
+)
 
 
 def start(command: str, autoload: str) -> tuple[float, str]:
     """Seconds of a whole start, and what it printed."""
     environment = os.environ | {"IBERIAN_AUTOLOAD": autoload, "PYTHONDONTWRITEBYTECODE": ""}
     before = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
     return time.perf_counter() - before, done.stdout
 
 

@@ -1,6 +1,5 @@
 """From documents of both dialects to verdicts, scores and lm_eval's metrics."""
 
-# ruff: noqa: E501 - a row of a table is one line.
 from __future__ import annotations
 
 import json
@@ -40,9 +39,7 @@ def hub(name: str, **given: Any) -> dict[str, Any]:
 
 class TestDocuments:
     def test_both_dialects_give_one_form(self) -> None:
-        found = documents.from_row(
-            hub("es:length_constraints:number_words", num_words=5, relation="less than")
-        )
+        found = documents.from_row(hub("es:length_constraints:number_words", num_words=5, relation="less than"))
         asked = found.instructions[0]
         assert (asked.id, asked.dialect) == ("length_constraints:number_words", "m-ifeval")
         assert asked.arguments == {"num_words": 5, "relation": "at most"}

@@ -1,6 +1,5 @@
 """The guide "French from nothing" of ifeval_multi/README.md, executed step by step."""
 
-# ruff: noqa: E501 - a row of a table is one line.
 from __future__ import annotations
 
 import os
@@ -17,7 +16,9 @@ from ifeval_multi.cli import ifeval
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "ifeval_multi/README.md").read_text(encoding="utf-8")
 GUIDE = README.split("## Another language in an afternoon", 1)[1].split("\n## ", 1)[0]
-LETTER = "Cher voisin je vous écris ce matin pour vous dire que le chat de ma sœur dort encore dans votre grand jardin vert."
+LETTER = (
+    "Cher voisin je vous écris ce matin pour vous dire que le chat de ma sœur dort encore dans votre grand jardin vert."
+)
 ANSWERS = (
     f'{{"key": 1, "response": "{LETTER}"}}\n'
     '{"key": 2, "response": "* Lire un livre\\n* Boire une tisane\\n* Marcher"}\n'

@@ -3,7 +3,6 @@
 tests/benchmarks/ifeval_hostile.py tries many more pieces and compares two lengths.
 """
 
-# ruff: noqa: E501 - a row of a table is one line.
 from __future__ import annotations
 
 import time

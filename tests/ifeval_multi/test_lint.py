@@ -1,6 +1,5 @@
 """The linter finds the rows of the published sets that are known to be wrong, and few others."""
 
-# ruff: noqa: E501 - a row of a table is one line.
 from __future__ import annotations
 
 import json
@@ -75,9 +74,7 @@ def test_prompts_of_our_own_have_no_findings(file: Path) -> None:
     ],
 )  # fmt: skip
 def test_rules(tmp_path: Path, prompt: str, name: str, kwargs: Any, rule: str | None) -> None:
-    assert (
-        (rule in one(tmp_path, prompt, name, **kwargs)) if rule else not one(tmp_path, prompt, name, **kwargs)
-    )
+    assert (rule in one(tmp_path, prompt, name, **kwargs)) if rule else not one(tmp_path, prompt, name, **kwargs)
 
 
 def test_duplicates_and_coverage(tmp_path: Path) -> None:

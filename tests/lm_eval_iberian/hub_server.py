@@ -184,9 +184,7 @@ def _one_level(entries: list[dict[str, Any]], below: str) -> list[dict[str, Any]
         inside = entry["path"].removeprefix(below).strip("/")
         head, slash, _ = inside.partition("/")
         path = f"{below}/{head}".strip("/")
-        found.setdefault(
-            path, {"type": "directory", "oid": "0" * 40, "size": 0, "path": path} if slash else entry
-        )
+        found.setdefault(path, {"type": "directory", "oid": "0" * 40, "size": 0, "path": path} if slash else entry)
     return list(found.values())
 
 

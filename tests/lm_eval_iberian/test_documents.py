@@ -49,11 +49,7 @@ def test_every_data_set_of_a_task_has_a_manifest() -> None:
 
     named = set()
     for file in tasks_folder().glob("*/*yaml"):
-        lines = [
-            line
-            for line in file.read_text(encoding="utf-8").splitlines()
-            if line.startswith("dataset_path: ")
-        ]
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("dataset_path: ")]
         named |= {yaml.safe_load(line)["dataset_path"] for line in lines}
     missing = {path for path in named if path not in manifests() and "ifeval" not in path.lower()}
     assert missing == set()
@@ -174,9 +170,7 @@ def test_flores_from_the_ungated_copy(mirror: Path, monkeypatch: pytest.MonkeyPa
 
 def test_flores_without_shots_is_no_flores(mirror: Path) -> None:
     """The copy without dev: both reasons are given, and nothing is taken from devtest."""
-    write(
-        mirror, "mteb/FloresBitextMining", "default", "devtest", [{"spa_Latn": "a", "eus_Latn": "b"}] * 1012
-    )
+    write(mirror, "mteb/FloresBitextMining", "default", "devtest", [{"spa_Latn": "a", "eus_Latn": "b"}] * 1012)
     with pytest.raises(DocumentsError, match=r"flores_plus \(spa_Latn\) cannot be had(.|\n)*no split dev"):
         build("iberian_flores_es-eu")
 

@@ -95,9 +95,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def load(
-    hub: StandInHub, cache: Path, *wanted: tuple[str, str | None, list[str]], **more: str
-) -> list[dict[str, Any]]:
+def load(hub: StandInHub, cache: Path, *wanted: tuple[str, str | None, list[str]], **more: str) -> list[dict[str, Any]]:
     """What a process says that loads from the stand-in, one answer for each thing wanted."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "IBERIAN_"))}
     environment |= {
@@ -142,9 +140,7 @@ def test_the_hub_on_good_days_and_bad_ones(hub: StandInHub, cache: Path) -> None
     assert slow["rows"] == {"test": 12}, "a stalled answer is asked for again"
     assert cut["rows"] == {"test": 12}, "half a file is never used"
     assert busy["rows"] == {"validation": 6, "test": 8}
-    assert (
-        "Accept its terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in gated["error"]
-    )
+    assert "Accept its terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in gated["error"]
     assert "hf auth login" in refused["error"]
     assert "is not at https://huggingface.co/datasets/nbel/EsCoLA" in missing["error"]
     assert "loading script" in script["error"]
@@ -199,10 +195,6 @@ def test_tries_are_counted_and_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_offline_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("IBERIAN_DATA")
-    monkeypatch.setattr(
-        "lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
-    )
-    with pytest.raises(
-        documents.DocumentsError, match=r"from the Hub came ConnectionError: offline.*iberian prefetch"
-    ):
+    monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
+    with pytest.raises(documents.DocumentsError, match=r"from the Hub came ConnectionError: offline.*iberian prefetch"):
         documents.load("HiTZ/EusTrivia", None, ["test"])

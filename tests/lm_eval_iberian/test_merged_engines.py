@@ -30,9 +30,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def frankenmerge(family: dict[str, str], _folder: Path) -> dict[str, Any]:
     """Seven layers out of models with four: a stack of two models, the middle layers merged."""
     base, basque = family["base"], family["basque"]
-    both = [
-        {"model": model, "layer_range": [1, 3], "parameters": {"weight": 0.5}} for model in (base, basque)
-    ]
+    both = [{"model": model, "layer_range": [1, 3], "parameters": {"weight": 0.5}} for model in (base, basque)]
     return FLOAT | {
         "merge_method": "linear",
         "parameters": {"weight": 1.0, "normalize": True},
@@ -102,9 +100,7 @@ def test_engines_score_as_mergekits_checkpoint(
 
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"))
     data = recipe(family, tmp_path)
-    theirs = log_likelihoods(
-        HFLM(pretrained=mergekits_checkpoint(data, tmp_path), device="cpu", dtype="float32")
-    )
+    theirs = log_likelihoods(HFLM(pretrained=mergekits_checkpoint(data, tmp_path), device="cpu", dtype="float32"))
     assert log_likelihoods(MergedHF(recipe=data, device="cpu")) == pytest.approx(theirs, abs=1e-5)
     engine = MergedVLLM(recipe=data, max_model_len=256)
     assert log_likelihoods(engine) == pytest.approx(theirs, abs=1e-3)

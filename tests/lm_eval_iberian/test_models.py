@@ -45,7 +45,9 @@ def numbers(samples: dict[str, Any]) -> list[float]:
 
 def greedy(samples: dict[str, Any]) -> list[Any]:
     """All generated texts and is_greedy flags, in order."""
-    return [resp[0] if "flores" in task else resp[0][1] for task, rows in samples.items() for row in rows for resp in row]
+    return [
+        resp[0] if "flores" in task else resp[0][1] for task, rows in samples.items() for row in rows for resp in row
+    ]
 
 
 @pytest.mark.slow
@@ -60,7 +62,9 @@ def test_same_scores_as_the_written_checkpoint(
     # vLLM computes a float32 checkpoint in bfloat16 unless told otherwise; ours follows the recipe. Say it to both.
     extra = {"enforce_eager": True, "dtype": dtype} if backend == "vllm" else {"device": "cpu"}
     theirs = evaluate({"model": backend, "model_args": {"pretrained": str(checkpoint), **SMALL, **extra}, **common})
-    ours = evaluate({"model": "merged", "model_args": {"recipe": written, "backend": backend, **SMALL, **extra}, **common})
+    ours = evaluate(
+        {"model": "merged", "model_args": {"recipe": written, "backend": backend, **SMALL, **extra}, **common}
+    )
     assert len(numbers(ours["samples"])) == 3 * 4 + 3 * 2
     # transformers runs the same code on the same bytes. On vLLM ours is another way to the same numbers.
     tolerance = {"hf": 0.0, "vllm": 1e-4 if dtype == "float32" else 0.1}[backend]
@@ -75,7 +79,9 @@ def test_a_swap_gives_the_fresh_engine_and_back(llama: dict[str, Path]) -> None:
     first, second = linear(llama), linear(llama, weights=(0.2, 1.0))
     common = {"tasks": TASKS, "limit": 2, "num_fewshot": 1, "gen_kwargs": "max_gen_toks=24"}
     args = {"backend": "vllm", "max_model_len": 2048}
-    a, b, again = evaluate({"model": "merged", "model_args": {"recipe": first, **args}, "swaps": [second, first], **common})
+    a, b, again = evaluate(
+        {"model": "merged", "model_args": {"recipe": first, **args}, "swaps": [second, first], **common}
+    )
     fresh = evaluate({"model": "merged", "model_args": {"recipe": second, **args}, **common})
     assert a["samples"] == again["samples"]
     assert numbers(b["samples"]) == pytest.approx(numbers(fresh["samples"]), abs=1e-5)

@@ -46,9 +46,7 @@ def hub(tmp_path: Path) -> Iterator[StandInHub]:
         server.add("nbel/EsCoLA", f"{split}.jsonl", as_jsonl(sample("nbel/EsCoLA", "default", split)))
     for split in ("train", "eval"):
         rows = sample("juletxara/xstory_cloze", "eu", split)
-        server.add(
-            "juletxara/xstory_cloze", f"eu/{split}/0000.parquet", as_parquet(rows), "refs/convert/parquet"
-        )
+        server.add("juletxara/xstory_cloze", f"eu/{split}/0000.parquet", as_parquet(rows), "refs/convert/parquet")
     server.add("openlanguagedata/flores_plus", "README.md", b"gated")
     yield server
     server.close()
@@ -72,9 +70,7 @@ def test_fetch_finish_and_run(hub: StandInHub, tmp_path: Path, monkeypatch: pyte
     """Some come, some do not; the same command finishes it; then the tasks run with no network at all."""
     mirror = tmp_path / "mirror"
     (mirror / "HiTZ/EusTrivia/default").mkdir(parents=True)
-    (mirror / "HiTZ/EusTrivia/default/.test.parquet.1.part").write_bytes(
-        b"half a file of a run that was killed"
-    )
+    (mirror / "HiTZ/EusTrivia/default/.test.parquet.1.part").write_bytes(b"half a file of a run that was killed")
     line = ["--tasks", TASKS, "--to", str(mirror)]
     first, sick = run(hub, tmp_path, ("prefetch", line), ("doctor", ["--tasks", TASKS]))
     assert first["exit"] == 1
@@ -197,15 +193,11 @@ def test_the_doctor_on_samples_and_off_the_network(monkeypatch: pytest.MonkeyPat
     assert well.exit_code == 0, well.output
     assert "(samples)" in well.output
     monkeypatch.setenv("IBERIAN_DATA", str(tmp_path))
-    monkeypatch.setattr(
-        "lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
-    )
+    monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
     sick = runner.invoke(doctor, ["--tasks", "iberian_eus_trivia,iberian_flores_es-eu"])
     assert sick.exit_code == 1
     assert f"-> iberian prefetch --tasks iberian_eus_trivia --to {tmp_path}" in sick.output
-    assert (
-        "-> accept the terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in sick.output
-    )
+    assert "-> accept the terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in sick.output
     (tmp_path / "HiTZ/EusTrivia/default").mkdir(parents=True)
     (tmp_path / "HiTZ/EusTrivia/default/test.jsonl").write_text('{"question": "Zein?"}\n')
     damaged = runner.invoke(doctor, ["--tasks", "iberian_eus_trivia"])
@@ -222,9 +214,7 @@ def test_an_unknown_task_is_one_message(command: Any, tmp_path: Path) -> None:
 
 def test_prefetch_of_a_recipes_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--models asks merge_hooks for every source; what is not to be had is one message."""
-    monkeypatch.setattr(
-        "lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
-    )
+    monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
     recipe = tmp_path / "merge.yml"
     recipe.write_text(
         "models:\n  - model: ./nowhere\nmerge_method: linear\nparameters: {weight: 1.0}\ndtype: float32\n"

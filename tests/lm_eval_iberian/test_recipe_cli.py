@@ -56,14 +56,14 @@ def test_check_fails_on_keys_that_mergekit_ignores(models: Path, capsys: pytest.
 
 
 def test_check_of_the_text_alone_needs_no_models(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(
-        ["recipe", "check", "--text-only", SURPRISING.replace("base", "owner/nowhere")], capsys
-    )
+    code, out, _ = run(["recipe", "check", "--text-only", SURPRISING.replace("base", "owner/nowhere")], capsys)
     assert (code, "were not looked at" in out) == (0, True)
 
 
 def test_show_prints_the_resolved_plan(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = f"method=ties,base={models}/base,models={models}/instruct:1.0;{models}/basque:0.5,density=0.4,normalize=false"
+    line = (
+        f"method=ties,base={models}/base,models={models}/instruct:1.0;{models}/basque:0.5,density=0.4,normalize=false"
+    )
     code, out, _ = run(["recipe", "show", line], capsys)
     assert code == 0
     assert f"{models}/basque: density 0.4, weight 0.5" in out

@@ -48,7 +48,9 @@ def test_the_engines_arguments_are_left_alone(llama: dict[str, Path]) -> None:
     assert arguments == {"seed": 7, "max_model_len": 128}
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"rng": "dice"}, "rng=dice"), ({"merge_seed": "x"}, "merge_seed=x")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"rng": "dice"}, "rng=dice"), ({"merge_seed": "x"}, "merge_seed=x")]
+)
 def test_what_is_no_seed(arguments: dict[str, Any], message: str, llama: dict[str, Path]) -> None:
     with pytest.raises(RecipeError, match=message):
         prepare(dare(llama), None, arguments=arguments)

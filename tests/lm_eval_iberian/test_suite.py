@@ -69,8 +69,7 @@ def test_instruction_following_over_runs() -> None:
     """Three runs of IFEval: mean and sample SD (n - 1), which the paper prints."""
     figures = (0.39, 0.40, 0.44)
     runs = [
-        results({"ifeval_eu": {"inst_level_strict_acc": v, "inst_level_strict_acc_stderr": "N/A"}})
-        for v in figures
+        results({"ifeval_eu": {"inst_level_strict_acc": v, "inst_level_strict_acc_stderr": "N/A"}}) for v in figures
     ]
     score = one(*runs).averages["ifeval_eu"]
     assert score.value == pytest.approx(41.0)
@@ -94,8 +93,7 @@ def test_missing_is_named_and_not_averaged_over() -> None:
     assert model.averages["bench_gl"].value == pytest.approx(50.0)
     assert "EusReading (eu): missing" in model.notes
     assert any(
-        "EusExams (eu): missing (1 of 29 tasks: iberian_eus_exams_eu_osakidetza7e)" in note
-        for note in model.notes
+        "EusExams (eu): missing (1 of 29 tasks: iberian_eus_exams_eu_osakidetza7e)" in note for note in model.notes
     )
 
 
@@ -142,11 +140,7 @@ def test_samples_are_marked() -> None:
 
 
 def test_lm_evals_own_tasks_are_read() -> None:
-    upstream = {
-        task: {b.metric: 0.5 * b.percent, f"{b.metric}_stderr": 0.0}
-        for b in BENCHMARKS
-        for task in b.upstream
-    }
+    upstream = {task: {b.metric: 0.5 * b.percent, f"{b.metric}_stderr": 0.0} for b in BENCHMARKS for task in b.upstream}
     model = one(results(upstream))
     assert model.averages["bench_eu"].value == pytest.approx(50.0)
     assert "Belebele (eu): from lm_eval's own tasks" in model.notes
@@ -161,9 +155,7 @@ def test_other_shots_are_named() -> None:
 def test_two_settings_of_one_model_do_not_mix() -> None:
     first, second = results(everything()), results(everything(0.6))
     second["n-shot"]["iberian_belebele_eu"] = 0
-    with pytest.raises(
-        SuiteError, match="iberian_belebele_eu was measured in two ways by one model: shots 5 in 0"
-    ):
+    with pytest.raises(SuiteError, match="iberian_belebele_eu was measured in two ways by one model: shots 5 in 0"):
         one(first, second)
 
 
@@ -195,9 +187,7 @@ def test_the_average_is_the_plain_mean(values: list[float]) -> None:
 
 def test_normalised() -> None:
     """Chance is 0, a full score 100, below chance negative."""
-    model = one(
-        results(everything() | {"iberian_belebele_eu": {"acc": 0.25}, "iberian_belebele_gl": {"acc": 1.0}})
-    )
+    model = one(results(everything() | {"iberian_belebele_eu": {"acc": 0.25}, "iberian_belebele_gl": {"acc": 1.0}}))
     by_title = {benchmark.title: score.normalised for benchmark, score in model.benchmarks.items()}
     assert by_title["Belebele (eu)"] == pytest.approx(0.0)
     assert by_title["Belebele (gl)"] == pytest.approx(100.0)
@@ -229,9 +219,7 @@ def test_a_file_that_lm_eval_wrote(tmp_path: Path) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
 
-    found = simple_evaluate(
-        model="dummy", tasks=["iberian_eus_trivia"], limit=3, num_fewshot=2, bootstrap_iters=10
-    )
+    found = simple_evaluate(model="dummy", tasks=["iberian_eus_trivia"], limit=3, num_fewshot=2, bootstrap_iters=10)
     tracker = EvaluationTracker(output_path=str(tmp_path))
     found.pop("samples")
     tracker.save_results_aggregated(results=found, samples=None)

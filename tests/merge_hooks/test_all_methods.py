@@ -99,9 +99,7 @@ def bytes_differ(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
 @pytest.mark.parametrize("method", sorted(method.spec.name for method in merge_methods.registered_methods()))
-def test_every_method_gives_mergekits_model(
-    method: str, architecture: str, families: Any, by_mergekit: Any
-) -> None:
+def test_every_method_gives_mergekits_model(method: str, architecture: str, families: Any, by_mergekit: Any) -> None:
     """Random ones with `rng=mergekit`. Pruned ones may differ in tied elements (see test_kernels)."""
     recipe = recipe_for(method, families(architecture))
     golden = by_mergekit(recipe)

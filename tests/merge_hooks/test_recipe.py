@@ -23,7 +23,11 @@ BAD = [
     ("not YAML", "merge_method: [linear\nmodels: }", "line 2: not valid YAML"),
     ("a list", "- merge_method: linear\n- b", "a recipe is a mapping"),
     ("no method", "models:\n- model: a\n", "no `merge_method:`"),
-    ("unknown method", "merge_method: linaer\nmodels:\n- model: a\n", "line 1: unknown merge_method `linaer`. Did you mean `linear`?"),
+    (
+        "unknown method",
+        "merge_method: linaer\nmodels:\n- model: a\n",
+        "line 1: unknown merge_method `linaer`. Did you mean `linear`?",
+    ),
     (
         "density at the top",
         "merge_method: dare_ties\ndensity: 0.5\nbase_model: b\nmodels:\n- model: a\n  parameters: {weight: 1}\n",
@@ -34,7 +38,11 @@ BAD = [
         "merge_method: linear\nmodels:\n- model: a\n  weight: 0.5\n",
         "line 4: mergekit ignores `weight` here: `linear` reads it under `parameters:` of the model",
     ),
-    ("a slip of the pen", "merge_method: linear\nmodelz: []\nmodels: []\n", "line 2: .*no key `modelz`.*Did you mean `models`?"),
+    (
+        "a slip of the pen",
+        "merge_method: linear\nmodelz: []\nmodels: []\n",
+        "line 2: .*no key `modelz`.*Did you mean `models`?",
+    ),
     (
         "a parameter the method lacks",
         "merge_method: linear\nmodels:\n- model: a\n  parameters: {weight: 1, density: 0.5}\n",
@@ -46,12 +54,18 @@ BAD = [
         "line 5: `normalize` belongs to the whole merge",
     ),
     ("a key twice", "merge_method: linear\nmerge_method: ties\nmodels: []\n", "line 2: `merge_method` is given twice"),
-    ("models and slices", "merge_method: linear\nmodels: [{model: a}]\nslices: [{sources: [{model: a, layer_range: [0, 1]}]}]\n", "Exactly one of"),
+    (
+        "models and slices",
+        "merge_method: linear\nmodels: [{model: a}]\nslices: [{sources: [{model: a, layer_range: [0, 1]}]}]\n",
+        "Exactly one of",
+    ),
     ("a wrong type", "merge_method: linear\nmodels: 3\n", "`models`"),
 ]
 
 
-@pytest.mark.parametrize(("text", "message"), [(text, message) for _, text, message in BAD], ids=[name for name, *_ in BAD])
+@pytest.mark.parametrize(
+    ("text", "message"), [(text, message) for _, text, message in BAD], ids=[name for name, *_ in BAD]
+)
 def test_bad_recipes(text: str, message: str, write_recipe: Callable[..., Path], tmp_path: Path) -> None:
     path = write_recipe(text)
     with pytest.raises(RecipeError) as caught:

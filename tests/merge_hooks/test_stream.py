@@ -27,7 +27,9 @@ def checkpoint(folder: Path) -> dict[str, torch.Tensor]:
 
 def same_bytes(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
     assert set(ours) == set(theirs)
-    different = [name for name in theirs if ours[name].dtype != theirs[name].dtype or not torch.equal(ours[name], theirs[name])]
+    different = [
+        name for name in theirs if ours[name].dtype != theirs[name].dtype or not torch.equal(ours[name], theirs[name])
+    ]
     assert not different
 
 
@@ -135,7 +137,7 @@ def test_other_shapes_are_refused(llama: dict[str, Path], tmp_path: Path) -> Non
     tokenizer = build_tokenizer()
     wide = tmp_path / "wide"
     save(random_model("llama", len(tokenizer), 3, intermediate_size=192), tokenizer, wide)
-    with pytest.raises(PreflightError, match="mlp.*differs in shape"):
+    with pytest.raises(PreflightError, match=r"mlp.*differs in shape"):
         check_fit(stream_of(linear({**llama, "instruct": wide})))
 
 

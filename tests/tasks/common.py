@@ -45,9 +45,7 @@ def from_samples(path: str, name: str | None = None, **_: Any) -> dict[str, Any]
         return flores()
     name = name if name != "default" else None
     found = documents.load(path, name or DEFAULT_CONFIGS.get(path))
-    if (
-        "belebele" in path
-    ):  # lm_eval's task breaks on a number, which Proxecto Nós' data set has: ours reads both
+    if "belebele" in path:  # lm_eval's task breaks on a number, which Proxecto Nós' data set has: ours reads both
         as_text = lambda row: {"correct_answer_num": str(row["correct_answer_num"])}  # noqa: E731
         return {split: data.map(as_text, features=_text(data)) for split, data in found.items()}
     return found

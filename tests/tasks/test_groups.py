@@ -18,9 +18,7 @@ from tests.tasks.common import build, manager
 def leaves(group: str) -> list[str]:
     """The leaf tasks of a group, as its YAMLs name them."""
     found: list[str] = []
-    for name in yaml.safe_load(next(tasks_folder().glob(f"*/{group}.yaml")).read_text(encoding="utf-8"))[
-        "task"
-    ]:
+    for name in yaml.safe_load(next(tasks_folder().glob(f"*/{group}.yaml")).read_text(encoding="utf-8"))["task"]:
         found += [name] if name in manager().all_subtasks else leaves(name)
     return found
 
@@ -101,9 +99,7 @@ def test_chance_levels_are_those_of_the_documents() -> None:
         if benchmark.kind not in (CHOICE, PAIRS) or benchmark.name in ("EusReading", "EusTrivia"):
             continue
         task = build(benchmark.tasks[0])
-        assert benchmark.chance == pytest.approx(100 / len(task.doc_to_choice(task.eval_docs[0]))), (
-            benchmark.title
-        )
+        assert benchmark.chance == pytest.approx(100 / len(task.doc_to_choice(task.eval_docs[0]))), benchmark.title
 
 
 def test_flores_says_its_signatures() -> None:

@@ -12,7 +12,13 @@ from ifeval_multi.errors import PackError
 from lm_eval_iberian.documents import DocumentsError
 from tests.tasks.common import build
 
-TASKS = {"eu": "ifeval_eu", "gl": "ifeval_gl", "ca": "ifeval_ca_multi", "es": "ifeval_es_multi", "en": "ifeval_en_multi"}
+TASKS = {
+    "eu": "ifeval_eu",
+    "gl": "ifeval_gl",
+    "ca": "ifeval_ca_multi",
+    "es": "ifeval_es_multi",
+    "en": "ifeval_en_multi",
+}
 # One prompt of each kind of trouble: 0 counts, language left out, and a language alone leaves nothing to score.
 ROWS = [
     {"key": 1, "prompt": "Gutxienez 3 puntu, komarik gabe.", "instruction_id_list": ["detectable_format:number_bullet_lists",
@@ -70,7 +76,9 @@ def test_a_prompt_with_nothing_left_to_score_is_left_out(prompts: Path, monkeypa
     task = build("ifeval_eu")
     assert scores(task, ["* bat\n* bi\n* hiru", "Kaixo"])["prompt_level_strict_acc"] == 1.0
     monkeypatch.setenv("IBERIAN_IFEVAL_RESPONSE_LANGUAGE", "1")
-    assert scores(task, ["* bat\n* bi\n* hiru", "Kaixo, zer moduz zaude gaur goizean?"])["prompt_level_strict_acc"] == 0.5
+    assert (
+        scores(task, ["* bat\n* bi\n* hiru", "Kaixo, zer moduz zaude gaur goizean?"])["prompt_level_strict_acc"] == 0.5
+    )
 
 
 def test_reasoning_is_not_the_answer(prompts: Path) -> None:

@@ -41,9 +41,7 @@ def test_requests_are_upstreams(ours: str, upstream: str) -> None:
         assert requests(mine, shots) == requests(theirs, shots)
 
 
-@pytest.mark.parametrize(
-    ("ours", "upstream"), [p for p in PAIRS if "belebele_eu" in p[0] or "openbookqa_ca" in p[0]]
-)
+@pytest.mark.parametrize(("ours", "upstream"), [p for p in PAIRS if "belebele_eu" in p[0] or "openbookqa_ca" in p[0]])
 def test_as_chat(ours: str, upstream: str) -> None:
     """Merges and instruct models: --apply_chat_template --fewshot_as_multiturn."""
     options = {"apply_chat_template": True, "fewshot_as_multiturn": True, "chat_template": as_text}
@@ -59,9 +57,7 @@ def as_text(messages: list[dict[str, str]], add_generation_prompt: bool = True) 
 @functools.cache
 def upstream_direction(direction: str) -> str:
     """The bench of lm_eval that has a direction."""
-    names = [
-        f"{bench}_bench_flores_{direction}" for language, bench in BENCHES.items() if language in direction
-    ]
+    names = [f"{bench}_bench_flores_{direction}" for language, bench in BENCHES.items() if language in direction]
     return next(name for name in names if name in manager().all_subtasks)
 
 

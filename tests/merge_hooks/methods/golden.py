@@ -27,8 +27,7 @@ class Case:
         """By mergekit."""
         names = {name for parameters in self.inputs for name in parameters}
         per_input = {
-            name: {place: values[name] for place, values in enumerate(self.inputs) if name in values}
-            for name in names
+            name: {place: values[name] for place, values in enumerate(self.inputs) if name in values} for name in names
         }
         return merge_tensors(
             self.tensors,
@@ -48,9 +47,7 @@ class Case:
         }.get(self.method, {"normalize": False, "rescale": self.method.startswith("dare"), "lambda": 1.0})
         dtype = self.dtype
         for tensor in self.tensors:
-            dtype = self.dtype or (
-                tensor.dtype if dtype is None else torch.promote_types(dtype, tensor.dtype)
-            )
+            dtype = self.dtype or (tensor.dtype if dtype is None else torch.promote_types(dtype, tensor.dtype))
         assert dtype is not None
         return Operands(
             name="x",

@@ -32,9 +32,7 @@ def test_weight_1_on_one_source_is_that_source(tensors: list[torch.Tensor], norm
 
 @ALL
 @given(tensors=models(3), weights=st.lists(WEIGHTS, min_size=2, max_size=2), normalize=st.booleans())
-def test_linear_of_two_is_symmetric(
-    tensors: list[torch.Tensor], weights: list[float], normalize: bool
-) -> None:
+def test_linear_of_two_is_symmetric(tensors: list[torch.Tensor], weights: list[float], normalize: bool) -> None:
     if normalize and abs(sum(weights)) < 0.01:
         return
     inputs = [{"weight": weight} for weight in weights]
@@ -65,9 +63,7 @@ def test_weight_0_is_the_base(tensors: list[torch.Tensor], method: str) -> None:
     weight=WEIGHTS,
     method=st.sampled_from(["ties", "dare_linear", "dare_ties", "breadcrumbs"]),
 )
-def test_density_1_and_one_source_is_task_arithmetic(
-    tensors: list[torch.Tensor], weight: float, method: str
-) -> None:
+def test_density_1_and_one_source_is_task_arithmetic(tensors: list[torch.Tensor], weight: float, method: str) -> None:
     inputs = [{}, {"weight": weight, "density": 1.0}]
     plain = Case("task_arithmetic", tensors, inputs, shared={"normalize": False}).ours().tensor
     assert torch.equal(Case(method, tensors, inputs, shared={"normalize": False}).ours().tensor, plain)
@@ -79,18 +75,12 @@ def test_density_1_and_one_source_is_task_arithmetic(
     weights=st.lists(WEIGHTS, min_size=2, max_size=2),
     method=st.sampled_from(["task_arithmetic", "ties", "breadcrumbs", "breadcrumbs_ties"]),
 )
-def test_two_sources_may_change_places(
-    tensors: list[torch.Tensor], weights: list[float], method: str
-) -> None:
+def test_two_sources_may_change_places(tensors: list[torch.Tensor], weights: list[float], method: str) -> None:
     extra = {} if method == "task_arithmetic" else {"density": 0.4}
     extra |= {"gamma": 0.02} if method.startswith("breadcrumbs") else {}
     inputs = [{"weight": weight, **extra} for weight in weights]
     one = Case(method, tensors, [{}, *inputs], shared={"normalize": False}).ours().tensor
-    other = (
-        Case(method, [tensors[0], *tensors[:0:-1]], [{}, *inputs[::-1]], shared={"normalize": False})
-        .ours()
-        .tensor
-    )
+    other = Case(method, [tensors[0], *tensors[:0:-1]], [{}, *inputs[::-1]], shared={"normalize": False}).ours().tensor
     assert same_bytes(one, other)
 
 
@@ -102,9 +92,7 @@ def test_the_base_may_be_listed_anywhere(tensors: list[torch.Tensor], where: int
     if where == 0:
         inputs, order = inputs[::-1], order[::-1]
     case = Case("ties", order, inputs, where if where == 0 else 1)
-    assert same_bytes(
-        case.ours().tensor, Case("ties", tensors, [{}, {"weight": 0.5, "density": 0.5}]).ours().tensor
-    )
+    assert same_bytes(case.ours().tensor, Case("ties", tensors, [{}, {"weight": 0.5, "density": 0.5}]).ours().tensor)
 
 
 @pytest.mark.parametrize("density", [0.1, 0.5, 0.9])

@@ -85,9 +85,7 @@ def test_pruning_differs_only_in_tied_elements(method: str, data: st.DataObject)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("method", MAGNITUDE)
-def test_ties_are_few_and_hold_every_difference(
-    method: str, dtype: torch.dtype, record_property: Any
-) -> None:
+def test_ties_are_few_and_hold_every_difference(method: str, dtype: torch.dtype, record_property: Any) -> None:
     """At the size of a real matrix: counts the tied elements, and the differences among them."""
     parameters = {"weight": 0.6, "density": 0.5} | ({} if method == "ties" else {"gamma": 0.01})
     case = Case(method, family((1000, 700), 3, [dtype] * 3, 7), [{}, parameters, parameters])

@@ -15,9 +15,7 @@ from merge_hooks.methods.masks import Mask, random_words, stream_key
 COUNT = 1 << 20
 
 
-def drawn(
-    density: float, seed: int = 0, tensor: str = "a.weight", place: int = 0, count: int = COUNT
-) -> np.ndarray:
+def drawn(density: float, seed: int = 0, tensor: str = "a.weight", place: int = 0, count: int = COUNT) -> np.ndarray:
     kept = Mask(density, seed, tensor, place).kept(0, count)
     assert set(np.unique(kept)) <= {-1, 0}
     return kept != 0

@@ -57,9 +57,7 @@ def mergekit(tmp_path: Path) -> Callable[..., Path]:
 def tensors_of(folder: Path | str) -> Tensors:
     """All tensors of a checkpoint folder."""
     return {
-        name: tensor
-        for file in sorted(Path(folder).glob("*.safetensors"))
-        for name, tensor in load_file(file).items()
+        name: tensor for file in sorted(Path(folder).glob("*.safetensors")) for name, tensor in load_file(file).items()
     }
 
 

@@ -27,10 +27,7 @@ def opened(data: Any) -> Stream:
 def ties(family: dict[str, str], **more: Any) -> dict[str, Any]:
     """TIES that prunes nothing: which of the elements tied at a threshold mergekit keeps is its sort's accident
     (test_all_methods.py counts them), and here bytes are compared."""
-    models = [
-        {"model": family[name], "parameters": {"weight": 0.6, "density": 1.0}}
-        for name in ("instruct", "basque")
-    ]
+    models = [{"model": family[name], "parameters": {"weight": 0.6, "density": 1.0}} for name in ("instruct", "basque")]
     return {"merge_method": "ties", "base_model": family["base"], "models": models, "dtype": "bfloat16",
             "parameters": {"normalize": False}, **more}  # fmt: skip
 
@@ -96,9 +93,7 @@ def test_a_folder_that_holds_something_is_left_alone(llama: dict[str, str], tmp_
         export(opened(ties(llama)), tmp_path / "not" / "there")
 
 
-def test_a_full_disk_is_seen_before(
-    llama: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_seen_before(llama: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
     from types import SimpleNamespace
 

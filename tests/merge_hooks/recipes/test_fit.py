@@ -66,9 +66,7 @@ def with_head(folder: str, to: Path, noise: float) -> str:
     shutil.copytree(folder, to)
     tensors = load_file(to / "model.safetensors")
     embedding = tensors["model.embed_tokens.weight"]
-    tensors["lm_head.weight"] = (
-        (embedding + noise * torch.randn(embedding.shape)).to(embedding.dtype).contiguous()
-    )
+    tensors["lm_head.weight"] = (embedding + noise * torch.randn(embedding.shape)).to(embedding.dtype).contiguous()
     save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})
     return str(to)
 
@@ -105,9 +103,7 @@ def test_tied_and_untied_merge_only_under_the_untied_one(
         with pytest.raises(PreflightError, match=f"Name {untied} as `base_model:`"):
             check_fit(opened(data))
     data = linear(qwen["base"], untied, base_model=untied)
-    assert any(
-        "`tied` differs" in note and f"with that of {untied}" in note for note in fit_notes(opened(data))
-    )
+    assert any("`tied` differs" in note and f"with that of {untied}" in note for note in fit_notes(opened(data)))
     assert_loads_as_mergekits(data, mergekit(data))
 
 
@@ -151,9 +147,7 @@ def test_unequal_vocabularies(
     family = request.getfixturevalue(architecture)
     longer = with_rows(family["instruct"], tmp_path / "instruct", 2064)
     data = linear(family["base"], longer, base_model=family["base"])
-    with pytest.raises(
-        PreflightError, match=r"differs in vocabulary: .*2000x64.*2064x64.*tokenizer_source: base"
-    ):
+    with pytest.raises(PreflightError, match=r"differs in vocabulary: .*2000x64.*2064x64.*tokenizer_source: base"):
         check_fit(opened(data))
     data["tokenizer_source"] = source
     folder = mergekit(data)
@@ -203,7 +197,10 @@ def _add_token(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(_swap_tokens, "different tokens to the same ids .2 of them"), (_add_token, "has 1 tokens that .* lacks, e.g. '<|ez|>'")],
+    [
+        (_swap_tokens, "different tokens to the same ids .2 of them"),
+        (_add_token, "has 1 tokens that .* lacks, e.g. '<|ez|>'"),
+    ],
 )
 def test_rows_that_mean_other_tokens_are_refused(
     change: Callable[[Path], None], words: str, llama: dict[str, str], tmp_path: Path
@@ -227,9 +224,7 @@ COMPUTING = {
 
 
 @pytest.mark.parametrize(("changes", "words"), COMPUTING.values(), ids=COMPUTING)
-def test_what_is_computed_with_differs(
-    changes: dict, words: str, llama: dict[str, str], tmp_path: Path
-) -> None:
+def test_what_is_computed_with_differs(changes: dict, words: str, llama: dict[str, str], tmp_path: Path) -> None:
     other = copy(llama["instruct"], tmp_path / "other", **changes)
     with pytest.raises(PreflightError, match=words):
         check_fit(opened(linear(llama["base"], other)))
@@ -256,9 +251,7 @@ MEANING = {
 }
 
 
-def test_equal_shapes_with_other_heads_are_refused_even_with_a_base(
-    llama: dict[str, str], tmp_path: Path
-) -> None:
+def test_equal_shapes_with_other_heads_are_refused_even_with_a_base(llama: dict[str, str], tmp_path: Path) -> None:
     other = copy(llama["instruct"], tmp_path / "other", **MEANING["heads"])
     with pytest.raises(PreflightError, match="`num_attention_heads` differs"):
         check_fit(opened(linear(llama["base"], other, base_model=llama["base"])))
@@ -279,9 +272,7 @@ def test_notes_on_what_changes_no_weight(llama: dict[str, str], tmp_path: Path) 
     assert marked == ["eos", "pad", "generation", "template"]
 
 
-def test_the_tokenizer_of_the_recipe_is_the_one_that_notes_name(
-    llama: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_tokenizer_of_the_recipe_is_the_one_that_notes_name(llama: dict[str, str], tmp_path: Path) -> None:
     other = Path(copy(llama["instruct"], tmp_path / "other"))
     (other / "chat_template.jinja").write_text("{{ messages }}")
     stream = opened(linear(llama["base"], str(other), tokenizer_source=str(other)))
@@ -297,9 +288,7 @@ def test_dtypes_may_differ(llama: dict[str, str], tmp_path: Path, mergekit: Call
     assert_same(streamed(data), tensors_of(mergekit(data)))
 
 
-def test_another_size_or_architecture_is_refused(
-    llama: dict[str, str], qwen: dict[str, str], tmp_path: Path
-) -> None:
+def test_another_size_or_architecture_is_refused(llama: dict[str, str], qwen: dict[str, str], tmp_path: Path) -> None:
     from lm_eval_iberian.tiny import build_family
 
     with pytest.raises(PreflightError, match="architectures"):
@@ -317,9 +306,7 @@ def test_a_layer_range_outside_the_model_is_refused(llama: dict[str, str]) -> No
         "merge_method": "passthrough",
         "slices": [{"sources": [{"model": llama["base"], "layer_range": [0, 6]}]}],
     }
-    with pytest.raises(
-        PreflightError, match=r"it has 4 layers, 0 to 3\. In a recipe `layer_range: \[0, 4\]`"
-    ):
+    with pytest.raises(PreflightError, match=r"it has 4 layers, 0 to 3\. In a recipe `layer_range: \[0, 4\]`"):
         check_fit(opened(data))
 
 

@@ -57,9 +57,7 @@ RULES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("text", "is_error", "words"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES]
-)
+@pytest.mark.parametrize(("text", "is_error", "words"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES])
 def test_each_rule_is_found_once_with_its_line(text: str, is_error: bool, words: tuple[str, ...]) -> None:
     findings = find_recipe(text).findings
     assert len(findings) == 1, findings
@@ -163,7 +161,10 @@ BAD = {
         "merge_method: passthrough\nslices: [{sources: [{model: a, layer_range: [4, 2]}]}]\n",
         "`layer_range` is",
     ),
-    "endless padding": (LINEAR + "tokenizer: {source: base, pad_to_multiple_of: 1000000000000}\n", "`pad_to_multiple_of` is"),
+    "endless padding": (
+        LINEAR + "tokenizer: {source: base, pad_to_multiple_of: 1000000000000}\n",
+        "`pad_to_multiple_of` is",
+    ),
     "dtype of integers": (LINEAR + "dtype: int64\n", "line 7: `dtype: int64` is no dtype of weights"),
     "empty": ("\n", "empty"),
     "not YAML": ("a: [1\nmerge_method: x", "not valid YAML"),

@@ -34,13 +34,9 @@ KINDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def make_adapter(
-    base: str, folder: Path, seed: int, dtype: torch.dtype = torch.float32, **settings: Any
-) -> Path:
+def make_adapter(base: str, folder: Path, seed: int, dtype: torch.dtype = torch.float32, **settings: Any) -> Path:
     """An adapter with seeded random factors, written by PEFT."""
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LoraConfig(**settings)
-    )
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), LoraConfig(**settings))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -67,15 +63,11 @@ def one(model: str, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=str)
-def test_weight_one_is_merge_and_unload(
-    kind: str, stored: torch.dtype, llama: dict[str, str], tmp_path: Path
-) -> None:
+def test_weight_one_is_merge_and_unload(kind: str, stored: torch.dtype, llama: dict[str, str], tmp_path: Path) -> None:
     adapter = make_adapter(llama["base"], tmp_path, 1, stored, **KINDS[kind])
     ours = streamed(one(f"{llama['base']}+{adapter}"))
     assert_same(ours, fold(llama["base"], adapter, torch.float32))
-    changed = [
-        name for name, tensor in tensors_of(llama["base"]).items() if not torch.equal(ours[name], tensor)
-    ]
+    changed = [name for name, tensor in tensors_of(llama["base"]).items() if not torch.equal(ours[name], tensor)]
     assert len(changed) >= 4  # the adapter did something, so the equality says something
 
 

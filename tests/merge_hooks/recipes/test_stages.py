@@ -53,11 +53,7 @@ def test_equal_to_mergekit_multi(architecture: str, tmp_path: Path, request: pyt
 def test_no_stage_is_written(llama: dict[str, str]) -> None:
     resolved = resolve(read_recipe(_stages(llama)))
     list(open_stream(resolved))
-    written = [
-        source.folder
-        for source in resolved.sources.values()
-        if source.folder.name.startswith("iberian-stage-")
-    ]
+    written = [source.folder for source in resolved.sources.values() if source.folder.name.startswith("iberian-stage-")]
     assert len(written) == 2
     for folder in written:
         assert (folder / "config.json").is_file() and (folder / "tokenizer.json").is_file()
