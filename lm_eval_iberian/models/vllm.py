@@ -53,6 +53,7 @@ class MergedVLLM(VLLM):
         if scoring not in SCORINGS:
             raise EngineError(f"scoring={scoring}: there is no such way. Give one of {', '.join(SCORINGS)}.")
         self._scoring = scoring
+        self.answers = self.cut_answers = 0
         # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
         if arguments.get("batch_size") in (None, 1, "1"):
             arguments["batch_size"] = "auto"
@@ -123,6 +124,23 @@ class MergedVLLM(VLLM):
                 self.cache_hook.add_partial("loglikelihood", requests[index][0], results[index])
         return [results[index] for index in range(len(requests))]
 
+    def _model_generate(self, *arguments: Any, **options: Any) -> Any:
+        """lm_eval's hook for running requests. Counts the answers, and those that the token limit cut."""
+        outputs = super()._model_generate(*arguments, **options)
+        if options.get("generate"):
+            self.answers += len(outputs)
+            self.cut_answers += sum(output.outputs[0].finish_reason == "length" for output in outputs)
+        return outputs
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """lm_eval's generation; says how many answers the token limit cut."""
+        before = self.answers, self.cut_answers
+        texts = super().generate_until(requests, disable_tqdm)
+        answers, cut = self.answers - before[0], self.cut_answers - before[1]
+        if cut:
+            LOG.warning("merged: %d of %d answers were cut by the token limit (max_gen_toks)", cut, answers)
+        return texts
+
     @staticmethod
     def modify_gen_kwargs(gen_kwargs: dict[str, Any], eos: Any = None, default_max_gen_toks: int = 256) -> Any:
         """lm_eval's hook for generation settings: greedy where a task does not say otherwise.
@@ -146,7 +164,9 @@ class MergedVLLM(VLLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """For the results JSON: dtype, and the merge's recipe, sources and signature."""
-        return self.prepared.info("vllm", self._dtype_name, self.signature, self.tokenizer)
+        info = self.prepared.info("vllm", self._dtype_name, self.signature, self.tokenizer)
+        info["iberian"]["answers"] = {"generated": self.answers, "cut_by_the_token_limit": self.cut_answers}
+        return info
 
 
 def _refuse(arguments: dict[str, Any]) -> None:

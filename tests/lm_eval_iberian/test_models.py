@@ -101,7 +101,7 @@ def run_cli(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
     """`lm_eval ...` as a user would start it, from an empty folder."""
     folder.mkdir(exist_ok=True)
     command = [str(Path(sys.executable).parent / "lm_eval"), *arguments]
-    if "--tasks" not in arguments:
+    if not {"--tasks", "--config"} & set(arguments):
         command += ["--tasks", "iberian_eus_trivia"]
     settings = os.environ | {"IBERIAN_DATA": "samples", "PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(command, capture_output=True, text=True, env=settings, cwd=folder, timeout=600, check=False)
@@ -134,18 +134,22 @@ def test_bad_input_is_one_message(
 
 @pytest.mark.slow
 def test_nothing_is_written_but_results(llama: dict[str, Path], tmp_path: Path) -> None:
-    """The whole main command, in an empty home: what is new on disk afterwards is small, and holds no weights."""
+    """The whole main command, by a config file, in an empty home: what is new on disk afterwards is small, and holds no weights."""
     (tmp_path / "home").mkdir()
     (tmp_path / "tmp").mkdir()
-    recipe = tmp_path / "merge.yml"
+    recipe, config = tmp_path / "merge.yml", tmp_path / "run.yml"
     recipe.write_text(json.dumps(linear(llama)))
+    settings = {
+        "model": "merged", "model_args": {"recipe": str(recipe), "max_model_len": 4096}, "limit": 2, "output_path": "out",
+        "tasks": ["iberian_eus_trivia", "iberian_flores_es-eu"], "gen_kwargs": {"max_gen_toks": 4},
+    }  # fmt: skip
+    config.write_text(json.dumps(settings))
     done = run_cli(
-        tmp_path / "work", "--model", "merged", "--model_args", f"recipe={recipe},max_model_len=4096", "--output_path", "out",
-        "--limit", "2", HOME=str(tmp_path / "home"), TMPDIR=str(tmp_path / "tmp"), HF_HOME=str(tmp_path / "home" / "hf"),
-        XDG_CACHE_HOME=str(tmp_path / "home" / "cache"), VLLM_NO_USAGE_STATS="1",
+        tmp_path / "work", "run", "--config", str(config), HOME=str(tmp_path / "home"), TMPDIR=str(tmp_path / "tmp"),
+        HF_HOME=str(tmp_path / "home" / "hf"), XDG_CACHE_HOME=str(tmp_path / "home" / "cache"), VLLM_NO_USAGE_STATS="1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    files = [path for path in tmp_path.rglob("*") if path.is_file() and path != recipe]
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path not in (recipe, config)]
     results = [path for path in files if path.is_relative_to(tmp_path / "work" / "out")]
     assert [path.suffix for path in results] == [".json"]
     weights = (llama["basque"] / "model.safetensors").stat().st_size
@@ -157,6 +161,8 @@ def test_nothing_is_written_but_results(llama: dict[str, Path], tmp_path: Path) 
 def check_results(results: dict[str, Any]) -> None:
     iberian = results["config"]["iberian"]
     assert iberian["backend"] == "vllm"
+    # Four tokens are not enough for random weights to come to a line's end.
+    assert iberian["answers"] == {"generated": 2, "cut_by_the_token_limit": 2}
     assert iberian["signature"].startswith("method:linear|sources:")
     assert "|mergekit:0.1" in iberian["signature"] and "|lm_eval_iberian:" in iberian["signature"]
     assert [source["revision"] for source in iberian["sources"]] == [None, None]
