@@ -54,10 +54,19 @@ def _markdown_cell(cell: Cell) -> str:
     return figure + ("†" if cell.marked else "") + (f" ±{cell.spread:.2f}" if cell.spread is not None else "")
 
 
+def _grouped(notes: list[str]) -> list[str]:
+    """Notes that say the same of many benchmarks as one: "embedded samples, ...: Belebele (eu), EusTrivia (eu)"."""
+    titles: dict[str, list[str]] = {}
+    for note in notes:
+        title, _, said = note.partition(": ")
+        titles.setdefault(said or note, []).append(title)
+    return [f"{said}: {', '.join(named)}" if named != [said] else said for said, named in titles.items()]
+
+
 def _notes(report: Report) -> list[str]:
     parts = []
     for model, notes in report.notes.items():
-        parts.append("\n".join([f"Notes on {model}:", *(f"- {note}" for note in notes)]))
+        parts.append("\n".join([f"Notes on {model}:", *(f"- {note}" for note in _grouped(notes))]))
     if report.signatures:
         lines = [f"- {model}: `{signature}`" for model, signature in report.signatures.items()]
         parts.append("\n".join(["Signatures:", *lines]))

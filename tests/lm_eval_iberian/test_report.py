@@ -58,7 +58,7 @@ def test_limited_scores_are_marked_and_not_ranked() -> None:
     line = next(line for line in text.splitlines() if line.startswith("| limited "))
     assert "| 90.00† " in line
     assert "**50.00**" in text
-    assert "- Belebele (eu): limited: 5 of 100 documents" in text
+    assert "- limited: 5 of 100 documents: Belebele (eu)" in text
 
 
 def test_parents_stand_beside_their_merge() -> None:
