@@ -116,7 +116,7 @@ def run_cli(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
         ("pretrained={llama},backend=tpu", {}, "EngineError: backend=tpu: there is no such back end"),
         ("pretrained={llama},backend=hf,peft=x", {}, "EngineError: peft: not with the model `merged`"),
         ("pretrained={llama},backend=hf", {"IBERIAN_DATA": "/nowhere"}, "DocumentsError: IBERIAN_DATA=/nowhere: no such folder"),
-        ("pretrained={llama},backend=hf", {"IBERIAN_DATA": ""}, "DocumentsError: HiTZ/EusTrivia (default) cannot be had"),
+        ("pretrained={llama},backend=hf", {"IBERIAN_DATA": ""}, "HiTZ/EusTrivia (default) cannot be had"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_message(
