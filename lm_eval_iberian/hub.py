@@ -20,7 +20,8 @@ from lm_eval_iberian.manifests import Manifest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-LOG = logging.getLogger(__name__)
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
 PARQUET_BRANCH = "refs/convert/parquet"
 TRIES = 6
 FIRST_PAUSE_SECONDS = 1.0

@@ -80,7 +80,13 @@ class Run:
     def label(self) -> str:
         """A short name for the row: the recipe's file, or the model's name; "+ chat" with a chat template."""
         origin = str(self.stamp.get("recipe_origin") or "")
-        name = Path(origin).stem if origin.endswith((".yml", ".yaml")) else self.model
+        if origin.endswith((".yml", ".yaml")):
+            name = Path(origin).stem
+        elif self.stamp and len(self.sources) > 1:  # a merge without a file: its method, and what went in
+            method = str((self.stamp.get("recipe_resolved") or {}).get("merge_method", "merge"))
+            name = f"{method} {'+'.join(Path(source).name for source in self.sources)}"
+        else:
+            name = self.model
         return f"{name} + chat" if self.data.get("chat_template_sha") else name
 
     @property

@@ -16,7 +16,8 @@ from lm_eval.api.model import LM
 
 from merge_hooks.errors import EngineError
 
-LOG = logging.getLogger(__name__)
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
 BACKENDS = ("auto", "vllm", "hf")
 
 

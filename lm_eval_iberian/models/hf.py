@@ -16,7 +16,8 @@ from merge_hooks.errors import EngineError
 from merge_hooks.hf_loader import build_model
 from merge_hooks.signature import Signature
 
-LOG = logging.getLogger(__name__)
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
 
 # Arguments of HFLM that load or change weights in a way that a stream cannot follow.
 REFUSED = ("parallelize", "peft", "delta", "autogptq", "gptqmodel", "gguf_file", "tp_plan", "quantization_config",

@@ -22,7 +22,8 @@ from merge_hooks.signature import Signature, sign
 from merge_hooks.stream import Stream, open_stream
 from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer, template_hash, tokenizer_hash
 
-LOG = logging.getLogger(__name__)
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from merge_hooks.signature import Signature
 with vllm_loader.version_known_as_vllm():
     from lm_eval.models.vllm_causallms import VLLM
 
-LOG = logging.getLogger(__name__)
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
 SCORINGS = ("prefix", "prompt_logprobs")
 
 

@@ -27,7 +27,8 @@ from lm_eval_iberian import documents
 from lm_eval_iberian.documents import DocumentsError
 from lm_eval_iberian.task import DocumentTask
 
-LOG = logging.getLogger(__name__)
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
 OWN = "own"
 SCORE_LANGUAGE_VARIABLE = "IBERIAN_IFEVAL_RESPONSE_LANGUAGE"
 

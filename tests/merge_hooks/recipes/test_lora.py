@@ -106,6 +106,10 @@ def test_five_adapters_equal_mergekit_on_the_folded_models(
         "models": [{"model": f"{base}+{adapter}"} for adapter in adapters],
         **SETTINGS[method],
     }
+    if (architecture, method) == ("qwen", "ties"):
+        # In bfloat16 many deltas are equal, and which of those tied at the threshold mergekit keeps is an accident
+        # of its sort (test_all_methods.py counts them). Without pruning, bytes can be compared.
+        data["parameters"] = {**SETTINGS[method]["parameters"], "density": 1.0}
     if method != "linear":
         data["base_model"] = base
     assert_same(streamed(data), tensors_of(mergekit(data)))
