@@ -1,0 +1,54 @@
+"""What the plugin does to lm_eval in a process where it is active."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lm_eval_iberian import plugin
+
+
+@pytest.fixture(autouse=True)
+def active() -> None:
+    plugin.activate()
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_caches_are_keyed_by_signature(first: str, tmp_path: Path) -> None:
+    """`--use_cache` keys answers by request only: two merges must not share a file."""
+    from lm_eval.api.model import CachingLM
+
+    def cache(digest: str | None) -> Any:
+        signature = SimpleNamespace(digest=digest) if digest else None
+        model = SimpleNamespace(signature=signature, set_cache_hook=lambda hook: None)
+        return CachingLM(model, str(tmp_path / "cache_rank0.db"))
+
+    for digest in (first, "c", None):
+        cache(digest)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {f"cache_rank0.{first}.db", "cache_rank0.c.db", "cache_rank0.db"} <= names
+
+
+def test_activating_twice_is_activating_once() -> None:
+    from lm_eval.tasks.manager import TaskManager
+
+    before = TaskManager.__init__
+    plugin.activate()
+    assert TaskManager.__init__ is before
+
+
+def test_our_tasks_come_with_the_defaults_only() -> None:
+    from lm_eval.tasks import TaskManager
+
+    assert "iberian_suite" not in TaskManager(include_defaults=False).all_groups
+
+
+def test_own_include_paths_are_kept(tmp_path: Path) -> None:
+    from lm_eval.tasks import TaskManager
+
+    (tmp_path / "mine.yaml").write_text("task: mine_alone\ndataset_path: x\n")
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=True)
+    assert {"mine_alone", "iberian_eus_trivia", "hellaswag"} <= set(manager.all_tasks)
