@@ -91,19 +91,20 @@ def show(written: str, trust_remote_code: bool) -> None:
 
 @recipe.command()
 @click.argument("written", metavar="RECIPE")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of methods that draw at random.")
 @TRUST
 @with_logging
-def verify(written: str, trust_remote_code: bool) -> None:
+def verify(written: str, seed: int, trust_remote_code: bool) -> None:
     """Compare what goes into the engine with what mergekit itself writes, tensor by tensor.
 
     mergekit runs into a temporary folder, so there must be disk for one merged checkpoint. The exit code is 0 where
-    all checksums agree, and 1 otherwise. Methods that draw random masks differ, as mergekit's masks depend on the
-    order of its work.
+    all checksums agree, and 1 otherwise. Methods that draw at random are compared by mergekit's own draws
+    (rng=mergekit, `mergekit-yaml --random-seed`).
     """
     from merge_hooks.errors import EngineError
     from merge_hooks.verify import verify as compare
 
-    stream = _fitting_stream(written, trust_remote_code)
+    stream = _fitting_stream(written, trust_remote_code, seed, "mergekit")
     verdict = compare(stream)
     click.echo(f"mergekit's files      {verdict.mergekit_digest}")
     click.echo(f"the stream            {verdict.stream_digest}")
@@ -114,7 +115,8 @@ def verify(written: str, trust_remote_code: bool) -> None:
             f"Equal: {verdict.tensors} tensors, {verdict.elements:,} elements; and transformers holds what went in."
         )
         return
-    hint = f" `{stream.resolved.method}` draws random masks, so this is to be expected." if verdict.is_random else ""
+    hint = " Elements that tie at a pruning threshold may: which of them mergekit keeps is its sort's accident."
+    hint = hint if verdict.has_ties else ""
     raise EngineError(
         f"{sum(verdict.unequal.values()):,} of {verdict.elements:,} elements in {len(verdict.unequal)} of "
         f"{verdict.tensors} tensors differ from mergekit's; only one side has {verdict.missing or 'nothing'}; "
@@ -145,7 +147,7 @@ def export(written: str, out: str, results: str | None, shard_gb: float, trust_r
     click.echo(f"{out}: {', '.join(files)}")
 
 
-def _fitting_stream(written: str, trust_remote_code: bool) -> Any:
+def _fitting_stream(written: str, trust_remote_code: bool, seed: int = 0, rng: str = "iberian") -> Any:
     """The stream of a recipe that was linted and whose models fit; warnings are printed."""
     from merge_hooks.preflight import check_fit
     from merge_hooks.recipe import resolve
@@ -155,6 +157,6 @@ def _fitting_stream(written: str, trust_remote_code: bool) -> Any:
     found = refuse_errors(find(written))
     for finding in found.findings:
         click.echo(f"warning: {finding.message}", err=True)
-    stream = open_stream(resolve(found), trust_remote_code)
+    stream = open_stream(resolve(found, seed, rng), trust_remote_code)
     check_fit(stream)
     return stream

@@ -41,7 +41,7 @@ class Verdict:
         engine: tensors whose checksum in the transformers model is not the stream's.
         stream_digest: one checksum over the stream.
         mergekit_digest: the same over mergekit's files.
-        is_random: whether the method draws masks, which mergekit draws in an order of its own.
+        has_ties: whether the method prunes by magnitude, so that elements tied at a threshold may differ.
     """
 
     tensors: int
@@ -51,7 +51,7 @@ class Verdict:
     engine: list[str]
     stream_digest: str
     mergekit_digest: str
-    is_random: bool
+    has_ties: bool
 
     @property
     def is_equal(self) -> bool:
@@ -61,6 +61,9 @@ class Verdict:
 
 def verify(stream: Stream) -> Verdict:
     """Run mergekit beside the stream and compare. Needs disk for one merged checkpoint (and its stages).
+
+    Methods that draw at random are compared with mergekit's own draws for the recipe's seed, so the stream should
+    have been opened with `rng="mergekit"`.
 
     Raises:
         EngineError: mergekit itself fails on this recipe.
@@ -75,7 +78,8 @@ def run_mergekit(resolved: Resolved, folder: Path) -> Path:
     documents = _documents(resolved, [])
     config, out = folder / "recipe.yml", folder / "out"
     config.write_text("---\n".join(yaml.safe_dump(document) for document in documents), encoding="utf-8")
-    cache = ["--lora-merge-cache", str(folder / "folded"), "--no-copy-tokenizer", "--quiet"]
+    cache = ["--lora-merge-cache", str(folder / "folded"), "--random-seed", str(resolved.seed)]
+    cache += ["--no-copy-tokenizer", "--quiet"]
     if len(documents) == 1:
         command = ["mergekit.scripts.run_yaml", str(config), str(out), *cache]
     else:
@@ -141,7 +145,7 @@ def _compare(stream: Stream, theirs: dict[str, torch.Tensor]) -> Verdict:
     return Verdict(
         len(watched.seen), watched.elements, watched.unequal, [*watched.missing, *watched.theirs], engine,
         watched.digests[0].hexdigest(), watched.digests[1].hexdigest(),
-        method_facts(stream.resolved.method).is_random,
+        method_facts(stream.resolved.method).sparsifies,
     )  # fmt: skip
 
 
