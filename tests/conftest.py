@@ -19,8 +19,13 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+import hypothesis
 import pytest
 import yaml
+
+# A busy machine is no failure; and what CI finds, the next run must find again.
+hypothesis.settings.register_profile("project", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("IBERIAN_SHARED", ROOT.parent / "shared"))
