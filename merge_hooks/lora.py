@@ -147,13 +147,13 @@ class LoraSource(Source):
         Args:
             tensor: a weight of two dimensions, (out, in).
             base: what the difference is taken to. Over another base, with DoRA, or where the adapter brings the
-                weight whole there are no factors.
+                weight whole and changed there are no factors.
         Returns:
             B of shape (out, r), A of shape (r, in); r = 0 where the adapter leaves the tensor alone.
         """
         import torch
 
-        if self.base.key != base.key or tensor in self.replaced:
+        if self.base.key != base.key or not self._keeps(tensor):
             return None
         factors = self.delta_factors(tensor)
         if factors is None:
@@ -163,6 +163,15 @@ class LoraSource(Source):
         if pair.magnitude is not None:
             return None
         return (right.T * scaling, left.T) if pair.is_embedding else (left * scaling, right)
+
+    def _keeps(self, tensor: str) -> bool:
+        """Whether what the factors are added to is the base's own: PEFT saves a copy of embeddings that have factors."""
+        import torch
+
+        if tensor not in self.replaced:
+            return True
+        own, held = self._adapter_tensor(self.replaced[tensor]), self.base.read(tensor)
+        return torch.equal(own.to(held.dtype), held)
 
     def scaling(self, tensor: str) -> float:
         """alpha / r, or alpha / sqrt(r) with rsLoRA, for the module that holds this weight."""
