@@ -136,10 +136,11 @@ def register_methods() -> None:
     """
     from mergekit.merge_methods import register, registered_methods
 
-    from merge_hooks.knots import METHODS
+    from merge_hooks import knots
 
     known = {method.spec.name for method in registered_methods()}
-    for name, method in METHODS.items():
+    # Empty while knots is itself being imported, and loads mergekit, whose watch calls this: it calls again at its end.
+    for name, method in getattr(knots, "METHODS", {}).items():
         if name not in known:
             register(method)
 

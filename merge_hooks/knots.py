@@ -23,8 +23,9 @@ What the paper leaves open, or says for vision models only, and what is taken he
   and heads are 2-D weights like all others.
 - Rank: directions that rounding in float32 could have made are dropped, those whose singular value is at most 2^-23
   times the Frobenius norm of all the weights. Adapters folded in float32 so give the sum of their ranks. Folded in
-  bfloat16 they do not: the rounding is then a direction like others, and takes its share of a density below 1.
-- The V_i of equal singular values are not unique, in any implementation.
+  bfloat16 they do not: the rounding is then a direction like others, with a V as large as theirs.
+- The V_i of equal singular values are not unique, in any implementation, and those of nearly equal ones turn with little
+  noise. Signs are elected in V, so the merge turns with them.
 
 Masks come from torch's global generator, as in mergekit's methods: one (k, in) mask for each model in the recipe's
 order. Our stream seeds it for each tensor; in mergekit it follows `--random-seed`.
@@ -48,6 +49,8 @@ from mergekit.merge_methods import GeneralizedTaskArithmeticMerge, MergeMethodSp
 from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 from mergekit.merge_methods.generalized_task_arithmetic import ConsensusMethod
 from mergekit.sparsify import SparsificationMethod
+
+from merge_hooks._mergekit import register_methods
 
 PAPER = "https://arxiv.org/abs/2410.19735"
 ROUNDING = torch.finfo(torch.float32).eps
@@ -196,3 +199,6 @@ METHODS = {
         ),
     )
 }
+
+# For who imports this module first and then uses mergekit without our stream.
+register_methods()

@@ -222,21 +222,21 @@ def _assert_close(ours: Tensors, theirs: Tensors) -> None:
         torch.testing.assert_close(tensor, theirs[name], atol=2e-5, rtol=1e-4, msg=lambda text, name=name: name + text)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_full_weights_and_mixed_sources_go_through_mergekit(
-    seed: int, adapters: Any, mergekit: Callable[..., Path]
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_model_and_an_adapter_together_go_through_mergekit(
+    scaled: bool, adapters: Any, mergekit: Callable[..., Path]
 ) -> None:
-    """A model and an adapter together; random masks as mergekit draws them."""
+    """Bit for bit, as folded models; random masks of whole models: tests/merge_hooks/test_all_methods.py."""
     base, folders = adapters
     models = [f"{base}+{folders[0]}", str(base.parent / "basque")]
     recipe = {
-        "merge_method": "knots_dare_ties",
+        "merge_method": "knots_ties",
         "base_model": str(base),
         "models": [{"model": model, "parameters": {"weight": 0.6, "density": 0.6}} for model in models],
+        "parameters": {"scaled": scaled},
         "dtype": "float32",
     }
-    ours = dict(open_stream(resolve(read_recipe(recipe)), seed=seed, rng="mergekit"))
-    assert_same(ours, tensors_of(mergekit(recipe, random_seed=seed)))
+    assert_same(streamed(recipe), tensors_of(mergekit(recipe)))
 
 
 def test_one_adapter_is_that_adapter(adapters: Any) -> None:
@@ -323,3 +323,20 @@ def test_a_changed_mergekit_goes_on_with_one_warning(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout == "still here\n", done.stderr
     assert done.stderr.count("could not register its merge methods with mergekit") == 1
     assert "IBERIAN_AUTOLOAD=0" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "imports", ["lm_eval_iberian.autoload, merge_hooks.knots", "merge_hooks.knots", "lm_eval_iberian.autoload"]
+)
+def test_registered_whatever_is_imported_first(imports: str) -> None:
+    """Also where our module is what loads mergekit, whose watch then meets a half imported module."""
+    code = (
+        f"import {imports}; from mergekit.merge_methods import registered_methods; "
+        "print(sorted(method.spec.name for method in registered_methods() if 'knots' in method.spec.name))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "IBERIAN_AUTOLOAD": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120,
+                          check=False)  # fmt: skip
+    assert (done.stdout, done.returncode) == ("['knots_dare_ties', 'knots_ties']\n", 0), done.stderr
+    assert "could not register" not in done.stderr
