@@ -1,8 +1,9 @@
-"""What `iberian_autoload.pth` imports at interpreter start: a watch for lm_eval, and nothing else.
+"""What `iberian_autoload.pth` imports at interpreter start: a watch for lm_eval and mergekit, and nothing else.
 
-lm_eval 0.4.13 reads no entry points, so nothing tells it of our model and our tasks. This module puts one
-finder into `sys.meta_path`. It stays silent until lm_eval imports one of the two modules named in `WATCHED`,
-and then lets `lm_eval_iberian.plugin` act on the module that was just loaded.
+lm_eval 0.4.13 reads no entry points, so nothing tells it of our model and our tasks, and mergekit 0.1.5 has none,
+so nothing tells `mergekit-yaml` of our merge methods. This module puts one finder into `sys.meta_path`. It stays
+silent until one of the modules named in `WATCHED` is imported. Then it lets `lm_eval_iberian.plugin` act on the
+module of lm_eval that was just loaded, or `merge_hooks._mergekit` on mergekit's registry.
 
 It must cost a fraction of a millisecond and must never stop an interpreter: it imports only `sys`, and
 whatever goes wrong later becomes one warning. `IBERIAN_AUTOLOAD=0` switches it off (see the `.pth` file).
@@ -10,11 +11,12 @@ whatever goes wrong later becomes one warning. `IBERIAN_AUTOLOAD=0` switches it 
 
 import sys
 
-WATCHED = ("lm_eval.models", "lm_eval.tasks.manager", "lm_eval.api.model")
+MERGEKIT = "mergekit.merge_methods"
+WATCHED = ("lm_eval.models", "lm_eval.tasks.manager", "lm_eval.api.model", MERGEKIT)
 
 
-class LmEvalFinder:
-    """Finds nothing by itself: it lets the other finders find, and runs the plugin after the loading."""
+class Finder:
+    """Finds nothing by itself: it lets the other finders find, and runs our part after the loading."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):  # type: ignore[no-untyped-def]
@@ -25,17 +27,20 @@ class LmEvalFinder:
                 continue
             spec = finder.find_spec(name, path, target)
             if spec is not None:
-                return cls._with_plugin(spec)
+                return cls._with_plugin(spec, name)
         return None
 
     @staticmethod
-    def _with_plugin(spec):  # type: ignore[no-untyped-def]
+    def _with_plugin(spec, name):  # type: ignore[no-untyped-def]
         execute = getattr(spec.loader, "exec_module", None)
         if execute is None:
             return spec
 
         def exec_module(module):  # type: ignore[no-untyped-def]
             execute(module)
+            if name == MERGEKIT:
+                _register_merge_methods()
+                return
             from lm_eval_iberian.plugin import after_import
 
             after_import(module)
@@ -44,5 +49,22 @@ class LmEvalFinder:
         return spec
 
 
-if not any(finder is LmEvalFinder for finder in sys.meta_path):
-    sys.meta_path.insert(0, LmEvalFinder)
+def _register_merge_methods():  # type: ignore[no-untyped-def]
+    """Never raises: what fails becomes one warning, and mergekit goes on without our methods."""
+    try:
+        from merge_hooks._mergekit import register_methods
+
+        register_methods()
+    except Exception as error:
+        import warnings
+
+        warnings.warn(
+            f"lm_eval_iberian could not register its merge methods with mergekit ({type(error).__name__}: {error}). "
+            "It was checked with mergekit 0.1.5: `pip install mergekit==0.1.5`, or set IBERIAN_AUTOLOAD=0 to silence "
+            "this.",
+            stacklevel=2,
+        )
+
+
+if not any(finder is Finder for finder in sys.meta_path):
+    sys.meta_path.insert(0, Finder)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
+from merge_hooks.lora import LoraSource
 from merge_hooks.methods import Operand, Operands
 from merge_hooks.sources import Source
 
@@ -128,18 +129,39 @@ def known_keys() -> dict[str, set[str]]:
     return {level: set(model.model_fields) for level, model in levels.items()}
 
 
-def method_names() -> set[str]:
-    """All merge methods, those registered by plugins included."""
+def register_methods() -> None:
+    """Add our methods to mergekit's registry, once.
+
+    Called before every use of the registry here, and by the watch in `lm_eval_iberian.autoload` for `mergekit-yaml`.
+    """
+    from mergekit.merge_methods import register, registered_methods
+
+    from merge_hooks import knots
+
+    known = {method.spec.name for method in registered_methods()}
+    # Empty while knots is itself being imported, and loads mergekit, whose watch calls this: it calls again at its end.
+    for name, method in getattr(knots, "METHODS", {}).items():
+        if name not in known:
+            register(method)
+
+
+def _merge_methods() -> Any:
+    """mergekit's module of merge methods, with ours registered."""
     from mergekit import merge_methods
 
+    register_methods()
+    return merge_methods
+
+
+def method_names() -> set[str]:
+    """All merge methods, ours and those registered by plugins included."""
+    merge_methods = _merge_methods()
     return {method.spec.name for method in merge_methods.registered_methods()}
 
 
 def method_parameters(method: str) -> tuple[set[str], set[str]]:
     """The parameters of a method: (of the whole merge, of each model)."""
-    from mergekit import merge_methods
-
-    spec = merge_methods.get(method).spec
+    spec = _merge_methods().get(method).spec
     return {item.name for item in spec.shared_parameters}, {item.name for item in spec.input_parameters}
 
 
@@ -170,11 +192,10 @@ class MethodFacts:
 
 def method_facts(method: str) -> MethodFacts:
     """What mergekit's registry knows of a method."""
-    from mergekit import merge_methods
     from mergekit.merge_methods.base import BasePolicy, ParameterScope
     from mergekit.sparsify import SparsificationMethod
 
-    found = merge_methods.get(method)
+    found = _merge_methods().get(method)
     pruning = getattr(found, "sparsification_method", None)
     spec = found.spec
     scopes = {item.name: item.scope for item in spec.parameters}
@@ -251,8 +272,21 @@ class OutputTensor:
         for reference in self.merge.model_order:
             is_base = reference == self.merge.base_model
             own = dict(parameters.get(reference, {}).items())
-            yield Operand(tensors[reference], None if is_base else place, own)
+            factors = None if is_base else partial(self._factors, reference)
+            yield Operand(tensors[reference], None if is_base else place, own, factors)
             place += not is_base
+
+    def _factors(self, reference: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A source's difference to the base as factors (see `Operand`), where it is an adapter over that base."""
+        from mergekit.io.tasks import GatherTensors, LoaderCache
+
+        if self.merge.base_model is None or not isinstance(self.merge.gather_tensors, GatherTensors):
+            return None  # rows moved to another tokenizer's places are not the adapter's
+        source = LoaderCache.loaders[reference].source
+        held = [name for name in self.inputs[reference_key(reference)] if name in source.entries]
+        if not isinstance(source, LoraSource) or not held:
+            return None
+        return source.low_rank_update(held[0], LoaderCache.loaders[self.merge.base_model].source)
 
     def _read_inputs(self, memory: dict[str, Any]) -> _Inputs | None:
         """The source tensors by reference, and the dtype to cast them to (None: they are as they shall be)."""
@@ -299,6 +333,7 @@ class Plan:
         from mergekit.plan import MergePlanner
         from mergekit.tokenizer import BuildTokenizer
 
+        register_methods()
         self._install_readers(config, sources)
         _refuse_endless(sources)
         options = MergeOptions(trust_remote_code=trust_remote_code)
@@ -388,7 +423,7 @@ class _Reader:
     """What mergekit's LoadTensor wants of a loader, over a Source."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        self.source = source
 
     @property
     def index(self) -> _Reader:
@@ -396,13 +431,13 @@ class _Reader:
 
     @property
     def tensor_paths(self) -> dict[str, str]:
-        return {name: entry.file for name, entry in self._source.entries.items()}
+        return {name: entry.file for name, entry in self.source.entries.items()}
 
     def get_tensor(self, key: str, device: str = "cpu", **_: Any) -> torch.Tensor:
-        return self._source.read(key).to(device)
+        return self.source.read(key).to(device)
 
     def flush(self) -> None:
-        self._source.close()
+        self.source.close()
 
 
 def _ordered_references(config: Any) -> list[Any]:

@@ -141,6 +141,38 @@ class LoraSource(Source):
         pair = self.factors[tensor]
         return self._float(pair.b), self._float(pair.a), self.scaling(tensor)
 
+    def low_rank_update(self, tensor: str, base: Source) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(B, A), scaled and not rounded, with this source = base + B @ A; None where it is no such sum.
+
+        Args:
+            tensor: a weight of two dimensions, (out, in).
+            base: what the difference is taken to. Over another base, with DoRA, or where the adapter brings the
+                weight whole and changed there are no factors.
+        Returns:
+            B of shape (out, r), A of shape (r, in); r = 0 where the adapter leaves the tensor alone.
+        """
+        import torch
+
+        if self.base.key != base.key or not self._keeps(tensor):
+            return None
+        factors = self.delta_factors(tensor)
+        if factors is None:
+            rows, columns = self.base.entries[tensor].shape
+            return torch.zeros(rows, 0), torch.zeros(0, columns)
+        pair, (left, right, scaling) = self.factors[tensor], factors
+        if pair.magnitude is not None:
+            return None
+        return (right.T * scaling, left.T) if pair.is_embedding else (left * scaling, right)
+
+    def _keeps(self, tensor: str) -> bool:
+        """Whether what the factors are added to is the base's own: PEFT saves a copy of embeddings that have factors."""
+        import torch
+
+        if tensor not in self.replaced:
+            return True
+        own, held = self._adapter_tensor(self.replaced[tensor]), self.base.read(tensor)
+        return torch.equal(own.to(held.dtype), held)
+
     def scaling(self, tensor: str) -> float:
         """alpha / r, or alpha / sqrt(r) with rsLoRA, for the module that holds this weight."""
         rank = self.adapter_entries[self.factors[tensor].a].shape[0]

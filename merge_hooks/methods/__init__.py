@@ -14,9 +14,9 @@ from merge_hooks.methods.operands import Kernel, Merged, Operand, Operands
 
 __all__ = ["Merged", "Operand", "Operands", "Workers", "has_kernel", "is_random", "merge"]
 
-# Those of mergekit's methods that draw at random; arcee_fusion samples its quantiles in tensors above a
+# Those of mergekit's and our methods that draw at random; arcee_fusion samples its quantiles in tensors above a
 # million.
-RANDOM = ("dare_linear", "dare_ties", "della", "della_linear", "arcee_fusion")
+RANDOM = ("dare_linear", "dare_ties", "della", "della_linear", "arcee_fusion", "knots_dare_ties")
 
 
 def merge(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None:
@@ -41,7 +41,7 @@ def is_random(method: str) -> bool:
 
 
 def _kernels() -> dict[str, Kernel]:
+    from merge_hooks.methods import knots, task_arithmetic
     from merge_hooks.methods.linear import linear
-    from merge_hooks.methods.task_arithmetic import KERNELS
 
-    return {"linear": linear, **KERNELS}
+    return {"linear": linear, **task_arithmetic.KERNELS, **knots.KERNELS}

@@ -23,11 +23,14 @@ class Operand:
         place: its place among the recipe's models that are not the base, from 0; None for the base.
         parameters: the resolved parameters of this source for this tensor, e.g. {"weight": 0.5, "density":
             0.3}.
+        factors: gives (B, A) of shapes (out, r) and (r, in) with tensor = base + B @ A, where an adapter over the
+            merge's own base is the source (r = 0: it leaves this tensor alone); None, or gives None: not low rank.
     """
 
     tensor: torch.Tensor
     place: int | None
     parameters: dict[str, Any]
+    factors: Callable[[], tuple[torch.Tensor, torch.Tensor] | None] | None = None
 
     @cached_property
     def flat(self) -> torch.Tensor:

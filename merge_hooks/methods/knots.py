@@ -1,0 +1,46 @@
+"""KnOTS over LoRA adapters, from their factors: see `merge_hooks.knots` for the method and its choices.
+
+Taken where every source of a 2-D weight is the base with an adapter on it. Everything else (full weights, DoRA, an
+adapter over another base than the recipe's, tensors of one dimension) is computed from the folded weights by the
+mergekit method of the same name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from merge_hooks.methods.blocks import Workers, is_finite
+from merge_hooks.methods.operands import Kernel, Merged, Operands
+
+
+def from_factors(operands: Operands, workers: Workers, seed: int) -> Merged | None:
+    """The merge from the adapters' factors; None where some source has none."""
+    import torch
+
+    if operands.base is None or not operands.others or len(operands.shape) != 2:
+        return None
+    found = [operand.factors() if operand.factors else None for operand in operands.others]
+    factors = [pair for pair in found if pair is not None]
+    if len(factors) < len(found):
+        return None
+    base = operands.base.tensor.to(operands.dtype)
+    if not all(bool(torch.isfinite(factor).all()) for pair in factors for factor in pair):
+        return Merged(torch.full_like(base, float("nan"), dtype=operands.out_dtype), False)
+    merged = _merge(base, factors, operands, seed).to(operands.dtype).to(operands.out_dtype)
+    return Merged(merged, is_finite(merged))
+
+
+def _merge(base: Any, factors: list[tuple[Any, Any]], operands: Operands, seed: int) -> Any:
+    from merge_hooks.knots import METHODS, tie_factors
+    from merge_hooks.randomness import seeded_by_name
+
+    others = operands.others
+    names = [operand.place for operand in others]
+    parameters = dict(operands.parameters)
+    for name in ("weight", "density"):
+        parameters[name] = {operand.place: operand.parameters[name] for operand in others}
+    with seeded_by_name(seed, operands.name):
+        return METHODS[operands.method].merge_tied(base, tie_factors(factors), names, parameters)
+
+
+KERNELS: dict[str, Kernel] = {"knots_ties": from_factors, "knots_dare_ties": from_factors}
