@@ -94,6 +94,33 @@ def map_references(value: Any, replace: Callable[[Any], Any]) -> Any:
     return value
 
 
+def map_parameter(value: Any, name: str, replace: Callable[[str], str]) -> Any:
+    """The same configuration with every text that a parameter of this name has, filtered or not, replaced."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        fields = {key: map_parameter(getattr(value, key), name, replace) for key in type(value).model_fields}
+        parameters = fields.get("parameters")
+        if isinstance(parameters, dict) and name in parameters:
+            fields["parameters"] = {**parameters, name: _map_texts(parameters[name], replace)}
+        return value.model_copy(update=fields)
+    if isinstance(value, dict):
+        return {key: map_parameter(item, name, replace) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_parameter(item, name, replace) for item in value)
+    return value
+
+
+def _map_texts(setting: Any, replace: Callable[[str], str]) -> Any:
+    if isinstance(setting, list):
+        return [_map_texts(item, replace) for item in setting]
+    if isinstance(setting, str):
+        return replace(setting)
+    if hasattr(setting, "value"):  # mergekit's ConditionalParameter
+        return setting.model_copy(update={"value": _map_texts(setting.value, replace)})
+    return setting
+
+
 def reference_to(folder: Path, original: Any, adapter: Path | None = None) -> Any:
     """A ModelReference to a local folder (and adapter folder), with the original's architecture override."""
     from mergekit.common import ModelPath, ModelReference
@@ -128,18 +155,25 @@ def known_keys() -> dict[str, set[str]]:
     return {level: set(model.model_fields) for level, model in levels.items()}
 
 
-def method_names() -> set[str]:
-    """All merge methods, those registered by plugins included."""
+@cache
+def _registry() -> Any:
+    """mergekit's registry of merge methods, with ours in it."""
     from mergekit import merge_methods
 
-    return {method.spec.name for method in merge_methods.registered_methods()}
+    from merge_hooks.own_methods import register_methods
+
+    register_methods()
+    return merge_methods
+
+
+def method_names() -> set[str]:
+    """All merge methods, those registered by plugins included."""
+    return {method.spec.name for method in _registry().registered_methods()}
 
 
 def method_parameters(method: str) -> tuple[set[str], set[str]]:
     """The parameters of a method: (of the whole merge, of each model)."""
-    from mergekit import merge_methods
-
-    spec = merge_methods.get(method).spec
+    spec = _registry().get(method).spec
     return {item.name for item in spec.shared_parameters}, {item.name for item in spec.input_parameters}
 
 
@@ -170,11 +204,10 @@ class MethodFacts:
 
 def method_facts(method: str) -> MethodFacts:
     """What mergekit's registry knows of a method."""
-    from mergekit import merge_methods
     from mergekit.merge_methods.base import BasePolicy, ParameterScope
     from mergekit.sparsify import SparsificationMethod
 
-    found = merge_methods.get(method)
+    found = _registry().get(method)
     pruning = getattr(found, "sparsification_method", None)
     spec = found.spec
     scopes = {item.name: item.scope for item in spec.parameters}
@@ -209,6 +242,14 @@ class OutputTensor:
     vocabulary_axis: int | None
     dtype: str | None
     merge: Any
+
+    def parameter(self, name: str) -> Any:
+        """The value of a parameter of the whole merge, as resolved for this tensor."""
+        return self.merge.parameters[name]
+
+    def parameter_of_inputs(self, name: str) -> dict[str, Any]:
+        """The value of a per-model parameter, as resolved for this tensor, by source."""
+        return {reference_key(key): values[name] for key, values in self.merge.input_parameters.items()}
 
     def compute(self, memory: dict[str, Any]) -> torch.Tensor | None:
         """The merged tensor, by mergekit's own method; None for an optional tensor that no source has."""
@@ -299,6 +340,7 @@ class Plan:
         from mergekit.plan import MergePlanner
         from mergekit.tokenizer import BuildTokenizer
 
+        _registry()
         self._install_readers(config, sources)
         _refuse_endless(sources)
         options = MergeOptions(trust_remote_code=trust_remote_code)
