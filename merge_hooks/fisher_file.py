@@ -111,7 +111,7 @@ class FisherMap:
 
 def read_map(path: Path) -> FisherMap:
     """A map or the state of an unfinished one. Raises FisherError."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     try:
         entries = read_header(path, "Fisher map")
@@ -124,21 +124,28 @@ def read_map(path: Path) -> FisherMap:
         raise FisherError(f"{path}: no such Fisher map. Make it: `iberian fisher MODEL --data texts.jsonl`.") from None
     except FisherError:
         raise
-    except (SourceError, OSError, ValueError, KeyError, TypeError) as error:
-        raise FisherError(f"{path}: not a whole Fisher map ({error}). Make it again.") from None
-    except Exception as error:  # safetensors' own kind, which is not to be imported for this
+    except (SourceError, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise FisherError(f"{path}: not a whole Fisher map ({error}). Make it again.") from None
 
 
 def write_map(path: Path, tensors: Mapping[str, torch.Tensor], facts: Facts) -> None:
-    """Write under a temporary name and rename: a stop in between leaves the file that was there."""
+    """Write under a temporary name and rename: a stop in between leaves the file that was there.
+
+    Raises:
+        FisherError: it cannot be written (no room, no right).
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     temporary = path.with_name(f"{path.name}.writing")
     # One key: safetensors writes several in an order that differs from run to run, and with it the file's hash.
     metadata = {FORMAT: json.dumps(vars(facts), sort_keys=True)}
-    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
-    temporary.replace(path)
+    try:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise FisherError(f"{path}: cannot write here ({error}). Make room, or give another place.") from error
 
 
 def print_of(tensor: torch.Tensor) -> str:
@@ -147,7 +154,7 @@ def print_of(tensor: torch.Tensor) -> str:
     import xxhash
 
     rounded = tensor.detach().to(torch.bfloat16).contiguous().cpu()
-    return xxhash.xxh3_64(rounded.view(torch.int16).numpy()).hexdigest()
+    return xxhash.xxh3_64(rounded.view(torch.int16).numpy().data).hexdigest()
 
 
 def prints_of(tensor: torch.Tensor) -> list[str]:

@@ -79,6 +79,7 @@ def make_map(
     if to.exists():
         return _finished(to, wanted)
     state = _state_of(to)
+    _refuse_no_room(stream, settings, to)
     earlier = _same_run(state, wanted) if state.exists() else None
     run = _Run(stream, settings, wanted, earlier)
     step(run.facts.position, total)
@@ -93,6 +94,7 @@ def make_map(
         raise FisherError(f"{texts}: the texts changed while the map was made. Run it again.")
     run.finish(to)
     state.unlink(missing_ok=True)
+    state.with_name(f"{state.name}.writing").unlink(missing_ok=True)  # of a run that was killed while it wrote
     return FisherMap.open(to)
 
 
@@ -149,7 +151,7 @@ class _Run:
             likelihood = self._log_likelihood(ids[: self.settings.max_length], position)
             if not math.isfinite(likelihood.item()):
                 raise FisherError(f"text {position + 1}: {self.facts.model} gives it no finite likelihood in float32.")
-            likelihood.backward()  # type: ignore[no-untyped-call]
+            likelihood.backward()
         self.facts = replace(
             self.facts,
             position=position + 1,
@@ -230,6 +232,27 @@ def _open(model: str, settings: Settings) -> Stream:
     if isinstance(longest, int) and settings.max_length > longest:
         raise FisherError(f"{model} takes {longest} tokens. Give --max-length {longest} or less.")
     return stream
+
+
+def _refuse_no_room(stream: Stream, settings: Settings, to: Path) -> None:
+    """Say before hours of work that its result cannot be held or written. Raises FisherError."""
+    import psutil
+
+    from merge_hooks.estimate import estimate, gigabytes
+
+    if not to.parent.is_dir():
+        raise FisherError(f"{to}: there is no folder {to.parent}. Make it first.")
+    size = estimate(stream, "float32").model
+    free = psutil.disk_usage(str(to.parent)).free
+    if 2 * size > free:  # the last state, and what is written in its place
+        raise FisherError(
+            f"{to}: the map and its state take {gigabytes(2 * size)}, and {gigabytes(free)} are free here."
+        )
+    available = psutil.virtual_memory().available
+    if settings.device == "cpu" and 2 * size > available:
+        raise FisherError(
+            f"the model and its map take {gigabytes(2 * size)} in float32, and {gigabytes(available)} of memory are free."
+        )
 
 
 def _tokenizer(stream: Stream, settings: Settings) -> Any:

@@ -193,6 +193,8 @@ def test_what_is_no_map_is_refused(family: Any, maps: Any, tmp_path: Path) -> No
 def test_models_and_settings_that_cannot_be_are_refused(family: Any, texts: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such folder"):
         make_map(str(tmp_path / "nowhere"), texts, tmp_path / "map", CPU)
+    with pytest.raises(FisherError, match="no folder"):
+        make_map(str(family["base"]), texts, tmp_path / "nowhere" / "map", CPU)
     with pytest.raises(FisherError, match="takes 64 tokens"):
         make_map(str(family["base"]), texts, tmp_path / "map", replace(CPU, max_length=65))
 
