@@ -155,25 +155,30 @@ def known_keys() -> dict[str, set[str]]:
     return {level: set(model.model_fields) for level, model in levels.items()}
 
 
-@cache
-def _registry() -> Any:
-    """mergekit's registry of merge methods, with ours in it."""
-    from mergekit import merge_methods
+def register_methods() -> None:
+    """Add our methods to mergekit's registry, once. Called before every use of the registry here."""
+    from merge_hooks import own_methods
 
-    from merge_hooks.own_methods import register_methods
+    own_methods.register_methods()
+
+
+def _merge_methods() -> Any:
+    """mergekit's module of merge methods, with ours registered."""
+    from mergekit import merge_methods
 
     register_methods()
     return merge_methods
 
 
 def method_names() -> set[str]:
-    """All merge methods, those registered by plugins included."""
-    return {method.spec.name for method in _registry().registered_methods()}
+    """All merge methods, ours and those registered by plugins included."""
+    merge_methods = _merge_methods()
+    return {method.spec.name for method in merge_methods.registered_methods()}
 
 
 def method_parameters(method: str) -> tuple[set[str], set[str]]:
     """The parameters of a method: (of the whole merge, of each model)."""
-    spec = _registry().get(method).spec
+    spec = _merge_methods().get(method).spec
     return {item.name for item in spec.shared_parameters}, {item.name for item in spec.input_parameters}
 
 
@@ -207,7 +212,7 @@ def method_facts(method: str) -> MethodFacts:
     from mergekit.merge_methods.base import BasePolicy, ParameterScope
     from mergekit.sparsify import SparsificationMethod
 
-    found = _registry().get(method)
+    found = _merge_methods().get(method)
     pruning = getattr(found, "sparsification_method", None)
     spec = found.spec
     scopes = {item.name: item.scope for item in spec.parameters}
@@ -340,7 +345,7 @@ class Plan:
         from mergekit.plan import MergePlanner
         from mergekit.tokenizer import BuildTokenizer
 
-        _registry()
+        register_methods()
         self._install_readers(config, sources)
         _refuse_endless(sources)
         options = MergeOptions(trust_remote_code=trust_remote_code)

@@ -14,9 +14,11 @@ def register_methods() -> None:
     """Register our methods with mergekit, those that are not there yet."""
     from mergekit.merge_methods.registry import register, registered_methods
 
-    from merge_hooks.fisher_method import fisher_merge
+    from merge_hooks import fisher_method
 
     known = {method.spec.name for method in registered_methods()}
-    for method in (fisher_merge,):
-        if method.spec.name not in known:
-            register(method)
+    # None while fisher_method is itself being imported, and loads mergekit, whose watch calls this: whoever uses the
+    # registry calls again.
+    method = getattr(fisher_method, "fisher_merge", None)
+    if method is not None and method.spec.name not in known:
+        register(method)
