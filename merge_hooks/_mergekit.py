@@ -95,6 +95,33 @@ def map_references(value: Any, replace: Callable[[Any], Any]) -> Any:
     return value
 
 
+def map_parameter(value: Any, name: str, replace: Callable[[str], str]) -> Any:
+    """The same configuration with every text that a parameter of this name has, filtered or not, replaced."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        fields = {key: map_parameter(getattr(value, key), name, replace) for key in type(value).model_fields}
+        parameters = fields.get("parameters")
+        if isinstance(parameters, dict) and name in parameters:
+            fields["parameters"] = {**parameters, name: _map_texts(parameters[name], replace)}
+        return value.model_copy(update=fields)
+    if isinstance(value, dict):
+        return {key: map_parameter(item, name, replace) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_parameter(item, name, replace) for item in value)
+    return value
+
+
+def _map_texts(setting: Any, replace: Callable[[str], str]) -> Any:
+    if isinstance(setting, list):
+        return [_map_texts(item, replace) for item in setting]
+    if isinstance(setting, str):
+        return replace(setting)
+    if hasattr(setting, "value"):  # mergekit's ConditionalParameter
+        return setting.model_copy(update={"value": _map_texts(setting.value, replace)})
+    return setting
+
+
 def reference_to(folder: Path, original: Any, adapter: Path | None = None) -> Any:
     """A ModelReference to a local folder (and adapter folder), with the original's architecture override."""
     from mergekit.common import ModelPath, ModelReference
@@ -134,15 +161,9 @@ def register_methods() -> None:
 
     Called before every use of the registry here, and by the watch in `lm_eval_iberian.autoload` for `mergekit-yaml`.
     """
-    from mergekit.merge_methods import register, registered_methods
+    from merge_hooks import own_methods
 
-    from merge_hooks import knots
-
-    known = {method.spec.name for method in registered_methods()}
-    # Empty while knots is itself being imported, and loads mergekit, whose watch calls this: it calls again at its end.
-    for name, method in getattr(knots, "METHODS", {}).items():
-        if name not in known:
-            register(method)
+    own_methods.register_methods()
 
 
 def _merge_methods() -> Any:
@@ -230,6 +251,14 @@ class OutputTensor:
     vocabulary_axis: int | None
     dtype: str | None
     merge: Any
+
+    def parameter(self, name: str) -> Any:
+        """The value of a parameter of the whole merge, as resolved for this tensor."""
+        return self.merge.parameters[name]
+
+    def parameter_of_inputs(self, name: str) -> dict[str, Any]:
+        """The value of a per-model parameter, as resolved for this tensor, by source."""
+        return {reference_key(key): values[name] for key, values in self.merge.input_parameters.items()}
 
     def compute(self, memory: dict[str, Any]) -> torch.Tensor | None:
         """The merged tensor, by mergekit's own method; None for an optional tensor that no source has."""

@@ -24,3 +24,7 @@ class SourceError(MergeHooksError):
 
 class EngineError(MergeHooksError):
     """The engine (vLLM or transformers) cannot be had, or cannot do what was asked."""
+
+
+class FisherError(MergeHooksError):
+    """A Fisher map, or the texts it is made from, cannot be used: damaged, or made for another checkpoint."""

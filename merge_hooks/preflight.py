@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from merge_hooks._mergekit import OutputTensor
 from merge_hooks.errors import PreflightError
 from merge_hooks.facts import Facts, facts_of, full_config, tokens_of
+from merge_hooks.fisher_fit import map_problems
 from merge_hooks.sources import Source
 from merge_hooks.stream import Stream
 
@@ -47,7 +48,7 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
     facts = [facts_of(source) for source in sources]
     if not problems:
         problems = [*_tensors(stream), *_vocabularies(stream, sources), *_computing(stream, facts)]
-        problems += [*_tied(facts), *_contradictory_heads(sources)]
+        problems += [*_tied(facts), *_contradictory_heads(sources), *map_problems(stream)]
     if problems:
         listed = "\n- ".join(problems)
         raise PreflightError(f"these models do not merge as they are:\n- {listed}\n{table(_rows(facts))}")

@@ -196,6 +196,7 @@ class _Resolver:
     def resolve(self, document: lint.Document, chain: tuple[str, ...]) -> Resolved:
         """One document, its stages first. `chain`: the stages that are being resolved because of it."""
         from merge_hooks._mergekit import map_references, parse_config, reference_to
+        from merge_hooks.fisher_fit import localise_maps
 
         origin = f"{self.recipe.origin} ({document.name})" if chain else self.recipe.origin
         parsed = parse_config(document.data, origin)
@@ -210,7 +211,7 @@ class _Resolver:
 
         if parsed.base_model is not None:
             localise(parsed.base_model)  # the donor comes first
-        config = map_references(parsed, localise)
+        config = localise_maps(map_references(parsed, localise), self.recipe.folder)
         written = Recipe(self.recipe.text, origin, self.recipe.folder)
         return Resolved(written, config, sources, self.seed, self.rng)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from merge_hooks._mergekit import dump_config
+from merge_hooks.fisher_fit import map_prints
 from merge_hooks.recipe import Resolved
 from merge_hooks.tokenizer import digest
 
@@ -69,8 +70,11 @@ def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engin
 
 
 def recipe_digest(resolved: Resolved) -> str:
-    """16 hex digits for what is merged and how: the resolved recipe, every folder replaced by its fingerprint."""
-    prints: dict[str, str] = {}
+    """16 hex digits for what is merged and how: the resolved recipe, every path by what lies there.
+
+    Folders of models are replaced by their fingerprints, Fisher maps by the hash of their bytes.
+    """
+    prints: dict[str, str] = map_prints(resolved.config)
     for source in resolved.sources.values():
         prints |= source.prints()
     return digest(_portable(dump_config(resolved.config), prints), length=16)

@@ -272,13 +272,18 @@ def content_hash(folder: Path, files: list[str]) -> str:
 
     import xxhash
 
-    def digest(file: str) -> str:
-        state = xxhash.xxh3_128()
-        with (folder / file).open("rb") as stream:
-            while block := stream.read(1 << 24):
-                state.update(block)
-        return f"{file}:{state.hexdigest()}"
-
     present = [file for file in files if (folder / file).is_file()]
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return xxhash.xxh3_128("\n".join(pool.map(digest, present)).encode()).hexdigest()[:16]
+        hashes = pool.map(lambda file: f"{file}:{file_hash(folder / file)}", present)
+        return xxhash.xxh3_128("\n".join(hashes).encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """xxh3-128 of a file's bytes, 32 hex digits."""
+    import xxhash
+
+    state = xxhash.xxh3_128()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 24):
+            state.update(block)
+    return state.hexdigest()

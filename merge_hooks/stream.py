@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from merge_hooks import methods
 from merge_hooks._mergekit import OutputTensor, Plan, run_task
 from merge_hooks.errors import RecipeError, SourceError
+from merge_hooks.fisher_fit import map_paths
 from merge_hooks.methods.blocks import Workers, is_finite
 from merge_hooks.methods.operands import Merged
 from merge_hooks.randomness import GENERATORS, generator_states, seeded_by_name, started_at
@@ -82,7 +83,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, tensor) pairs in layer order. Raises SourceError on NaN, and when a file changes."""
-        before = {key: source.file_state() for key, source in self.resolved.sources.items()}
+        before = self._file_states()
         produced = 0
         with Workers() as workers:
             for output in self.plan:
@@ -151,11 +152,20 @@ class Stream:
             "0? a tiny density?), or merge in `dtype: float32`."
         )
 
+    def _file_states(self) -> dict[str, Any]:
+        """What must not change while we read: the sources' files, and the maps of `merge_method: fisher`."""
+        states: dict[str, Any] = {key: source.file_state() for key, source in self.resolved.sources.items()}
+        for path in map_paths(self.resolved.config):
+            states[str(path)] = (path.stat().st_size, path.stat().st_mtime_ns)
+        return states
+
     def _refuse_changed_files(self, before: dict[str, Any]) -> None:
+        after = self._file_states()
         for key, state in before.items():
-            source = self.resolved.sources[key]
-            if source.file_state() != state:
-                raise SourceError(f"{source.name}: files in {source.folder} changed during the merge. Run it again.")
+            source = self.resolved.sources.get(key)
+            if after[key] != state:
+                where = f"{source.name}: files in {source.folder}" if source else f"{key}: this file"
+                raise SourceError(f"{where} changed during the merge. Run it again.")
 
 
 def open_stream(

@@ -1,0 +1,25 @@
+"""The merge methods that this project adds to mergekit's registry.
+
+mergekit 0.1.5 has no entry points for methods: `register_methods` is called where we first use its registry
+(`merge_hooks._mergekit`), and wherever else a process wants the same YAML to run in `mergekit-yaml`. It may be called
+again, and while `mergekit.merge_methods` is still being imported, once its module `registry` is.
+"""
+
+from __future__ import annotations
+
+NAMES = ("fisher", "knots_ties", "knots_dare_ties")
+
+
+def register_methods() -> None:
+    """Register our methods with mergekit, those that are not there yet."""
+    from mergekit.merge_methods.registry import register, registered_methods
+
+    from merge_hooks import fisher_method, knots
+
+    known = {method.spec.name for method in registered_methods()}
+    # Our modules load mergekit, whose watch calls this while they are still half imported and have nothing to give:
+    # whoever uses the registry calls again.
+    ours = [getattr(fisher_method, "fisher_merge", None), *getattr(knots, "METHODS", {}).values()]
+    for method in ours:
+        if method is not None and method.spec.name not in known:
+            register(method)
