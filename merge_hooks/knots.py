@@ -91,11 +91,11 @@ def tie_updates(updates: Sequence[torch.Tensor], smallest: float = 0.0) -> Tied:
         squares, basis = _largest_first(gram, smallest)
         values = squares.sqrt()
         to_parts = (basis / values).T
-        return Tied(basis, values, [(to_parts @ update.double()).float() for update in updates])
+        return Tied(basis, values, [_without_noise(to_parts @ update.double()) for update in updates])
     stacked = torch.cat([update.double() for update in updates], dim=1)
     squares, directions = _largest_first(stacked.T @ stacked, smallest)
     values = squares.sqrt()
-    parts = [part.T.float() for part in directions.split(columns)]
+    parts = [_without_noise(part.T) for part in directions.split(columns)]
     return Tied(stacked @ directions / values, values, parts)
 
 
@@ -121,8 +121,16 @@ def tie_factors(factors: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Tied:
     left, values, right = torch.linalg.svd(core, full_matrices=False)
     kept = values > ROUNDING * norm_of([core])
     blocks = right[kept].split([frame.shape[1] for frame, _ in inner], dim=1)
-    parts = [(block @ frame.T).float() for block, (frame, _) in zip(blocks, inner, strict=True)]
+    parts = [_without_noise(block @ frame.T) for block, (frame, _) in zip(blocks, inner, strict=True)]
     return Tied(outer @ left[:, kept], values[kept], parts)
+
+
+def _without_noise(part: torch.Tensor) -> torch.Tensor:
+    """A V_i^T in float32, with what is only rounding set to 0: a model that did not move must not count as agreeing.
+
+    TIES divides by the weights of the models whose sign was elected, and noise has a sign, too.
+    """
+    return part.masked_fill(part.abs() < ROUNDING, 0.0).float()
 
 
 def norm_of(tensors: Sequence[torch.Tensor]) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from mergekit.merge_methods import TensorGroup
 
@@ -103,6 +103,7 @@ def test_scaling_matters_only_below_density_1() -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example(rows=5, columns=1, ranks=[1, 0, 2], seed=0)  # one that did not move: its noise was once counted as a vote
 @given(
     st.integers(1, 30), st.integers(1, 30), st.lists(st.integers(0, 4), min_size=1, max_size=5), st.integers(0, 1000)
 )
