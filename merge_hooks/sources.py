@@ -144,6 +144,11 @@ class Source:
 
     def fingerprint(self) -> str:
         """The Hub revision, else a hash of every byte of the weight files and of config.json (16 hex digits)."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        # Once: for a plain folder this reads gigabytes, and signature, table and results all ask for it.
         return self.revision or content_hash(self.folder, ["config.json", *self.weight_files])
 
     def prints(self) -> dict[str, str]:

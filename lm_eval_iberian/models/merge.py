@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from merge_hooks._mergekit import dump_config
@@ -45,11 +44,6 @@ class Prepared:
     @property
     def resolved(self) -> Resolved:
         return self.stream.resolved
-
-    @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """Each source's revision or content hash, by its name in the recipe."""
-        return {source.name: source.fingerprint() for source in self.resolved.sources.values()}
 
     def info(self, backend: str, dtype: str, signature: Signature, tokenizer: Any) -> dict[str, Any]:
         """What goes into lm_eval's results JSON under "config"."""
@@ -88,8 +82,8 @@ def prepare(
     """Read, resolve and check a merge (`recipe`) or a plain model (`pretrained`, scored through the same code).
 
     Args:
-        arguments: all other arguments of the model. `merge_seed` and `rng` (of random methods) and those of the short form (`method=...,models=...`) and of a
-            preset are taken out; what stays is the engine's.
+        arguments: all other arguments of the model. `merge_seed` and `rng` (of random methods) and those of the
+            short form (`method=...,models=...`) and of a preset are taken out; what stays is the engine's.
         holds_model: whether the model will lie in this machine's memory, which must be large enough then.
     Raises:
         RecipeError, SourceError, PreflightError: with what to mend.
@@ -106,6 +100,8 @@ def prepare(
     LOG.info("merged: tokenizer and generation config from %s", choice.origin)
     chosen = stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)
     refuse_too_large(stream, None if chosen == "auto" else chosen, holds_model)
+    for source in stream.resolved.sources.values():
+        source.fingerprint()  # before the weights are read: the signature must not stamp what lies there hours later
     return Prepared(stream, choice, chosen, rows)
 
 

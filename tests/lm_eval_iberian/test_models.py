@@ -84,6 +84,8 @@ def test_a_swap_gives_the_fresh_engine_and_back(llama: dict[str, Path]) -> None:
     )
     fresh = evaluate({"model": "merged", "model_args": {"recipe": second, **args}, **common})
     assert a["samples"] == again["samples"]
+    stamps = [run["config"]["iberian"]["signature"] for run in (a, b, again, fresh)]
+    assert stamps[0] == stamps[2] != stamps[1] == stamps[3]
     assert numbers(b["samples"]) == pytest.approx(numbers(fresh["samples"]), abs=1e-5)
     assert numbers(a["samples"]) != pytest.approx(numbers(b["samples"]), abs=1e-3)
 

@@ -54,3 +54,23 @@ def test_the_engines_arguments_are_left_alone(llama: dict[str, Path]) -> None:
 def test_what_is_no_seed(arguments: dict[str, Any], message: str, llama: dict[str, Path]) -> None:
     with pytest.raises(RecipeError, match=message):
         prepare(dare(llama), None, arguments=arguments)
+
+
+def test_the_signature_stamps_what_was_read(
+    llama: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file is hashed once, before the weights are read, and not again when the results are written."""
+    import shutil
+
+    from merge_hooks import sources
+
+    family = {name: Path(shutil.copytree(path, tmp_path / name)) for name, path in llama.items()}
+    hashed: list[Path] = []
+    original = sources.content_hash
+    monkeypatch.setattr(sources, "content_hash", lambda folder, files: hashed.append(folder) or original(folder, files))
+    prepared = prepare(task_arithmetic(family), None)
+    before = stamp(prepared)
+    with (family["basque"] / "model.safetensors").open("ab") as file:
+        file.write(b"changed after the merge was read")
+    assert stamp(prepared) == before
+    assert sorted(hashed) == sorted(family.values())
