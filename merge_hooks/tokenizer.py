@@ -31,12 +31,14 @@ class TokenizerChoice:
         origin: where it came from, in words.
         chat_template: the template that the recipe asks for, or None for the tokenizer's own.
         generation_folder: where generation_config.json is read from.
+        is_named: whether the user named it, whatever the recipe says.
     """
 
     folder: str
     origin: str
     chat_template: str | None
     generation_folder: str
+    is_named: bool = False
 
     def load(self) -> Any:
         """The transformers tokenizer, with the recipe's chat template on it."""
@@ -65,7 +67,7 @@ def choose_tokenizer(stream: Stream, named: str | None = None) -> TokenizerChoic
     template = chat_template_of(config)
     owner, origin = tokenizer_owner(stream)
     if named:
-        return TokenizerChoice(named, f"tokenizer={named}", template, str(owner.folder))
+        return TokenizerChoice(named, f"tokenizer={named}", template, str(owner.folder), is_named=True)
     if stream.tokenizer is not None:
         folder = _keep_for_this_process(stream.tokenizer)
         return TokenizerChoice(folder, origin, template, str(owner.folder))
