@@ -38,6 +38,12 @@ def check_swap(running: Stream, new: Stream) -> list[dict[str, str]]:
     return rows
 
 
+def engine_facts(stream: Stream) -> dict[str, Any]:
+    """What two merges must share to follow each other in one engine, as plain data: for a key."""
+    _ = stream.tokenizer  # building it sets the vocabulary's size in the configuration
+    return _computing(stream)
+
+
 def _configurations(running: Stream, new: Stream) -> list[str]:
     """What the models compute with, where it differs."""
     for stream in (running, new):

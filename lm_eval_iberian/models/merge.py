@@ -20,7 +20,7 @@ from merge_hooks.short_form import refuse_errors, take_recipe
 from merge_hooks.signature import Signature, sign
 from merge_hooks.stream import Stream, open_stream
 from merge_hooks.swap_check import check_swap
-from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer, template_hash, tokenizer_hash
+from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer, end_tokens, template_hash, tokenizer_hash
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
@@ -112,14 +112,14 @@ def prepare_swap(running: Prepared, resolved: Resolved, tokenizer: Any) -> Prepa
     Args:
         tokenizer: the running model's: what is scored with, also after the swap.
     Raises:
-        PreflightError: it is another model, or one that reads and writes with another tokenizer or chat template.
+        PreflightError: it is another model, or one that reads and writes with another tokenizer.
     """
     stream = open_stream(resolved, running.stream.trust_remote_code)
     rows = check_swap(running.stream, stream)
-    _refuse_other_tokenizer(running.tokenizer, stream, tokenizer)
+    choice = _tokenizer_after(running.tokenizer, stream, tokenizer)
     for source in resolved.sources.values():
         source.fingerprint()  # as in `prepare`: before the weights are read
-    return replace(running, stream=stream, rows=rows)
+    return replace(running, stream=stream, rows=rows, tokenizer=choice)
 
 
 class Swapping:
@@ -145,7 +145,12 @@ class Swapping:
         self.__dict__.pop("signature", None)
         self._is_mixed = True
         self._put_in(prepared)
+        if prepared.tokenizer.adopts_template:
+            self._use_template(prepared.tokenizer.chat_template)
         self.prepared, self._is_mixed = prepared, False
+
+    def _use_template(self, template: Any) -> None:
+        self.tokenizer.chat_template = template
 
     def _put_in(self, prepared: Prepared) -> None:
         raise NotImplementedError
@@ -156,20 +161,23 @@ class Swapping:
         return sign_model(self.prepared, dtype, engine, self.tokenizer)
 
 
-def _refuse_other_tokenizer(running: TokenizerChoice, stream: Stream, tokenizer: Any) -> None:
+def _tokenizer_after(running: TokenizerChoice, stream: Stream, tokenizer: Any) -> TokenizerChoice:
+    """What the merge reads and writes with: the running tokenizer, with a chat template of the merge's own."""
     if running.is_named:
-        return  # the user's own choice, for every merge
+        return running  # the user's own choice, for every merge
     wanted = choose_tokenizer(stream)
     if (wanted.folder, wanted.chat_template) == (running.folder, running.chat_template):
-        return
+        return running
     loaded = wanted.load()
+    stops = end_tokens(wanted.generation_folder), end_tokens(running.generation_folder)
     same_tokens = tokenizer_hash(loaded) == tokenizer_hash(tokenizer)
-    if not same_tokens or template_hash(loaded.chat_template) != template_hash(tokenizer.chat_template):
-        what = "chat template" if same_tokens else "tokenizer"
+    if not same_tokens or stops[0] != stops[1]:
+        what = "end tokens (generation_config.json)" if same_tokens else "tokenizer"
         raise PreflightError(
             f"{stream.resolved.recipe.origin}: this merge has the {what} of {wanted.origin}, the engine runs with that "
             f"of {running.origin}. Start a new engine for it, or name one for all with tokenizer=FOLDER."
         )
+    return replace(wanted, chat_template=loaded.chat_template, adopts_template=True)
 
 
 def _draws(arguments: MutableMapping[str, Any]) -> tuple[int, str]:

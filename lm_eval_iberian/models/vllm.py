@@ -102,6 +102,9 @@ class MergedVLLM(Swapping, VLLM):
         """See `Swapping.swap` and `merge_hooks.vllm_loader.swap`."""
         vllm_loader.swap(self.model, prepared.resolved)
 
+    def _use_template(self, template: Any) -> None:
+        self.tokenizer.chat_template = self.hf_chat_template = template
+
     def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[questions.Score]:
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
         if self._scoring == "prompt_logprobs" or self.lora_request is not None:
