@@ -36,7 +36,7 @@ def write_tasks(folder: Path, documents: int) -> Path:
     """local_choice and local_words in a folder for `include_path`."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
-    words = "etxea mendia ibaia itsasoa basoa kalea zubia bidea lorea harria".split()
+    words = ["etxea", "mendia", "ibaia", "itsasoa", "basoa", "kalea", "zubia", "bidea", "lorea", "harria"]
     file = folder / "documents.jsonl"
     with file.open("w", encoding="utf-8") as stream:
         for number in range(documents):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets  # noqa: F401
-import lm_eval.evaluator  # noqa: F401
+import lm_eval.evaluator
 import lm_eval.models.huggingface  # noqa: F401
 import torch
 from rich.console import Console
