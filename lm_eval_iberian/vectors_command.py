@@ -106,6 +106,7 @@ def _progress() -> Any:
 
 def _print(similarity: Similarity) -> None:
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     from merge_hooks.vectors import cosines
@@ -118,7 +119,8 @@ def _print(similarity: Similarity) -> None:
         table.add_row(f"{number} {name}", *shown, f"{length:.4g}")
     # Never so narrow that a figure is cut.
     console = Console()
-    console.width = max(console.width, table.__rich_measure__(console, console.options.update(width=10_000)).maximum)
+    wanted = Measurement.get(console, console.options.update(max_width=100_000), table)
+    console.width = max(console.width, wanted.maximum)
     console.print(table)
     for name in similarity.unmoved:
         click.echo(f"- {name} did not move from its base: it has no direction, so no cosines.")

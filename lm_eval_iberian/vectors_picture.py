@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,11 @@ def _whole(similarity: Similarity) -> Any:
     values = _off_diagonal(similarity.whole)
     image = _matrix(axes, values, similarity.names, _limit([values]))
     figure.colorbar(image, ax=axes, label="cosine", shrink=0.8)
-    axes.set_title(f"Language vectors, {len(similarity.products)} tensors")
+    axes.set_title(f"Cosines over {len(similarity.products)} tensors", fontsize=9)
+    if similarity.notes:  # a picture travels without the text around it
+        figure.supxlabel(
+            "\n".join(textwrap.fill(note, 12 * int(size)) for note in similarity.notes), fontsize=6, y=-0.15
+        )
     return figure
 
 
@@ -112,7 +117,7 @@ def _matrix(axes: Any, values: np.ndarray, names: tuple[str, ...], limit: float)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     for (row, column), value in zip(itertools.product(range(len(names)), repeat=2), values.flat, strict=True):
-        text = "" if row == column else "–" if math.isnan(value) else f"{value:.2f}"
+        text = "" if row == column else "–" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
         colour = "white" if abs(value) > 0.7 * limit else "black"
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     return image

@@ -140,7 +140,7 @@ def _weights(source: Source) -> Iterator[str]:
 
 def _vocabulary_notes(vectors: Sequence[Vector], names: Sequence[str]) -> Iterator[str]:
     """Why embedding and head are left out: rows that mean different tokens cannot be compared."""
-    touched = [name for name in names if name.endswith(_VOCABULARY)]
+    touched = sorted((name for name in names if name.endswith(_VOCABULARY)), reverse=True)
     if not touched:
         return
     sources = _sources(vectors).values()

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from merge_hooks.errors import SourceError
 from merge_hooks.lora import LoraSource
@@ -52,21 +52,22 @@ class Vector:
     base: Source | None
 
     def factors(self, tensor: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """(B, A) of this tensor, scaled; None where the update is no such product."""
-        if not isinstance(self.source, LoraSource):
+        """(B, A) of this tensor, scaled, of rank 0 where an adapter leaves it alone; None where there is no product."""
+        import torch
+
+        source, base = self.source, self.base
+        if not isinstance(source, LoraSource) or (base is not None and source.base.key != base.key):
             return None
-        if self.base is not None:
-            return self.source.low_rank_update(tensor, self.base)
-        left, right, scaling = self.source.delta_factors(tensor) or _none()
-        is_embedding = tensor in self.source.factors and self.source.factors[tensor].is_embedding
-        return (right.T * scaling, left.T) if is_embedding else (left * scaling, right)
+        if tensor not in source.factors and tensor not in source.replaced:
+            return torch.zeros(0, 0), torch.zeros(0, 0)
+        if base is not None:
+            return source.low_rank_update(tensor, base)
+        left, right, scaling = source.delta_factors(tensor) or _unreachable(tensor)
+        return (right.T * scaling, left.T) if source.factors[tensor].is_embedding else (left * scaling, right)
 
 
-def _none() -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Factors of rank 0, of no shape yet."""
-    import torch
-
-    return torch.zeros(0, 0), torch.zeros(0, 0), 1.0
+def _unreachable(tensor: str) -> NoReturn:
+    raise AssertionError(f"{tensor}: comparable() lets no adapter pass that needs its base")
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def cosines(products: np.ndarray) -> np.ndarray:
 
     lengths = np.sqrt(products.diagonal())
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (products / lengths[:, None] / lengths).clip(-1, 1)
+        found = (products / np.outer(lengths, lengths)).clip(-1, 1)
     moved = lengths > 0
     found[~(moved[:, None] & moved)] = np.nan
     found[moved, moved] = 1.0
@@ -248,8 +249,8 @@ def _update(vector: Vector, tensor: str) -> Product | Change:
     factors = vector.factors(tensor)
     if factors is not None:
         return Product(*factors)
-    assert vector.base is not None, "comparable() lets no adapter pass that needs its base"
-    after, before = vector.source.read(tensor), vector.base.read(tensor)
+    base = vector.base or _unreachable(tensor)
+    after, before = vector.source.read(tensor), base.read(tensor)
     rows = after.shape[0] if after.ndim > 1 else 1
     return Change(after.reshape(rows, -1), before.reshape(rows, -1))
 
