@@ -23,6 +23,7 @@ COMMANDS = {
         "lm_eval_iberian.vectors_command:vectors",
         "Compare language vectors: cosines of what fine-tunes add to their base.",
     ),
+    "sweep": ("lm_eval_iberian.sweep.command:sweep", "Measure many merges over one engine; killed, it goes on."),
     "report": ("lm_eval_iberian.report_command:report", "Print the paper's averages from lm_eval's results files."),
     "prefetch": (
         "lm_eval_iberian.prefetch_command:prefetch",
