@@ -10,6 +10,7 @@ import os
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import datasets  # noqa: F401
 import lm_eval.evaluator
@@ -25,15 +26,15 @@ from lm_eval_iberian.sweep.progress import Progress
 from lm_eval_iberian.sweep.spec import check_sweep
 
 # lm_eval reads thousands of YAML files to know its own tasks; these tests bring theirs.
-kept_tasks.TaskManager = partial(kept_tasks.TaskManager, include_defaults=False)  # type: ignore[misc,assignment]
+ONLY_OURS = partial(kept_tasks.TaskManager, include_defaults=False)
 
 
 def run(data: dict[str, Any], folder: Path, workers: int = 1) -> dict[str, str]:
     """Run a sweep of this data into a folder; returns what failed."""
-    torch.set_num_threads(1)
     console = Console(file=io.StringIO())
-    plan = make_plan(check_sweep(data, "test"))
-    return run_sweep(plan, folder, lambda made, jobs: choose_pool(made, jobs, workers), Progress(console))
+    with patch.object(kept_tasks, "TaskManager", ONLY_OURS):
+        plan = make_plan(check_sweep(data, "test"))
+        return run_sweep(plan, folder, lambda made, jobs: choose_pool(made, jobs, workers), Progress(console))
 
 
 def run_quietly(data: dict[str, Any], folder: Path) -> None:
@@ -41,4 +42,5 @@ def run_quietly(data: dict[str, Any], folder: Path) -> None:
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
+    torch.set_num_threads(1)
     run(data, folder)
