@@ -1,11 +1,11 @@
 """The sweep's curves, in the manner of Figure 1 of "Merge and Conquer": x is the swept number, a panel a column, the
-parents horizontal lines. `panels` gathers what is drawn, `draw_panel` and `draw_page` draw it.
+parents horizontal lines. `rows` gathers what is drawn, `draw_panel` and `draw_page` draw it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lm_eval_iberian.pictures.columns import Column, Scores
@@ -30,6 +30,13 @@ class Mark:
     half: float | None
     whole: bool
     point: str
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval; no score is below 0 or above 100."""
+        half = self.half or 0.0
+        low, high = self.value - half, self.value + half
+        return (max(0.0, low) if self.value >= 0 else low), (min(100.0, high) if self.value <= 100 else high)
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Panel:
     rules: tuple[Rule, ...]
     low: float
     high: float
+    title: str = ""
 
     @property
     def described(self) -> str:
@@ -68,17 +76,31 @@ class Panel:
         return ". ".join([*said, *(f"{rule.name}: {rule.value:.1f}" for rule in self.rules)]) + "."
 
 
-def panels(scores: Scores, shape: Shape) -> list[list[Panel]]:
-    """The panels, a list for each kind. Empty where no axis of numbers was swept."""
+@dataclass(frozen=True)
+class Row:
+    """Panels that stand beside each other: the kinds of a language, or the languages of the only kind."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+def rows(scores: Scores, shape: Shape) -> list[Row]:
+    """All panels. Empty where no axis of numbers was swept."""
     if shape.swept is None:
         return []
     names = list(dict.fromkeys(shape.line(point) for point in scores.merges if shape.x(point) is not None))
-    rows = []
+    by_kind = []
     for columns in scores.kinds.values():
-        row = [panel for column in columns if (panel := _panel(scores, shape, column, names[:MAX_LINES])).lines]
-        if row:
-            rows.append(_same_span(row))
-    return rows
+        made = [panel for column in columns if (panel := _panel(scores, shape, column, names[:MAX_LINES])).lines]
+        by_kind.append(_same_span(made))
+    by_kind = [made for made in by_kind if made]
+    if len(by_kind) == 1:
+        (made,) = by_kind
+        return [Row(made[0].column.kind_title, tuple(replace(one, title=one.column.language_title) for one in made))]
+    found = [panel for made in by_kind for panel in made]
+    grouped = {code: [one for one in found if one.column.language == code] for code in scores.languages}
+    return [Row(same[0].column.language_title, tuple(replace(one, title=one.column.kind_title) for one in same))
+            for same in grouped.values() if same]  # fmt: skip
 
 
 def left_out(scores: Scores, shape: Shape) -> list[str]:
@@ -112,7 +134,8 @@ def _is_parent(scores: Scores, name: str) -> bool:
 def _one_a_language(scores: Scores, shape: Shape, parents: Sequence[str]) -> bool:
     """Whether the merges of each language have at most one of these parents."""
     for merge in scores.merges:
-        same = [one for one in scores.merges if shape.language and one.labels.get(shape.language) == merge.labels.get(shape.language)]
+        language = merge.labels.get(shape.language or "")
+        same = [one for one in scores.merges if one.labels.get(shape.language or "") == language]
         if len({name for one in same for name in one.parents if name in parents}) > 1:
             return False
     return True
@@ -131,8 +154,8 @@ def _panel(scores: Scores, shape: Shape, column: Column, names: Sequence[str]) -
         if marks:
             lines.append(Line(name, slot, tuple(marks)))
     rules = _rules(scores, shape, column, [point.name for point in merges])
-    values = [end for line in lines for mark in line.marks for end in (mark.value - (mark.half or 0), mark.value + (mark.half or 0))]
-    values += [rule.value for rule in rules]
+    marks = [mark for line in lines for mark in line.marks]
+    values = [end for mark in marks for end in mark.ends] + [rule.value for rule in rules]
     return Panel(column, tuple(lines), rules, min(values, default=0.0), max(values, default=1.0))
 
 
@@ -157,30 +180,31 @@ def _rules(scores: Scores, shape: Shape, column: Column, merges: Sequence[str]) 
     return tuple(found)
 
 
-def _same_span(row: Sequence[Panel]) -> list[Panel]:
-    """Panels of one kind get y axes of one length, so that their slopes compare; each about its own middle."""
-    span = max(1.0, max(panel.high - panel.low for panel in row)) * 1.12
+def _same_span(found: Sequence[Panel]) -> list[Panel]:
+    """Panels of one kind get y axes of one length, so that their slopes compare; each about its own middle, and none
+    below 0 or above 100, where no score can be.
+    """
+    span = min(102.0, max([1.0, *(panel.high - panel.low for panel in found)]) * 1.12)
     made = []
-    for panel in row:
+    for panel in found:
         low = (panel.low + panel.high - span) / 2
-        low = max(0.0, low) if panel.low >= 0 else low
-        made.append(Panel(panel.column, panel.lines, panel.rules, low, low + span))
+        low = min(max(low, -1.0), 101.0 - span) if panel.low >= 0 and panel.high <= 100 else low
+        made.append(replace(panel, low=low, high=low + span))
     return made
 
 
-def draw_panel(axes: Axes, panel: Panel, x_label: str, titled: str) -> None:
+def draw_panel(axes: Axes, panel: Panel, x_label: str, title: str) -> None:
     """Draw one panel into matplotlib's axes."""
     for rule in panel.rules:
         axes.axhline(rule.value, color=MUTED, linestyle=RULES[rule.slot % len(RULES)], linewidth=1.4, zorder=2)
     for line in panel.lines:
         colour = SERIES[line.slot]
         x, y = [mark.x for mark in line.marks], [mark.value for mark in line.marks]
-        halves = [mark.half or 0.0 for mark in line.marks]
-        if len(x) > 1 and any(halves):
-            low, high = ([v + sign * h for v, h in zip(y, halves, strict=True)] for sign in (-1, 1))
+        low, high = zip(*(mark.ends for mark in line.marks), strict=True)
+        if len(x) > 1 and low != high:
             axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0, zorder=1)
-        elif any(halves):
-            axes.errorbar(x, y, halves, color=colour, linewidth=1.2, zorder=3)
+        elif low != high:
+            axes.plot([x[0], x[0]], [low[0], high[0]], color=colour, linewidth=1.2, zorder=3)
         axes.plot(x, y, color=colour, linestyle=DASHES[line.slot], zorder=4)
         for mark in line.marks:
             axes.plot(mark.x, mark.value, MARKERS[line.slot], color=colour, zorder=5,
@@ -193,23 +217,23 @@ def draw_panel(axes: Axes, panel: Panel, x_label: str, titled: str) -> None:
     else:
         axes.margins(x=0.06)
     axes.set_ylim(panel.low, panel.high)
-    axes.set_title(titled)
+    axes.set_title(title)
     axes.set_xlabel(x_label)
     axes.set_ylabel(panel.column.unit)
 
 
-def draw_page(rows: Sequence[Sequence[Panel]], x_label: str, lines: dict[int, str], rules: dict[int, str]) -> Figure:
+def draw_page(found: Sequence[Row], x_label: str, lines: dict[int, str], rules: dict[int, str]) -> Figure:
     """All panels on one page, with a legend below: for papers."""
     from matplotlib.lines import Line2D
 
-    width = max(len(row) for row in rows)
-    figure = new_figure(60 + 235 * width, 60 + 205 * len(rows))
-    grid = figure.subplots(len(rows), width, squeeze=False)
-    for number, row in enumerate(rows):
+    width = max(len(row.panels) for row in found)
+    figure = new_figure(60 + 235 * width, 60 + 205 * len(found))
+    grid = figure.subplots(len(found), width, squeeze=False)
+    for number, row in enumerate(found):
         for place in range(width):
             axes = grid[number][place]
-            if place < len(row):
-                draw_panel(axes, row[place], x_label, row[place].column.title)
+            if place < len(row.panels):
+                draw_panel(axes, row.panels[place], x_label, row.panels[place].column.title)
             else:
                 axes.set_visible(False)
     handles = [Line2D([], [], color=SERIES[slot], linestyle=DASHES[slot], marker=MARKERS[slot]) for slot in lines]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lm_eval_iberian.pictures.answers import Example, examples
 from lm_eval_iberian.pictures.columns import Scores
-from lm_eval_iberian.pictures.curves import Panel, left_out, legend_names, panels, rule_names
+from lm_eval_iberian.pictures.curves import Row, left_out, legend_names, rows, rule_names
 from lm_eval_iberian.pictures.differences import Compared, Comparer
 from lm_eval_iberian.pictures.heat import Heat, heat_map
 from lm_eval_iberian.pictures.shape import Shape, shape_of
@@ -33,7 +33,7 @@ class Gathered:
     scores: Scores
     shape: Shape
     report: Report
-    rows: list[list[Panel]]
+    rows: list[Row]
     lines: dict[int, str]
     rules: dict[int, str]
     slots: dict[str, int]
@@ -45,6 +45,10 @@ class Gathered:
     forests: list[tuple[str, Sequence[Compared]]]
     examples: list[Example]
 
+    def compact(self, point: str) -> str:
+        """A point's name by its labels alone."""
+        return self.shape.compact(self.run[point])
+
 
 def gather(run: SweepRun) -> Gathered:
     """Read and compute everything."""
@@ -52,9 +56,9 @@ def gather(run: SweepRun) -> Gathered:
     compared = Comparer(scores).all()
     lines, rules = legend_names(scores, shape)
     return Gathered(
-        run, scores, shape, sweep_report(scores), panels(scores, shape), lines, rules, rule_names(scores, shape),
+        run, scores, shape, sweep_report(scores), rows(scores, shape), lines, rules, rule_names(scores, shape),
         {merge.name: shape.short(merge) for merge in scores.merges}, left_out(scores, shape), tradeoffs(scores, shape),
-        heat_map(scores), compared, _forests(scores, shape, compared), examples(scores),
+        heat_map(scores, shape), compared, _forests(scores, shape, compared), examples(scores),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lm_eval_iberian.pictures.columns import Column, Scores
 from lm_eval_iberian.pictures.curves import NORMAL
+from lm_eval_iberian.pictures.shape import Shape
 from lm_eval_iberian.pictures.style import INK, new_figure
 from lm_eval_iberian.pictures.tables import is_flagged
 
@@ -44,6 +45,7 @@ class Heat:
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, str, tuple[Tile, ...]], ...]
+    head: str
     left_out: int = 0
 
     @property
@@ -57,20 +59,21 @@ class Heat:
         return "; ".join(said)
 
 
-def heat_map(scores: Scores) -> Heat:
+def heat_map(scores: Scores, shape: Shape) -> Heat:
     """All merges and parents against all columns; merges in the order of the sweep, parents below."""
     order = [*scores.merges[:MAX_ROWS], *(point for point in scores.points if point.role != "merge")]
     by_column = [[scores.score(point, column) for point in order] for column in scores.columns]
     tiles = [_column([score.value for score in found], [score.stderr for score in found], [score.whole for score in found])
              for found in by_column]  # fmt: skip
     rows = tuple(
-        (point.name, point.role, tuple(
+        (shape.compact(point), point.role, tuple(
             replace(tile[number], flagged=is_flagged(point.flags, column.benchmarks))
             for tile, column in zip(tiles, scores.columns, strict=True)
         ))
         for number, point in enumerate(order)
     )  # fmt: skip
-    return Heat(tuple(scores.columns), rows, max(0, len(scores.merges) - MAX_ROWS))
+    head = " · ".join(scores.run.axes) or "merge"
+    return Heat(tuple(scores.columns), rows, head, max(0, len(scores.merges) - MAX_ROWS))
 
 
 def _column(values: Sequence[float | None], errors: Sequence[float | None], whole: Sequence[bool]) -> list[Tile]:
@@ -81,9 +84,10 @@ def _column(values: Sequence[float | None], errors: Sequence[float | None], whol
     least = 2 * NORMAL * sum(known) / len(known) if known else 0.0
     low, high = min(there), max(there)
     span = max(high - low, least, 1e-9)
-    shown_best = max(f"{value:.1f}" for value in there if value == high)
+    ranked = [value for value, ok in zip(values, whole, strict=True) if value is not None and ok]
+    best = f"{max(ranked):.1f}" if len(ranked) > 1 else ""
     return [Tile(value, 0.0 if value is None else 1 - (high - value) / span,
-                 value is not None and len(there) > 1 and f"{value:.1f}" == shown_best, bool(ok))
+                 value is not None and ok and f"{value:.1f}" == best, ok)
             for value, ok in zip(values, whole, strict=True)]  # fmt: skip
 
 

@@ -26,8 +26,8 @@ def text(value: object) -> str:
 
 
 def name(value: str) -> str:
-    """A point's name: it may be broken after its separators."""
-    return re.sub(r"([/=_·-])", r"\1<wbr>", text(value))
+    """A name: it may be broken after slashes and underscores."""
+    return re.sub(r"([/_])", r"\1<wbr>", text(value))
 
 
 def long_text(value: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lm_eval_iberian.pictures import forest, html, style
 from lm_eval_iberian.pictures.answers import Example
@@ -25,11 +25,11 @@ def page(found: Gathered) -> str:
     """The whole page."""
     sections = [
         ("curves", "The sweep", _curves(found)),
-        ("tradeoff", "What is paid for what", _tradeoffs(found)),
+        ("tradeoff", "Trade-off", _tradeoffs(found)),
         ("methods", "Every merge at a glance", _heat(found.heat)),
         ("tables", "Tables", _tables(found.report, found.scores)),
         ("differences", "Differences to the parents", _differences(found)),
-        ("answers", "Answers side by side", _answers(found.examples)),
+        ("answers", "Answers side by side", _answers(found)),
         ("signatures", "What was measured", _signatures(found)),
     ]
     there = [(slug, title, body) for slug, title, body in sections if body]
@@ -57,7 +57,7 @@ def _curves(found: Gathered) -> str:
     swept = found.shape.swept or ""
     parts = [
         f'<p class="about">Along x: {text(swept)}. Bands are 95 % intervals over documents; horizontal lines are the '
-        "parents. Panels of one row span the same number of points, so that slopes compare. Hollow marks are not of "
+        "parents. Panels of one kind span the same number of points, so that slopes compare. Hollow marks are not of "
         "whole benchmarks.</p>",
         _legend(found.lines, found.rules),
     ]
@@ -65,15 +65,25 @@ def _curves(found: Gathered) -> str:
         parts.append(f'<p class="flag">{len(found.left_out_lines)} more lines are in the tables only: '
                      f"{text(', '.join(found.left_out_lines))}.</p>")  # fmt: skip
     for row in found.rows:
-        kind = row[0].column.kind_title
-        parts.append(f"<h3>{text(kind)}</h3><div class=\"panels\">{''.join(_curve(panel, swept) for panel in row)}</div>")
-        parts += [f'<p class="about">{text(panel.column.about)}</p>' for panel in row if panel.column.about]
-    return "".join(parts)
+        drawn = "".join(_curve(panel, swept) for panel in row.panels)
+        parts.append(f"<h3>{text(row.title)}</h3>{_panels(drawn, len(row.panels))}")
+    return "".join(parts) + _columns(found)
+
+
+def _panels(drawn: str, count: int) -> str:
+    """Pictures beside each other where there is room."""
+    return f'<div class="panels" style="--n:{max(2, min(3, count))}">{drawn}</div>'
+
+
+def _columns(found: Gathered) -> str:
+    """What the columns are the means of, where that is not the suite's own average."""
+    said = "".join(f"<li>{name(column.about)}</li>" for column in found.scores.columns if column.about)
+    return f'<details class="fold"><summary>What the columns count</summary><ul>{said}</ul></details>' if said else ""
 
 
 def _curve(panel: Panel, swept: str) -> str:
     slug, title = f"curve-{html.slug(panel.column.key)}", f"{panel.column.title} by {swept}"
-    return _picture(PANEL_SIZE, slug, title, panel.described, lambda axes: draw_panel(axes, panel, swept, panel.column.language_title))
+    return _picture(PANEL_SIZE, slug, title, panel.described, lambda axes: draw_panel(axes, panel, swept, panel.title))
 
 
 def _legend(lines: dict[int, str], rules: dict[int, str], dots: bool = False) -> str:
@@ -89,7 +99,7 @@ def _tradeoffs(found: Gathered) -> str:
     sized = f"The larger a mark, the larger {found.shape.swept}. " if found.shape.swept else ""
     return (
         f'<p class="about">Up and to the right is better. The dotted line is the Pareto front: no point beats those on it in '
-        f"both (outlined). {text(sized)}</p>" + _legend(found.lines, found.rules, dots=True) + f'<div class="panels">{pictures}</div>'
+        f"both (outlined). {text(sized)}</p>" + _legend(found.lines, found.rules, dots=True) + _panels(pictures, len(found.tradeoffs))
     )
 
 
@@ -101,7 +111,7 @@ def _tradeoff(panel: Tradeoff, number: int) -> str:
 def _heat(heat: Heat) -> str:
     if not heat.rows or not heat.columns:
         return ""
-    heads = ["merge", *(f"{text(c.language or 'all')}<br>{text(c.kind_title)}" for c in heat.columns)]
+    heads = [text(heat.head), *(f"{text(c.language or 'all')}<br>{text(c.kind_title)}" for c in heat.columns)]
     rows = []
     for named, role, tiles in heat.rows:
         cells = [
@@ -130,7 +140,8 @@ def _tables(report: Report, scores: Scores) -> str:
     for model, said in report.notes.items():
         lines = "".join(f"<li>{text(line)}</li>" for line in grouped(said))
         notes.append(f"<details class=\"fold\"><summary>Notes on {name(model)} ({len(grouped(said))})</summary><ul>{lines}</ul></details>")
-    return "".join([f'<p class="about">{text(key(report))}</p>', *parts, *notes]) if parts else ""
+    shown = f'<div class="tables">{"".join(parts)}</div>'
+    return "".join([f'<p class="about">{text(key(report))}</p>', shown, *notes]) if parts else ""
 
 
 def _table(table: Table) -> str:
@@ -152,7 +163,7 @@ def _differences(found: Gathered) -> str:
     swatches = "".join(f"<li>{html.swatch(slot, line=True)}<span>minus {name(said)}</span></li>" for slot, said in named.items())
     pictures = "".join(_forest(found, number, *panel) for number, panel in enumerate(found.forests))
     body = [f'<p class="about">{text(DIFFERENCES_KEY)} Marks in the pictures are hollow where a difference is not significant.</p>',
-            f'<ul class="legend">{swatches}</ul><div class="panels">{pictures}</div>', "<h3>Task by task</h3>"]  # fmt: skip
+            f'<ul class="legend">{swatches}</ul>{_panels(pictures, 3)}', "<h3>Task by task</h3>"]  # fmt: skip
     for merge, parent in rows:
         body.append(_by_task(found, merge, parent))
     return "".join(body)
@@ -175,7 +186,7 @@ def _by_task(found: Gathered, merge: str, parent: str) -> str:
     sure = sum(one.test is not None and one.test.significant() for one in mine if one.benchmark)
     counted = sum(one.benchmark is not None for one in mine)
     table = html.table(f"{merge} minus {parent}", ["", "difference", "95 % interval", "", "p", "documents"], rows)
-    return (f'<details class="fold"><summary>{name(merge)} <span class="ns">minus {name(parent)}: {sure} of {counted} '
+    return (f'<details class="fold"><summary>{name(found.compact(merge))} <span class="ns">minus {name(parent)}: {sure} of {counted} '
             f"tasks differ significantly</span></summary>{table}</details>")  # fmt: skip
 
 
@@ -196,22 +207,22 @@ def _difference_cells(one: Compared, reach: float, slot: int) -> list[str]:
             f"{test.documents:,}"]  # fmt: skip
 
 
-def _answers(examples: Sequence[Example]) -> str:
-    if not examples:
+def _answers(found: Gathered) -> str:
+    if not found.examples:
         return ""
     parts = ['<p class="about">For each benchmark the documents on which the models are most divided, with the parents of the '
              "best merge, the best merges, and the worst. Answers are shown as they came.</p>"]  # fmt: skip
-    for task in dict.fromkeys(example.task for example in examples):
-        inside = "".join(_example(example) for example in examples if example.task == task)
+    for task in dict.fromkeys(example.task for example in found.examples):
+        inside = "".join(_example(example, found.compact) for example in found.examples if example.task == task)
         parts.append(f'<details class="fold"><summary>{name(task)}</summary>{inside}</details>')
     return "".join(parts)
 
 
-def _example(example: Example) -> str:
+def _example(example: Example, compact: Callable[[str], str]) -> str:
     fields = "".join(f"<h5>{text(key)}</h5>{html.long_text(value)}" for key, value in list(example.document.items())[:8])
     target = f"<h5>right answer</h5>{html.long_text(example.target)}" if example.target else ""
     answers = "".join(
-        f'<div><h5>{name(one.point)}</h5><span class="verdict">{text(one.role)}{": " if one.verdict else ""}{text(one.verdict)}'
+        f'<div><h5>{name(compact(one.point))}</h5><span class="verdict">{text(one.role)}{": " if one.verdict else ""}{text(one.verdict)}'
         f"</span>{html.long_text(one.answer)}</div>"
         for one in example.answers
     )

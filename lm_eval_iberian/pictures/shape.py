@@ -47,6 +47,10 @@ class Shape:
         labels = [(axis, label) for axis, label in point.labels.items() if axis in said]
         return " · ".join(label if axis == self.method else f"{axis} {label}" for axis, label in labels) or point.name
 
+    def compact(self, point: SweepPoint) -> str:
+        """A point's name for the first column of a table: its labels, or its name."""
+        return " · ".join(point.labels.values()) or point.name
+
     def belongs(self, point: SweepPoint, language: str) -> bool:
         """Whether a merge is meant for a language: its label says so, or says no language at all."""
         label = point.labels.get(self.language or "")
