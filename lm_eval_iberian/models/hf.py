@@ -11,9 +11,9 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
-from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
+from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
 from merge_hooks.errors import EngineError
-from merge_hooks.hf_loader import build_model
+from merge_hooks.hf_loader import build_model, load_into
 from merge_hooks.signature import Signature
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
@@ -28,7 +28,7 @@ REFUSED = ("parallelize", "peft", "delta", "autogptq", "gptqmodel", "gguf_file",
 MODEL_OPTIONS = {"attn_implementation"}
 
 
-class MergedHF(HFLM):
+class MergedHF(Swapping, HFLM):
     """lm_eval's `hf` with merged weights.
 
     Args:
@@ -87,10 +87,14 @@ class MergedHF(HFLM):
             **{key: value for key, value in options.items() if key in MODEL_OPTIONS},
         )
 
+    def _put_in(self, prepared: Prepared) -> None:
+        """See `Swapping.swap`: into the parameters, in place."""
+        load_into(self.model, prepared.stream)
+
     @cached_property
     def signature(self) -> Signature:
         """The stamp of what is measured."""
-        return sign_model(self.prepared, self._dtype_name, "transformers", self.tokenizer)
+        return self._sign(self._dtype_name, "transformers")
 
     @property
     def _dtype_name(self) -> str:

