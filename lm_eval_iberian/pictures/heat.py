@@ -1,4 +1,4 @@
-"""Methods compared: a row a merge, a column an average, the darker the better within its column.
+"""Methods compared: a row a merge, a column an average, the stronger the colour the better within its column.
 
 The colours of a column span at least a 95 % interval of its scores, so that what is only noise stays pale.
 """
@@ -14,6 +14,7 @@ from lm_eval_iberian.pictures.curves import NORMAL
 from lm_eval_iberian.pictures.shape import Shape
 from lm_eval_iberian.pictures.style import INK, new_figure
 from lm_eval_iberian.pictures.tables import is_flagged
+from lm_eval_iberian.suite import Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,8 +64,8 @@ def heat_map(scores: Scores, shape: Shape) -> Heat:
     """All merges and parents against all columns; merges in the order of the sweep, parents below."""
     order = [*scores.merges[:MAX_ROWS], *(point for point in scores.points if point.role != "merge")]
     by_column = [[scores.score(point, column) for point in order] for column in scores.columns]
-    tiles = [_column([score.value for score in found], [score.stderr for score in found], [score.whole for score in found])
-             for found in by_column]  # fmt: skip
+    merges = sum(point.role == "merge" for point in order)
+    tiles = [_column(found, merges) for found in by_column]
     rows = tuple(
         (shape.compact(point), point.role, tuple(
             replace(tile[number], flagged=is_flagged(point.flags, column.benchmarks))
@@ -76,19 +77,19 @@ def heat_map(scores: Scores, shape: Shape) -> Heat:
     return Heat(tuple(scores.columns), rows, head, max(0, len(scores.merges) - MAX_ROWS))
 
 
-def _column(values: Sequence[float | None], errors: Sequence[float | None], whole: Sequence[bool]) -> list[Tile]:
-    there = [value for value in values if value is not None]
+def _column(scores: Sequence[Score], merges: int) -> list[Tile]:
+    """A column's tiles; best is the best merge (the first `merges` scores) among whole ones, as printed."""
+    there = [score.value for score in scores if score.value is not None]
     if not there:
-        return [Tile(None, 0.0, False, False) for _ in values]
-    known = [error for error in errors if error is not None]
+        return [Tile(None, 0.0, False, False) for _ in scores]
+    known = [score.stderr for score in scores if score.stderr is not None]
     least = 2 * NORMAL * sum(known) / len(known) if known else 0.0
-    low, high = min(there), max(there)
-    span = max(high - low, least, 1e-9)
-    ranked = [value for value, ok in zip(values, whole, strict=True) if value is not None and ok]
+    span = max(max(there) - min(there), least, 1e-9)
+    ranked = [score.value for score in scores[:merges] if score.value is not None and score.whole]
     best = f"{max(ranked):.1f}" if len(ranked) > 1 else ""
-    return [Tile(value, 0.0 if value is None else 1 - (high - value) / span,
-                 value is not None and ok and f"{value:.1f}" == best, ok)
-            for value, ok in zip(values, whole, strict=True)]  # fmt: skip
+    return [Tile(score.value, 0.0 if score.value is None else 1 - (max(there) - score.value) / span,
+                 number < merges and score.whole and f"{score.value:.1f}" == best, score.whole)
+            for number, score in enumerate(scores)]  # fmt: skip
 
 
 def colour(place: float) -> str:

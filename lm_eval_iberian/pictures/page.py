@@ -72,7 +72,7 @@ def _curves(found: Gathered) -> str:
 
 def _panels(drawn: str, count: int) -> str:
     """Pictures beside each other where there is room."""
-    return f'<div class="panels" style="--n:{max(2, min(3, count))}">{drawn}</div>'
+    return f'<div class="panels" style="--n:{2 if count == 4 else 3}">{drawn}</div>'
 
 
 def _columns(found: Gathered) -> str:
@@ -122,7 +122,7 @@ def _heat(heat: Heat) -> str:
         rows.append((_named(named, role), cells))
     left = f'<p class="flag">{heat.left_out} more merges are in the tables only.</p>' if heat.left_out else ""
     return (
-        '<p class="about">The darker, the better within its column; bold is best. A column\'s colours span at least the width '
+        '<p class="about">The stronger the colour, the better within its column; bold is the best merge. A column\'s colours span at least the width '
         "of a 95 % interval, so that noise stays pale. † is not of whole benchmarks, ‡ has answers that are empty, looping or not a number.</p>"
         + left
         + html.table("Scores by merge and column", heads, rows, "heat")

@@ -93,7 +93,7 @@ def inline(svg: str, name: str, title: str, description: str) -> str:
     size = box.group(1) if box else "0 0 340 250"
     width = size.split()[2]
     return (
-        f'<svg viewBox="{size}" style="max-width:{float(width) * 1.35:.0f}px" role="img" '
+        f'<svg viewBox="{size}" style="max-width:{float(width) * 1.2:.0f}px" role="img" '
         f'aria-labelledby="{name}-title {name}-about">'
         f'<title id="{name}-title">{html.escape(title)}</title><desc id="{name}-about">{html.escape(description)}</desc>'
         f"{rest}"
