@@ -54,6 +54,7 @@ def examples(scores: Scores) -> list[Example]:
 
 def models(scores: Scores, column: Column) -> list[SweepPoint]:
     """Whose answers are shown: the parents of the best merges, and these merges; best first in this column."""
+
     def value(point: SweepPoint) -> float:
         found = scores.score(point, column).value
         return float("-inf") if found is None else found

@@ -8,7 +8,7 @@ of their own: their first metric for which more is better, by the language at th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -130,12 +130,21 @@ class Scores:
         """A point's figure in a column."""
         return average({benchmark: self.benchmark(point, benchmark) for benchmark in column.benchmarks})
 
+    def is_flagged(self, points: Iterable[str], column: Column) -> bool:
+        """Whether something is wrong with any answer that counts in a column of any of these points."""
+        return any(is_flagged(self.run[name].flags, column.benchmarks) for name in points)
+
     def benchmark(self, point: SweepPoint, benchmark: Benchmark) -> Score:
         """A point's figure in one benchmark."""
         key = (point.name, benchmark)
         if key not in self._known:
             self._known[key] = score_of(benchmark, point.model_scores.runs)
         return self._known[key]
+
+
+def is_flagged(flags: Collection[str], counted: Iterable[Benchmark]) -> bool:
+    """Whether any task of these benchmarks is among the flagged ones."""
+    return any(task in flags for benchmark in counted for task in (*benchmark.tasks, *benchmark.upstream))
 
 
 def _of_suite(run: SweepRun) -> Iterator[Column]:

@@ -30,6 +30,7 @@ class Mark:
     half: float | None
     whole: bool
     point: str
+    flagged: bool = False
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -150,7 +151,8 @@ def _panel(scores: Scores, shape: Shape, column: Column, names: Sequence[str]) -
             x, score = shape.x(point), scores.score(point, column)
             if shape.line(point) == name and x is not None and score.value is not None:
                 by_place.setdefault(x, []).append((point.name, score))
-        marks = [_mark(x, found) for x, found in sorted(by_place.items())]
+        marks = [_mark(x, found, scores.is_flagged([name for name, _ in found], column))
+                 for x, found in sorted(by_place.items())]  # fmt: skip
         if marks:
             lines.append(Line(name, slot, tuple(marks)))
     rules = _rules(scores, shape, column, [point.name for point in merges])
@@ -159,13 +161,13 @@ def _panel(scores: Scores, shape: Shape, column: Column, names: Sequence[str]) -
     return Panel(column, tuple(lines), rules, min(values, default=0.0), max(values, default=1.0))
 
 
-def _mark(x: float, found: Sequence[tuple[str, Score]]) -> Mark:
+def _mark(x: float, found: Sequence[tuple[str, Score]], flagged: bool) -> Mark:
     """One mark for all points of a place: several where an axis of seeds was swept."""
     values = [score.value for _, score in found if score.value is not None]
     mean = sum(values) / len(values)
     errors = [score.stderr for _, score in found]
     half = None if None in errors else NORMAL * sum(error for error in errors if error is not None) / len(errors)
-    return Mark(x, mean, half, all(score.whole for _, score in found), found[0][0])
+    return Mark(x, mean, half, all(score.whole for _, score in found), found[0][0], flagged)
 
 
 def _rules(scores: Scores, shape: Shape, column: Column, merges: Sequence[str]) -> tuple[Rule, ...]:
@@ -209,6 +211,8 @@ def draw_panel(axes: Axes, panel: Panel, x_label: str, title: str) -> None:
         for mark in line.marks:
             axes.plot(mark.x, mark.value, MARKERS[line.slot], color=colour, zorder=5,
                       markerfacecolor=colour if mark.whole else "#ffffff", markeredgewidth=1.5)  # fmt: skip
+            if mark.flagged:
+                axes.annotate("‡", (mark.x, mark.value), (0, 6), textcoords="offset points", ha="center", fontsize=11)
     places = sorted({mark.x for line in panel.lines for mark in line.marks})
     if len(places) <= 8:
         axes.set_xticks(places, [f"{place:g}" for place in places])

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_forest(axes: Axes, found: Sequence[Compared], names: dict[str, str], slots: Mapping[str, int], title: str) -> None:
+def draw_forest(
+    axes: Axes, found: Sequence[Compared], names: dict[str, str], slots: Mapping[str, int], title: str
+) -> None:
     """One column's differences.
 
     Args:
@@ -42,7 +44,10 @@ def draw_forest(axes: Axes, found: Sequence[Compared], names: dict[str, str], sl
 
 
 def draw_page(
-    panels: Sequence[tuple[str, Sequence[Compared]]], names: dict[str, str], slots: Mapping[str, int], legend: dict[int, str]
+    panels: Sequence[tuple[str, Sequence[Compared]]],
+    names: dict[str, str],
+    slots: Mapping[str, int],
+    legend: dict[int, str],
 ) -> Figure:
     """All columns on one page with a legend below: for papers."""
     from matplotlib.lines import Line2D

@@ -64,7 +64,7 @@ def gather(run: SweepRun) -> Gathered:
 
 def _forests(scores: Scores, shape: Shape, compared: Sequence[Compared]) -> list[tuple[str, Sequence[Compared]]]:
     """The differences of each column, of the merges that are meant for its language."""
-    made = []
+    made: list[tuple[str, Sequence[Compared]]] = []
     for column in scores.columns:
         found = [one for one in compared if one.benchmark is None and one.column == column
                  and shape.belongs(scores.run[one.merge], column.language)]  # fmt: skip

@@ -21,7 +21,7 @@ def head(found: Gathered) -> str:
     listed = "".join(f"<div><dt>{text(term)}</dt><dd>{text(said)}</dd></div>" for term, said in facts if said)
     axes = ", ".join(f"{axis} ({', '.join(labels)})" for axis, labels in run.axes.items())
     swept = f'<p class="lead">Swept: {text(axes)}.</p>' if axes else ""
-    return f"<header><h1>{text(run.name)}</h1>{swept}{''.join(_notices(found))}<dl class=\"facts\">{listed}</dl></header>"
+    return f'<header><h1>{text(run.name)}</h1>{swept}{"".join(_notices(found))}<dl class="facts">{listed}</dl></header>'
 
 
 def _notices(found: Gathered) -> Iterable[str]:
@@ -40,8 +40,12 @@ def _notices(found: Gathered) -> Iterable[str]:
                       [f"{point}: {reason}" for point, reasons in run.failures.items() for reason in reasons])  # fmt: skip
     waiting = [point for point in run.unfinished if point not in run.failures]
     if waiting:
-        yield _notice(f"Not finished: {len(waiting)} of {len(run.points)} points are still to be measured.", [_some(waiting)])
-    flags = [f"{point.name}: {task}: {word}" for point in run.points for task, said in point.flags.items() for word in said]
+        yield _notice(
+            f"Not finished: {len(waiting)} of {len(run.points)} points are still to be measured.", [_some(waiting)]
+        )
+    flags = [
+        f"{point.name}: {task}: {word}" for point in run.points for task, said in point.flags.items() for word in said
+    ]
     if flags:
         yield _notice("Answers that look broken (marked ‡ beside their scores):", flags)
 
@@ -75,7 +79,14 @@ def _results(run: SweepRun) -> list[dict[str, Any]]:
 def _dates(run: SweepRun) -> str:
     """The days of the measurements, UTC; never today's, so that the same store gives the same page."""
     stamps = [float(result["date"]) for result in _results(run) if isinstance(result.get("date"), (int, float))]
-    days = [datetime.datetime.fromtimestamp(stamp, datetime.UTC).date().isoformat() for stamp in (min(stamps), max(stamps))] if stamps else []
+    days = (
+        [
+            datetime.datetime.fromtimestamp(stamp, datetime.UTC).date().isoformat()
+            for stamp in (min(stamps), max(stamps))
+        ]
+        if stamps
+        else []
+    )
     return " to ".join(dict.fromkeys(days))
 
 
@@ -106,7 +117,11 @@ def _data(run: SweepRun) -> str:
 
 
 def _some_data(found: list[str]) -> str:
-    return "embedded samples" if found == ["samples"] else ", ".join(found[:2]) + (f" and {len(found) - 2} more" if len(found) > 2 else "")
+    return (
+        "embedded samples"
+        if found == ["samples"]
+        else ", ".join(found[:2]) + (f" and {len(found) - 2} more" if len(found) > 2 else "")
+    )
 
 
 def _versions(run: SweepRun) -> str:

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lm_eval_iberian.pictures.columns import Column, Scores
+from lm_eval_iberian.pictures.columns import Column, Scores, is_flagged
 from lm_eval_iberian.pictures.curves import NORMAL
 from lm_eval_iberian.pictures.shape import Shape
 from lm_eval_iberian.pictures.style import INK, new_figure
-from lm_eval_iberian.pictures.tables import is_flagged
 from lm_eval_iberian.suite import Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
 # Pale to full, one hue; INK reads on both ends (tests measure it).
 PALE, FULL = (255, 255, 255), (120, 180, 222)
@@ -121,7 +121,7 @@ def draw_heat(heat: Heat) -> Figure:
     return figure
 
 
-def _square(across: int, down: int, colour: str) -> object:
+def _square(across: int, down: int, colour: str) -> Rectangle:
     from matplotlib.patches import Rectangle
 
     return Rectangle((across - 0.48, down - 0.46), 0.96, 0.92, facecolor=colour, linewidth=0)

@@ -12,17 +12,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm_eval_iberian.pictures.style import DASHES, RULES
+from lm_eval_iberian.pictures.style import DASHES, RULES, seen
 
 FOLDED = 280  # characters of an answer before it is folded
 LONGEST = 20_000  # characters of an answer that go into the page at all
-# Characters that draw nothing, or turn the direction of what follows: shown, not obeyed.
-UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]|[\ud800-\udfff]")
 
 
 def text(value: object) -> str:
     """Any text, escaped for an element or an attribute."""
-    return html.escape(UNSEEN.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
+    return html.escape(seen(str(value)), quote=True)
 
 
 def name(value: str) -> str:
@@ -68,7 +66,11 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence
 def section(slug: str, title: str, *parts: str) -> str:
     """A section with its heading; "" where it would be empty."""
     body = "".join(part for part in parts if part)
-    return f'<section id="{slug}" aria-labelledby="{slug}-h"><h2 id="{slug}-h">{text(title)}</h2>{body}</section>' if body else ""
+    return (
+        f'<section id="{slug}" aria-labelledby="{slug}-h"><h2 id="{slug}-h">{text(title)}</h2>{body}</section>'
+        if body
+        else ""
+    )
 
 
 def document(title: str, body: str) -> str:

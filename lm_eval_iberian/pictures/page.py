@@ -10,8 +10,8 @@ from lm_eval_iberian.pictures.columns import Scores
 from lm_eval_iberian.pictures.curves import Panel, draw_panel
 from lm_eval_iberian.pictures.differences import Compared
 from lm_eval_iberian.pictures.gathered import Gathered
-from lm_eval_iberian.pictures.heat import Heat
 from lm_eval_iberian.pictures.head import head
+from lm_eval_iberian.pictures.heat import Heat
 from lm_eval_iberian.pictures.html import name, section, text
 from lm_eval_iberian.pictures.tables import DIFFERENCES_KEY, averages_of
 from lm_eval_iberian.pictures.tradeoff import PARENT_MARKERS, Tradeoff, draw_tradeoff
@@ -48,7 +48,7 @@ def _picture(size: tuple[float, float], slug: str, title: str, said: str, draw: 
     """A figure element with one picture drawn by `draw(axes)`."""
     figure = style.new_figure(*size)
     draw(figure.subplots())  # type: ignore[operator]
-    return f"<figure>{style.inline(style.as_svg(figure), slug, title, said)}</figure>"
+    return f"<figure>{style.inline(style.as_svg(figure), slug, text(title), text(said))}</figure>"
 
 
 def _curves(found: Gathered) -> str:
@@ -58,7 +58,7 @@ def _curves(found: Gathered) -> str:
     parts = [
         f'<p class="about">Along x: {text(swept)}. Bands are 95 % intervals over documents; horizontal lines are the '
         "parents. Panels of one kind span the same number of points, so that slopes compare. Hollow marks are not of "
-        "whole benchmarks.</p>",
+        "whole benchmarks; ‡ says that the answers should be looked at before the score.</p>",
         _legend(found.lines, found.rules),
     ]
     if found.left_out_lines:
@@ -89,7 +89,11 @@ def _curve(panel: Panel, swept: str) -> str:
 def _legend(lines: dict[int, str], rules: dict[int, str], dots: bool = False) -> str:
     entries = [(html.swatch(slot, line=True), named) for slot, named in lines.items()]
     entries += [(html.parent_swatch(slot, dots), named) for slot, named in rules.items()]
-    return '<ul class="legend">' + "".join(f"<li>{mark}<span>{name(named)}</span></li>" for mark, named in entries) + "</ul>"
+    return (
+        '<ul class="legend">'
+        + "".join(f"<li>{mark}<span>{name(named)}</span></li>" for mark, named in entries)
+        + "</ul>"
+    )
 
 
 def _tradeoffs(found: Gathered) -> str:
@@ -99,13 +103,17 @@ def _tradeoffs(found: Gathered) -> str:
     sized = f"The larger a mark, the larger {found.shape.swept}. " if found.shape.swept else ""
     return (
         f'<p class="about">Up and to the right is better. The dotted line is the Pareto front: no point beats those on it in '
-        f"both (outlined). {text(sized)}</p>" + _legend(found.lines, found.rules, dots=True) + _panels(pictures, len(found.tradeoffs))
+        f"both (outlined). {text(sized)}</p>"
+        + _legend(found.lines, found.rules, dots=True)
+        + _panels(pictures, len(found.tradeoffs))
     )
 
 
 def _tradeoff(panel: Tradeoff, number: int) -> str:
     title = f"{panel.y.title} against {panel.x.title}"
-    return _picture((320, 270), f"tradeoff-{number}", title, panel.described, lambda axes: draw_tradeoff(axes, panel, panel.title))
+    return _picture(
+        (320, 270), f"tradeoff-{number}", title, panel.described, lambda axes: draw_tradeoff(axes, panel, panel.title)
+    )
 
 
 def _heat(heat: Heat) -> str:
@@ -123,7 +131,7 @@ def _heat(heat: Heat) -> str:
     left = f'<p class="flag">{heat.left_out} more merges are in the tables only.</p>' if heat.left_out else ""
     return (
         '<p class="about">The stronger the colour, the better within its column; bold is the best merge. A column\'s colours span at least the width '
-        "of a 95 % interval, so that noise stays pale. † is not of whole benchmarks, ‡ has answers that are empty, looping or not a number.</p>"
+        "of a 95 % interval, so that noise stays pale. † is not of whole benchmarks, ‡ has answers that should be looked at first (the head of the page names them).</p>"
         + left
         + html.table("Scores by merge and column", heads, rows, "heat")
     )
@@ -139,7 +147,9 @@ def _tables(report: Report, scores: Scores) -> str:
     notes = []
     for model, said in report.notes.items():
         lines = "".join(f"<li>{text(line)}</li>" for line in grouped(said))
-        notes.append(f"<details class=\"fold\"><summary>Notes on {name(model)} ({len(grouped(said))})</summary><ul>{lines}</ul></details>")
+        notes.append(
+            f'<details class="fold"><summary>Notes on {name(model)} ({len(grouped(said))})</summary><ul>{lines}</ul></details>'
+        )
     shown = f'<div class="tables">{"".join(parts)}</div>'
     return "".join([f'<p class="about">{text(key(report))}</p>', shown, *notes]) if parts else ""
 
@@ -150,17 +160,28 @@ def _table(table: Table) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    shown = {BEST: f"<strong>{cell.shown}</strong>", SECOND: f'<span class="second">{cell.shown}</span>'}.get(cell.rank, cell.shown)
-    return shown + ("†" if cell.marked else "") + ("‡" if cell.flagged else "") + (f' <span class="spread">±{cell.spread:.2f}</span>' if cell.spread is not None else "")
+    shown = {BEST: f"<strong>{cell.shown}</strong>", SECOND: f'<span class="second">{cell.shown}</span>'}.get(
+        cell.rank, cell.shown
+    )
+    return (
+        shown
+        + ("†" if cell.marked else "")
+        + ("‡" if cell.flagged else "")
+        + (f' <span class="spread">±{cell.spread:.2f}</span>' if cell.spread is not None else "")
+    )
 
 
 def _differences(found: Gathered) -> str:
-    columns, rows = averages_of(found.compared)
+    _, rows = averages_of(found.compared)
     if not rows:
         return ""
     parents = dict.fromkeys(parent for _, parent in rows)
-    named = {slot: said for slot, said in found.rules.items() if any(found.slots.get(parent) == slot for parent in parents)}
-    swatches = "".join(f"<li>{html.swatch(slot, line=True)}<span>minus {name(said)}</span></li>" for slot, said in named.items())
+    named = {
+        slot: said for slot, said in found.rules.items() if any(found.slots.get(parent) == slot for parent in parents)
+    }
+    swatches = "".join(
+        f"<li>{html.swatch(slot, line=True)}<span>minus {name(said)}</span></li>" for slot, said in named.items()
+    )
     pictures = "".join(_forest(found, number, *panel) for number, panel in enumerate(found.forests))
     body = [f'<p class="about">{text(DIFFERENCES_KEY)} Marks in the pictures are hollow where a difference is not significant.</p>',
             f'<ul class="legend">{swatches}</ul>{_panels(pictures, 3)}', "<h3>Task by task</h3>"]  # fmt: skip
@@ -180,7 +201,9 @@ def _forest(found: Gathered, number: int, title: str, compared: Sequence[Compare
 
 def _by_task(found: Gathered, merge: str, parent: str) -> str:
     mine = [one for one in found.compared if (one.merge, one.parent) == (merge, parent)]
-    reach = max([abs(end) for one in mine for end in (one.value, *((one.test.low, one.test.high) if one.test else ()))] + [1.0])
+    reach = max(
+        [abs(end) for one in mine for end in (one.value, *((one.test.low, one.test.high) if one.test else ()))] + [1.0]
+    )
     slot = found.slots.get(parent, 0)
     rows = [(_what(one), _difference_cells(one, reach, slot)) for one in mine]
     sure = sum(one.test is not None and one.test.significant() for one in mine if one.benchmark)
@@ -219,22 +242,31 @@ def _answers(found: Gathered) -> str:
 
 
 def _example(example: Example, compact: Callable[[str], str]) -> str:
-    fields = "".join(f"<h5>{text(key)}</h5>{html.long_text(value)}" for key, value in list(example.document.items())[:8])
-    target = f"<h5>right answer</h5>{html.long_text(example.target)}" if example.target else ""
+    fields = "".join(
+        f"<h4>{text(key)}</h4>{html.long_text(value)}" for key, value in list(example.document.items())[:8]
+    )
+    target = f"<h4>right answer</h4>{html.long_text(example.target)}" if example.target else ""
     answers = "".join(
-        f'<div><h5>{name(compact(one.point))}</h5><span class="verdict">{text(one.role)}{": " if one.verdict else ""}{text(one.verdict)}'
+        f'<div><h4>{name(compact(one.point))}</h4><span class="verdict">{text(one.role)}{": " if one.verdict else ""}{text(one.verdict)}'
         f"</span>{html.long_text(one.answer)}</div>"
         for one in example.answers
     )
-    return f'<h4>Document {example.number}</h4>{fields}{target}<div class="answers">{answers}</div>'
+    return f'<h3>Document {example.number}</h3>{fields}{target}<div class="answers">{answers}</div>'
 
 
 def _signatures(found: Gathered) -> str:
     rows = []
     for point in found.run.points:
         stamps = {str(run["config"].get("iberian", {}).get("signature", "")) for run in point.results}
-        said = "<br>".join(f"<code>{text(one)}</code>" for one in sorted(stamps - {""})) or f"<code>{text(point.signature) or '–'}</code>"
-        recipe = f'<details class="fold"><summary>recipe</summary><pre>{text(point.recipe)}</pre></details>' if point.recipe else ""
+        said = (
+            "<br>".join(f"<code>{text(one)}</code>" for one in sorted(stamps - {""}))
+            or f"<code>{text(point.signature) or '–'}</code>"
+        )
+        recipe = (
+            f'<details class="fold"><summary>recipe</summary><pre>{text(point.recipe)}</pre></details>'
+            if point.recipe
+            else ""
+        )
         rows.append((_named(point.name, point.role), [f'<td class="words">{said}{recipe}</td>']))
     return html.table("Signatures and recipes", ["point", "signature"], rows)
 

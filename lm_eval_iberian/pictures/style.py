@@ -7,10 +7,9 @@ The series colours are told apart by colour-blind readers (tests simulate it), a
 
 from __future__ import annotations
 
-import html
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +37,18 @@ RC: dict[str, Any] = {
 PNG_DPI = 200
 
 
+# Characters that draw nothing, or turn the direction of what follows: shown, not obeyed.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]"
+    "|[\ud800-\udfff]"
+)
+
+
+def seen(text: str) -> str:
+    """A text with a replacement character for each that would not be seen."""
+    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure.
 
@@ -53,7 +64,7 @@ def drawing() -> Any:
     """The context in which all is drawn and written."""
     import matplotlib
 
-    return matplotlib.rc_context(RC)
+    return matplotlib.rc_context(cast(Any, RC))
 
 
 def as_png(figure: Figure) -> bytes:
@@ -67,7 +78,7 @@ def as_svg(figure: Figure) -> str:
     """The figure on white, a file of its own."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+    return seen(out.getvalue())
 
 
 def inline(svg: str, name: str, title: str, description: str) -> str:
@@ -76,11 +87,12 @@ def inline(svg: str, name: str, title: str, description: str) -> str:
 
     Args:
         name: a slug, unique in the page.
-        title, description: any text; it is escaped.
+        title, description: escaped already.
     """
     body = svg[svg.index("<svg") :]
     head, _, rest = body.partition(">")
-    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    # Its style sheet would be the whole page's; what it says is in page.css.
+    rest = re.sub(r"<(metadata|style)\b.*?</\1>", "", rest, flags=re.DOTALL)
     # The background of the figure is the page's.
     rest = re.sub(r'(<g id="patch_1">\s*<path [^>]*?style=")fill: #ffffff', r"\1fill: none", rest, count=1)
     for colour, variable in VARIABLES.items():
@@ -95,6 +107,6 @@ def inline(svg: str, name: str, title: str, description: str) -> str:
     return (
         f'<svg viewBox="{size}" style="max-width:{float(width) * 1.2:.0f}px" role="img" '
         f'aria-labelledby="{name}-title {name}-about">'
-        f'<title id="{name}-title">{html.escape(title)}</title><desc id="{name}-about">{html.escape(description)}</desc>'
+        f'<title id="{name}-title">{title}</title><desc id="{name}-about">{description}</desc>'
         f"{rest}"
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lm_eval_iberian.benchmarks import LANGUAGE_NAMES, Benchmark
-from lm_eval_iberian.pictures.columns import Column, Scores, others
+from lm_eval_iberian.pictures.columns import Column, Scores, is_flagged, others
 from lm_eval_iberian.pictures.differences import Compared
 from lm_eval_iberian.report import Cell, Report, Table, ranked, report
 from lm_eval_iberian.report_formats import latex_text, markdown_text
@@ -68,14 +68,11 @@ def _flagged(table: Table, scores: Scores) -> Table:
     return replace(table, rows=tuple(rows))
 
 
-def is_flagged(flags: Collection[str], counted: Iterable[Benchmark]) -> bool:
-    """Whether any task of these benchmarks is among the flagged ones."""
-    return any(task in flags for benchmark in counted for task in (*benchmark.tasks, *benchmark.upstream))
-
-
 def _cell(score: Score) -> Cell:
     spread = score.deviation if score.runs > 1 and score.deviation is not None else score.stderr
-    return Cell(score.value, spread if score.value is not None else None, score.value is not None and bool(score.problems))
+    return Cell(
+        score.value, spread if score.value is not None else None, score.value is not None and bool(score.problems)
+    )
 
 
 def score_csv(scores: Scores) -> str:
@@ -97,7 +94,19 @@ DIFFERENCES_KEY = (
     "the documents. n.s.: not significant (p at least 0.05); p values are of each difference alone, not adjusted for "
     "their number. † not of whole benchmarks."
 )
-HEAD = ["merge", "parent", "column", "benchmark", "difference", "low", "high", "p", "documents", "significant", "method"]
+HEAD = [
+    "merge",
+    "parent",
+    "column",
+    "benchmark",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "documents",
+    "significant",
+    "method",
+]
 
 
 def differences_csv(compared: Sequence[Compared]) -> str:
@@ -141,11 +150,15 @@ def differences_markdown(compared: Sequence[Compared]) -> str:
 def differences_latex(compared: Sequence[Compared]) -> str:
     """The same, for \\usepackage{booktabs}."""
     heads, rows = _grid(compared)
-    body = [" & ".join(latex_text(cell) for cell in row) + r" \\" for row in (heads, *rows)]
+    body = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in (heads, *rows)]
     return "\n".join([
         "% " + DIFFERENCES_KEY, rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}", r"\toprule", body[0], r"\midrule",
         *body[1:], r"\bottomrule", r"\end{tabular}", "",
     ])  # fmt: skip
+
+
+def _latex(cell: str) -> str:
+    return latex_text(cell).replace("†", r"$^\dagger$").replace("–", "--")
 
 
 def _grid(compared: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
@@ -161,7 +174,11 @@ def interval(one: Compared | None) -> str:
     if one is None:
         return "–"
     said = f"{one.value:+.2f}" + ("" if one.whole else "†")
-    return f"{said} (no test)" if one.test is None else f"{said} [{one.test.low:+.2f}, {one.test.high:+.2f}] {one.mark}".rstrip()
+    return (
+        f"{said} (no test)"
+        if one.test is None
+        else f"{said} [{one.test.low:+.2f}, {one.test.high:+.2f}] {one.mark}".rstrip()
+    )
 
 
 def averages_of(compared: Sequence[Compared]) -> tuple[list[Column], dict[tuple[str, str], dict[str, Compared]]]:

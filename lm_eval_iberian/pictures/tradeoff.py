@@ -6,7 +6,7 @@ only its first language against each other one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,11 @@ class Tradeoff:
 
     @property
     def title(self) -> str:
-        return self.y.language_title if self.x.kind != self.y.kind else f"{self.y.language_title} and {self.x.language_title}"
+        return (
+            self.y.language_title
+            if self.x.kind != self.y.kind
+            else f"{self.y.language_title} and {self.x.language_title}"
+        )
 
     @property
     def front(self) -> list[Dot]:
@@ -96,19 +100,29 @@ def tradeoffs(scores: Scores, shape: Shape) -> list[Tradeoff]:
                 dots.append(Dot(point.name, point.name.rsplit("/", 1)[-1], across, up, True, slots[point.name]))
             else:
                 slot = names.index(shape.line(point)) % len(SERIES)
-                dots.append(Dot(point.name, _label(shape, point.labels), across, up, False, slot, size=_size(scores, shape, point.labels)))
+                dots.append(
+                    Dot(
+                        point.name,
+                        _label(shape, point.labels),
+                        across,
+                        up,
+                        False,
+                        slot,
+                        size=_size(scores, shape, point.labels),
+                    )
+                )
         if len(dots) > 1:
             made.append(Tradeoff(x, y, tuple(_with_front(dots))))
     return made
 
 
-def _label(shape: Shape, labels: object) -> str:
-    return str(labels.get(shape.swept, "")) if isinstance(labels, dict) and shape.swept else ""
+def _label(shape: Shape, labels: Mapping[str, str]) -> str:
+    return labels.get(shape.swept or "", "")
 
 
-def _size(scores: Scores, shape: Shape, labels: object) -> float:
+def _size(scores: Scores, shape: Shape, labels: Mapping[str, str]) -> float:
     """How large a dot is, 0 to 1: its place along the swept axis."""
-    places = [label for label in scores.run.axes.get(shape.swept or "", [])]
+    places = list(scores.run.axes.get(shape.swept or "", []))
     label = _label(shape, labels)
     return places.index(label) / max(1, len(places) - 1) if label in places else 0.5
 
@@ -139,8 +153,16 @@ def draw_tradeoff(axes: Axes, panel: Tradeoff, title: str) -> None:
                       markeredgecolor=INK if dot.front else MUTED, markeredgewidth=1.4)  # fmt: skip
     axes.margins(0.08)
     axes.set_title(title)
-    axes.set_xlabel(f"{panel.x.title} ({panel.x.unit})" if panel.x.kind == panel.y.kind else f"{panel.x.kind_title} ({panel.x.unit})")
-    axes.set_ylabel(f"{panel.y.title} ({panel.y.unit})" if panel.x.kind == panel.y.kind else f"{panel.y.kind_title} ({panel.y.unit})")
+    axes.set_xlabel(
+        f"{panel.x.title} ({panel.x.unit})"
+        if panel.x.kind == panel.y.kind
+        else f"{panel.x.kind_title} ({panel.x.unit})"
+    )
+    axes.set_ylabel(
+        f"{panel.y.title} ({panel.y.unit})"
+        if panel.x.kind == panel.y.kind
+        else f"{panel.y.kind_title} ({panel.y.unit})"
+    )
     axes.grid(True, color=GRID)
 
 
@@ -159,7 +181,10 @@ def draw_page(panels: Sequence[Tradeoff], lines: dict[int, str], parents: dict[i
         else:
             axes.set_visible(False)
     handles = [Line2D([], [], color=SERIES[slot], marker=MARKERS[slot]) for slot in lines]
-    handles += [Line2D([], [], color=MUTED, marker=PARENT_MARKERS[slot % len(PARENT_MARKERS)], linestyle="none") for slot in parents]
+    handles += [
+        Line2D([], [], color=MUTED, marker=PARENT_MARKERS[slot % len(PARENT_MARKERS)], linestyle="none")
+        for slot in parents
+    ]
     handles.append(Line2D([], [], color=MUTED, linestyle=(0, (2, 2)), linewidth=1.0))
     named = [*lines.values(), *parents.values(), "Pareto front"]
     figure.legend(handles, named, loc="outside lower center", ncols=max(1, min(len(named), width)), frameon=False)

@@ -108,7 +108,22 @@ def _scores(task: str, verdicts: Sequence[Any]) -> dict[str, Any]:
     return {metric: mean, f"{metric}_stderr": (mean * (1 - mean) / max(1, len(flat) - 1)) ** 0.5}
 
 
-WORDS = "itsasoa handia da eta mendiak berdeak dira baina hiriak zaratatsuak izaten dira egunez ere".split()
+WORDS = [
+    "itsasoa",
+    "handia",
+    "da",
+    "eta",
+    "mendiak",
+    "berdeak",
+    "dira",
+    "baina",
+    "hiriak",
+    "zaratatsuak",
+    "izaten",
+    "dira",
+    "egunez",
+    "ere",
+]
 
 
 def _documents(point: MadePoint, task: str, skill: float, count: int) -> list[Document]:
