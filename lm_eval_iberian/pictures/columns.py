@@ -50,7 +50,12 @@ class Column:
 
     @property
     def kind_title(self) -> str:
-        """ "Benchmarks", "Translation", ..., or the metric's name."""
+        """ "Benchmarks", "Translation", ..., or the metric's name; for a part of an average, which part."""
+        if self.left_out and len(self.benchmarks) <= 2:
+            return " + ".join(benchmark.name for benchmark in self.benchmarks)
+        if self.left_out:
+            known = len(self.benchmarks) + len(self.left_out)
+            return f"{SHORT_KINDS[self.kind]} ({len(self.benchmarks)} of {known})"
         return SHORT_KINDS.get(self.kind) or METRICS.get(self.kind, self.kind)
 
     @property

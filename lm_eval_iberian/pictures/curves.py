@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NORMAL = 1.959964  # 95 %
 MAX_LINES = len(SERIES)
+LEAST_SPAN = 5.0  # of a y axis, in points: less would make much of little
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,11 @@ def _same_span(found: Sequence[Panel]) -> list[Panel]:
     """Panels of one kind get y axes of one length, so that their slopes compare; each about its own middle, and none
     below 0 or above 100, where no score can be.
     """
-    span = min(102.0, max([1.0, *(panel.high - panel.low for panel in found)]) * 1.12)
+    span = min(104.0, max([LEAST_SPAN, *(panel.high - panel.low for panel in found)]) * 1.12)
     made = []
     for panel in found:
         low = (panel.low + panel.high - span) / 2
-        low = min(max(low, -1.0), 101.0 - span) if panel.low >= 0 and panel.high <= 100 else low
+        low = min(max(low, -0.02 * span), 102.0 - span) if panel.low >= 0 and panel.high <= 100 else low
         made.append(replace(panel, low=low, high=low + span))
     return made
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.html import name, text
 from lm_eval_iberian.sweep.run import SweepRun
 
+SHOWN = 5  # lines of a notice before it is folded
 VERSIONS = ("lm_eval", "mergekit", "vllm", "transformers", "torch", "lm_eval_iberian", "ifeval_multi")
 
 
@@ -36,24 +37,32 @@ def _notices(found: Gathered) -> Iterable[str]:
     if limited:
         yield _notice("Not of whole benchmarks (limited, or not the known data set):", [_some(limited)])
     if run.failures:
-        yield _notice(f"{len(run.failures)} of {len(run.points)} points failed:",
-                      [f"{point}: {reason}" for point, reasons in run.failures.items() for reason in reasons])  # fmt: skip
+        yield _notice(f"{len(run.failures)} of {len(run.points)} points failed:", _by_reason(run.failures))
     waiting = [point for point in run.unfinished if point not in run.failures]
     if waiting:
         yield _notice(
             f"Not finished: {len(waiting)} of {len(run.points)} points are still to be measured.", [_some(waiting)]
         )
-    flags = [
-        f"{point.name}: {task}: {word}" for point in run.points for task, said in point.flags.items() for word in said
-    ]
+    flags = {found.compact(point.name): [f"{task}: {word}" for task, said in point.flags.items() for word in said]
+             for point in run.points if point.flags}  # fmt: skip
     if flags:
-        yield _notice("Answers that look broken (marked ‡ beside their scores):", flags)
+        yield _notice("Look at the answers before the score (marked ‡ beside it):", _by_reason(flags))
+
+
+def _by_reason(said: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is said of many points as one line."""
+    found: dict[str, list[str]] = {}
+    for point, reasons in said.items():
+        for reason in reasons:
+            found.setdefault(reason, []).append(point)
+    return [f"{reason} ({_some(points)})" for reason, points in found.items()]
 
 
 def _notice(title: str, lines: list[str]) -> str:
-    listed = f"<ul>{''.join(f'<li>{name(line)}</li>' for line in lines[:20])}</ul>" if lines else ""
-    more = f"<p>... and {len(lines) - 20} more, in the notes below the tables.</p>" if len(lines) > 20 else ""
-    return f'<div class="notice" role="note"><strong>{text(title)}</strong>{listed}{more}</div>'
+    first, rest = (f"<ul>{''.join(f'<li>{name(line)}</li>' for line in part)}</ul>" if part else ""
+                   for part in (lines[:SHOWN], lines[SHOWN:]))  # fmt: skip
+    more = f"<details><summary>{len(lines) - SHOWN} more</summary>{rest}</details>" if rest else ""
+    return f'<div class="notice" role="note"><strong>{text(title)}</strong>{first}{more}</div>'
 
 
 def _some(names: list[str]) -> str:

@@ -268,7 +268,7 @@ def _signatures(found: Gathered) -> str:
             else ""
         )
         rows.append((_named(point.name, point.role), [f'<td class="words">{said}{recipe}</td>']))
-    return html.table("Signatures and recipes", ["point", "signature"], rows)
+    return html.table("Signatures and recipes", ["point", "signature"], rows, "words")
 
 
 __all__ = ["PARENT_MARKERS", "page"]

@@ -23,6 +23,8 @@ def sweep_report(scores: Scores, against: str | None = None, normalised: bool = 
     own = others(scores.run)
     made.tables += [ranked(table) for table in _other_tables(scores, own)]
     made.tables = [_flagged(table, scores) for table in made.tables]
+    if not against:
+        made.tables = [pruned for table in made.tables if (pruned := _pruned(table)).heads]
     told = tuple(f"in no table: {benchmark.name}:" for benchmark in own)
     for point in scores.run.points:
         kept = [note for note in made.notes.get(point.name, []) if not note.startswith(told or ("\0",))]
@@ -55,6 +57,15 @@ def _other_tables(scores: Scores, own: Sequence[Benchmark]) -> list[Table]:
         heads = tuple(f"{one.name} ({one.metric})" for one in measured)
         made.append(Table(title, heads, rows, tuple((one,) for one in measured)))
     return made
+
+
+def _pruned(table: Table) -> Table:
+    """The table without columns in which no point has a figure; the notes say why each is missing."""
+    kept = [number for number in range(len(table.heads))
+            if any(cells[number].value is not None for _, role, cells in table.rows if role != "chance")]  # fmt: skip
+    rows = tuple((name, role, tuple(cells[number] for number in kept)) for name, role, cells in table.rows)
+    heads, counted = (tuple(side[number] for number in kept) for side in (table.heads, table.counted))
+    return Table(table.title, heads, rows, counted)
 
 
 def _flagged(table: Table, scores: Scores) -> Table:

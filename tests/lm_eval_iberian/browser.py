@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,6 @@ class Page:
     session: str
     width: int
     height: int
-    _: list[str] = field(default_factory=list)
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression in the page."""
@@ -149,6 +148,14 @@ class Page:
     def requests(self) -> list[str]:
         """Every address that the page asked for."""
         return [one["params"]["request"]["url"] for one in self._events("Network.requestWillBeSent")]
+
+    @property
+    def blocked(self) -> list[str]:
+        """Those of them that the page's policy refused."""
+        refused = [one["params"]["requestId"] for one in self._events("Network.loadingFailed")
+                   if one["params"].get("blockedReason") == "csp"]  # fmt: skip
+        return [one["params"]["request"]["url"] for one in self._events("Network.requestWillBeSent")
+                if one["params"]["requestId"] in refused]  # fmt: skip
 
     @property
     def complaints(self) -> list[str]:
