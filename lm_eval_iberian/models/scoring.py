@@ -12,10 +12,11 @@ Long continuations would become very many questions; those go lm_eval's way.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from lm_eval_iberian.models.queue import Request, run_queue
 
 Tokens = tuple[int, ...]
 # (log-probability of the continuation, whether greedy decoding would have written it)
@@ -24,12 +25,31 @@ Score = tuple[float, bool]
 MAX_TOKENS_A_QUESTION = 128
 
 
-@dataclass
-class Answers:
-    """What the engine said of one prefix: the argmax, and log-probabilities by token id."""
+@dataclass(frozen=True)
+class Pair:
+    """A continuation to be scored.
 
-    best: int = -1
-    logprobs: dict[int, float] = field(default_factory=dict)
+    Args:
+        key: lm_eval's (context, continuation) texts, the key of its cache; None for a window of a rolling request.
+        prompt, continuation: token ids, cut to the engine's length.
+    """
+
+    key: tuple[str, str] | None
+    prompt: Tokens
+    continuation: Tokens
+
+
+@dataclass
+class Question:
+    """How likely are some tokens after `prompt` and `lead`, the beginning of a continuation?
+
+    Args:
+        wanted: token id -> the pairs (their places) that ask for it.
+    """
+
+    prompt: Tokens
+    lead: Tokens
+    wanted: dict[int, list[int]] = field(default_factory=dict)
 
 
 def truncate(context: Sequence[int], continuation: Sequence[int], limit: int) -> tuple[Tokens, Tokens]:
@@ -39,76 +59,133 @@ def truncate(context: Sequence[int], continuation: Sequence[int], limit: int) ->
     return tuple(whole[:cut]), tuple(whole[cut:])
 
 
-def is_worth_asking(prompt: Tokens, continuation: Tokens, block_size: int) -> bool:
+def is_worth_asking(pair: Pair, block_size: int) -> bool:
     """Whether questions cost less than one pass with `prompt_logprobs`.
 
     A question computes at most about one cache block anew; the pass computes the whole prompt, with logits.
     """
-    if not prompt:  # nothing to ask after; lm_eval's way scores from the second token on
+    if not pair.prompt:  # nothing to ask after; lm_eval's way scores from the second token on
         return False
-    return len(continuation) <= max(4, (len(prompt) + len(continuation)) // block_size)
+    return len(pair.continuation) <= max(4, (len(pair.prompt) + len(pair.continuation)) // block_size)
 
 
-def collect_questions(pairs: Iterable[tuple[Tokens, Tokens]]) -> dict[Tokens, set[int]]:
-    """prefix -> the tokens to be known after it."""
-    questions: dict[Tokens, set[int]] = defaultdict(set)
-    for prompt, continuation in pairs:
-        for index, token in enumerate(continuation):
-            questions[prompt + continuation[:index]].add(token)
-    return questions
+def collect_questions(pairs: Iterable[tuple[int, Pair]]) -> list[Question]:
+    """The distinct questions that answer these pairs (given with their places), those of a prompt side by side.
 
-
-def batches(questions: dict[Tokens, set[int]]) -> Iterable[list[tuple[Tokens, list[int]]]]:
-    """Questions in groups that ask for equally many tokens, each group in the order of its prefixes.
-
-    Equally many: vLLM pads shorter lists with token 0 at -inf, which would hide a real token 0. In order: so
-    that prompts with the same few-shot examples follow each other while these are in the cache.
+    In the order of their tokens, so that prompts with the same few-shot examples follow each other while these
+    are in the cache.
     """
-    groups: dict[int, list[tuple[Tokens, list[int]]]] = defaultdict(list)
-    for prefix, wanted in questions.items():
-        ordered = sorted(wanted)
-        for start in range(0, len(ordered), MAX_TOKENS_A_QUESTION):
-            part = ordered[start : start + MAX_TOKENS_A_QUESTION]
-            groups[len(part)].append((prefix, part))
-    for group in groups.values():
-        yield sorted(group)
+    prompts: dict[Tokens, dict[Tokens, Question]] = {}
+    for place, pair in pairs:
+        questions = prompts.setdefault(pair.prompt, {})
+        for index, token in enumerate(pair.continuation):
+            lead = pair.continuation[:index]
+            question = questions.setdefault(lead, Question(pair.prompt, lead))
+            question.wanted.setdefault(token, []).append(place)
+    return [prompts[prompt][lead] for prompt in sorted(prompts) for lead in sorted(prompts[prompt])]
 
 
-def score(
-    pairs: Sequence[tuple[Tokens, Tokens]],
-    ask: Callable[[list[tuple[Tokens, list[int]]]], Iterable[tuple[int, dict[int, float]]]],
-) -> list[Score]:
-    """The score of each (prompt, continuation).
+def parts(question: Question) -> Iterator[list[int]]:
+    """The tokens that a question asks for, in portions that vLLM takes."""
+    wanted = sorted(question.wanted)
+    for start in range(0, len(wanted), MAX_TOKENS_A_QUESTION):
+        yield wanted[start : start + MAX_TOKENS_A_QUESTION]
+
+
+class Scorer:
+    """Puts the scores of pairs together as answers come in.
 
     Args:
-        pairs: not empty prompts, as `truncate` gives them.
-        ask: for a list of (prefix, token ids), the argmax after each prefix and the log-probability of each token.
+        pairs: what is to be scored.
+        take: called with a pair's place and its score as soon as that is known.
     """
-    answers: dict[Tokens, Answers] = defaultdict(Answers)
-    for batch in batches(collect_questions(pairs)):
-        for (prefix, _), (best, logprobs) in zip(batch, ask(batch), strict=True):
-            answers[prefix].best = best
-            answers[prefix].logprobs.update(logprobs)
-    return [_sum(prompt, continuation, answers) for prompt, continuation in pairs]
+
+    def __init__(self, pairs: Sequence[Pair], take: Callable[[int, Score], None]) -> None:
+        self.pairs, self.take = pairs, take
+        self.known: list[dict[int, float]] = [{} for _ in pairs]
+        self.greedy = [True] * len(pairs)
+        for place, pair in enumerate(pairs):
+            if not pair.continuation:
+                take(place, (0.0, True))
+
+    def answer(self, question: Question, best: float, logprobs: dict[int, float]) -> None:
+        """Note what the engine said.
+
+        Args:
+            best: the log-probability of the likeliest token.
+            logprobs: by token id.
+        """
+        index = len(question.lead)
+        for token, logprob in logprobs.items():
+            for place in question.wanted[token]:
+                # As lm_eval's VLLM: of two equally likely tokens the one asked for counts as the greedy one.
+                self.greedy[place] &= logprob >= best
+                self.known[place][index] = logprob
+                self._finish(place)
+
+    def _finish(self, place: int) -> None:
+        """Hand a score on once it is whole. Summed in the order of the tokens, whatever came first."""
+        known, length = self.known[place], len(self.pairs[place].continuation)
+        if len(known) == length:
+            self.take(place, (sum(known[index] for index in range(length)), self.greedy[place]))
 
 
-def _sum(prompt: Tokens, continuation: Tokens, answers: dict[Tokens, Answers]) -> Score:
-    total, is_greedy = 0.0, True
-    for index, token in enumerate(continuation):
-        answer = answers[prompt + continuation[:index]]
-        total += answer.logprobs[token]
-        is_greedy = is_greedy and answer.best == token
-    return total, is_greedy
+def score_by_questions(
+    llm: Any, pairs: Sequence[Pair], take: Callable[[int, Score], None], lora_request: Any = None
+) -> None:
+    """Ask a running vLLM. `take` gets each pair's place and score, as soon as they are known."""
+    scorer = Scorer(pairs, take)
+    asked = [(question, part) for question in collect_questions(enumerate(pairs)) for part in parts(question)]
+    width = max((len(part) for _, part in asked), default=0)
 
-
-def ask_vllm(llm: Any, batch: list[tuple[Tokens, list[int]]], **options: Any) -> Iterable[tuple[int, dict[int, float]]]:
-    """Ask a running vLLM. Yields, for each question in order, the argmax and {token id: log-probability}."""
-    from vllm import SamplingParams, TokensPrompt
-
-    prompts = [TokensPrompt(prompt_token_ids=list(prefix)) for prefix, _ in batch]
-    params = [
-        SamplingParams(temperature=0, max_tokens=1, detokenize=False, logprob_token_ids=wanted) for _, wanted in batch
-    ]
-    for output in llm.generate(prompts, sampling_params=params, **options):
+    def heard(index: int, output: Any) -> None:
+        question, part = asked[index]
         said = output.outputs[0]
-        yield said.token_ids[0], {token: entry.logprob for token, entry in said.logprobs[0].items()}
+        logprobs = said.logprobs[0]
+        best = logprobs[said.token_ids[0]].logprob
+        scorer.answer(question, best, {token: logprobs[token].logprob for token in part})
+
+    run_queue(llm, (_request(question, part, width) for question, part in asked), heard, lora_request)
+
+
+def _request(question: Question, part: list[int], width: int) -> Request:
+    from vllm import SamplingParams
+
+    params = SamplingParams(temperature=0, max_tokens=1, detokenize=False, logprob_token_ids=_padded(part, width))
+    return Request(question.prompt + question.lead, params)
+
+
+def _padded(part: list[int], width: int) -> list[int]:
+    """Tokens to name to vLLM.
+
+    Requests in one batch get lists of one length: vLLM fills shorter ones with token 0 at -inf, which would hide a
+    real token 0. Where 0 is asked for, the list is therefore made as long as any, with tokens nobody asks for.
+    """
+    if 0 not in part:
+        return part
+    others = (token for token in range(width + 1) if token not in part)
+    return part + [next(others) for _ in range(width - len(part))]
+
+
+def score_whole_prompts(
+    llm: Any,
+    pairs: Sequence[Pair],
+    take: Callable[[int, Score], None],
+    read: Callable[[Any, Pair], Score],
+    lora_request: Any = None,
+) -> None:
+    """lm_eval's way: each pair is a request with `prompt_logprobs`, longest first; answers one by one.
+
+    Args:
+        read: lm_eval's reading of a finished request.
+    """
+    from vllm import SamplingParams
+
+    params = SamplingParams(temperature=0, prompt_logprobs=1, max_tokens=1, detokenize=False)
+    whole = [pair.prompt + pair.continuation for pair in pairs]
+    order = sorted(range(len(pairs)), key=lambda place: (-len(whole[place]), whole[place]))
+
+    def heard(index: int, output: Any) -> None:
+        take(order[index], read(output, pairs[order[index]]))
+
+    run_queue(llm, (Request(whole[place], params) for place in order), heard, lora_request)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from lm_eval_iberian.models import scoring as questions
+from lm_eval_iberian.models.generation import generate
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError
@@ -107,41 +110,48 @@ class MergedVLLM(Swapping, VLLM):
 
     def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[questions.Score]:
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
-        if self._scoring == "prompt_logprobs" or self.lora_request is not None:
-            return super()._loglikelihood_tokens(requests, disable_tqdm)
         limit = self.max_length - 1  # as lm_eval: vLLM wants room for one generated token
-        pairs = [questions.truncate(context, continuation, limit) for _, context, continuation in requests]
-        block_size = self.model.llm_engine.vllm_config.cache_config.block_size
-        asked = [index for index, pair in enumerate(pairs) if questions.is_worth_asking(*pair, block_size)]
-        rest = sorted(set(range(len(pairs))) - set(asked))
-        results: dict[int, questions.Score] = {}
-        if asked:
-            ask = partial(questions.ask_vllm, self.model, use_tqdm=not disable_tqdm)
-            results.update(zip(asked, questions.score([pairs[index] for index in asked], ask), strict=True))
-        if rest:
-            LOG.info("merged: %d of %d long continuations are scored with prompt_logprobs", len(rest), len(pairs))
-            theirs = super()._loglikelihood_tokens([requests[index] for index in rest], disable_tqdm)
-            results.update(zip(rest, theirs, strict=True))
-        for index in asked:
-            if requests[index][0] is not None:  # None: a window of a rolling request, cached by its caller
-                self.cache_hook.add_partial("loglikelihood", requests[index][0], results[index])
-        return [results[index] for index in range(len(requests))]
+        pairs = [questions.Pair(key, *questions.truncate(before, after, limit)) for key, before, after in requests]
+        results: list[questions.Score] = [(0.0, False)] * len(pairs)
+        with tqdm(total=len(pairs), disable=disable_tqdm, desc="Running loglikelihood requests") as progress:
 
-    def _model_generate(self, *arguments: Any, **options: Any) -> Any:
-        """lm_eval's hook for running requests. Counts the answers, and those that the token limit cut."""
-        outputs = super()._model_generate(*arguments, **options)
-        if options.get("generate"):
-            self.answers += len(outputs)
-            self.cut_answers += sum(output.outputs[0].finish_reason == "length" for output in outputs)
-        return outputs
+            def take(places: list[int], index: int, score: questions.Score) -> None:
+                place = places[index]
+                results[place] = score
+                if pairs[place].key is not None:  # None: a window of a rolling request, cached by its caller
+                    self.cache_hook.add_partial("loglikelihood", pairs[place].key, score)
+                progress.update(1)
+
+            self._score(pairs, take)
+        return results
+
+    def _score(self, pairs: list[questions.Pair], take: Callable[[list[int], int, questions.Score], None]) -> None:
+        """Each pair by the way that suits it."""
+        block_size = self.model.llm_engine.vllm_config.cache_config.block_size
+        asked: list[int] = []
+        if self._scoring == "prefix":
+            asked = [place for place, pair in enumerate(pairs) if questions.is_worth_asking(pair, block_size)]
+        rest = sorted(set(range(len(pairs))) - set(asked))
+        if asked and rest:
+            LOG.info("merged: %d of %d long continuations are scored with prompt_logprobs", len(rest), len(pairs))
+        questions.score_by_questions(self.model, [pairs[i] for i in asked], partial(take, asked), self.lora_request)
+        questions.score_whole_prompts(
+            self.model, [pairs[i] for i in rest], partial(take, rest), self._read_whole_prompt, self.lora_request
+        )
+
+    def _read_whole_prompt(self, output: Any, pair: questions.Pair) -> questions.Score:
+        tokens = [*pair.prompt, *pair.continuation]
+        return self._parse_logprobs(tokens=tokens, outputs=output, ctxlen=len(pair.prompt))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """lm_eval's generation; says how many answers the token limit cut."""
-        before = self.answers, self.cut_answers
-        texts = super().generate_until(requests, disable_tqdm)
-        answers, cut = self.answers - before[0], self.cut_answers - before[1]
-        if cut:
-            LOG.warning("merged: %d of %d answers were cut by the token limit (max_gen_toks)", cut, answers)
+        """lm_eval's generation, see generation.py; says how many answers the token limit cut."""
+        texts, written = generate(self, requests, disable_tqdm)
+        self.answers += written.answers
+        self.cut_answers += written.cut
+        if written.cut:
+            LOG.warning(
+                "merged: %d of %d answers were cut by the token limit (max_gen_toks)", written.cut, written.answers
+            )
         return texts
 
     @staticmethod

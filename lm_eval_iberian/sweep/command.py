@@ -126,6 +126,7 @@ def _quiet() -> None:
     import os
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("TQDM_DISABLE", "1")
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # It calls every metric of a task's own an error.
+    logging.getLogger("lm_eval.api.registry").setLevel(logging.CRITICAL)

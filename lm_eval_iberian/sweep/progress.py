@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Started
 
 # Without a terminal, a line at most so often (seconds) while nothing is finished.
@@ -116,19 +117,26 @@ class Progress:
 
 
 def scores_line(results: Mapping[str, Any]) -> str:
-    """The scores of an evaluation on one line: the first metric of each group, or of each task."""
-    groups = {key: value for key, value in (results.get("groups") or {}).items() if _first(value)}
-    shown = groups or {key: value for key, value in results["results"].items() if _first(value)}
-    parts = [f"{task} {_first(value)}" for task, value in list(shown.items())[:4]]
+    """The scores of an evaluation on one line: groups where there are any, else tasks, each by its main metric."""
+    shown = {task: said for task in (results.get("groups") or {}) if (said := _main_score(results, task))}
+    shown = shown or {task: said for task in results["results"] if (said := _main_score(results, task))}
+    parts = [f"{task} {said}" for task, said in list(shown.items())[:4]]
     return ", ".join(parts) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
 
 
-def _first(scores: Mapping[str, Any]) -> str:
-    for key, value in scores.items():
-        name = key.partition(",")[0]
-        if "," in key and isinstance(value, (int, float)) and not name.endswith("_stderr"):
-            return f"{name} {value:.4g}"
-    return ""
+def _main_score(results: Mapping[str, Any], task: str) -> str:
+    scores = {key.partition(",")[0]: value for key, value in results["results"].get(task, {}).items() if "," in key}
+    name = next((name for name in (main_metric(results, task), *scores) if isinstance(scores.get(name), float)), None)
+    return f"{name} {scores[name]:.4g}" if name else ""
+
+
+def main_metric(results: Mapping[str, Any], task: str) -> str:
+    """The metric that a task is read by: that of the suite's table, else the first that the task names."""
+    for benchmark in BENCHMARKS:
+        if task in benchmark.tasks or task in benchmark.upstream:
+            return benchmark.metric
+    named = (results.get("configs", {}).get(task) or {}).get("metric_list") or [{}]
+    return str(named[0].get("metric", ""))
 
 
 def _mean(values: list[float]) -> float:

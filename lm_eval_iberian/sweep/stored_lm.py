@@ -67,7 +67,9 @@ class StoredLM(LM):
             self._waiting[_text(type, requests[index].args)].append((keys[index], str(requests[index].task_name)))
         self.ask(len(missing), self._tokens([requests[index] for index in missing]), len(keys) - len(missing))
         self.model.set_cache_hook(self)
-        fresh = getattr(self.model, type)([requests[index] for index in missing]) if missing else []
+        asked = [requests[index] for index in missing]
+        # The sweep has a progress bar of its own.
+        fresh = getattr(self.model, type)(asked, disable_tqdm=True) if asked else []
         # What the model did not hand on by itself (transformers' rolling requests, say), kept now.
         left = {key for waiting in self._waiting.values() for key, _ in waiting}
         self.keep([

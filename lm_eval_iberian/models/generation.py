@@ -1,0 +1,96 @@
+"""Generation on vLLM: all requests of all tasks in one queue, the longest first, each answer handed on when complete.
+
+What is asked and what is made of it is as in lm_eval's `VLLM.generate_until` (stop strings, token limits, truncation,
+thinking removed, texts cut at stop strings); that one waits for the last answer before it hands on the first, and
+orders by the prompt alone, so that a long answer may begin when all else is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval_iberian.models.queue import Request, run_queue
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request for text.
+
+    Args:
+        place: in lm_eval's list.
+        arguments: lm_eval's own (context, generation settings): the key of its cache.
+        request: what vLLM is asked.
+        until: where the text is cut.
+    """
+
+    place: int
+    arguments: tuple[str, dict[str, Any]]
+    request: Request
+    until: list[str]
+
+    @property
+    def length(self) -> int:
+        """Tokens at most, prompt and answer."""
+        return len(self.request.tokens) + int(self.request.params.max_tokens)
+
+
+@dataclass
+class Written:
+    """How many answers there were, and how many of them the token limit cut."""
+
+    answers: int = 0
+    cut: int = 0
+
+
+def generate(model: Any, requests: Sequence[Any], disable_tqdm: bool = False) -> tuple[list[str], Written]:
+    """The text for each of lm_eval's `generate_until` requests, in their order.
+
+    Args:
+        model: a `MergedVLLM`.
+        requests: lm_eval's instances, with `args` = (context, generation settings).
+    """
+    from lm_eval.models.utils import postprocess_generated_text
+    from tqdm import tqdm
+
+    jobs = sorted(_jobs(model, [request.args for request in requests]), key=lambda job: -job.length)
+    texts = [""] * len(jobs)
+    written = Written()
+    quiet = disable_tqdm or model.rank != 0
+    with tqdm(total=len(jobs), disable=quiet, desc="Running generate_until requests") as progress:
+
+        def take(index: int, output: Any) -> None:
+            job, said = jobs[index], output.outputs[0]
+            texts[job.place] = postprocess_generated_text(said.text, job.until, model.think_end_token)
+            written.answers += 1
+            written.cut += said.finish_reason == "length"
+            # Under the key that lm_eval's cache is asked for later; its own VLLM adds another, which nobody asks for.
+            model.cache_hook.add_partial("generate_until", job.arguments, texts[job.place])
+            progress.update(1)
+
+        run_queue(model.model, (job.request for job in jobs), take, model.lora_request)
+    return texts, written
+
+
+def _jobs(model: Any, arguments: Sequence[tuple[str, dict[str, Any]]]) -> list[Job]:
+    prompts = model.tok_encode([context for context, _ in arguments]) if arguments else []
+    # ChatGLM's end-of-text id decodes to nothing, its name does not.
+    end = model.tokenizer.decode(model.eot_token_id) or model.tokenizer.eos_token
+    return [
+        _job(model, place, args, tokens, end)
+        for place, (args, tokens) in enumerate(zip(arguments, prompts, strict=True))
+    ]
+
+
+def _job(model: Any, place: int, arguments: tuple[str, dict[str, Any]], tokens: list[int], end: str) -> Job:
+    from lm_eval.models.utils import maybe_truncate
+    from vllm import SamplingParams
+
+    settings, until, limit = model.modify_gen_kwargs(arguments[1], eos=end, default_max_gen_toks=model.max_gen_toks)
+    tokens, limit = maybe_truncate(
+        tokens, max_gen_toks=limit, max_model_len=model.max_length, side=model.truncation_side, verbose=True
+    )
+    # A task's stop strings may well stand in what a model thinks; they are applied to what comes after.
+    stop = [text for text in until if text == end] if model.think_end_token else until
+    return Job(place, arguments, Request(tokens, SamplingParams(max_tokens=limit, stop=stop, **settings)), until)

@@ -1,0 +1,135 @@
+"""Requests into a running vLLM, answers out as soon as each is complete.
+
+`LLM.generate` gives nothing back before all of its requests are done. Here the engine is driven through the calls
+that vLLM documents for that (`add_request`, `step`, `abort_request`: its example llm_engine_example.py), so a killed
+run has lost only what was in flight. Works with the engine in this process and in its own, and with tensor
+parallelism. A bounded number of requests is in the engine at a time; the rest wait here, in their order.
+
+    run_queue(llm, [Request(tokens, SamplingParams(...)), ...], lambda index, output: ...)
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
+# Requests in the engine, as a multiple of those that run at once: the next are at hand whenever one ends.
+AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the engine is asked.
+
+    Args:
+        tokens: the prompt, token ids.
+        params: a `vllm.SamplingParams`; its `output_kind` is set to "final only".
+    """
+
+    tokens: Sequence[int]
+    params: Any
+
+
+def run_queue(
+    llm: Any,
+    requests: Iterable[Request],
+    take: Callable[[int, Any], None],
+    lora_request: Any = None,
+) -> None:
+    """Run requests through the engine, first come first served.
+
+    Args:
+        llm: a `vllm.LLM` with nothing else under way.
+        requests: read as room comes free.
+        take: called with a request's place in `requests` and its finished `vllm.RequestOutput`, in the order in
+            which they finish.
+        lora_request: vLLM's, for all of them.
+
+    Whatever ends it early (an error, Ctrl-C), what is in the engine is aborted and its prefix cache emptied, so that
+    the engine can go on, and the error is raised. A first Ctrl-C waits for the engine's step, a second does not.
+    """
+    engine = llm.llm_engine
+    limit = AHEAD * engine.vllm_config.scheduler_config.max_num_seqs
+    waiting = enumerate(requests)
+    # vLLM's name of a request in the engine -> its place
+    running: dict[str, int] = {}
+    try:
+        with _interrupts_between_steps() as pause:
+            _fill(llm, waiting, running, limit, lora_request)
+            while running:
+                for output in engine.step():
+                    if output.finished:
+                        take(running.pop(output.request_id), output)
+                pause()
+                _fill(llm, waiting, running, limit, lora_request)
+    except BaseException:
+        _abandon(llm, list(running))
+        raise
+
+
+def _fill(
+    llm: Any, waiting: Iterator[tuple[int, Request]], running: dict[str, int], limit: int, lora_request: Any
+) -> None:
+    """Top up the engine, once half of what waits in it has been used."""
+    from vllm.inputs import tokens_input
+    from vllm.sampling_params import RequestOutputKind
+
+    if len(running) > limit * 3 // 4:
+        return
+    while len(running) < limit:
+        place, request = next(waiting, (-1, None))
+        if request is None:
+            return
+        request.params.output_kind = RequestOutputKind.FINAL_ONLY
+        # The counter that `LLM.generate` takes its names from: no name is given twice.
+        name = str(next(llm.request_counter))
+        running[name] = place
+        llm.llm_engine.add_request(name, tokens_input(list(request.tokens)), request.params, lora_request=lora_request)
+
+
+def _abandon(llm: Any, names: list[str]) -> None:
+    """Take requests back out of the engine. Says so where that fails; the reason for it matters more."""
+    try:
+        llm.llm_engine.abort_request(names)
+        # Blocks count as cached from the moment they are planned, also where the step never came to compute them.
+        if not llm.reset_prefix_cache():
+            LOG.warning("merged: vLLM's prefix cache could not be emptied after an interruption; start a new engine.")
+    except Exception as error:
+        LOG.warning("merged: the engine did not survive the interruption (%s: %s).", type(error).__name__, error)
+
+
+@contextmanager
+def _interrupts_between_steps() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back while the engine computes: a step broken off would leave it unusable.
+
+    Yields a function that raises the KeyboardInterrupt that came meanwhile. Only the main thread gets signals; in
+    others, and where somebody else handles Ctrl-C, nothing is changed.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous is not signal.default_int_handler:
+        yield lambda: None
+        return
+    came: list[int] = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+
+    def pause() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield pause
+    finally:
+        signal.signal(signal.SIGINT, previous)
