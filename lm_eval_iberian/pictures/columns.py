@@ -52,7 +52,7 @@ class Column:
     def kind_title(self) -> str:
         """ "Benchmarks", "Translation", ..., or the metric's name; for a part of an average, which part."""
         if self.left_out and len(self.benchmarks) <= 2:
-            return " + ".join(benchmark.name for benchmark in self.benchmarks)
+            return " + ".join(benchmark.title.removesuffix(f" ({self.language})") for benchmark in self.benchmarks)
         if self.left_out:
             known = len(self.benchmarks) + len(self.left_out)
             return f"{SHORT_KINDS[self.kind]} ({len(self.benchmarks)} of {known})"

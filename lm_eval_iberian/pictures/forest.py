@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lm_eval_iberian.pictures.differences import Compared
-from lm_eval_iberian.pictures.style import MARKERS, MUTED, SERIES, new_figure
+from lm_eval_iberian.pictures.style import MARKERS, MUTED, SERIES, new_figure, parent_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def draw_forest(
     axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
     present = sorted({slots[one.parent] for one in found})
     for one in found:
-        slot = slots[one.parent] % len(SERIES)
+        slot = parent_colour(slots[one.parent])
         place = merges.index(one.merge) + 0.26 * (present.index(slots[one.parent]) - (len(present) - 1) / 2)
         sure = one.test is not None and one.test.significant()
         if one.test is not None:
@@ -63,7 +63,8 @@ def draw_page(
             draw_forest(axes, panels[number][1], names, slots, panels[number][0])
         else:
             axes.set_visible(False)
-    handles = [Line2D([], [], color=SERIES[slot], marker=MARKERS[slot]) for slot in legend]
+    colours = [parent_colour(slot) for slot in legend]
+    handles = [Line2D([], [], color=SERIES[slot], marker=MARKERS[slot]) for slot in colours]
     handles.append(Line2D([], [], color=MUTED, marker="o", markerfacecolor="#ffffff", linestyle="none"))
     named = [*(f"minus {name}" for name in legend.values()), "hollow: not significant"]
     figure.legend(handles, named, loc="outside lower center", ncols=max(1, min(len(named), width)), frameon=False)

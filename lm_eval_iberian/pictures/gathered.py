@@ -46,8 +46,9 @@ class Gathered:
     examples: list[Example]
 
     def compact(self, point: str) -> str:
-        """A point's name by its labels alone."""
-        return self.shape.compact(self.run[point])
+        """A point's name by its labels alone; other names ("chance") as they are."""
+        known = next((one for one in self.run.points if one.name == point), None)
+        return point if known is None else self.shape.compact(known)
 
 
 def gather(run: SweepRun) -> Gathered:

@@ -126,11 +126,8 @@ def _data(run: SweepRun) -> str:
 
 
 def _some_data(found: list[str]) -> str:
-    return (
-        "embedded samples"
-        if found == ["samples"]
-        else ", ".join(found[:2]) + (f" and {len(found) - 2} more" if len(found) > 2 else "")
-    )
+    named = ["embedded samples" if one == "samples" else one for one in found]
+    return "; ".join(named[:2]) + (f" and {len(named) - 2} more" if len(named) > 2 else "")
 
 
 def _versions(run: SweepRun) -> str:

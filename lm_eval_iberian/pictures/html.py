@@ -63,6 +63,11 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence
     )
 
 
+def fold(summary: str, body: str) -> str:
+    """Something that opens on demand. Both are HTML already."""
+    return f'<details class="fold"><summary>{summary}</summary>{body}</details>'
+
+
 def section(slug: str, title: str, *parts: str) -> str:
     """A section with its heading; "" where it would be empty."""
     body = "".join(part for part in parts if part)
@@ -101,11 +106,11 @@ def slug(value: str) -> str:
     return re.sub(r"[^\w.+-]+", "_", value)[:100]
 
 
-def swatch(slot: int, line: bool) -> str:
+def swatch(slot: int, dashed: bool = True) -> str:
     """A line's colour, dash and marker, for a legend of the page."""
-    return f'<svg viewBox="0 0 44 16" aria-hidden="true">{_stroke(f"var(--series-{slot})", DASHES[slot]) if line else ""}{_MARKS[slot]}</svg>'.replace(
-        "COLOUR", f"var(--series-{slot})"
-    )
+    colour = f"var(--series-{slot})"
+    marks = _stroke(colour, DASHES[slot] if dashed else "-") + _MARKS[slot].replace("COLOUR", colour)
+    return f'<svg viewBox="0 0 44 16" aria-hidden="true">{marks}</svg>'
 
 
 def parent_swatch(slot: int, dot: bool) -> str:

@@ -19,6 +19,7 @@ from lm_eval_iberian.report import BEST, SECOND, Cell, Report, Table
 from lm_eval_iberian.report_formats import grouped, key
 
 PANEL_SIZE = (320, 236)
+FOLDED_ROWS = 16  # of a table of details, before it is folded
 
 
 def page(found: Gathered) -> str:
@@ -27,7 +28,7 @@ def page(found: Gathered) -> str:
         ("curves", "The sweep", _curves(found)),
         ("tradeoff", "Trade-off", _tradeoffs(found)),
         ("methods", "Every merge at a glance", _heat(found.heat)),
-        ("tables", "Tables", _tables(found.report, found.scores)),
+        ("tables", "Tables", _tables(found)),
         ("differences", "Differences to the parents", _differences(found)),
         ("answers", "Answers side by side", _answers(found)),
         ("signatures", "What was measured", _signatures(found)),
@@ -78,7 +79,7 @@ def _panels(drawn: str, count: int) -> str:
 def _columns(found: Gathered) -> str:
     """What the columns are the means of, where that is not the suite's own average."""
     said = "".join(f"<li>{name(column.about)}</li>" for column in found.scores.columns if column.about)
-    return f'<details class="fold"><summary>What the columns count</summary><ul>{said}</ul></details>' if said else ""
+    return html.fold("What the columns count", f"<ul>{said}</ul>") if said else ""
 
 
 def _curve(panel: Panel, swept: str) -> str:
@@ -87,7 +88,7 @@ def _curve(panel: Panel, swept: str) -> str:
 
 
 def _legend(lines: dict[int, str], rules: dict[int, str], dots: bool = False) -> str:
-    entries = [(html.swatch(slot, line=True), named) for slot, named in lines.items()]
+    entries = [(html.swatch(slot), named) for slot, named in lines.items()]
     entries += [(html.parent_swatch(slot, dots), named) for slot, named in rules.items()]
     return (
         '<ul class="legend">'
@@ -142,21 +143,34 @@ def _named(named: str, role: str) -> str:
     return name(named) + said
 
 
-def _tables(report: Report, scores: Scores) -> str:
-    parts = [_table(table) for table in report.tables]
-    notes = []
-    for model, said in report.notes.items():
-        lines = "".join(f"<li>{text(line)}</li>" for line in grouped(said))
-        notes.append(
-            f'<details class="fold"><summary>Notes on {name(model)} ({len(grouped(said))})</summary><ul>{lines}</ul></details>'
-        )
-    shown = f'<div class="tables">{"".join(parts)}</div>'
-    return "".join([f'<p class="about">{text(key(report))}</p>', shown, *notes]) if parts else ""
+def _tables(found: Gathered) -> str:
+    """The averages, then benchmark by benchmark; long ones are folded."""
+    report = found.report
+    if not report.tables:
+        return ""
+    open_ones = [table for table in report.tables if not _is_detail(table) or len(table.rows) <= FOLDED_ROWS]
+    shown = "".join(_table(found, table) for table in open_ones)
+    folded = "".join(
+        html.fold(text(table.title), _table(found, table)) for table in report.tables if table not in open_ones
+    )
+    notes = "".join(_notes(found, point, grouped(said)) for point, said in report.notes.items())
+    return f'<p class="about">{text(key(report))}</p><div class="tables">{shown}</div>{folded}{notes}'
 
 
-def _table(table: Table) -> str:
-    rows = [(_named(named, role), [_cell(cell) for cell in cells]) for named, role, cells in table.rows]
-    return html.table(table.title, ["model", *(text(one) for one in table.heads)], rows)
+def _is_detail(table: Table) -> bool:
+    """Whether a table is of single benchmarks, not of averages."""
+    return all(len(counted) == 1 and head != counted[0].language
+               for head, counted in zip(table.heads, table.counted, strict=True))  # fmt: skip
+
+
+def _notes(found: Gathered, point: str, said: Sequence[str]) -> str:
+    lines = "".join(f"<li>{name(line)}</li>" for line in said)
+    return html.fold(f"Notes on {name(found.compact(point))} ({len(said)})", f"<ul>{lines}</ul>")
+
+
+def _table(found: Gathered, table: Table) -> str:
+    rows = [(_named(found.compact(named), role), [_cell(cell) for cell in cells]) for named, role, cells in table.rows]
+    return html.table(table.title, [text(found.heat.head), *(text(one) for one in table.heads)], rows)
 
 
 def _cell(cell: Cell) -> str:
@@ -180,13 +194,15 @@ def _differences(found: Gathered) -> str:
         slot: said for slot, said in found.rules.items() if any(found.slots.get(parent) == slot for parent in parents)
     }
     swatches = "".join(
-        f"<li>{html.swatch(slot, line=True)}<span>minus {name(said)}</span></li>" for slot, said in named.items()
+        f"<li>{html.swatch(style.parent_colour(slot), dashed=False)}<span>minus {name(said)}</span></li>"
+        for slot, said in named.items()
     )
     pictures = "".join(_forest(found, number, *panel) for number, panel in enumerate(found.forests))
     body = [f'<p class="about">{text(DIFFERENCES_KEY)} Marks in the pictures are hollow where a difference is not significant.</p>',
             f'<ul class="legend">{swatches}</ul>{_panels(pictures, 3)}', "<h3>Task by task</h3>"]  # fmt: skip
-    for merge, parent in rows:
-        body.append(_by_task(found, merge, parent))
+    for merge in dict.fromkeys(merge for merge, _ in rows):
+        mine = [parent for one, parent in rows if one == merge]
+        body.append(_by_task(found, merge, mine))
     return "".join(body)
 
 
@@ -199,18 +215,26 @@ def _forest(found: Gathered, number: int, title: str, compared: Sequence[Compare
                     lambda axes: forest.draw_forest(axes, compared, names, found.slots, title))  # fmt: skip
 
 
-def _by_task(found: Gathered, merge: str, parent: str) -> str:
-    mine = [one for one in found.compared if (one.merge, one.parent) == (merge, parent)]
-    reach = max(
-        [abs(end) for one in mine for end in (one.value, *((one.test.low, one.test.high) if one.test else ()))] + [1.0]
-    )
-    slot = found.slots.get(parent, 0)
-    rows = [(_what(one), _difference_cells(one, reach, slot)) for one in mine]
-    sure = sum(one.test is not None and one.test.significant() for one in mine if one.benchmark)
-    counted = sum(one.benchmark is not None for one in mine)
-    table = html.table(f"{merge} minus {parent}", ["", "difference", "95 % interval", "", "p", "documents"], rows)
-    return (f'<details class="fold"><summary>{name(found.compact(merge))} <span class="ns">minus {name(parent)}: {sure} of {counted} '
-            f"tasks differ significantly</span></summary>{table}</details>")  # fmt: skip
+def _by_task(found: Gathered, merge: str, parents: Sequence[str]) -> str:
+    """A merge's differences to its parents, folded."""
+    mine = [one for one in found.compared if one.merge == merge]
+    tables, counts = [], []
+    for parent in parents:
+        compared = [one for one in mine if one.parent == parent]
+        ends = [
+            end for one in compared for end in ((one.value, one.test.low, one.test.high) if one.test else (one.value,))
+        ]
+        reach = max(1.0, *map(abs, ends))
+        slot = style.parent_colour(found.slots.get(parent, 0))
+        rows = [(_what(one), _difference_cells(one, reach, slot)) for one in compared]
+        tables.append(
+            html.table(f"{merge} minus {parent}", ["", "difference", "95 % interval", "", "p", "documents"], rows)
+        )
+        sure = sum(one.test is not None and one.test.significant() for one in compared if one.benchmark)
+        counts.append(
+            f"minus {name(parent)}: {sure} of {sum(one.benchmark is not None for one in compared)} significant"
+        )
+    return html.fold(f'{name(found.compact(merge))} <span class="ns">{"; ".join(counts)}</span>', "".join(tables))
 
 
 def _what(one: Compared) -> str:
@@ -237,7 +261,7 @@ def _answers(found: Gathered) -> str:
              "best merge, the best merges, and the worst. Answers are shown as they came.</p>"]  # fmt: skip
     for task in dict.fromkeys(example.task for example in found.examples):
         inside = "".join(_example(example, found.compact) for example in found.examples if example.task == task)
-        parts.append(f'<details class="fold"><summary>{name(task)}</summary>{inside}</details>')
+        parts.append(html.fold(name(task), inside))
     return "".join(parts)
 
 

@@ -49,6 +49,8 @@ class Shape:
 
     def compact(self, point: SweepPoint) -> str:
         """A point's name for the first column of a table: its labels, or its name."""
+        if len(point.labels) == 1:
+            return " ".join(*point.labels.items())
         return " · ".join(point.labels.values()) or point.name
 
     def belongs(self, point: SweepPoint, language: str) -> bool:

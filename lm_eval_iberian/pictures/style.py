@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 INK, MUTED, GRID, PAPER = "#1b1f24", "#56606b", "#dde1e6", "#ffffff"
 # After Okabe and Ito (2008), darkened to 3:1 and more on white; the dark theme's are in page.css.
 SERIES = ("#0067a5", "#c44e00", "#00795c", "#a3387c", "#8a6500", "#2f8fc4", "#6b4fbb")
+# Differences to parents take other colours than the lines of merges: a colour means one thing in a page.
+PARENTS = (2, 3, 4, 6, 5, 0, 1)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1)), (0, (8, 2)), (0, (3, 3)))
 # Of horizontal lines: parents and baselines.
@@ -32,7 +34,7 @@ RC: dict[str, Any] = {
     "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "text.color": INK, "axes.titlecolor": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID,
     "grid.linewidth": 0.8, "axes.linewidth": 0.8, "figure.facecolor": PAPER, "axes.facecolor": "none",
-    "lines.linewidth": 1.8, "lines.markersize": 5.5, "figure.dpi": 100,
+    "figure.constrained_layout.h_pad": 0.07, "figure.constrained_layout.w_pad": 0.06, "lines.linewidth": 1.8, "lines.markersize": 5.5, "figure.dpi": 100,
 }  # fmt: skip
 PNG_DPI = 200
 
@@ -42,6 +44,11 @@ UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]"
     "|[\ud800-\udfff]"
 )
+
+
+def parent_colour(slot: int) -> int:
+    """The series colour of differences to a parent of this slot."""
+    return PARENTS[slot % len(PARENTS)]
 
 
 def seen(text: str) -> str:

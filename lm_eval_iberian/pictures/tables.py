@@ -64,7 +64,7 @@ def _pruned(table: Table) -> Table:
     kept = [number for number in range(len(table.heads))
             if any(cells[number].value is not None for _, role, cells in table.rows if role != "chance")]  # fmt: skip
     rows = tuple((name, role, tuple(cells[number] for number in kept)) for name, role, cells in table.rows)
-    heads, counted = (tuple(side[number] for number in kept) for side in (table.heads, table.counted))
+    heads, counted = tuple(table.heads[number] for number in kept), tuple(table.counted[number] for number in kept)
     return Table(table.title, heads, rows, counted)
 
 
