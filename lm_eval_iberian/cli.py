@@ -19,6 +19,7 @@ from lm_eval_iberian import __version__
 COMMANDS = {
     "recipe": ("lm_eval_iberian.recipe_cli:recipe", "Check, show, verify or export a merge recipe."),
     "fisher": ("lm_eval_iberian.fisher_command:fisher", "Make a model's Fisher map, for `merge_method: fisher`."),
+    "toy": ("lm_eval_iberian.toy_command:toy", "Train tiny models on which merging visibly teaches a language."),
     "report": ("lm_eval_iberian.report_command:report", "Print the paper's averages from lm_eval's results files."),
     "prefetch": (
         "lm_eval_iberian.prefetch_command:prefetch",
