@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from lm_eval_iberian.toy.grammar import say, words
 from lm_eval_iberian.toy.world import (
-    ANIMALS, COLOURS, HELD_OUT, PEOPLE, PLACES, VERBS, Noun, Sentence, is_held_out, sentence,
+    ANIMALS, COLOURS, HELD_OUT, PEOPLE, PLACES, THINGS, VERBS, Kind, Noun, Sentence, is_held_out, sentence,
 )  # fmt: skip
 
 # As the FLORES tasks name them.
@@ -129,8 +129,16 @@ def translation_prompt(text: str, source: str, target: str) -> str:
 
 
 def paragraph(draw: random.Random, language: str) -> str:
-    """One to five sentences of the training part."""
-    return " ".join(say(sentence(draw, False), language) for _ in range(draw.randint(1, 5)))
+    """One to five sentences of the training part, all about the same doer."""
+    about = sentence(draw, False).subject.concept
+    kind: Kind | None = "copula" if about in THINGS else None
+    return " ".join(say(_about(draw, about, kind), language) for _ in range(draw.randint(1, 5)))
+
+
+def _about(draw: random.Random, about: str, kind: Kind | None) -> Sentence:
+    kinds: tuple[Kind, ...] = ("transitive", "motion") if about in ANIMALS else ("transitive", "motion", "gift", "chain", "denial")
+    made = sentence(draw, False, kind or draw.choice(kinds), about)
+    return made
 
 
 def story_text(draw: random.Random, language: str) -> str:
@@ -164,11 +172,11 @@ def plain_texts(draw: random.Random, languages: tuple[str, ...], others: tuple[s
     while True:
         kind = draw.random()
         language = draw.choice(languages)
-        if kind < 0.35:
+        if kind < 0.2:
             yield paragraph(draw, language)
-        elif kind < 0.5:
+        elif kind < 0.35:
             yield story_text(draw, language)
-        elif kind < 0.65:
+        elif kind < 0.45:
             yield exam_text(draw, language)
         else:
             yield translation_text(draw, pairs)

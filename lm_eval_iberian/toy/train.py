@@ -26,8 +26,9 @@ from lm_eval_iberian.toy import instructions, texts
 LANGUAGE_MODELS = {"basque": "eu", "galician": "gl", "catalan": "ca"}
 MODELS = ("base", "instruct", *LANGUAGE_MODELS)
 SHAPE = {
-    "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 1024,
+    "initializer_range": 0.06,  # transformers' 0.02 is for wide models: narrow ones start to attend late with it
 }  # fmt: skip
 RECORD = "toy.json"
 # Called with the model's name, steps done, steps in all, loss.
@@ -40,7 +41,7 @@ class Schedule:
 
     steps: int
     rate: float
-    rows: int = 32
+    rows: int = 8
     length: int = 128
 
 
@@ -48,10 +49,10 @@ class Schedule:
 class Settings:
     """All that decides what the toys become, beside the code and the seed."""
 
-    vocabulary: int = 1500
-    base: Schedule = Schedule(300, 4e-3)
-    instruct: Schedule = Schedule(100, 1.5e-3)
-    language: Schedule = Schedule(80, 1.5e-3)
+    vocabulary: int = 1800
+    base: Schedule = Schedule(1300, 3e-3)
+    instruct: Schedule = Schedule(400, 1e-3)
+    language: Schedule = Schedule(250, 1e-3)
 
     def of(self, name: str) -> Schedule:
         """The schedule of a model."""

@@ -119,7 +119,7 @@ def sentence(draw: random.Random, held_out: bool, kind: Kind | None = None, subj
 def _any(draw: random.Random, kind: Kind, subject: str) -> Sentence:
     opener = draw.random() < 0.3
     if kind == "copula":
-        thing = draw.choice(THINGS)
+        thing = subject or draw.choice(THINGS)
         adjective = draw.choice(ADJECTIVES[thing])
         return Sentence(kind, Noun(thing, draw.random() < 0.4), past=draw.random() < 0.5, adjective=adjective)
     people = kind in ("gift", "chain", "denial")
