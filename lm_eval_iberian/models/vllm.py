@@ -12,9 +12,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lm_eval_iberian.models import scoring as questions
 from lm_eval_iberian.models.generation import generate
 from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
+from lm_eval_iberian.models.questions import Pair, Score, truncate
+from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError
 from merge_hooks.facts import full_config
@@ -79,6 +80,9 @@ class MergedVLLM(VLLM):
         if vllm_loader.is_cpu_build():
             # Compiling takes a C++ compiler and minutes; on a CPU it buys little.
             arguments.setdefault("enforce_eager", True)
+            # The smallest that its attention takes; vLLM's 128 would compute up to 127 tokens of a prompt anew for
+            # every answer choice. GPUs have 16.
+            arguments.setdefault("block_size", vllm_loader.CPU_BLOCK_SIZE)
         try:
             super().__init__(
                 pretrained=str(self.prepared.resolved.donor.folder),
@@ -116,14 +120,14 @@ class MergedVLLM(VLLM):
         self.prepared = prepared
         self.__dict__.pop("signature", None)
 
-    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[questions.Score]:
+    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[Score]:
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
         limit = self.max_length - 1  # as lm_eval: vLLM wants room for one generated token
-        pairs = [questions.Pair(key, *questions.truncate(before, after, limit)) for key, before, after in requests]
-        results: list[questions.Score] = [(0.0, False)] * len(pairs)
+        pairs = [Pair(key, *truncate(before, after, limit)) for key, before, after in requests]
+        results: list[Score] = [(0.0, False)] * len(pairs)
         with tqdm(total=len(pairs), disable=disable_tqdm, desc="Running loglikelihood requests") as progress:
 
-            def take(places: list[int], index: int, score: questions.Score) -> None:
+            def take(places: list[int], index: int, score: Score) -> None:
                 place = places[index]
                 results[place] = score
                 if pairs[place].key is not None:  # None: a window of a rolling request, cached by its caller
@@ -133,21 +137,25 @@ class MergedVLLM(VLLM):
             self._score(pairs, take)
         return results
 
-    def _score(self, pairs: list[questions.Pair], take: Callable[[list[int], int, questions.Score], None]) -> None:
+    def _score(self, pairs: list[Pair], take: Callable[[list[int], int, Score], None]) -> None:
         """Each pair by the way that suits it."""
-        block_size = self.model.llm_engine.vllm_config.cache_config.block_size
         asked: list[int] = []
         if self._scoring == "prefix":
-            asked = [place for place, pair in enumerate(pairs) if questions.is_worth_asking(pair, block_size)]
+            # With nothing left of the prompt there is nothing to ask after.
+            asked = [place for place, pair in enumerate(pairs) if pair.prompt]
         rest = sorted(set(range(len(pairs))) - set(asked))
         if asked and rest:
-            LOG.info("merged: %d of %d long continuations are scored with prompt_logprobs", len(rest), len(pairs))
-        questions.score_by_questions(self.model, [pairs[i] for i in asked], partial(take, asked), self.lora_request)
-        questions.score_whole_prompts(
+            LOG.info(
+                "merged: %d of %d continuations leave no room for a prompt; scored with prompt_logprobs",
+                len(rest),
+                len(pairs),
+            )
+        score_by_questions(self.model, [pairs[i] for i in asked], partial(take, asked), self.lora_request)
+        score_whole_prompts(
             self.model, [pairs[i] for i in rest], partial(take, rest), self._read_whole_prompt, self.lora_request
         )
 
-    def _read_whole_prompt(self, output: Any, pair: questions.Pair) -> questions.Score:
+    def _read_whole_prompt(self, output: Any, pair: Pair) -> Score:
         tokens = [*pair.prompt, *pair.continuation]
         return self._parse_logprobs(tokens=tokens, outputs=output, ctxlen=len(pair.prompt))
 
