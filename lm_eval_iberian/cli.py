@@ -19,6 +19,11 @@ from lm_eval_iberian import __version__
 COMMANDS = {
     "recipe": ("lm_eval_iberian.recipe_cli:recipe", "Check, show, verify or export a merge recipe."),
     "fisher": ("lm_eval_iberian.fisher_command:fisher", "Make a model's Fisher map, for `merge_method: fisher`."),
+    "vectors": (
+        "lm_eval_iberian.vectors_command:vectors",
+        "Compare language vectors: cosines of what fine-tunes add to their base.",
+    ),
+    "sweep": ("lm_eval_iberian.sweep.command:sweep", "Measure many merges over one engine; killed, it goes on."),
     "report": ("lm_eval_iberian.report_command:report", "Print the paper's averages from lm_eval's results files."),
     "prefetch": (
         "lm_eval_iberian.prefetch_command:prefetch",

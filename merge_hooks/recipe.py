@@ -246,8 +246,10 @@ class _Resolver:
             raise SourceError(f"{error} The stages of this recipe are: {', '.join(self.stages)}.") from error
 
 
-def find_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
+def find_recipe(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
     """A recipe from wherever it comes, as `read_recipe` does, without looking for mistakes in it."""
+    if isinstance(recipe, Recipe):
+        return recipe
     if isinstance(recipe, Mapping):
         return Recipe(text=yaml.safe_dump(dict(recipe), sort_keys=False), origin="inline recipe")
     text = str(recipe)

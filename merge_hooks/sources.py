@@ -271,6 +271,10 @@ def read_header(path: Path, source: str) -> dict[str, TensorEntry]:
     return {name: TensorEntry(path.name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
 
 
+# Hashes of folders whose files have not changed since (size, time): the points of a sweep share their sources.
+_HASHES: dict[tuple[Any, ...], str] = {}
+
+
 def content_hash(folder: Path, files: list[str]) -> str:
     """xxh3-128 over the files' names and bytes, the files in parallel, cut to 16 hex digits."""
     from concurrent.futures import ThreadPoolExecutor
@@ -278,9 +282,13 @@ def content_hash(folder: Path, files: list[str]) -> str:
     import xxhash
 
     present = [file for file in files if (folder / file).is_file()]
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        hashes = pool.map(lambda file: f"{file}:{file_hash(folder / file)}", present)
-        return xxhash.xxh3_128("\n".join(hashes).encode()).hexdigest()[:16]
+    states = [(folder / file).stat() for file in present]
+    key = (str(folder), *((file, s.st_size, s.st_mtime_ns) for file, s in zip(present, states, strict=True)))
+    if key not in _HASHES:
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            hashes = pool.map(lambda file: f"{file}:{file_hash(folder / file)}", present)
+            _HASHES[key] = xxhash.xxh3_128("\n".join(hashes).encode()).hexdigest()[:16]
+    return _HASHES[key]
 
 
 def file_hash(path: Path) -> str:

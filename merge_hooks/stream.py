@@ -53,7 +53,7 @@ class Stream:
         if rng not in GENERATORS:
             raise RecipeError(f"rng={rng}: there is no such generator. Take one of: {', '.join(GENERATORS)}.")
         self.resolved = resolved
-        self.seed, self.rng = seed, rng
+        self.seed, self.rng, self.trust_remote_code = seed, rng, trust_remote_code
         self.plan = Plan(resolved.config, resolved.sources, trust_remote_code)
         self._memory: dict[str, Any] = {}
         self._states: dict[str, torch.Tensor] = {}

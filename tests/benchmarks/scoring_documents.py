@@ -27,13 +27,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "deep": {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 12, "num_attention_heads": 16,
              "num_key_value_heads": 8, "vocab_size": 8000},
 }  # fmt: skip
-# task -> (its name, where its documents come from, tokens a prompt may have: the engine's length)
+# name -> task, shots
 TASKS = {
-    "EusTrivia 5-shot": "iberian_eus_trivia",
-    "Belebele 5-shot": "iberian_belebele_eu",
-    "EusReading 5-shot": "iberian_eus_reading",
-    "XStoryCloze 0-shot": "iberian_xstorycloze_eu",
-    "OpenBookQA 5-shot": "iberian_openbookqa_gl",
+    "EusTrivia 5-shot": ("iberian_eus_trivia", 5),
+    "Belebele 5-shot": ("iberian_belebele_eu", 5),
+    "EusReading 5-shot": ("iberian_eus_reading", 5),
+    "XStoryCloze 0-shot": ("iberian_xstorycloze_eu", 0),
+    "XStoryCloze 5-shot": ("iberian_xstorycloze_eu", 5),
+    "OpenBookQA 5-shot": ("iberian_openbookqa_gl", 5),
 }
 
 
@@ -97,9 +98,9 @@ def make_requests(task: str, count: int, mirror: Path, shots: int | None = None)
     from lm_eval_iberian import plugin
 
     plugin.activate()
-    [loaded] = get_task_dict([TASKS[task]], TaskManager()).values()
-    if shots is not None:
-        loaded.set_config(key="num_fewshot", value=shots)
+    name, usual = TASKS[task]
+    [loaded] = get_task_dict([name], TaskManager()).values()
+    loaded.set_config(key="num_fewshot", value=usual if shots is None else shots)
     loaded.set_fewshot_seed(1234)
     loaded.build_all_requests(limit=count)
     return [list(instance.args) for instance in loaded.instances]

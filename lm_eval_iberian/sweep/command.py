@@ -1,0 +1,132 @@
+"""`iberian sweep SWEEP`: many merges, one engine."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("sweep")
+@click.option("--set", "given", multiple=True, metavar="NAME=VALUE",
+              help="Set a parameter or an axis (a,b,c for a list; axis.label=value for one value).")  # fmt: skip
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The run folder [default: runs/NAME].")
+@click.option("--dry-run", is_flag=True, help="Print the plan: merges, requests, memory, time.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Engines on this machine.")
+@click.option("--ray", "ray_address", metavar="ADDRESS", help="Put engines on a Ray cluster (auto, local, HOST:PORT).")
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1: for job arrays.")
+@click.option("--limit", type=float, help="Only so many documents of each task: to try things out.")
+def sweep(
+    sweep: str, given: tuple[str, ...], out: Path | None, dry_run: bool, workers: int, ray_address: str | None,
+    shard: str | None, limit: float | None,
+) -> None:  # fmt: skip
+    """Measure every point of SWEEP: a sweep.yml, or preset:merge_and_conquer/figure1, table3, table5, table6.
+
+    Killed at any moment, the same command goes on. At the end there are tables and a report.html in the run folder.
+    """
+    from rich.console import Console
+
+    from lm_eval_iberian.sweep.spec import read_sweep
+
+    _quiet()
+    settings = parse_settings(given)
+    if limit is not None:
+        settings["limit"] = int(limit) if limit >= 1 else limit
+    read = read_sweep(sweep, settings)
+    folder = out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
+
+    from lm_eval_iberian.sweep.plan import make_plan
+
+    console = Console(stderr=True)
+    with console.status("Opening the sources and loading the tasks ..."):
+        plan = make_plan(read)
+    if dry_run:
+        _show(plan, folder)
+        return
+    failures = _run(plan, folder, workers, ray_address, _shard(shard), console)
+    if shard is None:
+        _report(folder, console)
+    if failures:
+        console.print("\nFailed:\n" + "\n".join(f"- {line}" for line in failures.values()), markup=False)
+        console.print("The same command tries these again and nothing else.")
+        sys.exit(1)
+
+
+def parse_settings(given: tuple[str, ...]) -> dict[str, Any]:
+    """`--set` as a mapping; values are YAML, `a,b,c` is a list. Raises UsageError without an equals sign."""
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for pair in given:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise click.UsageError(f"--set {pair}: write NAME=VALUE.")
+        try:
+            parts = [yaml.safe_load(part) for part in text.split(",")] if text[:1] not in "[{" else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise click.UsageError(f"--set {pair}: {error}") from None
+        settings[name.strip()] = parts[0] if isinstance(parts, list) and len(parts) == 1 and text[:1] != "[" else parts
+    return settings
+
+
+def _show(plan: Any, folder: Path) -> None:
+    from rich.console import Console
+
+    from lm_eval_iberian.sweep.outlook import show_plan
+    from lm_eval_iberian.sweep.store import FILE, Store
+
+    store = Store(folder / FILE, writes=False) if (folder / FILE).is_file() else None
+    show_plan(plan, store, Console())
+
+
+def _run(
+    plan: Any, folder: Path, workers: int, ray_address: str | None, shard: tuple[int, int], console: Any
+) -> dict[str, str]:
+    from lm_eval_iberian.sweep.driver import run_sweep
+    from lm_eval_iberian.sweep.pools import choose_pool
+    from lm_eval_iberian.sweep.progress import Progress
+
+    try:
+        return run_sweep(
+            plan, folder, lambda made, jobs: choose_pool(made, jobs, workers, ray_address), Progress(console), shard
+        )
+    except KeyboardInterrupt:
+        console.print(f"\nStopped. What was answered is kept in {folder}; the same command goes on.", markup=False)
+        sys.exit(130)
+
+
+def _report(folder: Path, console: Any) -> None:
+    from lm_eval_iberian.report import report
+    from lm_eval_iberian.report_formats import write
+    from lm_eval_iberian.sweep.run import read_sweep_run
+
+    run = read_sweep_run(folder)
+    measured = [point.model_scores for point in run.points if point.results]
+    if measured:
+        text = write(report(measured))
+        (folder / "tables.md").write_text(text, encoding="utf-8")
+        click.echo(text, nl=False)
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 0, 1
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise click.UsageError(f"--shard {text}: write I/N, from 1/N to N/N.")
+    return int(number) - 1, int(of)
+
+
+def _quiet() -> None:
+    """lm_eval, transformers and vLLM say much that a sweep's log need not hold; errors still come."""
+    import os
+
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    logging.basicConfig(level=logging.WARNING)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # It calls every metric of a task's own an error.
+    logging.getLogger("lm_eval.api.registry").setLevel(logging.CRITICAL)

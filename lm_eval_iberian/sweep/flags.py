@@ -1,0 +1,71 @@
+"""Words beside a score that should not be read without them: answers that are empty, that loop, or are not numbers.
+
+In the paper, Breadcrumbs collapsed on translation: the score alone (BLEU near 0) does not say that the model wrote
+one word a hundred times. Thresholds are shares of the documents of a task.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+EMPTY_SHARE = 0.1
+LOOPING_SHARE = 0.1
+ONE_CHOICE_SHARE = 0.98
+# Text of at least so many bytes that deflates to less than 1/LOOP_RATIO of its size repeats itself; prose in our
+# languages deflates to a half or a third.
+LOOP_BYTES = 120
+LOOP_RATIO = 6.0
+# Of fewer documents nothing is said about choices.
+MIN_DOCUMENTS = 50
+
+
+def is_looping(text: str) -> bool:
+    """Whether a text says the same over and over."""
+    data = text.encode()
+    return len(data) >= LOOP_BYTES and len(data) > LOOP_RATIO * len(zlib.compress(data, 9))
+
+
+def of_texts(texts: Sequence[str]) -> list[str]:
+    """What is wrong with the generated answers of a task."""
+    if not texts:
+        return []
+    empty = sum(not text.strip() for text in texts) / len(texts)
+    looping = sum(map(is_looping, texts)) / len(texts)
+    said = [f"{empty:.0%} of the answers are empty"] if empty >= EMPTY_SHARE else []
+    return said + ([f"{looping:.0%} of the answers loop"] if looping >= LOOPING_SHARE else [])
+
+
+def of_choices(scores: Iterable[Sequence[float]]) -> list[str]:
+    """What is wrong with the log-likelihoods of a task's choices, a list a document."""
+    rows = [list(row) for row in scores]
+    broken = sum(any(math.isnan(value) for value in row) for row in rows)
+    if broken:
+        return [f"{broken} of {len(rows)} documents have log-likelihoods that are not numbers"]
+    picked = Counter(max(range(len(row)), key=row.__getitem__) for row in rows if len(row) > 1)
+    share = max(picked.values(), default=0) / max(1, sum(picked.values()))
+    if len(rows) >= MIN_DOCUMENTS and share >= ONE_CHOICE_SHARE:
+        return [f"one choice is taken for {share:.0%} of the documents"]
+    return []
+
+
+def of_samples(samples: Sequence[dict[str, Any]]) -> list[str]:
+    """The flags of one task, from lm_eval's samples."""
+    answers = [response for sample in samples for response in _responses(sample)]
+    if answers and all(isinstance(answer, str) for answer in answers):
+        return of_texts(answers)
+    rows = [[_loglikelihood(response) for response in _responses(sample)] for sample in samples]
+    return of_choices([[value for value in row if value is not None] for row in rows])
+
+
+def _responses(sample: dict[str, Any]) -> list[Any]:
+    return [response for request in sample["resps"] for response in request]
+
+
+def _loglikelihood(response: Any) -> float | None:
+    if isinstance(response, (tuple, list)) and response and isinstance(response[0], (int, float)):
+        return float(response[0])
+    return float(response) if isinstance(response, (int, float)) else None

@@ -1,0 +1,94 @@
+"""What travels between driver and workers: a job there, events back. Plain data, pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lm_eval_iberian.sweep.spec import Evaluation
+from lm_eval_iberian.sweep.store import Answer, Document
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation of one point.
+
+    Args:
+        key: of the evaluation, in the store.
+        point: the point's name.
+        engine: jobs of one engine key can follow each other in one engine by a swap.
+        signature: of the point, as planned; a worker refuses to measure anything else.
+        settings: what else the answers depend on (engine arguments).
+        recipe: (YAML, origin, folder): the recipe travels, no weights.
+        model_args: of the model `merged`.
+        chat: apply_chat_template, fewshot_as_multiturn.
+        include_path: a folder of further tasks.
+        known: answers that are in the store already: key -> JSON.
+    """
+
+    key: str
+    point: str
+    engine: str
+    signature: str
+    settings: str
+    recipe: tuple[str, str, str | None]
+    merge_seed: int
+    rng: str
+    evaluation: Evaluation
+    model_args: Mapping[str, Any]
+    chat: tuple[bool, bool]
+    include_path: str | None
+    known: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker begins with a job. `what`: "engine" (started), "swap" or "kept"; `seconds`: that took."""
+
+    key: str
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """So many requests go to the engine now, of about so many tokens in all; `known`: answered from the store."""
+
+    key: str
+    requests: int
+    tokens: int
+    known: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answers came."""
+
+    key: str
+    answers: list[Answer]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An evaluation is done. `results`: lm_eval's, without samples; `flags`: task -> words; seconds, without start."""
+
+    key: str
+    signature: str
+    results: dict[str, Any]
+    flags: dict[str, list[str]]
+    documents: list[Document]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job failed: `reason` for people, `details` a traceback. `fatal`: the worker must not go on in this process."""
+
+    key: str
+    reason: str
+    details: str
+    fatal: bool = False
+
+
+Event = Started | Asked | Answered | Finished | Failed

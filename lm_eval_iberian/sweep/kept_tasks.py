@@ -1,0 +1,134 @@
+"""Tasks that are loaded once and whose requests are built once, whatever the number of points.
+
+lm_eval's evaluator loads every task and builds every request (few-shot prompts, chat template) in each call. For
+thousands of documents that takes longer than a swap. Here the tasks live on, and `build_all_requests` builds
+anew only when what the prompts depend on has changed: the chat template, mostly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from lm_eval.tasks import TaskManager
+
+from lm_eval_iberian.sweep.spec import Evaluation
+
+# How functions show in a dumped configuration: at another address in each process.
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+class KeptTasks:
+    """The tasks of a sweep, loaded when first needed.
+
+    Args:
+        include_path: a folder of further tasks.
+        metadata: the model's arguments, which lm_eval passes on to tasks.
+    """
+
+    def __init__(self, include_path: str | None = None, metadata: dict[str, Any] | None = None) -> None:
+        self.include_path, self.metadata = include_path, metadata or {}
+        self.loaded: dict[str, LoadedOnce] = {}
+
+    @cached_property
+    def _index(self) -> TaskManager:
+        return TaskManager(include_path=self.include_path, metadata=self.metadata)
+
+    def of(self, evaluation: Evaluation) -> LoadedOnce:
+        """The tasks of an evaluation. Each has its own: its settings are written into them."""
+        key = json.dumps(evaluation.as_data(), sort_keys=True, default=str)
+        if key not in self.loaded:
+            self.loaded[key] = LoadedOnce(self._index, evaluation.tasks)
+        return self.loaded[key]
+
+
+class LoadedOnce(TaskManager):
+    """A task manager that gives `simple_evaluate` the same task objects each time.
+
+    Args:
+        index: knows every task.
+        names: the tasks and groups that are wanted.
+    """
+
+    def __init__(self, index: TaskManager, names: Sequence[str]) -> None:
+        self.__dict__.update(vars(index))  # the index of thousands of YAML files is made once
+        self.names = list(names)
+        # What the requests depend on beyond their own arguments: the tokenizer's chat template.
+        self.template = ""
+        self._kept: Any = None
+
+    def load(self, *_: Any, **__: Any) -> Any:
+        """lm_eval's hook: {"tasks": ..., "groups": ...}."""
+        if self._kept is None:
+            self._kept = super().load(self.names)
+            for task in self._kept["tasks"].values():
+                task.build_all_requests = self._once(task, task.build_all_requests)
+        return self._kept
+
+    def _once(self, task: Any, build: Callable[..., None]) -> Callable[..., None]:
+        built = ""
+
+        def build_once(**options: Any) -> None:
+            nonlocal built
+            said = {key: value for key, value in options.items() if not callable(value)}
+            wanted = json.dumps([said, task.config.num_fewshot, self.template], sort_keys=True, default=str)
+            if wanted != built:
+                build(**options)
+                built = wanted
+            for instance in task.instances:
+                instance.resps, instance.filtered_resps = [], {}
+
+        return build_once
+
+    @property
+    def tasks(self) -> dict[str, Any]:
+        """Leaf task -> object."""
+        return dict(self.load()["tasks"])
+
+
+def stamp_of(loaded: LoadedOnce, limit: float | None) -> dict[str, list[str]]:
+    """What the tasks measure, for the key of an evaluation: task -> version, and a hash of settings and documents."""
+    return {
+        name: [str(task.VERSION if task.config.metadata is None else task.config.metadata.get("version", task.VERSION)),
+               _hash(task, limit)]
+        for name, task in loaded.tasks.items()
+    }  # fmt: skip
+
+
+def documents_of(task: Any, limit: float | None) -> int:
+    """How many documents an evaluation with this limit reads."""
+    total = len(task.eval_docs)
+    if limit is None:
+        return total
+    return min(total, int(limit) if limit >= 1 else -(-int(total * limit * 1000) // 1000))
+
+
+def _hash(task: Any, limit: float | None) -> str:
+    """Of the task's configuration and of the documents that are read: another limit, or other files, other key."""
+    state = hashlib.sha256(_configuration(task).encode())
+    for document in _shots(task):
+        state.update(json.dumps(document, sort_keys=True, default=str).encode())
+    for _, document in task.doc_iterator(limit=documents_of(task, limit) if limit is not None else None):
+        state.update(json.dumps(document, sort_keys=True, default=str).encode())
+    return state.hexdigest()[:16]
+
+
+def _configuration(task: Any) -> str:
+    """The configuration without what says where it lies and not what it is: addresses of functions, paths."""
+    said = task.dump_config()
+    metadata = said.get("metadata")
+    if isinstance(metadata, dict):
+        said["metadata"] = {key: value for key, value in metadata.items() if key not in ("config_source", "documents")}
+    return ADDRESS.sub("", json.dumps(said, sort_keys=True, default=str))
+
+
+def _shots(task: Any) -> list[Any]:
+    """The documents that shots are drawn from, where they are not the evaluated ones."""
+    config = task.config
+    if config.num_fewshot == 0 or config.fewshot_split in (None, config.test_split):
+        return []
+    return list(task.fewshot_docs() or ())

@@ -1,0 +1,135 @@
+"""What a sweep will do and need, before it starts: `iberian sweep --dry-run`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lm_eval_iberian.sweep.kept_tasks import documents_of
+from lm_eval_iberian.sweep.plan import Plan, PlannedPoint
+from lm_eval_iberian.sweep.progress import duration
+from lm_eval_iberian.sweep.spec import Evaluation
+from lm_eval_iberian.sweep.store import Store
+from merge_hooks.estimate import estimate, gigabytes
+
+# First guesses, until something was measured: floating-point operations a second, and seconds to start an engine.
+GUESSED_FLOPS = {"cpu": 5e10, "gpu": 1.5e14}
+START_SECONDS = {"cpu": 20.0, "gpu": 90.0}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one evaluation asks of a model. `tokens`: about, prompts only, shared prefixes counted once a document."""
+
+    documents: int
+    requests: int
+    tokens: int
+
+
+def load_of(plan: Plan, evaluation: Evaluation) -> Load:
+    """Counted on the first document of each task, times its documents."""
+    limit = evaluation.settings.get("limit")
+    documents = requests = characters = 0
+    for task in plan.tasks.of(evaluation).tasks.values():
+        count = documents_of(task, limit)
+        task.set_fewshot_seed(seed=1234)
+        if (shots := evaluation.settings.get("num_fewshot")) is not None and task.config.num_fewshot != 0:
+            task.set_config(key="num_fewshot", value=shots)
+        if task.config.num_fewshot is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.build_all_requests(
+            limit=1, samples=None, rank=0, world_size=1, cache_requests=False, rewrite_requests_cache=False,
+            system_instruction=None, apply_chat_template=False, fewshot_as_multiturn=False, chat_template=None,
+            tokenizer_name="",
+        )  # fmt: skip
+        documents += count
+        requests += count * len(task.instances)
+        characters += count * len(str(task.instances[0].args[0]))
+    return Load(documents, requests, characters // 4)
+
+
+def show_plan(plan: Plan, store: Store | None, console: Console) -> None:
+    """Print the plan: points, evaluations, memory, time."""
+    console.print(_points_table(plan, store))
+    loads = {_key(one): (one, load_of(plan, one)) for one in _evaluations(plan.points)}
+    table = Table("evaluation", "documents", "requests", "prompt tokens, about", title="Evaluations of each point")
+    for one, load in loads.values():
+        table.add_row(one.name, f"{load.documents:,}", f"{load.requests:,}", f"{load.tokens:,}")
+    console.print(table)
+    console.print("\n".join(_needs(plan, store, {key: load for key, (_, load) in loads.items()})), highlight=False)
+
+
+def _points_table(plan: Plan, store: Store | None) -> Table:
+    engines = list(dict.fromkeys(point.engine for point in plan.points if point.engine))
+    table = Table(
+        "point", "role", "method", "engine", "chat", "state", title=f"{plan.sweep.name}: {len(plan.points)} points"
+    )
+    for planned in plan.points:
+        keys = [plan.key(planned, one) for one in planned.point.evaluations]
+        done = sum(store.is_finished(key) for key in keys) if store else 0
+        state = planned.problem.splitlines()[0] if planned.problem else f"{done} of {len(keys)} done"
+        method = planned.prepared.resolved.method if planned.prepared else ""
+        engine = str(engines.index(planned.engine) + 1) if planned.engine else ""
+        table.add_row(planned.name, planned.point.role, method, engine, "yes" if planned.chat[0] else "no", state)
+    return table
+
+
+def _needs(plan: Plan, store: Store | None, loads: dict[str, Load]) -> list[str]:
+    """Memory and time, in words."""
+    ready = [point for point in plan.points if point.prepared is not None]
+    if not ready:
+        return ["Nothing can be measured: see the problems above."]
+    sizes = [estimate(point.prepared.stream, point.dtype) for point in ready if point.prepared]
+    device = _device(plan)
+    left = [(point, one) for point in ready for one in point.point.evaluations
+            if store is None or not store.is_finished(plan.key(point, one))]  # fmt: skip
+    seconds, measured = 0.0, 0
+    for _, one in left:
+        known = store.speed(speed_name(plan, one)) if store else None
+        measured += known is not None
+        guess = 2.0 * sizes[0].parameters * loads[_key(one)].tokens / GUESSED_FLOPS[device]
+        seconds += guess if known is None else known
+    engines = len({point.engine for point, _ in left})
+    seconds += engines * START_SECONDS[device]
+    requests = sum(loads[_key(one)].requests for _, one in left)
+    basis = (
+        "measured before in this run folder"
+        if measured == len(left) and left
+        else "a first guess, corrected as it goes"
+    )
+    return [
+        f"Left: {len(left)} evaluations, {requests:,} requests, {engines} engine start{'s' if engines != 1 else ''}.",
+        f"Memory: {gigabytes(max(size.model for size in sizes))} for the model in the engine, "
+        f"{gigabytes(max(size.working for size in sizes))} while the largest tensor is merged; sources read at most "
+        f"{gigabytes(max(size.read for size in sizes))} a merge.",
+        f"Time: about {duration(seconds)} ({basis}; generation is not counted in a guess).",
+    ]
+
+
+def speed_name(plan: Plan, evaluation: Evaluation) -> str:
+    """Under which name the seconds of an evaluation are noted in the store."""
+    return f"seconds {plan.settings} {_key(evaluation)}"
+
+
+def _device(plan: Plan) -> str:
+    import torch
+
+    named = str(plan.sweep.model_args.get("device") or "")
+    return "cpu" if named.startswith("cpu") or not torch.accelerator.is_available() else "gpu"
+
+
+def _evaluations(points: Iterable[PlannedPoint]) -> list[Evaluation]:
+    found: dict[str, Evaluation] = {}
+    for point in points:
+        for one in point.point.evaluations:
+            found.setdefault(_key(one), one)
+    return list(found.values())
+
+
+def _key(evaluation: Evaluation) -> Any:
+    return json.dumps(evaluation.as_data(), sort_keys=True, default=str)

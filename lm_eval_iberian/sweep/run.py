@@ -1,0 +1,215 @@
+"""What a run folder holds, finished or not: points, their scores, documents, answers and failures. Reads only.
+
+    run = read_sweep_run(Path("runs/figure1"))
+    for point in run.points:
+        point.results                       # lm_eval's results, one an evaluation
+        point.documents("iberian_eus_trivia")  # document -> its metrics, one mapping a run
+
+A run folder: `plan.json` (the points, in order), `store*.sqlite` (see `store`; several where several machines
+worked on it), and what reports write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lm_eval_iberian.results import Run, check_run
+from lm_eval_iberian.suite import ModelScores
+from lm_eval_iberian.sweep.errors import SweepError
+from lm_eval_iberian.sweep.store import Store
+
+PLAN = "plan.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One evaluation of a point.
+
+    Args:
+        key: in the store.
+        name: e.g. "iberian_ifeval, seed 1".
+        tasks: as they were asked for; groups are not spelt out.
+        seed: of sampled generation.
+        store: the one that has it; None while it is not finished.
+        failure: why it is not there.
+    """
+
+    key: str
+    name: str
+    tasks: tuple[str, ...]
+    seed: int | None
+    store: Store | None
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """A point of the plan, with what was measured of it.
+
+    Args:
+        role: "merge", "parent" or "baseline".
+        labels: axis -> label; empty for parents, baselines and fixed recipes.
+        parents: names of the points that are its sources.
+        signature: the digest of its signature; "" where it could not be planned.
+        recipe: its YAML.
+        problem: why it could not even be planned, or "".
+    """
+
+    name: str
+    role: str
+    labels: Mapping[str, str]
+    parents: tuple[str, ...]
+    signature: str
+    recipe: str
+    problem: str
+    evaluations: tuple[Measured, ...] = field(default=())
+
+    @property
+    def finished(self) -> list[Measured]:
+        """The evaluations that are done."""
+        return [one for one in self.evaluations if one.store is not None]
+
+    @property
+    def failures(self) -> list[str]:
+        """Every reason for which something of it is missing."""
+        found = [self.problem] if self.problem else []
+        return found + [f"{one.name}: {one.failure}" for one in self.evaluations if one.failure and one.store is None]
+
+    @cached_property
+    def results(self) -> list[dict[str, Any]]:
+        """lm_eval's results, one an evaluation, in the plan's order."""
+        return [found for one in self.finished if one.store and (found := one.store.results(one.key)) is not None]
+
+    @cached_property
+    def flags(self) -> dict[str, list[str]]:
+        """task -> what is wrong with its answers (empty, looping, NaN), in words."""
+        said: dict[str, list[str]] = {}
+        for one in self.finished:
+            for task, words in (one.store.flags(one.key) if one.store else {}).items():
+                said.setdefault(task, []).extend(word for word in words if word not in said.get(task, []))
+        return said
+
+    @property
+    def tasks(self) -> list[str]:
+        """Every leaf task that was measured."""
+        return list(dict.fromkeys(task for result in self.results for task in result["configs"]))
+
+    def documents(self, task: str) -> dict[int, list[dict[str, Any]]]:
+        """document -> its metrics as the task gave them (numbers, or what the metric aggregates), one a run."""
+        found: dict[int, list[dict[str, Any]]] = {}
+        for _, document, metrics, _ in self._rows(task):
+            found.setdefault(document, []).append(metrics)
+        return found
+
+    def answers(self, task: str) -> dict[int, list[str]]:
+        """document -> the model's answers, one a run: generated text, or the choice's index for multiple choice."""
+        found: dict[int, list[str]] = {}
+        for _, document, _, answer in self._rows(task):
+            found.setdefault(document, []).append(answer)
+        return found
+
+    def scores(self, task: str) -> dict[str, list[float]]:
+        """metric -> its values, one a run, as lm_eval gave them; without standard errors."""
+        found: dict[str, list[float]] = {}
+        for result in self.results:
+            for key, value in (result["results"].get(task) or {}).items():
+                name = key.partition(",")[0]
+                if isinstance(value, (int, float)) and "," in key and not name.endswith("_stderr"):
+                    found.setdefault(name, []).append(float(value))
+        return found
+
+    @cached_property
+    def model_scores(self) -> ModelScores:
+        """The benchmarks and averages of the suite; see `lm_eval_iberian.suite`."""
+        return ModelScores(self.runs, self.name)
+
+    @property
+    def runs(self) -> list[Run]:
+        """The results as `lm_eval_iberian.results` reads files."""
+        return [check_run(result, f"{self.name} ({number})") for number, result in enumerate(self.results, 1)]
+
+    def _rows(self, task: str) -> Iterator[tuple[str, int, dict[str, Any], str]]:
+        for one in self.finished:
+            if one.store is not None:
+                yield from one.store.documents(one.key, task)
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """A run folder, read.
+
+    Args:
+        axes: axis -> labels, in the order of the sweep.
+    """
+
+    folder: Path
+    name: str
+    axes: Mapping[str, Sequence[str]]
+    points: tuple[SweepPoint, ...]
+    stores: tuple[Store, ...]
+
+    def __getitem__(self, name: str) -> SweepPoint:
+        for point in self.points:
+            if point.name == name:
+                return point
+        raise SweepError(
+            f"{self.folder}: no point is called {name}. There are: {', '.join(p.name for p in self.points)}."
+        )
+
+    @property
+    def failures(self) -> dict[str, list[str]]:
+        """point -> reasons, for all that is missing for a reason."""
+        return {point.name: point.failures for point in self.points if point.failures}
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The points of which anything is missing."""
+        return [point.name for point in self.points if len(point.finished) < max(1, len(point.evaluations))]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Every leaf task that any point was measured on."""
+        return list(dict.fromkeys(task for point in self.points for task in point.tasks))
+
+    def text(self, task: str, document: int) -> tuple[dict[str, Any], str] | None:
+        """What a document says, and its target."""
+        return next((found for store in self.stores if (found := store.text(task, document)) is not None), None)
+
+
+def read_sweep_run(folder: Path) -> SweepRun:
+    """The run in a folder. Raises SweepError where there is none."""
+    path = folder / PLAN
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SweepError(f"{folder}: no {PLAN} in it, so it is not the folder of a sweep.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SweepError(f"{path}: cannot be read ({error}).") from None
+    stores = tuple(Store(file, writes=False) for file in sorted(folder.glob("store*.sqlite")))
+    points = tuple(_point(entry, stores) for entry in plan["points"])
+    return SweepRun(folder, plan["name"], plan["axes"], points, stores)
+
+
+def is_sweep_run(folder: Path) -> bool:
+    """Whether a folder is that of a sweep."""
+    return (folder / PLAN).is_file()
+
+
+def _point(entry: Mapping[str, Any], stores: Sequence[Store]) -> SweepPoint:
+    evaluations = tuple(_measured(one, stores) for one in entry["evaluations"])
+    return SweepPoint(
+        entry["name"], entry["role"], entry["labels"], tuple(entry["parents"]), entry["signature"], entry["recipe"],
+        entry["problem"], evaluations,
+    )  # fmt: skip
+
+
+def _measured(entry: Mapping[str, Any], stores: Sequence[Store]) -> Measured:
+    key = entry["key"]
+    store = next((one for one in stores if one.is_finished(key)), None)
+    failure = next((reason for one in stores if (reason := one.failure(key)) is not None), None)
+    return Measured(key, entry["name"], tuple(entry["tasks"]), entry["seed"], store, failure)

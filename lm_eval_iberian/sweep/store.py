@@ -1,0 +1,303 @@
+"""The store of a run: one SQLite file (WAL) in the run folder, from which everything can be made again.
+
+    answers      what the model said to one request; key: signature, engine settings, request type, request, seed
+    evaluations  lm_eval's results of one evaluation of one point; key: signature, tasks with their versions and
+                 documents, settings, seed
+    documents    each document's metrics and answer, per evaluation; texts: what the documents say, once
+    failures     points that could not be measured, with the reason
+    claims       who works on which evaluation now; a dead owner's claim is taken over
+
+Answers are written as soon as they come, each write a transaction: a process killed at any moment loses what was
+being computed, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval_iberian.sweep.errors import SweepError
+
+FILE = "store.sqlite"
+# A claim of a process on another machine is dead when it was not renewed for so long (seconds).
+CLAIM_SECONDS = 120.0
+LAYOUT = 1
+TABLES = """
+CREATE TABLE IF NOT EXISTS answers (
+  key TEXT PRIMARY KEY, signature TEXT NOT NULL, task TEXT NOT NULL, version TEXT NOT NULL, type TEXT NOT NULL,
+  answer TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS evaluations (
+  key TEXT PRIMARY KEY, signature TEXT NOT NULL, results BLOB NOT NULL, flags TEXT NOT NULL, seconds REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS documents (
+  evaluation TEXT NOT NULL, task TEXT NOT NULL, document INTEGER NOT NULL, metrics TEXT NOT NULL, answer TEXT NOT NULL,
+  PRIMARY KEY (evaluation, task, document)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS texts (
+  task TEXT NOT NULL, hash TEXT NOT NULL, document INTEGER NOT NULL, question TEXT NOT NULL, target TEXT NOT NULL,
+  PRIMARY KEY (task, document, hash)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS failures (
+  key TEXT PRIMARY KEY, reason TEXT NOT NULL, details TEXT NOT NULL, moment REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS claims (
+  key TEXT PRIMARY KEY, host TEXT NOT NULL, process INTEGER NOT NULL, born REAL NOT NULL, renewed REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS speeds (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer on its way to the store. `answer`: JSON; `key`: see `lm_eval_iberian.sweep.stored_lm`."""
+
+    key: str
+    signature: str
+    task: str
+    version: str
+    type: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document's verdict. `metrics`: JSON of metric -> value; `question`: JSON of the document."""
+
+    task: str
+    document: int
+    metrics: str
+    answer: str
+    hash: str
+    question: str
+    target: str
+
+
+class Store:
+    """The store of a run folder.
+
+    Args:
+        path: the SQLite file; made where it is not.
+        writes: whether this process may write.
+    Raises:
+        SweepError: not a store, one of another layout, or one that cannot be written.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path = path
+        with self._explained():
+            if writes:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            address = f"{path.absolute().as_uri()}?mode={'rwc' if writes else 'ro'}"
+            self.connection = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
+            if writes:
+                self._prepare()
+            self._check_layout()
+
+    def _prepare(self) -> None:
+        self.connection.execute("PRAGMA journal_mode=WAL")
+        self.connection.execute("PRAGMA synchronous=NORMAL")
+        if self.connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            self.connection.executescript(TABLES)
+            self.connection.execute(f"PRAGMA user_version={LAYOUT}")
+
+    def _check_layout(self) -> None:
+        found = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        if found != LAYOUT:
+            raise SweepError(
+                f"{self.path}: a store of layout {found}, this version reads {LAYOUT}. Take another run folder, or "
+                "the version of lm_eval_iberian that made this one."
+            )
+
+    def close(self) -> None:
+        """Close the file; what was written stays."""
+        self.connection.close()
+
+    # Answers
+
+    def keep_answers(self, answers: Iterable[Answer]) -> None:
+        """Keep answers: on disk when this returns."""
+        rows = [(a.key, a.signature, a.task, a.version, a.type, a.answer) for a in answers]
+        with self._transaction():
+            self.connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def answers(self, signature: str) -> dict[str, str]:
+        """All answers of a signature: key -> JSON."""
+        with self._explained():
+            return dict(self.connection.execute("SELECT key, answer FROM answers WHERE signature = ?", (signature,)))
+
+    def count_answers(self) -> int:
+        """How many answers are kept."""
+        return int(self.connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+
+    # Evaluations
+
+    def finish(
+        self, key: str, signature: str, results: Mapping[str, Any], flags: Mapping[str, Any], seconds: float,
+        documents: Iterable[Document],
+    ) -> None:  # fmt: skip
+        """Keep the results of an evaluation and its documents, and forget that it ever failed: all or nothing."""
+        documents = list(documents)
+        packed = zlib.compress(json.dumps(results, ensure_ascii=False).encode())
+        verdicts = [(key, one.task, one.document, one.metrics, one.answer) for one in documents]
+        texts = [(one.task, one.hash, one.document, one.question, one.target) for one in documents]
+        with self._transaction():
+            self.connection.execute(
+                "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?)",
+                (key, signature, packed, json.dumps(flags, ensure_ascii=False), seconds),
+            )
+            self.connection.execute("DELETE FROM documents WHERE evaluation = ?", (key,))
+            self.connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", verdicts)
+            self.connection.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?, ?)", texts)
+            self.connection.execute("DELETE FROM failures WHERE key = ?", (key,))
+            self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+
+    def is_finished(self, key: str) -> bool:
+        """Whether an evaluation's results are here."""
+        with self._explained():
+            return self.connection.execute("SELECT 1 FROM evaluations WHERE key = ?", (key,)).fetchone() is not None
+
+    def results(self, key: str) -> dict[str, Any] | None:
+        """lm_eval's results of an evaluation, or None."""
+        row = self.connection.execute("SELECT results FROM evaluations WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(zlib.decompress(row[0]))
+
+    def flags(self, key: str) -> dict[str, Any]:
+        """task -> what is wrong with its answers."""
+        row = self.connection.execute("SELECT flags FROM evaluations WHERE key = ?", (key,)).fetchone()
+        return {} if row is None else json.loads(row[0])
+
+    def seconds(self, key: str) -> float:
+        """How long the evaluation took."""
+        row = self.connection.execute("SELECT seconds FROM evaluations WHERE key = ?", (key,)).fetchone()
+        return 0.0 if row is None else float(row[0])
+
+    def documents(self, key: str, task: str | None = None) -> Iterator[tuple[str, int, dict[str, Any], str]]:
+        """(task, document, metrics, answer) of an evaluation, in order."""
+        query = "SELECT task, document, metrics, answer FROM documents WHERE evaluation = ?"
+        rows = self.connection.execute(query + (" AND task = ?" if task else ""), (key, task) if task else (key,))
+        for name, document, metrics, answer in rows:
+            yield name, document, json.loads(metrics), answer
+
+    def text(self, task: str, document: int) -> tuple[dict[str, Any], str] | None:
+        """(document, target), or None."""
+        row = self.connection.execute(
+            "SELECT question, target FROM texts WHERE task = ? AND document = ?", (task, document)
+        ).fetchone()
+        return None if row is None else (json.loads(row[0]), row[1])
+
+    # Failures
+
+    def fail(self, key: str, reason: str, details: str = "") -> None:
+        """Record why an evaluation could not be made. It is tried again when the sweep is started again."""
+        with self._transaction():
+            self.connection.execute(
+                "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (key, reason, details, time.time())
+            )
+            self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+
+    def failure(self, key: str) -> str | None:
+        """The reason, or None."""
+        row = self.connection.execute("SELECT reason FROM failures WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    # Claims
+
+    def claim(self, key: str) -> bool:
+        """Take an evaluation to work on. False where a living process has it, or it is finished."""
+        with self._transaction():
+            if self.is_finished(key):
+                return False
+            row = self.connection.execute(
+                "SELECT host, process, born, renewed FROM claims WHERE key = ?", (key,)
+            ).fetchone()
+            if row is not None and not _is_me(*row[:3]) and _is_alive(*row):
+                return False
+            self.connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", (key, *_me(), time.time()))
+            return True
+
+    def renew_claims(self) -> None:
+        """Say that this process is alive."""
+        host, process, born = _me()
+        with self._transaction():
+            self.connection.execute(
+                "UPDATE claims SET renewed = ? WHERE host = ? AND process = ? AND born = ?",
+                (time.time(), host, process, born),
+            )
+
+    def release(self, key: str) -> None:
+        """Give an evaluation back, not finished."""
+        with self._transaction():
+            self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+
+    # Speeds, for estimates
+
+    def note_speed(self, name: str, value: float) -> None:
+        """Remember a measured speed for the next estimate."""
+        with self._transaction():
+            self.connection.execute("INSERT OR REPLACE INTO speeds VALUES (?, ?)", (name, value))
+
+    def speed(self, name: str) -> float | None:
+        """A speed that was noted, or None."""
+        row = self.connection.execute("SELECT value FROM speeds WHERE name = ?", (name,)).fetchone()
+        return None if row is None else float(row[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._explained():
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                with suppress(sqlite3.Error):  # a full disk has rolled back by itself
+                    self.connection.execute("ROLLBACK")
+                raise
+            self.connection.execute("COMMIT")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise SweepError(
+                f"{self.path}: {error}. Is the disk full, or the folder on a file system that SQLite cannot lock? What "
+                "was kept is whole; when this is mended, the same command goes on."
+            ) from error
+        except OSError as error:
+            raise SweepError(f"{self.path}: {error}.") from error
+
+
+def _me() -> tuple[str, int, float]:
+    """This process: machine, number, time of birth (a number may be used again)."""
+    return socket.gethostname(), os.getpid(), _born(os.getpid())
+
+
+def _born(process: int) -> float:
+    import psutil
+
+    return round(psutil.Process(process).create_time(), 2)
+
+
+def _is_me(host: str, process: int, born: float) -> bool:
+    return (host, process) == (socket.gethostname(), os.getpid()) and abs(born - _born(os.getpid())) < 1
+
+
+def _is_alive(host: str, process: int, born: float, renewed: float) -> bool:
+    import psutil
+
+    if host != socket.gethostname():
+        return time.time() - renewed < CLAIM_SECONDS
+    try:
+        lives = psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+        return lives and abs(_born(process) - born) < 1
+    except psutil.Error:
+        return False

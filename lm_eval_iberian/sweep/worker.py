@@ -1,0 +1,210 @@
+"""One engine and what is done with it: start or swap, evaluate, hand on every answer and the results.
+
+A worker knows lm_eval and the model `merged`; it knows neither the store nor the other points. It lives in the
+driver's process, in one of its own, or on another machine (`pool`, `ray_pool`).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from lm_eval_iberian.sweep import flags
+from lm_eval_iberian.sweep.errors import SweepError
+from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Started
+from lm_eval_iberian.sweep.kept_tasks import KeptTasks, LoadedOnce, stamp_of
+from lm_eval_iberian.sweep.plan import engine_name, planned_signature
+from lm_eval_iberian.sweep.store import Document
+from lm_eval_iberian.sweep.stored_lm import StoredLM
+
+
+class Worker:
+    """Runs jobs, one after the other, in one engine.
+
+    Args:
+        emit: called with every event.
+        tasks: the sweep's tasks, if they are loaded in this process already.
+    """
+
+    def __init__(self, emit: Callable[[Event], None], tasks: KeptTasks | None = None) -> None:
+        self.emit, self.tasks = emit, tasks
+        self.model: Any = None
+        self.engine = self.signature = ""
+
+    def run(self, job: Job) -> None:
+        """Do a job. Whatever goes wrong with the point becomes a `Failed`; only Ctrl-C and its like pass through."""
+        try:
+            self._run(job)
+        except Exception as error:
+            self.signature = ""  # a swap that broke off: the next job brings its weights again
+            self.emit(Failed(job.key, explain(error), traceback.format_exc(), fatal=_is_fatal(error)))
+
+    def _run(self, job: Job) -> None:
+        if self.tasks is None:
+            self.tasks = KeptTasks(job.include_path, dict(job.model_args))
+        start = time.perf_counter()
+        what = self._bring(job)
+        loaded = self.tasks.of(job.evaluation)
+        self.emit(Started(job.key, what, time.perf_counter() - start))
+        start = time.perf_counter()
+        results = self._evaluate(job, loaded)
+        samples = results.pop("samples")
+        _say(results, job, self.model)
+        found = {task: said for task, rows in samples.items() if (said := flags.of_samples(rows))}
+        documents = list(_documents(samples))
+        seconds = time.perf_counter() - start
+        self.emit(Finished(job.key, job.signature, _portable(results), found, documents, seconds))
+
+    def _bring(self, job: Job) -> str:
+        """The job's weights into the engine; the engine itself where there is none. Says what was done."""
+        if self.model is not None and self.engine != job.engine:
+            raise SweepError("a worker was given a job of another engine")
+        if self.model is not None and self.signature == job.signature:
+            return "kept"
+        what = "engine" if self.model is None else "swap"
+        if self.model is None:
+            self.model = _start(job)
+            self.engine = job.engine
+        else:
+            self.signature = ""
+            self.model.swap(_resolved(job))
+        found = planned_signature(self.model.prepared, str(job.model_args["dtype"]), engine_name(job.model_args))
+        if found != job.signature:
+            raise SweepError(
+                f"{job.point}: the engine holds {found}, the plan says {job.signature}: a source or a package changed "
+                "since the sweep was planned. Start it again."
+            )
+        self.signature = job.signature
+        return what
+
+    def _evaluate(self, job: Job, loaded: LoadedOnce) -> dict[str, Any]:
+        from lm_eval import simple_evaluate
+
+        evaluation = job.evaluation
+        apply, multiturn = job.chat
+        loaded.template = str(self.model.tokenizer.chat_template) if apply else ""
+        versions = {name: version for name, (version, _) in stamp_of(loaded, 1).items()}
+        model = StoredLM(
+            self.model, f"{job.signature}\n{job.settings}\n{evaluation.seed}", job.signature, job.known,
+            lambda answers: self.emit(Answered(job.key, answers)) if answers else None, versions,
+            lambda requests, tokens, known: self.emit(Asked(job.key, requests, tokens, known)),
+        )  # fmt: skip
+        settings = dict(evaluation.settings)
+        seed = evaluation.seed or 0
+        return simple_evaluate(
+            model=model,
+            tasks=list(evaluation.tasks),
+            task_manager=loaded,
+            log_samples=True,
+            apply_chat_template=apply,
+            fewshot_as_multiturn=multiturn,
+            gen_kwargs=self._generation(settings.pop("gen_kwargs", None), evaluation.seed),
+            torch_random_seed=1234 + seed,
+            **settings,
+        )
+
+    def _generation(self, given: Any, seed: int | None) -> dict[str, Any] | None:
+        """The generation settings, with the seed where the engine takes one a request (vLLM)."""
+        from lm_eval.utils import simple_parse_args_string
+
+        settings = simple_parse_args_string(given) if isinstance(given, str) else dict(given or {})
+        if seed is not None and type(self.model).__name__ == "MergedVLLM":
+            settings["seed"] = seed
+        return settings or None
+
+    def close(self) -> None:
+        """Let the engine go."""
+        self.model, self.engine, self.signature = None, "", ""
+        gc.collect()
+
+
+def _start(job: Job) -> Any:
+    from lm_eval_iberian.models import Merged
+
+    arguments = dict(job.model_args)
+    if arguments.get("backend", "auto") != "vllm":
+        arguments.setdefault("batch_size", 8)
+    return Merged(recipe=_recipe(job), merge_seed=job.merge_seed, rng=job.rng, **arguments)
+
+
+def _recipe(job: Job) -> Any:
+    from merge_hooks.recipe import Recipe
+
+    text, origin, folder = job.recipe
+    return Recipe(text, origin, None if folder is None else Path(folder))
+
+
+def _resolved(job: Job) -> Any:
+    from merge_hooks.recipe import resolve
+
+    return resolve(_recipe(job), job.merge_seed, job.rng)
+
+
+def _documents(samples: dict[str, list[dict[str, Any]]]) -> Iterable[Document]:
+    """What the store keeps of lm_eval's samples: verdicts and answers, and the documents without their prompts."""
+    for task, rows in samples.items():
+        for row in rows:
+            metrics = {name: row[name] for name in row["metrics"]}
+            yield Document(
+                task, int(row["doc_id"]), _json(metrics), answer_of(row), str(row["doc_hash"]), _json(row["doc"]),
+                str(row["target"]),
+            )  # fmt: skip
+
+
+def answer_of(sample: dict[str, Any]) -> str:
+    """What the model said to a document: the text it wrote (JSON list for several), or the choice it took."""
+    responses = [response for request in sample["filtered_resps"] for response in [request]]
+    if responses and all(isinstance(response, str) for response in responses):
+        return responses[0] if len(responses) == 1 else _json(responses)
+    scores = [response[0] for response in responses if isinstance(response, (tuple, list)) and response]
+    numbers = [float(score) for score in scores if isinstance(score, (int, float))]
+    return str(max(range(len(numbers)), key=numbers.__getitem__)) if numbers else _json(responses)
+
+
+def explain(error: BaseException) -> str:
+    """Why a point failed, on one line or a few, for people."""
+    if getattr(error, "for_people", False):
+        return str(error)
+    words = f"{type(error).__name__}: {error}".strip().rstrip(":")
+    if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
+        return f"out of memory ({words}). Lower max_model_len, gpu_memory_utilization or max_num_seqs, or use bfloat16."
+    return words
+
+
+def _is_fatal(error: BaseException) -> bool:
+    """Whether the engine is not to be trusted any more."""
+    from merge_hooks.errors import MergeHooksError
+
+    return not isinstance(error, (MergeHooksError, SweepError))
+
+
+def _say(results: dict[str, Any], job: Job, model: Any) -> None:
+    """What lm_eval's command line would have written into the results, and what they are of."""
+    import hashlib
+
+    results["config"] |= {"model": "merged", "model_args": dict(job.model_args)}
+    results["model_source"] = "merged"
+    results["fewshot_as_multiturn"] = job.chat[1]
+    template = str(model.tokenizer.chat_template) if job.chat[0] else None
+    results["chat_template_sha"] = template and hashlib.sha256(template.encode()).hexdigest()
+    results["sweep"] = {"point": job.point, "evaluation": job.evaluation.as_data(), "signature": job.signature}
+
+
+def _portable(results: dict[str, Any]) -> dict[str, Any]:
+    """The results as lm_eval writes them to JSON."""
+    from lm_eval.utils import handle_non_serializable
+
+    return json.loads(json.dumps(results, default=handle_non_serializable))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,95 @@
+"""Swaps in transformers: the weights, stamps and answers of a fresh model, in place; what does not fit is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lm_eval_iberian.models.hf import MergedHF
+from lm_eval_iberian.tiny import build_family
+from merge_hooks.errors import EngineError, PreflightError, SourceError
+from merge_hooks.recipe import read_recipe, resolve
+from tests.conftest import linear, task_arithmetic
+from tests.merge_hooks.test_stream import corrupt
+
+
+def resolved(recipe: Any) -> Any:
+    return resolve(read_recipe(recipe))
+
+
+def weights(model: MergedHF) -> dict[str, torch.Tensor]:
+    return {name: parameter.clone() for name, parameter in model.model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("family", "dtype"), [("llama", "float32"), ("qwen3", "bfloat16"), ("llama", "bfloat16")])
+def test_a_swap_gives_the_fresh_model_and_back(family: str, dtype: str, request: Any) -> None:
+    """qwen3 ties its head to its embedding."""
+    models = request.getfixturevalue(family)
+    first, second = linear(models, dtype), task_arithmetic(models, dtype)
+    model, fresh = MergedHF(recipe=first, device="cpu"), MergedHF(recipe=second, device="cpu")
+    before, places = weights(model), [parameter.data_ptr() for parameter in model.model.parameters()]
+    stamp = model.signature.digest
+    model.swap(resolved(second))
+    assert same(weights(model), weights(fresh)) and not same(weights(model), before)
+    assert model.signature.digest == fresh.signature.digest != stamp
+    assert model.get_model_info()["iberian"]["recipe_resolved"]["merge_method"] == "task_arithmetic"
+    model.swap(resolved(first))
+    assert same(weights(model), before) and model.signature.digest == stamp
+    assert places == [parameter.data_ptr() for parameter in model.model.parameters()]
+    head = model.model.get_output_embeddings().weight
+    assert (head is model.model.get_input_embeddings().weight) == (family == "qwen3")
+
+
+def test_another_model_is_refused_before_anything_changes(llama: dict[str, Path], tmp_path: Path) -> None:
+    model = MergedHF(recipe=linear(llama), device="cpu")
+    before, stamp = weights(model), model.signature.digest
+    larger = build_family(tmp_path / "larger", num_hidden_layers=2)
+    with pytest.raises(PreflightError, match="`num_hidden_layers` of the configuration is 2"):
+        model.swap(resolved(linear(larger)))
+    assert same(weights(model), before) and model.signature.digest == stamp
+
+
+def test_another_rope_is_refused(llama: dict[str, Path], tmp_path: Path) -> None:
+    """Its weights would fit, and be scored wrongly."""
+    import json
+
+    base = Path(shutil.copytree(llama["base"], tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    config["rms_norm_eps"] = 1e-3
+    (base / "config.json").write_text(json.dumps(config))
+    model = MergedHF(recipe=task_arithmetic(llama), device="cpu")
+    with pytest.raises(PreflightError, match=r"`rms_norm_eps` of the configuration is 0\.001"):
+        model.swap(resolved(task_arithmetic({**llama, "base": base})))
+
+
+def test_another_tokenizer_or_template_is_refused(llama: dict[str, Path]) -> None:
+    first = linear(llama)
+    other = {**first, "chat_template": "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"}
+    model = MergedHF(recipe=first, device="cpu")
+    with pytest.raises(PreflightError, match="this merge has the chat template of first model"):
+        model.swap(resolved(other))
+    named = MergedHF(recipe=first, device="cpu", tokenizer=str(llama["base"]))
+    named.swap(resolved(other))
+
+
+def test_no_result_of_a_swap_that_broke_off(llama: dict[str, Path], tmp_path: Path) -> None:
+    def poison(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.layers.2.mlp.up_proj.weight"][3, 5] = torch.nan
+
+    bad = corrupt(llama["instruct"], tmp_path / "bad", poison)
+    model = MergedHF(recipe=linear(llama), device="cpu")
+    stamp = model.signature.digest
+    with pytest.raises(SourceError, match="NaN"):
+        model.swap(resolved(linear({**llama, "instruct": bad})))
+    with pytest.raises(EngineError, match="Swap again"):
+        model.get_model_info()
+    model.swap(resolved(linear(llama)))
+    assert model.signature.digest == stamp
