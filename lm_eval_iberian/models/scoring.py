@@ -10,6 +10,8 @@ logits, only what it did not find there, and says how much it found (`num_cached
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +19,8 @@ from lm_eval_iberian.models.questions import Pair, Question, Said, Score, Scorer
 from lm_eval_iberian.models.queue import Request, run_queue
 from merge_hooks.errors import EngineError
 
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
 # vLLM takes at most 128 named tokens a request.
 MAX_TOKENS_A_QUESTION = 128
 
@@ -26,11 +30,19 @@ def score_by_questions(
 ) -> None:
     """Ask a running vLLM. `take` gets each pair's place and score, as soon as they are known."""
     scorer = Scorer(pairs, take)
-    block_size = llm.llm_engine.vllm_config.cache_config.block_size
-    asked = collect_questions(pairs, block_size, MAX_TOKENS_A_QUESTION)
+    asked = collect_questions(pairs, _block_size(llm), MAX_TOKENS_A_QUESTION)
     while asked:
         _ask(llm, asked, scorer, lora_request)
         asked = scorer.again()
+
+
+def _block_size(llm: Any) -> int:
+    """Tokens in a block of the engine's prefix cache; more than any prompt has where it keeps none."""
+    cache = llm.llm_engine.vllm_config.cache_config
+    if cache.enable_prefix_caching:
+        return int(cache.block_size)
+    LOG.info("merged: this engine keeps no prefix cache; choices of several tokens take their whole prompt along")
+    return sys.maxsize
 
 
 def _ask(llm: Any, questions: list[Question], scorer: Scorer, lora_request: Any) -> None:

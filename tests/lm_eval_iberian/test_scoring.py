@@ -32,7 +32,7 @@ class ToyEngine:
     def __init__(self, at_once: int = 3, breaks_at: int | None = None, block_size: int = 2) -> None:
         self.vllm_config = SimpleNamespace(
             scheduler_config=SimpleNamespace(max_num_seqs=at_once),
-            cache_config=SimpleNamespace(block_size=block_size),
+            cache_config=SimpleNamespace(block_size=block_size or 16, enable_prefix_caching=block_size > 0),
         )
         self.cached: set[tuple[int, ...]] = set()
         self.computed = 0
@@ -57,7 +57,8 @@ class ToyEngine:
 
     def output(self, name: str, width: int) -> Any:
         prompt, params = self.running[name]
-        found = 0 if params.skip_reading_prefix_cache else self.look_up(prompt)
+        reads = self.vllm_config.cache_config.enable_prefix_caching and not params.skip_reading_prefix_cache
+        found = self.look_up(prompt) if reads else 0
         self.computed += len(prompt) - found
         logprobs = toy_logprobs(tuple(prompt))
         best = logprobs.index(max(logprobs))
@@ -116,7 +117,7 @@ class ToyLLM:
 
 @given(
     st.lists(st.tuples(tokens, st.lists(st.integers(0, 5), max_size=9)), min_size=1, max_size=8),
-    st.integers(1, 4),
+    st.integers(0, 4),  # 0: an engine without a prefix cache
     st.integers(1, 5),
 )
 def test_sums_what_the_model_says(
