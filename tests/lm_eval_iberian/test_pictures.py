@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.columns import Column, Scores
-from lm_eval_iberian.pictures.curves import rows, rule_names
+from lm_eval_iberian.pictures.curves import rows
 from lm_eval_iberian.pictures.differences import Comparer, verdicts
 from lm_eval_iberian.pictures.gathered import gather
 from lm_eval_iberian.pictures.head import head
 from lm_eval_iberian.pictures.heat import colour, heat_map
 from lm_eval_iberian.pictures.html import long_text, text
 from lm_eval_iberian.pictures.shape import shape_of
+from lm_eval_iberian.pictures.slots import rule_names
 from lm_eval_iberian.pictures.tables import sweep_report
 from lm_eval_iberian.pictures.tradeoff import Dot, _with_front, tradeoffs
 from lm_eval_iberian.pictures.write import write_report
@@ -165,7 +166,7 @@ POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, m
 
 @given(POINTS)
 def test_the_pareto_front(places: list[tuple[int, int]]) -> None:
-    dots = [Dot(str(number), "", x, y, False, 0) for number, (x, y) in enumerate(places)]
+    dots = [Dot(str(number), x, y, False, 0) for number, (x, y) in enumerate(places)]
     front = {dot.name for dot in _with_front(dots) if dot.front}
     for dot in dots:
         better = [o for o in dots if o.x >= dot.x and o.y >= dot.y and (o.x, o.y) != (dot.x, dot.y)]
