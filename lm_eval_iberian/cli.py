@@ -28,6 +28,7 @@ COMMANDS = {
         "lm_eval_iberian.vectors_command:vectors",
         "Compare language vectors: cosines of what fine-tunes add to their base.",
     ),
+    "toy": ("lm_eval_iberian.toy_command:toy", "Train tiny models on which merging visibly teaches a language."),
     "prefetch": (
         "lm_eval_iberian.prefetch_command:prefetch",
         "Fetch documents and models once, for nodes with no network.",
