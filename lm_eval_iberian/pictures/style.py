@@ -83,11 +83,13 @@ def title(axes: Axes, text: str) -> None:
 
 
 def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """A legend below everything, as wide as the figure has room."""
+    """A legend below everything, as wide as the figure has room; the figure grows by what it takes beyond two lines."""
     names = [short(name, 70) for name in names]
-    width = figure.get_figwidth() * 72
-    columns = int(width // (6.3 * max(map(len, names), default=1) + 55))
-    figure.legend(handles, names, loc="outside lower center", ncols=max(1, min(len(names), columns)), frameon=False)
+    room = int(figure.get_figwidth() * 72 // (6.3 * max(map(len, names), default=1) + 55))
+    columns = max(1, min(len(names), room))
+    lines = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + max(0, lines - 2) * 15 / 72)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def drawing() -> Any:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.pictures import style
-from lm_eval_iberian.pictures.columns import Column, Scores
+from lm_eval_iberian.pictures.columns import SHORT_KINDS, UNITS, Column, Scores
 from lm_eval_iberian.pictures.curves import rows
 from lm_eval_iberian.pictures.differences import Comparer, verdicts
 from lm_eval_iberian.pictures.gathered import gather
@@ -448,6 +448,6 @@ def lab(rgb: list[float]) -> tuple[float, float, float]:
     return 116 * b - 16, 500 * (a - b), 200 * (b - c)
 
 
-def test_only_known_benchmarks_are_columns_of_the_suite() -> None:
-    assert {one.kind for one in BENCHMARKS} == {"bench", "mt", "ifeval", "blimp"}
+def test_every_kind_of_the_suite_has_a_name_and_a_unit() -> None:
+    assert {one.kind for one in BENCHMARKS} == set(SHORT_KINDS) == set(UNITS)
     assert Column("acc", "", ()).title == "Accuracy"
