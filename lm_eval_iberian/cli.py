@@ -24,6 +24,10 @@ COMMANDS = {
         "lm_eval_iberian.report_command:report",
         "Tables from lm_eval's results files; a sweep's page and pictures.",
     ),
+    "sweep-export": (
+        "lm_eval_iberian.sweep.export_command:export",
+        "A sweep's scores and documents as JSONL or parquet.",
+    ),
     "vectors": (
         "lm_eval_iberian.vectors_command:vectors",
         "Compare language vectors: cosines of what fine-tunes add to their base.",

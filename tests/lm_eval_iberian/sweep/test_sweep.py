@@ -116,6 +116,25 @@ def test_results_files_are_lm_evals(done: tuple[Path, list[int]]) -> None:
         assert set(data["results"]) == {"local_choice", "local_words"}
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_the_export_holds_every_document(done: tuple[Path, list[int]], tmp_path: Path, form: str) -> None:
+    """Read back by pandas."""
+    import pandas
+    from click.testing import CliRunner
+
+    from lm_eval_iberian.cli import cli
+
+    result = CliRunner().invoke(cli, ["sweep-export", str(done[0]), "--format", form, "--to", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    read = {"jsonl": lambda path: pandas.read_json(path, lines=True), "parquet": pandas.read_parquet}[form]
+    documents, scores = read(tmp_path / f"documents.{form}"), read(tmp_path / f"scores.{form}")
+    assert len(documents) == 4 * 2 * DOCUMENTS
+    means = documents[documents.task == "local_choice"].groupby("point").metrics.apply(
+        lambda rows: sum(json.loads(row)["acc"] for row in rows) / len(rows))  # fmt: skip
+    given = scores[(scores.task == "local_choice") & (scores.metric == "acc")].set_index("point").value
+    assert means.to_dict() == pytest.approx(given.to_dict())
+
+
 def test_what_fails_is_recorded_and_the_rest_goes_on(llama: dict[str, Path], tasks: Path, tmp_path: Path) -> None:
     """A model that is not there, one with NaN, and one that fits nowhere; the others are measured."""
     broken = corrupt(
