@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.pictures import style
+from lm_eval_iberian.pictures.answers import choice
 from lm_eval_iberian.pictures.columns import SHORT_KINDS, UNITS, Column, Scores
 from lm_eval_iberian.pictures.curves import rows
 from lm_eval_iberian.pictures.differences import Comparer, verdicts
@@ -453,6 +454,16 @@ def lab(rgb: list[float]) -> tuple[float, float, float]:
 def test_every_kind_of_the_suite_has_a_name_and_a_unit() -> None:
     assert {one.kind for one in BENCHMARKS} == set(SHORT_KINDS) == set(UNITS)
     assert Column("acc", "", ()).title == "Accuracy"
+
+
+@pytest.mark.parametrize(
+    ("document", "answer", "shown"),
+    [({"candidates": ["Saturno", "Jupiter"]}, "1", "2. Jupiter"), ({"mc_answer1": "bat", "mc_answer2": "bi"}, "1", "2. bi"),
+     ({"question": "?"}, "2", "choice 3"), ({"candidates": ["a"]}, "7", "choice 8"), ({}, "²", "²"), ({}, "nan", "nan"),
+     ({"candidates": [{"x": 1}, 2]}, "0", "choice 1")],
+)  # fmt: skip
+def test_choices_are_shown_by_what_they_say(document: dict, answer: str, shown: str) -> None:
+    assert choice(document, answer) == shown
 
 
 # Many axes, long names
