@@ -59,16 +59,17 @@ def examples(scores: Scores) -> list[Example]:
 
 
 def models(scores: Scores, column: Column) -> list[SweepPoint]:
-    """Whose answers are shown: the parents of the best merges, and these merges; best first in this column."""
+    """Whose answers are shown: the parents of the best merge, the best merges of this column, and the worst."""
 
     def value(point: SweepPoint) -> float:
         found = scores.score(point, column).value
         return float("-inf") if found is None else found
 
     best = sorted(scores.merges, key=value, reverse=True)
-    best = [*best[: MODELS - 3], *best[-1:]] if len(best) > MODELS - 2 else best
-    parents = {name for merge in best[:1] for name in merge.parents}
-    return [*(point for point in scores.points if point.name in parents), *best][:MODELS]
+    names = {name for merge in best[:1] for name in merge.parents}
+    parents = [point for point in scores.points if point.name in names][: MODELS - 2]
+    room = MODELS - len(parents)
+    return [*parents, *(best if len(best) <= room else [*best[: room - 1], best[-1]])]
 
 
 def _of_task(scores: Scores, column: Column, task: str, metric: str) -> list[Example]:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.pictures import style
-from lm_eval_iberian.pictures.answers import choice
+from lm_eval_iberian.pictures.answers import choice, models
 from lm_eval_iberian.pictures.columns import SHORT_KINDS, UNITS, Column, Scores
 from lm_eval_iberian.pictures.curves import rows
 from lm_eval_iberian.pictures.differences import Comparer, verdicts
@@ -464,6 +464,17 @@ def test_every_kind_of_the_suite_has_a_name_and_a_unit() -> None:
 )  # fmt: skip
 def test_choices_are_shown_by_what_they_say(document: dict, answer: str, shown: str) -> None:
     assert choice(document, answer) == shown
+
+
+def test_answers_of_the_best_and_of_the_worst(figure1: SweepRun) -> None:
+    scores = Scores(figure1)
+    column = scores.columns[0]
+    found = models(scores, column)
+    assert [point.role for point in found] == ["parent", "parent", "merge", "merge", "merge", "merge"]
+    values = {point.name: scores.score(point, column).value for point in scores.merges}
+    ranked = sorted(values.values(), reverse=True)
+    assert [values[point.name] for point in found[2:]] == [*ranked[:3], ranked[-1]]
+    assert {point.name for point in found[:2]} == set(found[2].parents)
 
 
 # Many axes, long names
