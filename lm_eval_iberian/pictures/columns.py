@@ -12,12 +12,33 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lm_eval_iberian.benchmarks import BENCHMARKS, INSTRUCTIONS, KINDS, LANGUAGE_NAMES, LANGUAGES, Benchmark
+from lm_eval_iberian.benchmarks import (
+    BENCHMARKS,
+    CHOICE,
+    INSTRUCTIONS,
+    KINDS,
+    LANGUAGE_NAMES,
+    LANGUAGES,
+    PAIRS,
+    TOY_CHOICE,
+    TOY_INSTRUCTIONS,
+    TOY_TRANSLATION,
+    TRANSLATION,
+    Benchmark,
+)
 from lm_eval_iberian.suite import Score, average, score_of
 from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 
-SHORT_KINDS = {"bench": "Benchmarks", "mt": "Translation", "ifeval": "Instructions", "blimp": "Minimal pairs"}
-UNITS = {"bench": "accuracy, %", "mt": "BLEU", "ifeval": "strict, %", "blimp": "accuracy, %"}
+SHORT_KINDS = {
+    CHOICE: "Benchmarks", TRANSLATION: "Translation", INSTRUCTIONS: "Instructions", PAIRS: "Minimal pairs",
+    TOY_CHOICE: "TOY questions", TOY_TRANSLATION: "TOY translation", TOY_INSTRUCTIONS: "TOY instructions",
+}  # fmt: skip
+UNITS = {
+    CHOICE: "accuracy, %", TRANSLATION: "BLEU", INSTRUCTIONS: "strict, %", PAIRS: "accuracy, %",
+    TOY_CHOICE: "accuracy, %", TOY_TRANSLATION: "BLEU", TOY_INSTRUCTIONS: "strict, %",
+}  # fmt: skip
+INSTRUCTION_KINDS = (INSTRUCTIONS, TOY_INSTRUCTIONS)
+TOYS = (TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS)
 METRICS = {
     "acc": "Accuracy", "acc_norm": "Accuracy (by length)", "exact_match": "Exact match", "bleu": "BLEU",
     "chrf": "chrF", "f1": "F1", "mcc": "Matthews' correlation",
@@ -129,7 +150,7 @@ class Scores:
     @cached_property
     def instructions(self) -> str | None:
         """The kind that is instruction following, if any was measured."""
-        return next((kind for kind in self.kinds if kind == INSTRUCTIONS or kind.startswith("inst_level")), None)
+        return next((kind for kind in self.kinds if kind in INSTRUCTION_KINDS or kind.startswith("inst_level")), None)
 
     def score(self, point: SweepPoint, column: Column) -> Score:
         """A point's figure in a column."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # As sacreBLEU; a resample of BLEU costs more than one of a mean.
 BLEU_RESAMPLES = 1_000
+PARALLEL = ("flores", "toy_mt")
 CONFUSIONS = ("mcc", "f1", "macro_f1")
 # What two ways to compute one difference may differ by, in percent points: rounding, no more.
 SAME = 1e-3
@@ -208,8 +209,9 @@ def _draws(first: Verdicts, second: Verdicts, task: str, metric: str) -> Draws:
     if first.kind == "bleu":
         if len(first.data) != len(second.data):
             raise SignificanceError("the two systems were not run equally often.")
-        # All directions of FLORES have the same sentences, which are drawn together.
-        stream = f"flores, {len(first.documents)} documents" if "flores" in task else task
+        # All directions of FLORES (and of the toys) have the same sentences, which are drawn together.
+        known = next((name for name in PARALLEL if name in task), None)
+        stream = f"{known}, {len(first.documents)} documents" if known else task
         return average([bleu_draws(ours, theirs, stream=stream, resamples=BLEU_RESAMPLES)
                         for ours, theirs in zip(first.data, second.data, strict=True)])  # fmt: skip
     if [gold for gold, _ in first.data] != [gold for gold, _ in second.data]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.differences import Compared
 from lm_eval_iberian.pictures.style import MARKERS, MUTED, SERIES, new_figure, parent_colour
 
@@ -34,12 +35,12 @@ def draw_forest(
             axes.plot([one.test.low, one.test.high], [place, place], color=SERIES[slot], linewidth=1.6, zorder=2)
         axes.plot(one.value, place, MARKERS[slot], color=SERIES[slot], markersize=5, zorder=3, markeredgewidth=1.3,
                   markerfacecolor=SERIES[slot] if sure else "#ffffff")  # fmt: skip
-    axes.set_yticks(range(len(merges)), [names[merge] for merge in merges])
+    axes.set_yticks(range(len(merges)), [style.short(names[merge], 24) for merge in merges])
     axes.set_ylim(len(merges) - 0.4, -0.6)
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.set_title(title)
+    style.title(axes, title)
     axes.set_xlabel("merge minus parent, points")
 
 
@@ -67,5 +68,5 @@ def draw_page(
     handles = [Line2D([], [], color=SERIES[slot], marker=MARKERS[slot]) for slot in colours]
     handles.append(Line2D([], [], color=MUTED, marker="o", markerfacecolor="#ffffff", linestyle="none"))
     named = [*(f"minus {name}" for name in legend.values()), "hollow: not significant"]
-    figure.legend(handles, named, loc="outside lower center", ncols=max(1, min(len(named), width)), frameon=False)
+    style.legend(figure, handles, named)
     return figure

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from lm_eval_iberian.pictures.answers import Example, examples
 from lm_eval_iberian.pictures.columns import Scores
-from lm_eval_iberian.pictures.curves import Row, left_out, legend_names, rows, rule_names
+from lm_eval_iberian.pictures.curves import Row, rows
 from lm_eval_iberian.pictures.differences import Compared, Comparer
 from lm_eval_iberian.pictures.heat import Heat, heat_map
 from lm_eval_iberian.pictures.shape import Shape, shape_of
+from lm_eval_iberian.pictures.slots import left_out, legend_names, rule_names
 from lm_eval_iberian.pictures.tables import sweep_report
 from lm_eval_iberian.pictures.tradeoff import Tradeoff, tradeoffs
 from lm_eval_iberian.report import Report

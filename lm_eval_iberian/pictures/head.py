@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lm_eval_iberian.pictures.columns import TOYS
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.html import name, text
 from lm_eval_iberian.sweep.run import SweepRun
@@ -33,6 +34,8 @@ def _notices(found: Gathered) -> Iterable[str]:
     samples = [task for task, said in marked.items() if any("sample" in word for word in said)]
     if samples:
         yield _notice("Embedded samples, not benchmarks: no figure here says how good a model is.", [_some(samples)])
+    if any(column.kind in TOYS for column in found.scores.columns):
+        yield _notice("Toys: tiny models in a world of a few words. No figure here says how good a real model is.", [])
     limited = [task for task in marked if task not in samples]
     if limited:
         yield _notice("Not of whole benchmarks (limited, or not the known data set):", [_some(limited)])

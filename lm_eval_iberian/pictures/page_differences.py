@@ -47,7 +47,7 @@ def _by_task(found: Gathered, merge: str, parents: Sequence[str]) -> str:
     mine = [one for one in found.compared if one.merge == merge]
     tables, counts = [], []
     for parent in parents:
-        compared = [one for one in mine if one.parent == parent]
+        compared = [one for one in mine if one.parent == parent and (one.benchmark or len(one.column.benchmarks) > 1)]
         ends = [
             end for one in compared for end in ((one.value, one.test.low, one.test.high) if one.test else (one.value,))
         ]

@@ -29,7 +29,7 @@ def curves(found: Gathered) -> str:
         return ""
     swept = found.shape.swept or ""
     parts = [
-        f'<p class="about">Along x: {text(swept)}. Bands are 95 % intervals over documents; horizontal lines are the '
+        f'<p class="about">Along x: {text(swept)}. Bands are 95 % intervals over documents (in panels of up to four lines); horizontal lines are the '
         "parents. Panels of one kind span the same number of points, so that slopes compare. Hollow marks are not of "
         "whole benchmarks; ‡ says that the answers should be looked at before the score.</p>",
         _legend(found.lines, found.rules),
@@ -55,7 +55,7 @@ def _columns(found: Gathered) -> str:
 
 
 def _curve(panel: Panel, swept: str) -> str:
-    slug, title = f"curve-{html.slug(panel.column.key)}", f"{panel.column.title} by {swept}"
+    slug, title = f"curve-{html.slug(panel.column.key + panel.part)}", f"{panel.column.title} by {swept}"
     return picture(PANEL_SIZE, slug, title, panel.described, lambda axes: draw_panel(axes, panel, swept, panel.title))
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#56606b", "#dde1e6", "#ffffff"
@@ -65,6 +67,29 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / 72, height / 72), layout="constrained")
+
+
+def short(text: str, longest: int) -> str:
+    """A label that has room: its middle is left out where it is too long."""
+    if len(text) <= longest:
+        return text
+    tail = longest // 2
+    return f"{text[: longest - tail - 1].rstrip()}…{text[-tail:].lstrip()}"
+
+
+def title(axes: Axes, text: str) -> None:
+    """A panel's title, cut to its width."""
+    axes.set_title(short(text, 38))
+
+
+def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend below everything, as wide as the figure has room; the figure grows by what it takes beyond two lines."""
+    names = [short(name, 70) for name in names]
+    room = int(figure.get_figwidth() * 72 // (6.3 * max(map(len, names), default=1) + 55))
+    columns = max(1, min(len(names), room))
+    lines = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + max(0, lines - 2) * 15 / 72)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def drawing() -> Any:

@@ -69,13 +69,14 @@ def _pruned(table: Table) -> Table:
 
 
 def _flagged(table: Table, scores: Scores) -> Table:
-    """The table with a sign at each figure that counts a task whose answers were flagged."""
+    """The table with a sign at each figure that counts a task whose answers were flagged, and the plan's roles."""
+    roles = {point.name: point.role for point in scores.points}
     flags = {point.name: set(point.flags) for point in scores.points if point.flags}
     rows = []
     for name, role, cells in table.rows:
         signed = [replace(cell, flagged=cell.value is not None and is_flagged(flags.get(name, set()), counted))
                   for cell, counted in zip(cells, table.counted, strict=True)] if name in flags else cells  # fmt: skip
-        rows.append((name, role, tuple(signed)))
+        rows.append((name, roles.get(name, role), tuple(signed)))
     return replace(table, rows=tuple(rows))
 
 

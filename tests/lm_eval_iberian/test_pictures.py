@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -20,14 +21,16 @@ from hypothesis import strategies as st
 
 from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.pictures import style
-from lm_eval_iberian.pictures.columns import Column, Scores
-from lm_eval_iberian.pictures.curves import rows, rule_names
+from lm_eval_iberian.pictures.answers import choice, models
+from lm_eval_iberian.pictures.columns import SHORT_KINDS, UNITS, Column, Scores
+from lm_eval_iberian.pictures.curves import rows
 from lm_eval_iberian.pictures.differences import Comparer, verdicts
 from lm_eval_iberian.pictures.gathered import gather
 from lm_eval_iberian.pictures.head import head
 from lm_eval_iberian.pictures.heat import colour, heat_map
 from lm_eval_iberian.pictures.html import long_text, text
 from lm_eval_iberian.pictures.shape import shape_of
+from lm_eval_iberian.pictures.slots import left_out, legend_names, line_slots, rule_names
 from lm_eval_iberian.pictures.tables import sweep_report
 from lm_eval_iberian.pictures.tradeoff import Dot, _with_front, tradeoffs
 from lm_eval_iberian.pictures.write import write_report
@@ -165,7 +168,7 @@ POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, m
 
 @given(POINTS)
 def test_the_pareto_front(places: list[tuple[int, int]]) -> None:
-    dots = [Dot(str(number), "", x, y, False, 0) for number, (x, y) in enumerate(places)]
+    dots = [Dot(str(number), x, y, False, 0) for number, (x, y) in enumerate(places)]
     front = {dot.name for dot in _with_front(dots) if dot.front}
     for dot in dots:
         better = [o for o in dots if o.x >= dot.x and o.y >= dot.y and (o.x, o.y) != (dot.x, dot.y)]
@@ -332,6 +335,7 @@ def test_long_answers_are_folded_and_cut() -> None:
     assert text("\x00\u2066a") == "\ufffd\ufffda"
 
 
+@pytest.mark.slow
 def test_the_same_store_gives_the_same_bytes(toy: SweepRun, tmp_path: Path) -> None:
     again = toy_run(tmp_path / "again", samples=True, documents=20)
     write_report(again)
@@ -447,6 +451,95 @@ def lab(rgb: list[float]) -> tuple[float, float, float]:
     return 116 * b - 16, 500 * (a - b), 200 * (b - c)
 
 
-def test_only_known_benchmarks_are_columns_of_the_suite() -> None:
-    assert {one.kind for one in BENCHMARKS} == {"bench", "mt", "ifeval", "blimp"}
+def test_every_kind_of_the_suite_has_a_name_and_a_unit() -> None:
+    assert {one.kind for one in BENCHMARKS} == set(SHORT_KINDS) == set(UNITS)
     assert Column("acc", "", ()).title == "Accuracy"
+
+
+@pytest.mark.parametrize(
+    ("document", "answer", "shown"),
+    [({"candidates": ["Saturno", "Jupiter"]}, "1", "2. Jupiter"), ({"mc_answer1": "bat", "mc_answer2": "bi"}, "1", "2. bi"),
+     ({"question": "?"}, "2", "choice 3"), ({"candidates": ["a"]}, "7", "choice 8"), ({}, "²", "²"), ({}, "nan", "nan"),
+     ({"candidates": [{"x": 1}, 2]}, "0", "choice 1")],
+)  # fmt: skip
+def test_choices_are_shown_by_what_they_say(document: dict, answer: str, shown: str) -> None:
+    assert choice(document, answer) == shown
+
+
+def test_answers_of_the_best_and_of_the_worst(figure1: SweepRun) -> None:
+    scores = Scores(figure1)
+    column = scores.columns[0]
+    found = models(scores, column)
+    assert [point.role for point in found] == ["parent", "parent", "merge", "merge", "merge", "merge"]
+    values = {point.name: scores.score(point, column).value for point in scores.merges}
+    ranked = sorted(values.values(), reverse=True)
+    assert [values[point.name] for point in found[2:]] == [*ranked[:3], ranked[-1]]
+    assert {point.name for point in found[:2]} == set(found[2].parents)
+
+
+# Many axes, long names
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
+    """Five methods by two densities by two seeds: more lines than a panel has colours, and names without end."""
+    axes = {"method": [f"a_method_with_a_long_name_{number}" for number in range(5)], "density": ["0.1", "0.9"],
+            "weight": ["0.5", "1.0"], "seed": ["1", "2"]}  # fmt: skip
+    parents = ("an-organisation/Some-Model-With-A-Very-Long-Name-Indeed-70B-Instruct-v0.3-2025-preview", "org/instruct")
+    points = [MadePoint(name, "parent") for name in parents] + [MadePoint("fixed", parents=parents)]
+    for labels in itertools.product(*axes.values()):
+        named = dict(zip(axes, labels, strict=True))
+        points.append(MadePoint(" ".join(f"{k}={v}" for k, v in named.items()), labels=named, parents=parents))
+    folder = tmp_path_factory.mktemp("wide")
+    write_run(folder, "wide", axes, points, ["x_translation_en-eu", "y_eu"], lambda *_: 0.5, documents=5)
+    return read_sweep_run(folder)
+
+
+def test_too_many_lines_are_split_by_an_axis(wide: SweepRun) -> None:
+    scores, shape = Scores(wide), shape_of(wide)
+    assert (shape.swept, shape.seed, shape.split, shape.others) == ("weight", "seed", "density", ("method",))
+    panels = [panel for row in rows(scores, shape) for panel in row.panels]
+    assert [panel.title for panel in panels] == [
+        "BLEU, density 0.1", "BLEU, density 0.9", "Accuracy, density 0.1", "Accuracy, density 0.9",
+    ]  # fmt: skip
+    assert all(len(panel.lines) == 5 for panel in panels)
+    for panel in panels:
+        for line in panel.lines:
+            for mark in line.marks:
+                name = f"method={line.name} density={panel.part} weight={mark.x} seed="
+                values = [scores.score(wide[f"{name}{seed}"], panel.column).value for seed in ("1", "2")]
+                assert mark.value == pytest.approx(sum(values) / 2)
+    assert "fixed" in {rule.name for rule in panels[0].rules}
+
+
+def test_a_line_has_one_colour_in_all_pictures(wide: SweepRun) -> None:
+    scores, shape = Scores(wide), shape_of(wide)
+    slots = line_slots(scores, shape)
+    for panel in tradeoffs(scores, shape):
+        for dot in panel.dots:
+            expected = rule_names(scores, shape) if dot.parent else slots
+            assert dot.slot == expected[dot.name if dot.parent else shape.line(wide[dot.name])]
+    assert legend_names(scores, shape)[0] == {slot: name for name, slot in slots.items()}
+
+
+def test_lines_without_a_colour_are_named(wide: SweepRun, tmp_path: Path) -> None:
+    points = [MadePoint(f"m={n} w={w}", labels={"m": f"m{n}", "w": w}) for n in range(9) for w in ("1", "2")]
+    folder = write_run(tmp_path, "x", {}, points, ["t_eu"], lambda *_: 0.5, documents=4)
+    run = read_sweep_run(folder)
+    assert left_out(Scores(run), shape_of(run)) == ["m7", "m8"]
+    assert "2 more lines are in the tables only: m7, m8." in write_report(folder).read_text()
+
+
+@pytest.mark.slow
+def test_long_names_find_room(wide: SweepRun) -> None:
+    """matplotlib warns where labels leave no room for a picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert write_report(wide.folder).is_file()
+
+
+def test_parents_need_not_be_measured(tmp_path: Path) -> None:
+    points = [MadePoint("p", "parent", state="failed"), MadePoint("m", parents=("p", "nowhere"))]
+    folder = write_run(tmp_path, "x", {}, points, ["t_eu"], lambda *_: 0.5, documents=4)
+    page = write_report(folder).read_text()
+    assert "Differences to the parents" not in page and "PreflightError" in page

@@ -124,3 +124,11 @@ def test_every_wide_table_can_be_reached_by_keyboard(chromium: Browser, report: 
 def test_the_page_on_paper(chromium: Browser, report: Path, tmp_path: Path) -> None:
     pdf = chromium.open(report, 1280, 900, dark=True).print(tmp_path / "page.pdf")
     assert pdf.read_bytes().startswith(b"%PDF") and pdf.stat().st_size > 50_000
+
+
+def test_paper_is_white_for_those_who_read_in_the_dark(chromium: Browser, report: Path) -> None:
+    page = chromium.open(report, 794, 1123, dark=True)
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    chromium.call("Emulation.setEmulatedMedia", page.session, media="print", features=dark)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate(PALE) == []
