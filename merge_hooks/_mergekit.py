@@ -387,7 +387,10 @@ class Plan:
 
         register_methods()
         self._read = [(reference, sources[reference_key(reference)]) for reference in _ordered_references(config)]
-        self.read_from(None)
+        from mergekit.io.tasks import LoaderCache
+
+        # Added to, not cleared: for who reads without a plan's `reading`.
+        LoaderCache.loaders.update({reference: _Reader(source) for reference, source in self._read})
         _refuse_endless(sources)
         options = MergeOptions(trust_remote_code=trust_remote_code)
         # The planner writes into the configuration it is given.
@@ -412,13 +415,21 @@ class Plan:
 
         _update_config_vocab(self.model_config, self.architecture, tokenizer, pad_to_multiple_of)
 
-    def read_from(self, view: Pass | None) -> None:
-        """Have mergekit's tasks read through our sources, which check what they read, or from residents."""
+    @contextmanager
+    def reading(self, view: Pass | None = None) -> Iterator[None]:
+        """mergekit's tasks read through our sources, which check what they read, or from residents, while this lasts."""
         from mergekit.io.tasks import LoaderCache
 
-        # Added to, not cleared: a merge of merges has a plan for each stage, and they read in turns.
+        # Put back afterwards: the plans of a merge of merges read in turns, and may share sources.
+        before = {reference: LoaderCache.loaders.get(reference) for reference, _ in self._read}
         for reference, source in self._read:
             LoaderCache.loaders[reference] = _Reader(source, view)
+        try:
+            yield
+        finally:
+            for reference, reader in before.items():
+                if reader is not None:
+                    LoaderCache.loaders[reference] = reader
 
     @staticmethod
     def _output(save: Any) -> OutputTensor:

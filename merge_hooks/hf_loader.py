@@ -90,15 +90,19 @@ def swap_into(model: Any, stream: Stream) -> str:
     """
     from merge_hooks.digest import Digest
 
+    with Digest() as digest:
+        load_into(model, digest.watch(stream.into(places_of(model))))
+        return digest.value
+
+
+def places_of(model: Any) -> dict[str, torch.Tensor]:
+    """The parameters that a merge can be computed in, by name: see `Stream.into`."""
     tied = _tied_names(model)
-    places = {
+    return {
         name: parameter.detach()
         for name, parameter in model.named_parameters(remove_duplicate=False)
         if name not in tied and parameter.device.type == "cpu" and parameter.is_contiguous()
     }
-    with Digest() as digest:
-        load_into(model, digest.watch(stream.into(places)))
-        return digest.value
 
 
 def parameters_digest(model: Any, names: Iterable[str]) -> str:

@@ -111,15 +111,13 @@ class Stream:
             if view is not None:
                 view.forget()
             raise
-        finally:
-            self.plan.read_from(None)
 
     def _merged(self, places: Mapping[str, torch.Tensor], view: Pass | None) -> Iterator[tuple[str, torch.Tensor]]:
         produced = 0
         with Workers() as workers:
             for output in self.plan:
-                self.plan.read_from(view)  # each time: a stage that shares sources with us reads in turns with us
-                merged = self._merge(output, workers, places.get(output.name))
+                with self.plan.reading(view):  # not longer: a stage that shares sources with us reads in turns with us
+                    merged = self._merge(output, workers, places.get(output.name))
                 if merged is None:  # an optional weight that no source has
                     continue
                 if not merged.is_finite:
@@ -134,8 +132,7 @@ class Stream:
     def tensor(self, name: str) -> torch.Tensor | None:
         """One tensor by itself, its bytes those of the whole stream. Raises KeyError and SourceError."""
         output = self._outputs[name]
-        self.plan.read_from(None)
-        with Workers() as workers:
+        with Workers() as workers, self.plan.reading():
             merged = self._merge(output, workers)
         if merged is not None and not merged.is_finite:
             self._refuse_nan(output)

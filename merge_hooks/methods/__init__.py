@@ -33,6 +33,7 @@ def merge(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None:
         merged = fused.merge(operands, workers, seed)
         if merged is not None:
             return merged
+        operands = operands.on_host()
     return kernel(operands, workers, seed)
 
 

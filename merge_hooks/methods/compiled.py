@@ -19,8 +19,9 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from merge_hooks.methods.sparsify import DRAWN, WHOLE
+
 STRIP = 2048
-WHOLE, BANDED, DRAWN = 0, 1, 2  # what is kept of a delta
 STEP = np.uint64(0x9E3779B97F4A7C15)
 FIRST_FACTOR, SECOND_FACTOR = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 ZERO, NOTHING = np.float32(0), np.int32(0)

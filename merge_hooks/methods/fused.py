@@ -12,8 +12,8 @@ masks: subtracting and drawing again costs less than reading them would. What it
 
 Elected signs depend on every weight, and are elected anew.
 
-Takes float32 and bfloat16 on a CPU, all sources stored alike, up to four beside the base, where numba is installed.
-Everything else is left to the other kernels.
+Takes float32 and bfloat16, all sources stored alike, up to four beside the base; on CPUs where numba is installed, on
+GPUs by torch's operations (`on_device.py`). Everything else is left to the other kernels.
 """
 
 from __future__ import annotations
@@ -28,14 +28,18 @@ import numpy as np
 from merge_hooks.methods import sparsify, task_arithmetic
 from merge_hooks.methods.blocks import BLOCK, Workers, Workspace
 from merge_hooks.methods.masks import Mask
+from merge_hooks.methods.on_device import DeviceKernels
 from merge_hooks.methods.operands import Merged, Operands
 from merge_hooks.methods.selection import Ranked, of_largest
+from merge_hooks.methods.sparsify import BANDED, DRAWN, WHOLE
 
 if TYPE_CHECKING:
     import torch
 
 # Linear has no rounding of its own for each source, so any number would do; each is compiled for itself.
 MOST_LINEAR = 8
+# On a GPU starting an operation costs more than on a CPU, and its cache is larger.
+DEVICE_BLOCK = 1 << 23
 NOT_REACHED = 0x7FFFFFFF
 EVERYWHERE = 1 << 62
 Array = np.ndarray[Any, Any]
@@ -86,24 +90,33 @@ def _takes(operands: Operands) -> bool:
         and len(stored) == 1
         and stored | {operands.dtype, operands.out_dtype} <= {wide, narrow}
         and len(operands.inputs) <= MOST_LINEAR
-        and all(operand.tensor.device.type == "cpu" for operand in operands.inputs)
-        and is_available()
+        and len({operand.tensor.device for operand in operands.inputs}) == 1
+        and (_on_device(operands) or is_available())
     )
+
+
+def _on_device(operands: Operands) -> bool:
+    """Whether torch's operations are taken, and not the compiled code: for everything that is not on a CPU."""
+    return operands.inputs[0].tensor.device.type != "cpu"
 
 
 def _kernels(operands: Operands) -> Any:
     import torch
 
+    if _on_device(operands):
+        return DeviceKernels(operands.dtype, operands.out_dtype)
     from merge_hooks.methods.compiled import make
 
     dtypes = (operands.dtype, operands.inputs[0].tensor.dtype, operands.out_dtype)
     return make(*(dtype == torch.bfloat16 for dtype in dtypes))
 
 
-def array(flat: torch.Tensor) -> Array:
-    """A flat tensor's memory: float32 as it is, bfloat16 as uint16 patterns."""
+def _array(flat: torch.Tensor, on_device: bool) -> Any:
+    """A flat tensor's memory for the kernels: float32 as it is, bfloat16 as uint16 patterns; on a GPU the tensor."""
     import torch
 
+    if on_device:
+        return flat
     return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
@@ -112,19 +125,29 @@ def _linear(operands: Operands, workers: Workers) -> Merged:
 
     weights = torch.tensor([operand.parameters["weight"] for operand in operands.inputs], dtype=torch.float32)
     total = weights.reshape(1, -1).sum(dim=1) if operands.parameters["normalize"] else torch.ones(1)
-    result = operands.new_result()
-    out, sources, kernel = (
-        array(result),
-        [array(operand.flat) for operand in operands.inputs],
-        _kernels(operands).linear,
-    )
+    result, on_device = operands.new_result(), _on_device(operands)
+    out, kernel = _array(result, on_device), _kernels(operands).linear
+    sources = [_array(operand.flat, on_device) for operand in operands.inputs]
 
-    def average(span: slice, _: Workspace) -> bool:
+    def average(span: slice, _: Workspace) -> Any:
         parts = tuple(source[span] for source in sources)
-        return kernel(out[span], parts, weights.numpy(), np.float32(total.item()), bool(total != 1)) >= 0
+        return kernel(out[span], parts, weights.numpy(), np.float32(total.item()), bool(total != 1))
 
-    finite = all(workers.map(operands.count, average))
+    finite = _all_finite(workers.map(operands.count, average, _block(on_device)))
     return Merged(result.reshape(operands.shape), finite)
+
+
+def _block(on_device: bool) -> int:
+    return DEVICE_BLOCK if on_device else BLOCK
+
+
+def _all_finite(seen: list[Any]) -> bool:
+    """From the kernels' answers for each block: a number that is negative where not, or a GPU's truth value."""
+    import torch
+
+    if isinstance(seen[0], torch.Tensor):
+        return bool(torch.stack(seen).all())
+    return all(answer >= 0 for answer in seen)
 
 
 class _Generalized:
@@ -141,9 +164,10 @@ class _Generalized:
         assert operands.base is not None
         self.operands, self.workers, self.seed, self.elect = operands, workers, seed, elect
         self.sparsifier = sparsifier
-        self.kernels = _kernels(operands)
-        self.base = array(operands.base.flat)
-        self.sources = [array(operand.flat) for operand in operands.others]
+        self.kernels, self.on_device = _kernels(operands), _on_device(operands)
+        self.block = _block(self.on_device)
+        self.base = _array(operands.base.flat, self.on_device)
+        self.sources = [_array(operand.flat, self.on_device) for operand in operands.others]
         self.is_narrow = operands.dtype.itemsize == 2
 
     def merged(self) -> Merged:
@@ -158,23 +182,20 @@ class _Generalized:
         kinds, bands, draws, scales = (np.array(column) for column in zip(*parts, strict=True))
         factor = operands.parameters["lambda"]
         result = operands.new_result()
-        out = array(result)
+        out = _array(result, self.on_device)
 
-        def mix(span: slice, _: Workspace) -> bool:
-            seen = self.kernels.generalized(
+        def mix(span: slice, _: Workspace) -> Any:
+            return self.kernels.generalized(
                 out[span], self.base[span], tuple(source[span] for source in self.sources), span.start, weighed,
                 kinds, bands, draws, scales, self.elect, bool(operands.parameters["normalize"]), divisor,
                 np.float32(factor), factor != 1,
             )  # fmt: skip
-            return seen >= 0
 
-        finite = all(self.workers.map(operands.count, mix))
+        finite = _all_finite(self.workers.map(operands.count, mix, self.block))
         return Merged(result.reshape(operands.shape), finite)
 
     def _sparse(self, index: int) -> tuple[int, list[int], Array, np.float32]:
         """How one source's delta is made sparse: kind, band, draws and scale (NaN: none) for the kernel."""
-        from merge_hooks.methods.compiled import BANDED, DRAWN, WHOLE
-
         operand = self.operands.others[index]
         band, draws, scale = [0] * 6, np.zeros(4, np.uint64), np.float32(np.nan)
         if self.sparsifier is None or operand.parameters["density"] >= 1:
@@ -198,7 +219,7 @@ class _Generalized:
     def _spans(self, index: int, work: Callable[..., Any]) -> list[Any]:
         """`work(base, source)` on every block."""
         source = self.sources[index]
-        return self.workers.map(self.operands.count, lambda span, _: work(self.base[span], source[span]))
+        return self.workers.map(self.operands.count, lambda span, _: work(self.base[span], source[span]), self.block)
 
     # Pruning by magnitude.
 
@@ -272,9 +293,9 @@ class _Generalized:
         if place >= ranked.equal:
             return EVERYWHERE
         block = int(np.searchsorted(starts, place, side="right")) - 1
-        span = slice(block * BLOCK, (block + 1) * BLOCK)
+        span = slice(block * self.block, (block + 1) * self.block)
         rank = place - int(starts[block])
-        return block * BLOCK + self.kernels.place_of_equal(
+        return block * self.block + self.kernels.place_of_equal(
             self.base[span], self.sources[index][span], ranked.value, rank
         )
 
@@ -299,4 +320,4 @@ class _Generalized:
             self.kernels.sparse_magnitudes(wide.numpy(), self.base[span], source[span], span.start, words, mask is None)
             return sparsify.sum_in_rows(wide)
 
-        return float(np.sum(self.workers.map(self.operands.count, add)))
+        return float(np.sum(self.workers.map(self.operands.count, add, self.block)))

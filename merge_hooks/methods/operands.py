@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,12 @@ class Operands:
     keep: Callable[[Hashable, Callable[[], Any]], Any] = _make_anew
     is_resident: bool = False
     out: torch.Tensor | None = None
+
+    def on_host(self) -> Operands:
+        """The same with every tensor on the CPU: these themselves where they all are."""
+        if all(operand.tensor.device.type == "cpu" for operand in self.inputs):
+            return self
+        return replace(self, inputs=tuple(replace(operand, tensor=operand.tensor.cpu()) for operand in self.inputs))
 
     def new_result(self) -> torch.Tensor:
         """Flat memory for the result, on the sources' device."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # Below this sum of magnitudes mergekit does not rescale.
 SMALLEST_SUM = 1e-7
 ROW = 1 << 14
+# What the one-pass kernels keep of a delta.
+WHOLE, BANDED, DRAWN = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -150,4 +152,4 @@ def sum_in_rows(wide: torch.Tensor) -> float:
     Each row by itself is too short for torch to share it among threads.
     """
     whole = len(wide) // ROW * ROW
-    return float(wide[:whole].view(-1, ROW).sum(dim=1).numpy().sum() + wide[whole:].numpy().sum())
+    return float(wide[:whole].view(-1, ROW).sum(dim=1).cpu().numpy().sum() + wide[whole:].cpu().numpy().sum())

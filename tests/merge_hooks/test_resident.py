@@ -17,7 +17,6 @@ from lm_eval_iberian.tiny import build_family
 from merge_hooks.digest import digest_of
 from merge_hooks.errors import EngineError, SourceError
 from merge_hooks.hf_loader import build_model, parameters_digest, swap_into
-from merge_hooks.methods import has_kernel
 from merge_hooks.recipe import read_recipe, resolve
 from merge_hooks.resident import Residents, residents_for
 from merge_hooks.stream import Stream, open_stream
@@ -176,12 +175,12 @@ def test_nan_is_named_from_memory_too(families: Any, tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_stays_in_its_files(families: Any) -> None:
-    """Room for one source and a half: the base comes first. An older sweep's sources make room for a new one's."""
+    """Room for one source and a bit: the base comes first. An older sweep's sources make room for a new one's."""
     one = sum(tensor.nbytes for _, tensor in stream_of(linear(families["float32"])))
-    residents, recipe = Residents("memory", budget=one * 3 // 2), recipe_of("ties", families["float32"], "float32")
+    residents, recipe = Residents("memory", budget=one * 8 // 5), recipe_of("ties", families["float32"], "float32")
     assert same_bytes(dict(stream_of(recipe, residents)), dict(stream_of(recipe)))
     assert [row["place"] for row in residents.table()] == ["memory", "its mapped files", "its mapped files"]
-    assert residents.bytes <= one * 3 // 2
+    assert residents.bytes <= one * 8 // 5
     other = recipe_of("task_arithmetic", families["bfloat16"], "float32")
     assert same_bytes(dict(stream_of(other, residents)), dict(stream_of(other)))
     kept = {row["source"]: row["place"] for row in residents.table()}

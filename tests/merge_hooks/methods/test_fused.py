@@ -135,6 +135,20 @@ def test_threads_leave_no_trace_and_the_result_goes_where_it_shall(method: str) 
     assert same_bytes(fused(case, threads=3).tensor, out)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_the_way_for_gpus_has_the_same_bytes(method: str, data: Any) -> None:
+    """Its operations, on a CPU: no GPU is needed to see that they are the right ones."""
+    case = data.draw(cases(method))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("merge_hooks.methods.fused._on_device", lambda operands: True)
+        ours = fused(case)
+    theirs = case.ours(seed=3)
+    assert ours.is_finite == theirs.is_finite
+    assert not ours.is_finite or same_bytes(ours.tensor, theirs.tensor)
+
+
 def test_what_is_not_taken_goes_to_the_other_kernels() -> None:
     """Five sources, float16 and mixed dtypes: the result is theirs."""
     narrow = family((40, 30), 3, [torch.float16] * 3, 1)
