@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from merge_hooks.methods.sparsify import DRAWN, WHOLE
 
-STRIP = 2048
+STRIP, PAIR_STRIP, DRAWN_AT_ONCE = 2048, 1 << 14, 512
 STEP = np.uint64(0x9E3779B97F4A7C15)
 FIRST_FACTOR, SECOND_FACTOR = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 ZERO, NOTHING = np.float32(0), np.int32(0)
@@ -80,6 +80,30 @@ def to_bfloat16(context: Any, value: Any) -> Any:
 
 
 @intrinsic
+def to_bfloat16_fast(context: Any, value: Any) -> Any:
+    """The same for what is no NaN, or one that arithmetic made (its lower bits are 0)."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pattern = builder.bitcast(arguments[0], _INT)
+        odd = builder.and_(builder.lshr(pattern, _number(16)), _number(1))
+        rounded = builder.add(pattern, builder.add(odd, _number(0x7FFF)))
+        return builder.bitcast(builder.and_(rounded, _number(-65536)), _FLOAT)
+
+    return types.float32(types.float32), code
+
+
+@intrinsic
+def flag_narrow(context: Any, seen: Any, value: Any) -> Any:
+    """`flag` for a float32 about to be rounded to bfloat16: also where that makes it infinite."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pattern = builder.and_(builder.bitcast(arguments[1], _INT), _number(0x7FFFFFFF))
+        return builder.or_(arguments[0], builder.add(pattern, _number(0x00808000)))
+
+    return types.int32(types.int32, types.float32), code
+
+
+@intrinsic
 def from_pattern(context: Any, pattern: Any) -> Any:
     """The float32 of a bfloat16's bit pattern."""
 
@@ -132,19 +156,45 @@ def draw(values: Any, words: Any, start: Any, draws: Any) -> None:
     if draws[2] == np.uint64(1 << 15):
         values[:] = -1
         return
-    first = np.uint64(start // 4 + 1)
-    for place in range(len(words)):
-        words[place] = scramble(key + (first + np.uint64(place)) * STEP)
-    tied = 0
+    for begin in range(0, len(values), DRAWN_AT_ONCE):
+        end = min(begin + DRAWN_AT_ONCE, len(values))
+        some, counter = words[begin // 4 : (end + 3) // 4], key + np.uint64((start + begin) // 4 + 1) * STEP
+        for place in range(len(some)):
+            some[place] = scramble(counter)
+            counter += STEP
+        group, is_tied = values[begin:end], False
+        for place in range(len(group)):
+            value = np.int16((group[place] & np.int16(0x7FFF)) - level)
+            group[place] = value
+            is_tied |= value == 0
+        if is_tied and draws[3]:  # one element in 32768: few groups have one
+            decide_ties(group, start + begin, draws)
+
+
+@njit(nogil=True)
+def decide_ties(values: Any, start: Any, draws: Any) -> None:
+    """Elements on the threshold itself, decided by a word of their own."""
     for place in range(len(values)):
-        value = np.int16((values[place] & np.int16(0x7FFF)) - level)
-        values[place] = value
-        tied += value == 0
-    if tied and draws[3]:
-        for place in range(len(values)):
-            if values[place] == 0:
-                index = np.uint64(start + place + 1)
-                values[place] = -1 if scramble(index * STEP + draws[1]) >> np.uint64(32) < draws[3] else 0
+        if values[place] == 0:
+            index = np.uint64(start + place + 1)
+            values[place] = -1 if scramble(index * STEP + draws[1]) >> np.uint64(32) < draws[3] else 0
+
+
+@njit(nogil=True)
+def is_cut(band: Any, start: Any, count: Any) -> Any:
+    """Whether among the `count` elements from `start` on some of those tied at an edge are kept and some are not."""
+    end = start + count
+    low = band[1] < end and start < band[2] and (start < band[1] or band[2] < end)
+    return low or (band[4] < end and start < band[5] and (start < band[4] or band[5] < end))
+
+
+@njit(nogil=True)
+def edges(band: Any, kind: Any, start: Any) -> Any:
+    """Between which magnitudes, themselves excluded, a delta is kept, where no edge is cut: all for a whole delta."""
+    if kind == WHOLE:
+        return np.int32(-1), np.int32(0x7FFFFFFF)
+    low, high = band[1] <= start < band[2], band[4] <= start < band[5]
+    return np.int32(band[0] - (1 if low else 0)), np.int32(band[3] + (1 if high else 0))
 
 
 @cache
@@ -160,6 +210,11 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
     rounded = to_bfloat16 if is_narrow else _itself
     fit_out = to_bfloat16 if out_narrow and not is_narrow else _itself
     store = to_pattern if out_narrow else _itself
+    # In the loops for two sources each value is looked at before it is rounded, which then need not mind NaN.
+    quick = to_bfloat16_fast if is_narrow else _itself
+    look = flag_narrow if is_narrow else flag
+    look_out = flag_narrow if is_narrow or out_narrow else flag
+    quick_out = to_bfloat16_fast if out_narrow and not is_narrow else _itself
 
     @njit(nogil=True)
     def deltas(out: Any, base: Any, source: Any) -> Any:
@@ -239,15 +294,105 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             kept = words.view(np.int16)[:count]
             draw(kept, words[: (count + 3) // 4], start, draws)
             return weigh_drawn(weighted, total, base, source, weight, scale, scale == scale, kept)
-        above, below = np.int32(band[0]), np.int32(band[3])
-        is_cut = band[1] < start + count and start < band[2] and (start < band[1] or band[2] < start + count)
-        is_cut |= band[4] < start + count and start < band[5] and (start < band[4] or band[5] < start + count)
-        if is_cut:
+        if is_cut(band, start, count):
+            above, below = np.int32(band[0]), np.int32(band[3])
             return weigh_ties(weighted, total, base, source, weight, above, below, band, start)
-        above -= np.int32(band[1] <= start < band[2])
-        below += np.int32(band[4] <= start < band[5])
-        # An upper edge at the lower one's magnitude keeps nothing beyond it.
-        return weigh_band(weighted, total, base, source, weight, np.int32(above), np.int32(below))
+        above, below = edges(band, kind, start)
+        return weigh_band(weighted, total, base, source, weight, above, below)
+
+    def make_pair(elect: bool, normalize: bool, is_drawn: bool) -> Any:
+        """Two sources, all in one loop: the longer way's formulas, each element's values in registers."""
+
+        @njit(nogil=True)
+        def pair(
+            out: Any, base: Any, one: Any, two: Any, weight: Any, weight_two: Any, above: Any, below: Any,
+            above_two: Any, below_two: Any, kept: Any, kept_two: Any, scale: Any, scale_two: Any, divisor: Any,
+            factor: Any,
+        ) -> Any:  # fmt: skip
+            seen = NOTHING
+            for i in range(len(out)):
+                own = fit(load(base[i]))
+                delta, delta_two = fit(load(one[i])) - own, fit(load(two[i])) - own
+                seen = look(look(seen, delta), delta_two)
+                delta, delta_two = quick(delta), quick(delta_two)
+                if is_drawn:
+                    delta = quick((delta if kept[i] < 0 else ZERO) * scale)
+                    delta_two = quick((delta_two if kept_two[i] < 0 else ZERO) * scale_two)
+                else:
+                    size, size_two = magnitude(delta), magnitude(delta_two)
+                    delta = delta if (size > above) & (size < below) else ZERO
+                    delta_two = delta_two if (size_two > above_two) & (size_two < below_two) else ZERO
+                value, value_two = quick(delta * weight), quick(delta_two * weight_two)
+                total = value + value_two
+                if elect:
+                    seen = look(seen, total)
+                    total = quick(total) + ZERO
+                    agrees, agrees_two = same_sign(value, total), same_sign(value_two, total)
+                    total = (value if agrees else ZERO) + (value_two if agrees_two else ZERO)
+                    if normalize:
+                        counted = weight if agrees & (value != ZERO) else ZERO
+                        counted_two = weight_two if agrees_two & (value_two != ZERO) else ZERO
+                        shared = quick(counted + counted_two) + ZERO
+                        mixed = quick((quick(total) + ZERO) / (shared if shared != ZERO else np.float32(1)))
+                    else:
+                        mixed = quick(total) + ZERO
+                elif normalize:
+                    mixed = quick((quick(total) + ZERO) / divisor)
+                else:
+                    mixed = quick(total) + ZERO
+                result = own + quick(mixed * factor)
+                seen = look_out(seen, result)
+                out[i] = store(quick_out(quick(result)))
+            return seen
+
+        return pair
+
+    def make_generalized_pair(elect: bool, normalize: bool, is_drawn: bool) -> Any:
+        pair = make_pair(elect, normalize, is_drawn)
+
+        @njit(nogil=True)
+        def generalized_pair(
+            out: Any, base: Any, sources: Any, start: Any, weights: Any, kinds: Any, bands: Any, draws: Any,
+            scales: Any, divisor: Any, factor: Any, is_scaled: Any,
+        ) -> Any:  # fmt: skip
+            """`generalized` for two sources, but for strips that only it can do."""
+            count, seen = len(out), NOTHING
+            words, words_two = np.empty(PAIR_STRIP // 4, np.uint64), np.empty(PAIR_STRIP // 4, np.uint64)
+            kept, kept_two = words.view(np.int16), words_two.view(np.int16)
+            scale = scales[0] if scales[0] == scales[0] else np.float32(1)
+            scale_two = scales[1] if scales[1] == scales[1] else np.float32(1)
+            for begin in range(0, count, PAIR_STRIP):
+                end = min(begin + PAIR_STRIP, count)
+                size, place = end - begin, start + begin
+                one, two = sources[0][begin:end], sources[1][begin:end]
+                if is_drawn:
+                    draw(kept[:size], words[: (size + 3) // 4], place, draws[0])
+                    draw(kept_two[:size], words_two[: (size + 3) // 4], place, draws[1])
+                elif is_cut(bands[0], place, size) or is_cut(bands[1], place, size):
+                    seen |= generalized(
+                        out[begin:end], base[begin:end], (one, two), place, weights, kinds, bands, draws, scales,
+                        elect, normalize, divisor, factor, is_scaled,
+                    )  # fmt: skip
+                    continue
+                above, below = edges(bands[0], kinds[0], place)
+                above_two, below_two = edges(bands[1], kinds[1], place)
+                seen |= pair(
+                    out[begin:end], base[begin:end], one, two, weights[0], weights[1], above, below, above_two,
+                    below_two, kept[:size], kept_two[:size], scale, scale_two, divisor, factor,
+                )  # fmt: skip
+            return seen
+
+        return generalized_pair
+
+    @njit(nogil=True)
+    def linear_pair(out: Any, one: Any, two: Any, weight: Any, weight_two: Any, divisor: Any) -> Any:
+        seen = NOTHING
+        for i in range(len(out)):
+            total = multiply_add(fit(load(one[i])), weight, ZERO)
+            value = multiply_add(fit(load(two[i])), weight_two, total) / divisor
+            seen = look_out(seen, value)
+            out[i] = store(quick_out(quick(value)))
+        return seen
 
     @njit(nogil=True)
     def generalized(
@@ -406,13 +551,40 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                 out[begin + i] = np.float64(abs(strip[i])) if is_whole or kept[i] < 0 else np.float64(0)
 
     return Kernels(
-        generalized, linear, count_upper, count_lower, count_equal, place_of_equal, sparse_magnitudes
+        generalized, cache(make_generalized_pair), linear, linear_pair, count_upper, count_lower, count_equal,
+        place_of_equal, sparse_magnitudes,
     )  # fmt: skip
 
 
 class Kernels:
     """The compiled functions of one combination of dtypes. Arrays are flat; slices of a tensor may be given."""
 
-    def __init__(self, *functions: Any) -> None:
-        (self.generalized, self.linear, self.count_upper, self.count_lower, self.count_equal, self.place_of_equal,
-         self.sparse_magnitudes) = functions  # fmt: skip
+    def __init__(
+        self, generalized: Any, make_pair: Any, linear: Any, linear_pair: Any, count_upper: Any, count_lower: Any,
+        count_equal: Any, place_of_equal: Any, sparse_magnitudes: Any,
+    ) -> None:  # fmt: skip
+        self._generalized, self._make_pair, self._linear, self._linear_pair = (
+            generalized,
+            make_pair,
+            linear,
+            linear_pair,
+        )
+        self.count_upper, self.count_lower, self.count_equal = count_upper, count_lower, count_equal
+        self.place_of_equal, self.sparse_magnitudes = place_of_equal, sparse_magnitudes
+
+    def generalized(
+        self, out: Any, base: Any, sources: tuple[Any, ...], start: int, weights: Any, kinds: Any, bands: Any,
+        draws: Any, scales: Any, elect: bool, normalize: bool, divisor: Any, factor: Any, is_scaled: bool,
+    ) -> int:  # fmt: skip
+        """The base plus the sum of deltas: by the way for two sources, or the one for any number."""
+        given = (out, base, sources, start, weights, kinds, bands, draws, scales)
+        if len(sources) == 2:
+            pair = self._make_pair(elect, normalize, bool((kinds == DRAWN).any()))
+            return pair(*given, divisor, factor, is_scaled)
+        return self._generalized(*given, elect, normalize, divisor, factor, is_scaled)
+
+    def linear(self, out: Any, sources: tuple[Any, ...], weights: Any, divisor: Any, is_divided: bool) -> int:
+        """The weighted sum of the sources, over `divisor` (1: as it is)."""
+        if len(sources) == 2:
+            return self._linear_pair(out, *sources, *weights, divisor)
+        return self._linear(out, sources, weights, divisor, is_divided)

@@ -27,7 +27,7 @@ import numpy as np
 
 from merge_hooks.methods import sparsify, task_arithmetic
 from merge_hooks.methods.blocks import BLOCK, Workers, Workspace
-from merge_hooks.methods.masks import Mask
+from merge_hooks.methods.masks import LEVELS, Mask
 from merge_hooks.methods.on_device import DeviceKernels
 from merge_hooks.methods.operands import Merged, Operands
 from merge_hooks.methods.selection import Ranked, of_largest
@@ -197,7 +197,7 @@ class _Generalized:
     def _sparse(self, index: int) -> tuple[int, list[int], Array, np.float32]:
         """How one source's delta is made sparse: kind, band, draws and scale (NaN: none) for the kernel."""
         operand = self.operands.others[index]
-        band, draws, scale = [0] * 6, np.zeros(4, np.uint64), np.float32(np.nan)
+        band, draws, scale = [0] * 6, np.array([0, 0, LEVELS, 0], np.uint64), np.float32(np.nan)  # all is kept
         if self.sparsifier is None or operand.parameters["density"] >= 1:
             return WHOLE, band, draws, scale
         if self.sparsifier is sparsify.at_random:
@@ -316,8 +316,13 @@ class _Generalized:
         source, words = self.sources[index], np.zeros(4, np.uint64) if mask is None else mask.words
 
         def add(span: slice, workspace: Workspace) -> float:
-            wide = workspace.buffer("float64", torch.float64, span.stop - span.start)
-            self.kernels.sparse_magnitudes(wide.numpy(), self.base[span], source[span], span.start, words, mask is None)
+            count = span.stop - span.start
+            if self.on_device:
+                wide = torch.empty(count, dtype=torch.float64, device=source.device)
+            else:
+                wide = workspace.buffer("float64", torch.float64, count)
+            out = wide if self.on_device else wide.numpy()
+            self.kernels.sparse_magnitudes(out, self.base[span], source[span], span.start, words, mask is None)
             return sparsify.sum_in_rows(wide)
 
         return float(np.sum(self.workers.map(self.operands.count, add, self.block)))

@@ -113,9 +113,9 @@ def measure(engine: str, dtype: str, folder: Path, arguments: argparse.Namespace
 def series(
     floor: Callable[[], Any], ways: dict[str, Callable[[Any], Any]], folder: Path, method: str, dtype: str, kind: str,
     repeats: int,
-) -> dict[str, list[float]]:  # fmt: skip
+) -> dict[str, list[tuple[float, float]]]:  # fmt: skip
     """Seconds of the floor and of each way of swapping; no weight and no density comes twice."""
-    found: dict[str, list[float]] = {"floor": [], **{name: [] for name in ways}}
+    found: dict[str, list[tuple[float, float]]] = {"floor": [], **{name: [] for name in ways}}
     fresh = iter(range(1, 10_000))
     for _ in range(repeats):
         found["floor"].append(timed(floor))
@@ -127,13 +127,14 @@ def series(
     return found
 
 
-def timed(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+def timed(work: Callable[[], Any]) -> tuple[float, float]:
+    """(wall, processor) seconds: on a shared machine the second says more."""
+    started, spent = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - spent
 
 
-def timed_swap(name: str, swap: Callable[[Any], Any], written: dict[str, Any]) -> float:
+def timed_swap(name: str, swap: Callable[[Any], Any], written: dict[str, Any]) -> tuple[float, float]:
     """Of a swap whose recipe is planned before the clock starts, unless it is "all" of it."""
     if name == "all":
         return timed(lambda: swap(written))
@@ -211,12 +212,12 @@ def vllm_engine(folder: Path, dtype: str) -> Any:
 
 
 def as_table(result: dict[str, Any]) -> str:
-    """A Markdown table: seconds as median (least–largest), and the ratio of medians."""
+    """A Markdown table: seconds as median (least–largest), and the ratios of medians, of wall and of processor time."""
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     lines = [
         f"{result['machine']}; load {result['load'][0]:.1f}; {versions}.", "",
-        "| engine | dtype | method | swap | floor, s | weights, s | ratio | goal | with digest | all of it | first |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| engine | dtype | method | swap | floor, s | weights, s | ratio | of processor time | goal | with digest | all of it | first |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for run in result["runs"]:
         for method, row in run["methods"].items():
@@ -228,16 +229,21 @@ def as_table(result: dict[str, Any]) -> str:
 
 def as_row(run: dict[str, Any], method: str, kind: str, row: dict[str, Any]) -> str:
     times = row[kind]
-    ratio = statistics.median(times["weights"]) / statistics.median(times["floor"])
+    ratios = [median(times["weights"], which) / median(times["floor"], which) for which in (0, 1)]
     cells = [run["engine"], run["dtype"], method, f"new {kind}", spread(times["floor"]), spread(times["weights"]),
-             f"{ratio:.2f}", f"{GOALS[run['engine'], kind]:g}", spread(times.get("digest", [])), spread(times["all"]),
-             f"{row['first']:.2f}" if kind == "weight" else ""]  # fmt: skip
+             f"{ratios[0]:.2f}", f"{ratios[1]:.2f}", f"{GOALS[run['engine'], kind]:g}", spread(times.get("digest", [])),
+             spread(times["all"]), f"{row['first'][0]:.2f}" if kind == "weight" else ""]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
 
-def spread(values: list[float]) -> str:
-    """Median (least–largest)."""
-    return f"{statistics.median(values):.3f} ({min(values):.3f}–{max(values):.3f})" if values else ""
+def median(times: list[Any], which: int) -> float:
+    return statistics.median(pair[which] for pair in times)
+
+
+def spread(times: list[Any]) -> str:
+    """Wall seconds: median (least–largest)."""
+    walls = [pair[0] for pair in times]
+    return f"{statistics.median(walls):.3f} ({min(walls):.3f}–{max(walls):.3f})" if walls else ""
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def cases(draw: Any, method: str) -> Case:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_the_same_bytes_as_the_torch_kernels(method: str, data: Any) -> None:
     case, kept = data.draw(cases(method)), Kept()
