@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -45,9 +45,8 @@ class Digest:
         flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
         pieces = [flat[start : start + PIECE] for start in range(0, len(flat), PIECE)]
         self._state.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        hashes = (
-            self._pool.map(xxhash.xxh3_128_digest, pieces) if len(pieces) > 1 else map(xxhash.xxh3_128_digest, pieces)
-        )
+        hash_of: Any = xxhash.xxh3_128_digest
+        hashes = self._pool.map(hash_of, pieces) if len(pieces) > 1 else map(hash_of, pieces)
         for piece in hashes:
             self._state.update(piece)
         self.tensors += 1

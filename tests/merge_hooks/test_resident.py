@@ -252,3 +252,34 @@ def test_the_digest_tells_everything_apart() -> None:
     changed = large.clone()
     changed[2_999_999] += 1
     assert digest_of([("a", large)]) != digest_of([("a", changed)])
+
+
+def test_the_basis_of_knots_is_found_once(llama: dict[str, Path], tmp_path: Path, monkeypatch: Any) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from merge_hooks import knots
+
+    names = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=4, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+        get_peft_model(AutoModelForCausalLM.from_pretrained(llama["base"]), config).save_pretrained(
+            tmp_path / f"{seed}"
+        )
+        names.append(f"{llama['base']}+{tmp_path / str(seed)}")
+    calls: list[int] = []
+    found = knots.tie_factors
+    monkeypatch.setattr(knots, "tie_factors", lambda factors: calls.append(1) or found(factors))
+    residents = Residents("memory")
+
+    def recipe(weight: float, density: float) -> Any:
+        models = [{"model": name, "parameters": {"weight": weight, "density": density}} for name in names]
+        return {"merge_method": "knots_ties", "base_model": str(llama["base"]), "models": models, "dtype": "float32"}
+
+    first = dict(stream_of(recipe(0.5, 0.5), residents))
+    made = len(calls)
+    assert made > 0 and same_bytes(first, dict(stream_of(recipe(0.5, 0.5))))
+    calls.clear()
+    other = dict(stream_of(recipe(0.7, 0.3), residents))
+    assert calls == [] and same_bytes(other, dict(stream_of(recipe(0.7, 0.3)))) and len(calls) == made
