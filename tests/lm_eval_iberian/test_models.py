@@ -85,7 +85,12 @@ def test_a_swap_gives_the_fresh_engine_and_back(llama: dict[str, Path]) -> None:
     common = {"tasks": TASKS, "limit": 2, "num_fewshot": 1, "gen_kwargs": "max_gen_toks=24"}
     args = {"backend": "vllm", "max_model_len": 2048}
     a, b, again = evaluate(
-        {"model": "merged", "model_args": {"recipe": first, "resident": "auto", **args}, "swaps": [second, first], **common}
+        {
+            "model": "merged",
+            "model_args": {"recipe": first, "resident": "auto", **args},
+            "swaps": [second, first],
+            **common,
+        }
     )
     assert [run["digest"] for run in (b, again)] == [digest_of(stream_of(recipe)) for recipe in (second, first)]
     fresh = evaluate({"model": "merged", "model_args": {"recipe": second, **args}, **common})
