@@ -14,7 +14,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval_iberian.models.hf_answers import Answers
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
 from merge_hooks.errors import EngineError
-from merge_hooks.hf_loader import build_model, load_into
+from merge_hooks.hf_loader import build_model, swap_into
+from merge_hooks.resident import residents_for
 from merge_hooks.signature import Signature
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
@@ -38,6 +39,7 @@ class MergedHF(Swapping, Answers, HFLM):
         tokenizer: overrides the recipe's tokenizer.
         dtype: of the parameters; "auto" follows the recipe.
         scoring: how log-likelihoods are computed: "prefix" (see hf_scoring.py) or "full" (lm_eval's way).
+        resident: for many swaps: where the sources are kept ("auto", "gpu", "pinned", "memory", "mapped"); "off".
         arguments: HFLM's own, and instead of `recipe` those of the short form (method, base, models, ...).
     """
 
@@ -50,6 +52,7 @@ class MergedHF(Swapping, Answers, HFLM):
         tokenizer: str | None = None,
         trust_remote_code: bool = False,
         scoring: str = "prefix",
+        resident: str = "off",
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
@@ -58,7 +61,7 @@ class MergedHF(Swapping, Answers, HFLM):
             arguments.pop("device", None)
         self.prepared: Prepared = prepare(
             recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
-            holds_model=self._on_cpu(arguments),
+            holds_model=self._on_cpu(arguments), residents=residents_for(resident),
         )  # fmt: skip
         _refuse_unknown(arguments)
         super().__init__(
@@ -91,9 +94,9 @@ class MergedHF(Swapping, Answers, HFLM):
             **{key: value for key, value in options.items() if key in MODEL_OPTIONS},
         )
 
-    def _put_in(self, prepared: Prepared) -> None:
+    def _put_in(self, prepared: Prepared) -> str:
         """See `Swapping.swap`: into the parameters, in place."""
-        load_into(self.model, prepared.stream)
+        return swap_into(self.model, prepared.stream)
 
     @cached_property
     def signature(self) -> Signature:

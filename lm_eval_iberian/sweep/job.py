@@ -25,6 +25,7 @@ class Job:
         chat: apply_chat_template, fewshot_as_multiturn.
         include_path: a folder of further tasks.
         known: answers that are in the store already: key -> JSON.
+        weights: the digest of the weights that this signature had before, if it was measured before.
     """
 
     key: str
@@ -40,15 +41,17 @@ class Job:
     chat: tuple[bool, bool]
     include_path: str | None
     known: Mapping[str, str] = field(default_factory=dict)
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
 class Started:
-    """A worker begins with a job. `what`: "engine" (started), "swap" or "kept"; `seconds`: that took."""
+    """A worker begins with a job. `what`: "engine" (started), "swap" or "kept"; `seconds`: that took; `weights`: digest."""
 
     key: str
     what: str
     seconds: float
+    weights: str
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Worker:
     def __init__(self, emit: Callable[[Event], None], tasks: KeptTasks | None = None) -> None:
         self.emit, self.tasks = emit, tasks
         self.model: Any = None
-        self.engine = self.signature = ""
+        self.engine = self.signature = self.weights = ""
 
     def run(self, job: Job) -> None:
         """Do a job. Whatever goes wrong with the point becomes a `Failed`; only Ctrl-C and its like pass through."""
@@ -51,7 +51,7 @@ class Worker:
         start = time.perf_counter()
         what = self._bring(job)
         loaded = self.tasks.of(job.evaluation)
-        self.emit(Started(job.key, what, time.perf_counter() - start))
+        self.emit(Started(job.key, what, time.perf_counter() - start, self.weights))
         start = time.perf_counter()
         results = self._evaluate(job, loaded)
         samples = results.pop("samples")
@@ -68,12 +68,17 @@ class Worker:
         if self.model is not None and self.signature == job.signature:
             return "kept"
         what = "engine" if self.model is None else "swap"
+        self.signature = ""
         if self.model is None:
-            self.model = _start(job)
-            self.engine = job.engine
+            self.model, self.engine = _start(job), job.engine
+            self.weights = self._started_with(job)
         else:
-            self.signature = ""
-            self.model.swap(_resolved(job))
+            self.weights = self.model.swap(_resolved(job))
+        if job.weights is not None and self.weights != job.weights:
+            raise SweepError(
+                f"{job.point}: the weights in the engine ({self.weights}) are not those that this recipe gave before "
+                f"({job.weights}). Is a disk or memory failing? Nothing was measured."
+            )
         found = planned_signature(self.model.prepared, str(job.model_args["dtype"]), engine_name(job.model_args))
         if found != job.signature:
             raise SweepError(
@@ -82,6 +87,14 @@ class Worker:
             )
         self.signature = job.signature
         return what
+
+    def _started_with(self, job: Job) -> str:
+        """The digest of the weights that a new engine holds. vLLM's loader tells it of a swap only: it swaps to the same."""
+        from merge_hooks.hf_loader import parameters_digest
+
+        if is_vllm(self.model):
+            return str(self.model.swap(_resolved(job)))
+        return parameters_digest(self.model.model, self.model.prepared.stream.names())
 
     def _evaluate(self, job: Job, loaded: LoadedOnce) -> dict[str, Any]:
         """`lm_eval.simple_evaluate` without what takes seconds and says nothing of the score (pip lists, git)."""
@@ -123,13 +136,14 @@ class Worker:
         from lm_eval.utils import simple_parse_args_string
 
         settings = simple_parse_args_string(given) if isinstance(given, str) else dict(given or {})
-        if seed is not None and type(self.model).__name__ == "MergedVLLM":
+        if seed is not None and is_vllm(self.model):
             settings["seed"] = seed
         return settings or None
 
     def close(self) -> None:
         """Let the engine go."""
-        self.model, self.engine, self.signature = None, "", ""
+        self.model = None
+        self.engine = self.signature = self.weights = ""
         gc.collect()
 
 
@@ -145,10 +159,15 @@ def _seed(seed: int) -> None:
     torch.manual_seed(1234 + seed)
 
 
+def is_vllm(model: Any) -> bool:
+    """Whether the model is a `MergedVLLM`; its class is not imported to ask."""
+    return type(model).__name__ == "MergedVLLM"
+
+
 def _start(job: Job) -> Any:
     from lm_eval_iberian.models import Merged
 
-    arguments = dict(job.model_args)
+    arguments = {"resident": "auto", **job.model_args}
     if arguments.get("backend", "auto") != "vllm":
         arguments.setdefault("batch_size", 8)
     return Merged(recipe=_recipe(job), merge_seed=job.merge_seed, rng=job.rng, **arguments)
