@@ -7,15 +7,16 @@ run folder; what another living sweep works on is waited for at the end.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job
+from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, NextJob
 from lm_eval_iberian.sweep.plan import Plan
 from lm_eval_iberian.sweep.pool import Pool
 from lm_eval_iberian.sweep.progress import Progress
@@ -23,8 +24,8 @@ from lm_eval_iberian.sweep.run import PLAN
 from lm_eval_iberian.sweep.spec import slug
 from lm_eval_iberian.sweep.store import CLAIM_SECONDS, FILE, Store
 
-# How long to wait before looking again at what another sweep works on.
-POLL_SECONDS = 2.0
+# A job whose worker died is tried so often; then the point is taken for the reason.
+ATTEMPTS = 2
 
 
 @dataclass
@@ -53,6 +54,8 @@ class Driver:
         self._mine = mine
         self._open = [job for job in mine if not self.store.is_finished(job.key)]
         self._elsewhere: list[Job] = []
+        self._noted: set[str] = set()
+        self._attempts: dict[str, int] = {}
 
     @property
     def left(self) -> list[Job]:
@@ -71,21 +74,27 @@ class Driver:
             finally:
                 self.progress.end()
 
-    def next_job(self, engine: str | None) -> Job | None:
-        """The next evaluation that nobody has: one that the engine can take, if there is any."""
-        while self._open or self._elsewhere:
-            job = next((job for job in self._open if job.engine == engine), None) or next(iter(self._open), None)
-            if job is None:
-                time.sleep(POLL_SECONDS)
-                self._open, self._elsewhere = [j for j in self._elsewhere if not self._is_done(j)], []
-                continue
+    def next_job(self, engine: str | None) -> Job | Later | None:
+        """The next evaluation that nobody has: one that the engine can take, if there is any. Never waits.
+
+        Its `known` are the answers that are stored by now: also for one that is tried again.
+        """
+        if not self._open:
+            self._open, self._elsewhere = [job for job in self._elsewhere if not self._is_done(job)], []
+        while self._open:
+            job = next((job for job in self._open if job.engine == engine), self._open[0])
             self._open.remove(job)
             if self.store.claim(job.key):
                 return replace(job, known=self.store.answers(job.signature))
             if not self._is_done(job):
-                self.progress.note(f"{job.point}: {job.evaluation.name}: another sweep works on it")
+                self._note_elsewhere(job)
                 self._elsewhere.append(job)
-        return None
+        return LATER if self._elsewhere else None
+
+    def _note_elsewhere(self, job: Job) -> None:
+        if job.key not in self._noted:
+            self._noted.add(job.key)
+            self.progress.note(f"{job.point}: {job.evaluation.name}: another sweep works on it")
 
     def _is_done(self, job: Job) -> bool:
         if self.store.is_finished(job.key):
@@ -96,6 +105,8 @@ class Driver:
     def handle(self, event: Event) -> None:
         """Write down what a worker says."""
         job = self._jobs[event.key]
+        if isinstance(event, Lost):
+            event = self._try_again(job, event)
         match event:
             case Answered():
                 self.store.keep_answers(event.answers)
@@ -109,6 +120,14 @@ class Driver:
                 self.store.fail(event.key, event.reason, event.details)
                 self.failures[event.key] = f"{job.point}: {job.evaluation.name}: {event.reason}"
         self.progress.hear(job, event)
+
+    def _try_again(self, job: Job, event: Lost) -> Lost | Failed:
+        """A job whose worker died goes back to the others; after ATTEMPTS, the point is taken for the reason."""
+        self._attempts[job.key] = self._attempts.get(job.key, 0) + 1
+        if self._attempts[job.key] < ATTEMPTS:
+            self._open.insert(0, job)
+            return event
+        return Failed(job.key, f"its worker died {ATTEMPTS} times ({event.reason}).", "")
 
     def _record_problem(self, planned: Any) -> None:
         for evaluation in planned.point.evaluations:
@@ -166,7 +185,7 @@ def run_sweep(
 class _Idle:
     """A pool for nothing to do."""
 
-    def run(self, next_job: Callable[[str | None], Job | None], handle: Callable[[Event], None]) -> None:
+    def run(self, next_job: NextJob, handle: Callable[[Event], None]) -> None:
         return
 
 
@@ -183,6 +202,7 @@ def write_results(folder: Path, job: Job, results: dict[str, Any]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
+    # Several sweeps may write the same file (plan.json) at the same time.
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
