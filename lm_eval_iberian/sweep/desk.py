@@ -27,10 +27,14 @@ class Desk:
     Args:
         environment: what to set in it, such as CUDA_VISIBLE_DEVICES.
         folder: the current folder of the sweep; relative paths in recipes are meant from it.
+        make_worker: called in the process with the function that takes events.
     """
 
-    def __init__(self, environment: Mapping[str, str], folder: Path | None = None) -> None:
-        self.environment, self.folder = dict(environment), str(folder or Path.cwd())
+    def __init__(
+        self, environment: Mapping[str, str], folder: Path | None = None,
+        make_worker: process.MakeWorker = process.make_worker,
+    ) -> None:  # fmt: skip
+        self.environment, self.folder, self.make_worker = dict(environment), str(folder or Path.cwd()), make_worker
         self.engine: str | None = None
         self._process: Any = None
         self._lock, self._is_over = threading.Lock(), False
@@ -41,23 +45,35 @@ class Desk:
 
     def do(self, job: Job) -> Iterator[Event]:
         """Do a job; the last event is Finished, Failed or Lost."""
+        for events in self.do_in_batches(job, 1):
+            yield from events
+
+    def do_in_batches(self, job: Job, size: int) -> Iterator[list[Event]]:
+        """The same, up to `size` events at once where they have come already."""
         if self.engine not in (None, job.engine):
             self.close()
+        events: list[Event] = []
         try:
             if self._process is None:
                 self._hire()
             self.engine = job.engine
             self._connection.send(job)
-            while True:
-                event = self._connection.recv()
-                yield event
-                if isinstance(event, (Finished, Failed)):
-                    break
+            while not (events and isinstance(events[-1], (Finished, Failed))):
+                events = self._gather(size)
+                yield events
         except (EOFError, ConnectionError):
-            yield Lost(job.key, self._bury())
+            yield [Lost(job.key, self._bury())]
             return
-        if isinstance(event, Failed) and event.fatal:
+        if isinstance(events[-1], Failed) and events[-1].fatal:
             self.close()  # what broke may have broken the engine
+
+    def _gather(self, size: int) -> list[Event]:
+        """What has come, at least one event. Raises EOFError where none will."""
+        events = [self._connection.recv()]
+        with suppress(EOFError, ConnectionError):
+            while len(events) < size and self._connection.poll():
+                events.append(self._connection.recv())
+        return events
 
     def close(self) -> None:
         """Let the worker go, and its engine with it."""
@@ -77,7 +93,8 @@ class Desk:
     def _hire(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        made = context.Process(target=process.main, args=(theirs, self.environment, self.folder), daemon=False)
+        said = (theirs, self.environment, self.folder, self.make_worker)
+        made = context.Process(target=process.main, args=said, daemon=False)
         with self._lock:
             if self._is_over:
                 raise EOFError("the sweep has ended")

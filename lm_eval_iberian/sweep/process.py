@@ -1,6 +1,6 @@
 """A worker's process: jobs come in through a pipe, events go out. It dies with who started it.
 
-Imports nothing heavy, so that the environment (CUDA_VISIBLE_DEVICES) is set before torch is imported.
+Imports no torch, so that the environment (CUDA_VISIBLE_DEVICES) is set before torch is imported.
 """
 
 from __future__ import annotations
@@ -10,12 +10,26 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from lm_eval_iberian.sweep.job import Event
 
 
-def main(connection: Connection, environment: Mapping[str, str], folder: str) -> None:
+MakeWorker = Callable[[Callable[[Event], None]], Any]
+
+
+def make_worker(emit: Callable[[Event], None]) -> Any:
+    """The worker that measures; see `worker`."""
+    from lm_eval_iberian.sweep.worker import Worker
+
+    logging.getLogger("lm_eval").setLevel(logging.WARNING)
+    return Worker(emit)
+
+
+def main(connection: Connection, environment: Mapping[str, str], folder: str, make_worker: MakeWorker) -> None:
     """Do jobs until None comes.
 
     Args:
@@ -29,10 +43,7 @@ def main(connection: Connection, environment: Mapping[str, str], folder: str) ->
     os.environ.update(environment)
     with suppress(OSError):
         os.chdir(folder)
-    logging.getLogger("lm_eval").setLevel(logging.WARNING)
-    from lm_eval_iberian.sweep.worker import Worker
-
-    worker = Worker(connection.send)
+    worker = make_worker(connection.send)
     while (job := connection.recv()) is not None:
         worker.run(job)
     worker.close()
