@@ -39,7 +39,7 @@ def sweep(
     if limit is not None:
         settings["limit"] = int(limit) if limit >= 1 else limit
     read = read_sweep(sweep, settings)
-    folder = out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
+    folder = run_folder(read, out)
 
     from lm_eval_iberian.sweep.plan import make_plan
 
@@ -56,6 +56,11 @@ def sweep(
         console.print("\nFailed:\n" + "\n".join(f"- {line}" for line in failures.values()), markup=False)
         console.print("The same command tries these again and nothing else.")
         sys.exit(1)
+
+
+def run_folder(read: Any, out: Path | None) -> Path:
+    """Where a sweep goes: what was said, what its file says, or runs/NAME."""
+    return out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
 
 
 def parse_settings(given: tuple[str, ...]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from typing import Any
 
 from lm_eval_iberian.sweep.job import Event
 
-
 MakeWorker = Callable[[Callable[[Event], None]], Any]
 
 

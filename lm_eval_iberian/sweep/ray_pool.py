@@ -26,6 +26,9 @@ from lm_eval_iberian.sweep.pool import fill_seats
 
 # How long a worker waits for room on the cluster (seconds): others may be at work there.
 PATIENCE_SECONDS = 3600.0
+# How many nodes a sweep waits for before it starts, set in the scripts of `iberian slurm`; and how long (seconds).
+# With fewer it goes on then.
+NODES, NODES_SECONDS, WAIT_SECONDS = "IBERIAN_RAY_NODES", 300.0, 2.0
 # So many events at most go over the network in one piece.
 BATCH = 256
 # Settings of this process that its workers elsewhere take too. Credentials stay where they are.
@@ -72,12 +75,23 @@ class RayPool:
                 self.ray.shutdown()
 
     def _connect(self) -> None:
+        """Join the cluster; where Slurm starts it just now (IBERIAN_RAY_NODES), when all its nodes are there."""
+        wanted = int(os.environ.get(NODES, "0"))
+        until = time.monotonic() + (NODES_SECONDS if wanted else 0)
+        while not self.ray.is_initialized():
+            try:
+                self._init()
+            except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+                if time.monotonic() > until:
+                    raise SweepError(f"--ray {self.address}: no Ray cluster ({error}).") from error
+                time.sleep(WAIT_SECONDS)
+        while len(_nodes(self.ray)) < wanted and time.monotonic() < until:
+            time.sleep(WAIT_SECONDS)
+
+    def _init(self) -> None:
         # A cluster started here: without the dashboard, and with little memory for objects, as they are answers.
         local = {"include_dashboard": False, "object_store_memory": 200 * 2**20} if self.address == "local" else {}
-        try:
-            self.ray.init(address=self.address, log_to_driver=False, logging_level="error", **local)
-        except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            raise SweepError(f"--ray {self.address}: no Ray cluster ({error}).") from error
+        self.ray.init(address=self.address, log_to_driver=False, logging_level="error", **local)
 
 
 class RaySeat:
@@ -88,9 +102,7 @@ class RaySeat:
         gpus, cpus: what its placement group reserves, all on one node.
     """
 
-    def __init__(
-        self, ray: Any, gpus: int, cpus: int, make_worker: process.MakeWorker = process.make_worker
-    ) -> None:
+    def __init__(self, ray: Any, gpus: int, cpus: int, make_worker: process.MakeWorker = process.make_worker) -> None:
         self.ray, self.gpus, self.cpus = ray, gpus, cpus
         self._host = (settings(os.environ), str(Path.cwd()), make_worker)
         self.engine: str | None = None
