@@ -37,6 +37,7 @@ class Driver:
         store: its store.
         progress: is told of everything.
         shard: (number from 0, of how many): only this part of the jobs; for job arrays.
+        others: stores that another division into shards has left in the folder; read only.
     """
 
     plan: Plan
@@ -44,6 +45,7 @@ class Driver:
     store: Store
     progress: Progress
     shard: tuple[int, int] = (0, 1)
+    others: tuple[Store, ...] = ()
     failures: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class Driver:
         jobs = list(self._jobs.values())
         mine = jobs[len(jobs) * number // of : len(jobs) * (number + 1) // of]  # neighbours share sources
         self._mine = mine
-        self._open = [job for job in mine if not self.store.is_finished(job.key)]
+        self._open = [job for job in mine if not any(one.is_finished(job.key) for one in (self.store, *self.others))]
         self._elsewhere: list[Job] = []
         self._noted: set[str] = set()
         self._attempts: dict[str, int] = {}
@@ -85,11 +87,17 @@ class Driver:
             job = next((job for job in self._open if job.engine == engine), self._open[0])
             self._open.remove(job)
             if self.store.claim(job.key):
-                return replace(job, known=self.store.answers(job.signature))
+                return replace(job, known=self._known(job.signature))
             if not self._is_done(job):
                 self._note_elsewhere(job)
                 self._elsewhere.append(job)
         return LATER if self._elsewhere else None
+
+    def _known(self, signature: str) -> dict[str, str]:
+        known: dict[str, str] = {}
+        for store in (*self.others, self.store):
+            known |= store.answers(signature)
+        return known
 
     def _note_elsewhere(self, job: Job) -> None:
         if job.key not in self._noted:
@@ -173,13 +181,19 @@ def run_sweep(
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_plan(folder, plan)
-    store = Store(folder / (FILE if shard[1] == 1 else f"store.{shard[0]}-of-{shard[1]}.sqlite"))
+    division = FILE if shard[1] == 1 else f"store.*-of-{shard[1]}.sqlite"
+    store = Store(folder / division.replace("*", str(shard[0])))
+    # Not those of the same division: their jobs are others, and on other machines they are being written.
+    others = tuple(
+        Store(file, writes=False) for file in sorted({*folder.glob("store*.sqlite")} - {*folder.glob(division)})
+    )
     try:
-        driver = Driver(plan, folder, store, progress, shard)
+        driver = Driver(plan, folder, store, progress, shard, others)
         driver.run(make_pool(plan, driver.left) if driver.left else _Idle())
         return driver.failures
     finally:
-        store.close()
+        for one in (store, *others):
+            one.close()
 
 
 class _Idle:

@@ -12,6 +12,7 @@ An actor or a node that dies takes its job along; the driver gives it out again,
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -89,6 +90,9 @@ class RayPool:
             time.sleep(WAIT_SECONDS)
 
     def _init(self) -> None:
+        host, colon, port = self.address.rpartition(":")
+        if colon and port.isdigit():  # Ray itself would try for minutes, and say so on many lines
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         # A cluster started here: without the dashboard, and with little memory for objects, as they are answers.
         local = {"include_dashboard": False, "object_store_memory": 200 * 2**20} if self.address == "local" else {}
         self.ray.init(address=self.address, log_to_driver=False, logging_level="error", **local)

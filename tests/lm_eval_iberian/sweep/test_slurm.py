@@ -14,8 +14,10 @@ import yaml
 from click.testing import CliRunner
 
 from lm_eval_iberian.cli import cli
+from lm_eval_iberian.sweep.pool import Pool
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.pool_sweeps import a_sweep, check_same
+from tests.lm_eval_iberian.sweep.pool_sweeps import run as run_again
 
 BIN = Path(sys.executable).parent
 # What Slurm does with a script, on this machine: an array's tasks run side by side, each with its log.
@@ -65,6 +67,10 @@ def stand_ins(folder: Path, **scripts: str) -> dict[str, str]:
 
 def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().splitlines()
+
+
+def never(*_: object) -> Pool:
+    raise AssertionError("there is nothing to do")
 
 
 SHAPES: dict[str, Sequence[str]] = {
@@ -206,3 +212,6 @@ def test_an_array_gives_the_tables_of_one_run(
     joined, whole = (CliRunner().invoke(cli, ["report", str(folder)]) for folder in (run, undisturbed))
     assert joined.exit_code == whole.exit_code == 0
     assert joined.stdout == whole.stdout
+    # What an array has measured is not measured again by a sweep that is not divided.
+    _, said = run_again(a_sweep(llama), run, never)
+    assert "3 of 3 evaluations are done already" in said
