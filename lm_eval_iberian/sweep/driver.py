@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,6 +58,7 @@ class Driver:
         self._open = [job for job in mine if not any(one.is_finished(job.key) for one in (self.store, *self.others))]
         self._elsewhere: list[Job] = []
         self._noted: set[str] = set()
+        self._began = time.time()
         self._attempts: dict[str, int] = {}
 
     @property
@@ -82,15 +84,16 @@ class Driver:
         Its `known` are the answers that are stored by now: also for one that is tried again.
         """
         if not self._open:
-            self._open, self._elsewhere = [job for job in self._elsewhere if not self._is_done(job)], []
+            self._open, self._elsewhere = self._elsewhere, []
         while self._open:
             job = next((job for job in self._open if job.engine == engine), self._open[0])
             self._open.remove(job)
+            if self._is_done(job):
+                continue
             if self.store.claim(job.key):
                 return replace(job, known=self._known(job.signature))
-            if not self._is_done(job):
-                self._note_elsewhere(job)
-                self._elsewhere.append(job)
+            self._note_elsewhere(job)
+            self._elsewhere.append(job)
         return LATER if self._elsewhere else None
 
     def _known(self, signature: str) -> dict[str, str]:
@@ -105,10 +108,18 @@ class Driver:
             self.progress.note(f"{job.point}: {job.evaluation.name}: another sweep works on it")
 
     def _is_done(self, job: Job) -> bool:
+        """Whether another sweep has done it since this one began, or has failed to."""
         if self.store.is_finished(job.key):
             self.progress.finished_elsewhere(job)
             return True
-        return False
+        reason = self.store.failure(job.key, self._began)
+        if reason is not None:
+            self._note_failure(job, reason)
+            self.progress.hear(job, Failed(job.key, reason, ""))
+        return reason is not None
+
+    def _note_failure(self, job: Job, reason: str) -> None:
+        self.failures[job.key] = f"{job.point}: {job.evaluation.name}: {reason}"
 
     def handle(self, event: Event) -> None:
         """Write down what a worker says."""
@@ -126,7 +137,7 @@ class Driver:
                 write_results(self.folder, job, event.results)
             case Failed():
                 self.store.fail(event.key, event.reason, event.details)
-                self.failures[event.key] = f"{job.point}: {job.evaluation.name}: {event.reason}"
+                self._note_failure(job, event.reason)
         self.progress.hear(job, event)
 
     def _try_again(self, job: Job, event: Lost) -> Lost | Failed:

@@ -114,6 +114,18 @@ def test_a_driver_does_not_wait_while_others_work(tmp_path: Path) -> None:
     assert driver.next_job(None) is None
 
 
+def test_what_fails_in_another_sweep_is_not_tried_by_this_one_too(tmp_path: Path) -> None:
+    Store(tmp_path / FILE).fail("a", "an old failure")
+    driver, other = a_driver(tmp_path, "a", "b"), Store(tmp_path / FILE)
+    driver.store.connection.execute("INSERT INTO claims VALUES ('b', 'another machine', 1, 0, 1e12)")
+    job = driver.next_job(None)
+    assert not isinstance(job, Later) and job is not None and job.key == "a"  # it failed before: now it is tried again
+    assert isinstance(driver.next_job(None), Later)
+    other.fail("b", "out of memory")
+    assert driver.next_job(None) is None
+    assert driver.failures == {"b": "b: task: out of memory"}
+
+
 def test_a_lost_job_is_given_out_again_with_what_is_known(tmp_path: Path) -> None:
     from lm_eval_iberian.sweep.job import Answered
     from lm_eval_iberian.sweep.store import Answer
