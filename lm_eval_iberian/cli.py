@@ -21,7 +21,19 @@ COMMANDS = {
     "fisher": ("lm_eval_iberian.fisher_command:fisher", "Make a model's Fisher map, for `merge_method: fisher`."),
     "sweep": ("lm_eval_iberian.sweep.command:sweep", "Measure many merges over one engine; killed, it goes on."),
     "slurm": ("lm_eval_iberian.sweep.slurm_command:slurm", "Write a Slurm job script for a sweep."),
-    "report": ("lm_eval_iberian.report_command:report", "Print the paper's averages from lm_eval's results files."),
+    "report": (
+        "lm_eval_iberian.report_command:report",
+        "Tables from lm_eval's results files; a sweep's page and pictures.",
+    ),
+    "sweep-export": (
+        "lm_eval_iberian.sweep.export_command:export",
+        "A sweep's scores and documents as JSONL or parquet.",
+    ),
+    "vectors": (
+        "lm_eval_iberian.vectors_command:vectors",
+        "Compare language vectors: cosines of what fine-tunes add to their base.",
+    ),
+    "toy": ("lm_eval_iberian.toy_command:toy", "Train tiny models on which merging visibly teaches a language."),
     "prefetch": (
         "lm_eval_iberian.prefetch_command:prefetch",
         "Fetch documents and models once, for nodes with no network.",

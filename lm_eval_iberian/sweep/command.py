@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -107,16 +108,26 @@ def _run(
 
 
 def _report(folder: Path, console: Any) -> None:
-    from lm_eval_iberian.report import report
+    """The tables to stdout and into the folder, and report.html."""
+    from lm_eval_iberian.pictures.columns import Scores
+    from lm_eval_iberian.pictures.tables import sweep_report
     from lm_eval_iberian.report_formats import write
     from lm_eval_iberian.sweep.run import read_sweep_run
 
     run = read_sweep_run(folder)
-    measured = [point.model_scores for point in run.points if point.results]
-    if measured:
-        text = write(report(measured))
-        (folder / "tables.md").write_text(text, encoding="utf-8")
-        click.echo(text, nl=False)
+    if not any(point.results for point in run.points):
+        return
+    text = write(sweep_report(Scores(run), None, False))
+    (folder / "tables.md").write_text(text, encoding="utf-8")
+    click.echo(text, nl=False)
+    if find_spec("matplotlib") is None:
+        console.print(
+            "No report.html: `pip install 'lm_eval_iberian[plots]'`, then `iberian report RUN`.", markup=False
+        )
+        return
+    from lm_eval_iberian.pictures.write import write_files
+
+    console.print(f"\n{write_files(run)}: open it in a browser.", markup=False, soft_wrap=True)
 
 
 def _shard(text: str | None) -> tuple[int, int]:

@@ -11,13 +11,14 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.sweep import flags
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Started
-from lm_eval_iberian.sweep.kept_tasks import KeptTasks, LoadedOnce, stamp_of
+from lm_eval_iberian.sweep.kept_tasks import FEWSHOT_SEED, KeptTasks, LoadedOnce, stamp_of
 from lm_eval_iberian.sweep.plan import engine_name, planned_signature
 from lm_eval_iberian.sweep.store import Document
 from lm_eval_iberian.sweep.stored_lm import StoredLM
@@ -83,30 +84,39 @@ class Worker:
         return what
 
     def _evaluate(self, job: Job, loaded: LoadedOnce) -> dict[str, Any]:
-        from lm_eval import simple_evaluate
+        """`lm_eval.simple_evaluate` without what takes seconds and says nothing of the score (pip lists, git)."""
+        from lm_eval import evaluate
 
-        evaluation = job.evaluation
-        apply, multiturn = job.chat
+        evaluation, (apply, multiturn) = job.evaluation, job.chat
         loaded.template = str(self.model.tokenizer.chat_template) if apply else ""
-        versions = {name: version for name, (version, _) in stamp_of(loaded, 1).items()}
-        model = StoredLM(
-            self.model, f"{job.signature}\n{job.settings}\n{evaluation.seed}", job.signature, job.known,
-            lambda answers: self.emit(Answered(job.key, answers)) if answers else None, versions,
-            lambda requests, tokens, known: self.emit(Asked(job.key, requests, tokens, known)),
-        )  # fmt: skip
-        settings = dict(evaluation.settings)
-        seed = evaluation.seed or 0
-        return simple_evaluate(
-            model=model,
-            tasks=list(evaluation.tasks),
-            task_manager=loaded,
+        generation = self._generation(evaluation.settings.get("gen_kwargs"), evaluation.seed)
+        loaded.settle(generation)
+        _seed(evaluation.seed or 0)
+        results = evaluate(
+            lm=self._stored(job, loaded),
+            task_dict=loaded.everything,
+            limit=evaluation.settings.get("limit"),
+            system_instruction=evaluation.settings.get("system_instruction"),
             log_samples=True,
             apply_chat_template=apply,
             fewshot_as_multiturn=multiturn,
-            gen_kwargs=self._generation(settings.pop("gen_kwargs", None), evaluation.seed),
-            torch_random_seed=1234 + seed,
-            **settings,
         )
+        assert results is not None  # rank 0
+        results = dict(results)
+        results["config"] = {
+            "model": "merged", "model_args": dict(job.model_args), **self.model.get_model_info(),
+            "limit": evaluation.settings.get("limit"), "gen_kwargs": generation, "fewshot_seed": FEWSHOT_SEED,
+        }  # fmt: skip
+        return results
+
+    def _stored(self, job: Job, loaded: LoadedOnce) -> StoredLM:
+        """The model with the store before it."""
+        versions = {name: version for name, (version, _) in stamp_of(loaded, 1).items()}
+        return StoredLM(
+            self.model, f"{job.signature}\n{job.settings}\n{job.evaluation.seed}", job.signature, job.known,
+            lambda answers: self.emit(Answered(job.key, answers)) if answers else None, versions,
+            lambda requests, tokens, known: self.emit(Asked(job.key, requests, tokens, known)),
+        )  # fmt: skip
 
     def _generation(self, given: Any, seed: int | None) -> dict[str, Any] | None:
         """The generation settings, with the seed where the engine takes one a request (vLLM)."""
@@ -121,6 +131,18 @@ class Worker:
         """Let the engine go."""
         self.model, self.engine, self.signature = None, "", ""
         gc.collect()
+
+
+def _seed(seed: int) -> None:
+    """lm_eval's own seeds, moved by the evaluation's."""
+    import random
+
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(1234 + seed)
+    torch.manual_seed(1234 + seed)
 
 
 def _start(job: Job) -> Any:
@@ -187,7 +209,8 @@ def _say(results: dict[str, Any], job: Job, model: Any) -> None:
     """What lm_eval's command line would have written into the results, and what they are of."""
     import hashlib
 
-    results["config"] |= {"model": "merged", "model_args": dict(job.model_args)}
+    results["date"] = time.time()
+    results["lm_eval_version"], results["transformers_version"] = version("lm_eval"), version("transformers")
     results["model_source"] = "merged"
     results["fewshot_as_multiturn"] = job.chat[1]
     template = str(model.tokenizer.chat_template) if job.chat[0] else None
