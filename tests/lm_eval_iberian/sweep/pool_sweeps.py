@@ -21,11 +21,11 @@ from lm_eval_iberian.sweep.run import read_sweep_run
 from lm_eval_iberian.sweep.spec import check_sweep
 
 
-def a_sweep(models: dict[str, Path], documents: int = 12) -> dict[str, Any]:
+def a_sweep(models: dict[str, Path], tasks: Path) -> dict[str, Any]:
     """Three merges on one task. A batch is one request, so that padding cannot depend on what is known already."""
     return {
-        "tasks": ["iberian_eus_trivia"],
-        "limit": documents,
+        "tasks": ["local_choice"],
+        "include_path": str(tasks),
         "model_args": {"backend": "hf", "dtype": "float32", "device": "cpu", "batch_size": 1},
         "parents": False,
         "recipe": {

@@ -22,7 +22,7 @@ from lm_eval_iberian.sweep.pool import Processes, environments, fill_seats
 from lm_eval_iberian.sweep.pools import choose_pool, gpus_each
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
-from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, a_sweep, check_same, run, workers_of
+from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, run, workers_of
 
 
 class Jobs:
@@ -197,7 +197,7 @@ def test_deaths_in_words() -> None:
 
 @pytest.mark.slow
 def test_two_processes_one_killed(
-    llama: dict[str, Path], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker is killed over its first answer: the point is measured by the next one, which asks the rest only."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -221,7 +221,7 @@ def test_two_processes_one_killed(
         assert isinstance(made, Processes) and len(made.environments) == 2
         return Listening(made, ear)
 
-    failures, said = run(a_sweep(llama), tmp_path, pool)
+    failures, said = run(three_merges, tmp_path, pool)
     assert not failures
     assert "its worker died (killed; out of memory?); it is tried again" in said
     assert "are known" in said  # answers of the one that was killed

@@ -20,7 +20,7 @@ from lm_eval_iberian.sweep.pools import choose_pool
 from lm_eval_iberian.sweep.ray_pool import RayPool, RaySeat, settings, share
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
-from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, a_sweep, check_same, run
+from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, run
 from tests.lm_eval_iberian.sweep.test_pool import Jobs
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
@@ -59,7 +59,7 @@ def process_of(seat: RaySeat) -> psutil.Process:
 
 @pytest.mark.slow
 def test_the_tables_of_a_cluster_with_a_worker_killed(
-    cluster: Any, llama: dict[str, Path], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An actor is killed over its first answer, and its worker with it: the next one asks what is left."""
     killed: list[int] = []
@@ -83,7 +83,7 @@ def test_the_tables_of_a_cluster_with_a_worker_killed(
         assert isinstance(made, RayPool)
         return Listening(made, ear)
 
-    failures, said = run(a_sweep(llama), tmp_path, pool)
+    failures, said = run(three_merges, tmp_path, pool)
     assert not failures
     assert "its worker died (Ray: " in said and "it is tried again" in said
     assert "are known" in said  # answers of the one that was killed

@@ -13,7 +13,7 @@ from lm_eval_iberian.sweep.driver import Driver, write_plan
 from lm_eval_iberian.sweep.job import Asked, Event, Later, Lost, Started
 from lm_eval_iberian.sweep.store import FILE, Store
 from tests.lm_eval_iberian.sweep.fake_worker import a_job
-from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, a_sweep, check_same, one_thread, run
+from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, one_thread, run
 
 
 def sweep_and_say(data: dict[str, Any], folder: Path, diary: Path, ready: Any) -> None:
@@ -38,13 +38,13 @@ def sweep_and_say(data: dict[str, Any], folder: Path, diary: Path, ready: Any) -
 
 
 @pytest.mark.slow
-def test_two_sweeps_in_one_folder(llama: dict[str, Path], undisturbed: Path, tmp_path: Path) -> None:
+def test_two_sweeps_in_one_folder(three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
     """Each evaluation is done once, by one of them; both end when all is done, with the tables of one run."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lm_eval.evaluator", "lm_eval.models.huggingface", __name__])
     run_folder, ready = tmp_path / "run", context.Barrier(2)
     diaries = [tmp_path / "one.json", tmp_path / "two.json"]
-    arguments = [(a_sweep(llama), run_folder, diary, ready) for diary in diaries]
+    arguments = [(three_merges, run_folder, diary, ready) for diary in diaries]
     sweeps = [context.Process(target=sweep_and_say, args=one) for one in arguments]
     for sweep in sweeps:
         sweep.start()

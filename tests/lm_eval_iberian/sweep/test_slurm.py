@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 from lm_eval_iberian.cli import cli
 from lm_eval_iberian.sweep.pool import Pool
 from tests.conftest import ROOT
-from tests.lm_eval_iberian.sweep.pool_sweeps import a_sweep, check_same
+from tests.lm_eval_iberian.sweep.pool_sweeps import check_same
 from tests.lm_eval_iberian.sweep.pool_sweeps import run as run_again
 
 BIN = Path(sys.executable).parent
@@ -192,10 +193,10 @@ def test_ray_on_several_nodes(write: Callable[..., str], tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_an_array_gives_the_tables_of_one_run(
-    write: Callable[..., str], llama: dict[str, Path], undisturbed: Path, tmp_path: Path
+    write: Callable[..., str], three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path
 ) -> None:
     """Two tasks into one folder at the same time; each shard has its store, and reports read them as one."""
-    write("--array", "2", "--env", "IBERIAN_DATA=samples", "--env", "OMP_NUM_THREADS=1", sweep=a_sweep(llama))
+    write("--array", "2", "--env", "IBERIAN_DATA=samples", "--env", "OMP_NUM_THREADS=1", sweep=three_merges)
     environment = stand_ins(tmp_path, iberian=f'exec {sys.executable} -m lm_eval_iberian.cli "$@"')
     # The environment's own `iberian` comes first once it is activated: an empty one in its place.
     (tmp_path / "bin" / "activate").touch()
@@ -213,5 +214,5 @@ def test_an_array_gives_the_tables_of_one_run(
     assert joined.exit_code == whole.exit_code == 0
     assert joined.stdout.replace(str(run), str(undisturbed)) == whole.stdout
     # What an array has measured is not measured again by a sweep that is not divided.
-    _, said = run_again(a_sweep(llama), run, never)
+    _, said = run_again(three_merges, run, never)
     assert "3 of 3 evaluations are done already" in said
