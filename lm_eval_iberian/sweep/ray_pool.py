@@ -32,9 +32,9 @@ PATIENCE_SECONDS = 3600.0
 NODES, NODES_SECONDS, WAIT_SECONDS = "IBERIAN_RAY_NODES", 300.0, 2.0
 # So many events at most go over the network in one piece.
 BATCH = 256
-# Settings of this process that its workers elsewhere take too. Credentials stay where they are.
-PREFIXES = ("IBERIAN_", "HF_", "VLLM_", "TRANSFORMERS_", "TOKENIZERS_", "NCCL_")
-SECRETS = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+# Settings of this process that its workers elsewhere take too, but for credentials and what is a machine's own.
+PREFIXES = ("IBERIAN_", "HF_", "VLLM_", "TRANSFORMERS_", "TOKENIZERS_")
+NOT_SENT = {"TOKEN", "KEY", "SECRET", "PASSWORD", "HOST", "PORT"}
 
 
 class RayPool:
@@ -116,8 +116,13 @@ class RaySeat:
 
     def open(self) -> None:
         """Wait for room, then make the actor. Raises SweepError where there is no room in PATIENCE_SECONDS."""
-        if self._actor is not None:
-            return
+        if self._actor is None:
+            try:
+                self._settle()
+            except self.ray.exceptions.RayError as error:
+                raise SweepError(f"--ray: the cluster does not answer ({_in_short(error)}).") from error
+
+    def _settle(self) -> None:
         bundle = {name: count for name, count in (("CPU", self.cpus), ("GPU", self.gpus)) if count}
         self._group = group = self.ray.util.placement_group([bundle], strategy="STRICT_PACK")
         self._wait(group, time.monotonic() + PATIENCE_SECONDS)
@@ -144,7 +149,7 @@ class RaySeat:
             raise  # a mistake of ours, not a death
         except self.ray.exceptions.RayError as error:
             self._leave()
-            yield Lost(job.key, f"Ray: {str(error).strip().splitlines()[0]}")
+            yield Lost(job.key, f"Ray: {_in_short(error)}")
 
     def close(self) -> None:
         """Let the worker go, and its place on the cluster."""
@@ -189,12 +194,18 @@ class Host:
         self.desk.close()
 
 
+def _in_short(error: Exception) -> str:
+    """The first line of what Ray says, and the last, where a traceback ends."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ... ".join(dict.fromkeys([lines[0], lines[-1]]))
+
+
 def settings(environment: Mapping[str, str]) -> dict[str, str]:
     """What a worker elsewhere takes of this process's environment: settings, no credentials."""
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(PREFIXES) and not any(word in name for word in SECRETS)
+        if name.startswith(PREFIXES) and not NOT_SENT & set(name.split("_"))
     }
 
 

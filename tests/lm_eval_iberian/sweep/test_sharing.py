@@ -58,6 +58,7 @@ def test_two_sweeps_in_one_folder(three_merges: dict[str, Any], undisturbed: Pat
     assert sum(one["asked"] for one in said) == Store(run_folder / FILE, writes=False).count_answers()
     assert "another sweep works on it" in said[0]["text"] + said[1]["text"]
     check_same(run_folder, undisturbed)
+    assert (run_folder / "plan.json").read_bytes() == (undisturbed / "plan.json").read_bytes()
 
 
 def write_often(folder: Path, start: Any) -> None:
