@@ -20,6 +20,7 @@ COMMANDS = {
     "recipe": ("lm_eval_iberian.recipe_cli:recipe", "Check, show, verify or export a merge recipe."),
     "fisher": ("lm_eval_iberian.fisher_command:fisher", "Make a model's Fisher map, for `merge_method: fisher`."),
     "sweep": ("lm_eval_iberian.sweep.command:sweep", "Measure many merges over one engine; killed, it goes on."),
+    "slurm": ("lm_eval_iberian.sweep.slurm_command:slurm", "Write a Slurm job script for a sweep."),
     "report": (
         "lm_eval_iberian.report_command:report",
         "Tables from lm_eval's results files; a sweep's page and pictures.",

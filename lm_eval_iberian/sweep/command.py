@@ -17,12 +17,14 @@ import click
               help="Set a parameter or an axis (a,b,c for a list; axis.label=value for one value).")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The run folder [default: runs/NAME].")
 @click.option("--dry-run", is_flag=True, help="Print the plan: merges, requests, memory, time.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Engines on this machine.")
+@click.option("--workers", type=click.IntRange(1),
+              help="Engines at work side by side [default: 1; with --ray: as many as the cluster takes].")  # fmt: skip
 @click.option("--ray", "ray_address", metavar="ADDRESS", help="Put engines on a Ray cluster (auto, local, HOST:PORT).")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1: for job arrays.")
 @click.option("--limit", type=float, help="Only so many documents of each task: to try things out.")
 def sweep(
-    sweep: str, given: tuple[str, ...], out: Path | None, dry_run: bool, workers: int, ray_address: str | None,
+    sweep: str, given: tuple[str, ...], out: Path | None, dry_run: bool, workers: int | None,
+    ray_address: str | None,
     shard: str | None, limit: float | None,
 ) -> None:  # fmt: skip
     """Measure every point of SWEEP: a sweep.yml, or preset:merge_and_conquer/figure1, table3, table5, table6.
@@ -38,7 +40,7 @@ def sweep(
     if limit is not None:
         settings["limit"] = int(limit) if limit >= 1 else limit
     read = read_sweep(sweep, settings)
-    folder = out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
+    folder = run_folder(read, out)
 
     from lm_eval_iberian.sweep.plan import make_plan
 
@@ -55,6 +57,11 @@ def sweep(
         console.print("\nFailed:\n" + "\n".join(f"- {line}" for line in failures.values()), markup=False)
         console.print("The same command tries these again and nothing else.")
         sys.exit(1)
+
+
+def run_folder(read: Any, out: Path | None) -> Path:
+    """Where a sweep goes: what was said, what its file says, or runs/NAME."""
+    return out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
 
 
 def parse_settings(given: tuple[str, ...]) -> dict[str, Any]:
@@ -85,7 +92,7 @@ def _show(plan: Any, folder: Path) -> None:
 
 
 def _run(
-    plan: Any, folder: Path, workers: int, ray_address: str | None, shard: tuple[int, int], console: Any
+    plan: Any, folder: Path, workers: int | None, ray_address: str | None, shard: tuple[int, int], console: Any
 ) -> dict[str, str]:
     from lm_eval_iberian.sweep.driver import run_sweep
     from lm_eval_iberian.sweep.pools import choose_pool

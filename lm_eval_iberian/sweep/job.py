@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,4 +94,21 @@ class Failed:
     fatal: bool = False
 
 
-Event = Started | Asked | Answered | Finished | Failed
+@dataclass(frozen=True)
+class Lost:
+    """A worker died over a job without a word of its own. `reason`: how, as far as it can be told."""
+
+    key: str
+    reason: str
+
+
+Event = Started | Asked | Answered | Finished | Failed | Lost
+
+
+class Later:
+    """In place of a job: there is none now, but another sweep's may come free. Ask again in a while."""
+
+
+LATER = Later()
+# Gives the next job for a worker whose engine has this key (None: it has none), or None where there is no more.
+NextJob = Callable[[str | None], Job | Later | None]

@@ -207,9 +207,11 @@ class Store:
             )
             self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
 
-    def failure(self, key: str) -> str | None:
-        """The reason, or None."""
-        row = self.connection.execute("SELECT reason FROM failures WHERE key = ?", (key,)).fetchone()
+    def failure(self, key: str, since: float = 0.0) -> str | None:
+        """The reason, or None where it has not failed since a moment (seconds since 1970)."""
+        row = self.connection.execute(
+            "SELECT reason FROM failures WHERE key = ? AND moment >= ?", (key, since)
+        ).fetchone()
         return None if row is None else str(row[0])
 
     # Claims
