@@ -28,6 +28,8 @@ LOAD_FORMAT = "merged"
 PLUGIN = "iberian"
 # A swap hands the loader a "path"; this prefix tells a payload from a checkpoint's folder.
 PAYLOAD_PREFIX = "merged:"
+# Tokens in a block of the prefix cache, on CPUs.
+CPU_BLOCK_SIZE = 32
 CHECKED_VERSIONS = (">=0.32", "<0.34")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
+from lm_eval_iberian.models.hf_answers import Answers
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
 from merge_hooks.errors import EngineError
 from merge_hooks.hf_loader import build_model, load_into
@@ -28,7 +29,7 @@ REFUSED = ("parallelize", "peft", "delta", "autogptq", "gptqmodel", "gguf_file",
 MODEL_OPTIONS = {"attn_implementation"}
 
 
-class MergedHF(Swapping, HFLM):
+class MergedHF(Swapping, Answers, HFLM):
     """lm_eval's `hf` with merged weights.
 
     Args:
@@ -36,6 +37,7 @@ class MergedHF(Swapping, HFLM):
         pretrained: instead of a recipe, a plain model.
         tokenizer: overrides the recipe's tokenizer.
         dtype: of the parameters; "auto" follows the recipe.
+        scoring: how log-likelihoods are computed: "prefix" (see hf_scoring.py) or "full" (lm_eval's way).
         arguments: HFLM's own, and instead of `recipe` those of the short form (method, base, models, ...).
     """
 
@@ -47,9 +49,11 @@ class MergedHF(Swapping, HFLM):
         dtype: str | None = "auto",
         tokenizer: str | None = None,
         trust_remote_code: bool = False,
+        scoring: str = "prefix",
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
+        self.choose_scoring(scoring)
         if arguments.get("device") is None:
             arguments.pop("device", None)
         self.prepared: Prepared = prepare(
@@ -103,6 +107,7 @@ class MergedHF(Swapping, HFLM):
     def get_model_info(self) -> dict[str, Any]:
         """For the results JSON: parameters, dtype, and the merge's recipe, sources and signature."""
         info = self.prepared.info("hf", self._dtype_name, self.signature, self.tokenizer)
+        info["iberian"]["answers"] = self.answers.counts()
         return {"model_num_parameters": self.model.num_parameters(), **info}
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lm_eval_iberian.models import scoring as questions
-from lm_eval_iberian.models.generation import generate
+from lm_eval_iberian.models.generation import Written, generate
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
+from lm_eval_iberian.models.questions import Pair, Score, truncate
+from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError
 from merge_hooks.facts import full_config
@@ -56,7 +57,7 @@ class MergedVLLM(Swapping, VLLM):
         if scoring not in SCORINGS:
             raise EngineError(f"scoring={scoring}: there is no such way. Give one of {', '.join(SCORINGS)}.")
         self._scoring = scoring
-        self.answers = self.cut_answers = 0
+        self.answers = Written()
         # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
         if arguments.get("batch_size") in (None, 1, "1"):
             arguments["batch_size"] = "auto"
@@ -76,6 +77,9 @@ class MergedVLLM(Swapping, VLLM):
         if vllm_loader.is_cpu_build():
             # Compiling takes a C++ compiler and minutes; on a CPU it buys little.
             arguments.setdefault("enforce_eager", True)
+            # The smallest that its attention takes; vLLM's 128 would compute up to 127 tokens of a prompt anew for
+            # every answer choice. GPUs have 16.
+            arguments.setdefault("block_size", vllm_loader.CPU_BLOCK_SIZE)
         try:
             super().__init__(
                 pretrained=str(self.prepared.resolved.donor.folder),
@@ -108,14 +112,14 @@ class MergedVLLM(Swapping, VLLM):
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = self.hf_chat_template = template
 
-    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[questions.Score]:
+    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[Score]:
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
         limit = self.max_length - 1  # as lm_eval: vLLM wants room for one generated token
-        pairs = [questions.Pair(key, *questions.truncate(before, after, limit)) for key, before, after in requests]
-        results: list[questions.Score] = [(0.0, False)] * len(pairs)
+        pairs = [Pair(key, *truncate(before, after, limit)) for key, before, after in requests]
+        results: list[Score] = [(0.0, False)] * len(pairs)
         with tqdm(total=len(pairs), disable=disable_tqdm, desc="Running loglikelihood requests") as progress:
 
-            def take(places: list[int], index: int, score: questions.Score) -> None:
+            def take(places: list[int], index: int, score: Score) -> None:
                 place = places[index]
                 results[place] = score
                 if pairs[place].key is not None:  # None: a window of a rolling request, cached by its caller
@@ -125,33 +129,34 @@ class MergedVLLM(Swapping, VLLM):
             self._score(pairs, take)
         return results
 
-    def _score(self, pairs: list[questions.Pair], take: Callable[[list[int], int, questions.Score], None]) -> None:
+    def _score(self, pairs: list[Pair], take: Callable[[list[int], int, Score], None]) -> None:
         """Each pair by the way that suits it."""
-        block_size = self.model.llm_engine.vllm_config.cache_config.block_size
         asked: list[int] = []
         if self._scoring == "prefix":
-            asked = [place for place, pair in enumerate(pairs) if questions.is_worth_asking(pair, block_size)]
+            # With nothing left of the prompt there is nothing to ask after.
+            asked = [place for place, pair in enumerate(pairs) if pair.prompt]
         rest = sorted(set(range(len(pairs))) - set(asked))
         if asked and rest:
-            LOG.info("merged: %d of %d long continuations are scored with prompt_logprobs", len(rest), len(pairs))
-        questions.score_by_questions(self.model, [pairs[i] for i in asked], partial(take, asked), self.lora_request)
-        questions.score_whole_prompts(
+            LOG.info(
+                "merged: %d of %d continuations leave no room for a prompt; scored with prompt_logprobs",
+                len(rest),
+                len(pairs),
+            )
+        score_by_questions(self.model, [pairs[i] for i in asked], partial(take, asked), self.lora_request)
+        score_whole_prompts(
             self.model, [pairs[i] for i in rest], partial(take, rest), self._read_whole_prompt, self.lora_request
         )
 
-    def _read_whole_prompt(self, output: Any, pair: questions.Pair) -> questions.Score:
+    def _read_whole_prompt(self, output: Any, pair: Pair) -> Score:
         tokens = [*pair.prompt, *pair.continuation]
         return self._parse_logprobs(tokens=tokens, outputs=output, ctxlen=len(pair.prompt))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """lm_eval's generation, see generation.py; says how many answers the token limit cut."""
         texts, written = generate(self, requests, disable_tqdm)
-        self.answers += written.answers
-        self.cut_answers += written.cut
-        if written.cut:
-            LOG.warning(
-                "merged: %d of %d answers were cut by the token limit (max_gen_toks)", written.cut, written.answers
-            )
+        self.answers.answers += written.answers
+        self.answers.cut += written.cut
+        written.warn()
         return texts
 
     @staticmethod
@@ -178,7 +183,7 @@ class MergedVLLM(Swapping, VLLM):
     def get_model_info(self) -> dict[str, Any]:
         """For the results JSON: dtype, and the merge's recipe, sources and signature."""
         info = self.prepared.info("vllm", self._dtype_name, self.signature, self.tokenizer)
-        info["iberian"]["answers"] = {"generated": self.answers, "cut_by_the_token_limit": self.cut_answers}
+        info["iberian"]["answers"] = self.answers.counts()
         return info
 
 
