@@ -9,6 +9,7 @@ from typing import Any
 from lm_eval_iberian.pictures.columns import TOYS
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.html import name, text
+from lm_eval_iberian.pictures.tables import distinct
 from lm_eval_iberian.sweep.run import SweepRun
 
 SHOWN = 5  # lines of a notice before it is folded
@@ -56,7 +57,7 @@ def _by_reason(said: Mapping[str, Sequence[str]]) -> list[str]:
     """What is said of many points as one line."""
     found: dict[str, list[str]] = {}
     for point, reasons in said.items():
-        for reason in reasons:
+        for reason in distinct(reasons):
             found.setdefault(reason, []).append(point)
     return [f"{reason} ({_some(points)})" for reason, points in found.items()]
 

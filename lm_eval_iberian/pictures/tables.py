@@ -29,7 +29,7 @@ def sweep_report(scores: Scores, against: str | None = None, normalised: bool = 
     for point in scores.run.points:
         kept = [note for note in made.notes.get(point.name, []) if not note.startswith(told or ("\0",))]
         kept += [f"{task}: {word}" for task, words in point.flags.items() for word in words]
-        kept += [f"not measured: {reason}" for reason in point.failures]
+        kept += [f"not measured: {reason}" for reason in distinct(point.failures)]
         if not kept and not point.results:
             kept = ["not measured yet"]
         made.notes.pop(point.name, None)
@@ -57,6 +57,11 @@ def _other_tables(scores: Scores, own: Sequence[Benchmark]) -> list[Table]:
         heads = tuple(f"{one.name} ({one.metric})" for one in measured)
         made.append(Table(title, heads, rows, tuple((one,) for one in measured)))
     return made
+
+
+def distinct(reasons: Sequence[str]) -> list[str]:
+    """Reasons without those that only say another one again: "tasks: reason" beside "reason"."""
+    return [one for one in reasons if not any(one != other and one.endswith(other) for other in reasons)]
 
 
 def _pruned(table: Table) -> Table:

@@ -31,7 +31,7 @@ from lm_eval_iberian.pictures.heat import colour, heat_map
 from lm_eval_iberian.pictures.html import long_text, text
 from lm_eval_iberian.pictures.shape import shape_of
 from lm_eval_iberian.pictures.slots import left_out, legend_names, line_slots, rule_names
-from lm_eval_iberian.pictures.tables import sweep_report
+from lm_eval_iberian.pictures.tables import distinct, sweep_report
 from lm_eval_iberian.pictures.tradeoff import Dot, _with_front, tradeoffs
 from lm_eval_iberian.pictures.write import write_report
 from lm_eval_iberian.report_command import report as command
@@ -464,6 +464,10 @@ def test_every_kind_of_the_suite_has_a_name_and_a_unit() -> None:
 )  # fmt: skip
 def test_choices_are_shown_by_what_they_say(document: dict, answer: str, shown: str) -> None:
     assert choice(document, answer) == shown
+
+
+def test_a_reason_is_said_once() -> None:
+    assert distinct(["cannot plan", "a, b: cannot plan", "c: disk full"]) == ["cannot plan", "c: disk full"]
 
 
 def test_answers_of_the_best_and_of_the_worst(figure1: SweepRun) -> None:
