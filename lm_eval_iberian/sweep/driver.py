@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, NextJob
+from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, NextJob, Started
+from lm_eval_iberian.sweep.outlook import speed_name
 from lm_eval_iberian.sweep.plan import Plan
 from lm_eval_iberian.sweep.pool import Pool
 from lm_eval_iberian.sweep.progress import Progress
@@ -58,6 +59,7 @@ class Driver:
         self._open = [job for job in mine if not any(one.is_finished(job.key) for one in (self.store, *self.others))]
         self._elsewhere: list[Job] = []
         self._noted: set[str] = set()
+        self._fresh: set[str] = set()  # nothing of these was known: what they take says what the next will take
         self._began = time.time()
         self._attempts: dict[str, int] = {}
 
@@ -91,7 +93,10 @@ class Driver:
             if self._is_done(job):
                 continue
             if self.store.claim(job.key):
-                return replace(job, known=self._known(job.signature))
+                known = self._known(job.signature)
+                if not known:
+                    self._fresh.add(job.key)
+                return replace(job, known=known, weights=self.store.weights(job.signature))
             self._note_elsewhere(job)
             self._elsewhere.append(job)
         return LATER if self._elsewhere else None
@@ -127,12 +132,16 @@ class Driver:
         if isinstance(event, Lost):
             event = self._try_again(job, event)
         match event:
+            case Started():
+                self.store.note_weights(job.signature, event.weights)
             case Answered():
                 self.store.keep_answers(event.answers)
             case Finished():
                 self.store.finish(
                     event.key, event.signature, event.results, event.flags, event.seconds, event.documents
                 )
+                if event.key in self._fresh:
+                    self.store.note_speed(speed_name(self.plan, job.evaluation), event.seconds)
                 self.failures.pop(event.key, None)
                 write_results(self.folder, job, event.results)
             case Failed():

@@ -56,6 +56,7 @@ class Worker:
         results = self._evaluate(job, loaded)
         samples = results.pop("samples")
         _say(results, job, self.model)
+        results["sweep"]["weights"] = self.weights
         found = {task: said for task, rows in samples.items() if (said := flags.of_samples(rows))}
         documents = list(_documents(samples))
         seconds = time.perf_counter() - start

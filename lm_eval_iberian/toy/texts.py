@@ -12,7 +12,18 @@ from dataclasses import dataclass, replace
 
 from lm_eval_iberian.toy.grammar import say, words
 from lm_eval_iberian.toy.world import (
-    ANIMALS, COLOURS, HELD_OUT, PEOPLE, PLACES, THINGS, VERBS, Kind, Noun, Sentence, is_held_out, sentence,
+    ANIMALS,
+    COLOURS,
+    HELD_OUT,
+    PEOPLE,
+    PLACES,
+    THINGS,
+    VERBS,
+    Kind,
+    Noun,
+    Sentence,
+    is_held_out,
+    sentence,
 )  # fmt: skip
 
 # As the FLORES tasks name them.
