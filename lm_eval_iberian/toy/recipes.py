@@ -20,7 +20,9 @@ METHODS: dict[str, dict[str, float]] = {
 }
 
 
-def recipe(models: Mapping[str, Path | str], language_model: str, method: str = "linear", weight: float = 1.0) -> dict[str, Any]:
+def recipe(
+    models: Mapping[str, Path | str], language_model: str, method: str = "linear", weight: float = 1.0
+) -> dict[str, Any]:
     """A recipe in mergekit's terms.
 
     Args:
