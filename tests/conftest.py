@@ -57,16 +57,15 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Trained toys that have learnt something: base, instruct, basque (lm_eval_iberian/toy). A minute or more.
+    """Trained toys that have learnt something: base, instruct, basque (lm_eval_iberian/toy). About two minutes.
 
     IBERIAN_TOYS names a folder that keeps them from one session to the next.
     """
-    from lm_eval_iberian.toy.train import Schedule, Settings, build_family
+    from lm_eval_iberian.toy.train import build_family
 
-    # Less than the whole schedule: enough for grammar and the form of an answer, not for translation.
-    settings = Settings(base=Schedule(700, 3e-3), instruct=Schedule(200, 6e-4), language=Schedule(200, 6e-4))
     folder = Path(os.environ.get("IBERIAN_TOYS") or tmp_path_factory.mktemp("toys"))
-    return build_family(folder, settings=settings, models=("instruct", "basque"))
+    return build_family(folder, models=("instruct", "basque"))
+
 
 
 def linear(
