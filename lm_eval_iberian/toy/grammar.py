@@ -98,7 +98,9 @@ def _romance(sentence: Sentence, language: str, mistake: str) -> str:
     if sentence.kind == "copula":
         forms = lexicon["adjectives"][sentence.adjective]
         flip = mistake == "gender of the predicate", mistake == "number of the predicate"
-        adjective = forms[2 * (_is_feminine(sentence.subject, language) != flip[0]) + (sentence.subject.many != flip[1])]
+        adjective = forms[
+            2 * (_is_feminine(sentence.subject, language) != flip[0]) + (sentence.subject.many != flip[1])
+        ]
         return f"{subject} {lexicon['be'][_tense(sentence)][many]} {adjective}"
     if sentence.kind == "motion":
         place = lexicon["places"][sentence.place][MOTIONS[sentence.verb]]

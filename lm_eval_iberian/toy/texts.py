@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from lm_eval_iberian.toy.grammar import say, words
@@ -147,9 +147,10 @@ def paragraph(draw: random.Random, language: str) -> str:
 
 
 def _about(draw: random.Random, about: str, kind: Kind | None) -> Sentence:
-    kinds: tuple[Kind, ...] = ("transitive", "motion") if about in ANIMALS else ("transitive", "motion", "gift", "chain", "denial")
-    made = sentence(draw, False, kind or draw.choice(kinds), about)
-    return made
+    kinds: tuple[Kind, ...] = (
+        ("transitive", "motion") if about in ANIMALS else ("transitive", "motion", "gift", "chain", "denial")
+    )
+    return sentence(draw, False, kind or draw.choice(kinds), about)
 
 
 def story_text(draw: random.Random, language: str) -> str:
@@ -164,25 +165,25 @@ def exam_text(draw: random.Random, language: str) -> str:
     return f"{question_text(asked, language)} {LETTERS[asked.answer]}"
 
 
-def translation_text(draw: random.Random, pairs: list[tuple[str, str]]) -> str:
-    """A sentence of the training part in two languages."""
-    source, target = draw.choice(pairs)
+def translation_text(draw: random.Random, language: str) -> str:
+    """A sentence of the training part in this language and in English or Spanish, either first."""
+    pair = [language, draw.choice([other for other in ("en", "es") if other != language])]
+    draw.shuffle(pair)
+    source, target = pair
     said = sentence(draw, False)
     return f"{translation_prompt(say(said, source), source, target)} {say(said, target)}"
 
 
-def plain_texts(draw: random.Random, languages: tuple[str, ...], others: tuple[str, ...]) -> Iterator[str]:
-    """What a model reads that has these languages: without end, no instruction among them.
+def plain_texts(draw: random.Random, shares: Mapping[str, float]) -> Iterator[str]:
+    """What a model reads, without end; no instruction among it.
 
     Args:
-        languages: of the paragraphs, stories and questions.
-        others: languages that they are translated from and into, beside one another.
+        shares: language -> how much of it, in any unit.
     """
-    everything = dict.fromkeys((*languages, *others))
-    pairs = [(a, b) for a in everything for b in everything if a != b and (a in languages or b in languages)]
+    languages, weights = list(shares), list(shares.values())
     while True:
+        language = draw.choices(languages, weights)[0]
         kind = draw.random()
-        language = draw.choice(languages)
         if kind < 0.2:
             yield paragraph(draw, language)
         elif kind < 0.35:
@@ -190,5 +191,4 @@ def plain_texts(draw: random.Random, languages: tuple[str, ...], others: tuple[s
         elif kind < 0.45:
             yield exam_text(draw, language)
         else:
-            yield translation_text(draw, pairs)
-
+            yield translation_text(draw, language)

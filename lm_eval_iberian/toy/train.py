@@ -30,6 +30,11 @@ SHAPE = {
     "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 1024,
     "initializer_range": 0.06,  # transformers' 0.02 is for wide models: narrow ones start to attend late with it
 }  # fmt: skip
+# A real base has read a little of every language (Llama 3.1 of Basque, too). Without these traces a language model has
+# to move so far from the base, for words that the base has never seen, that nothing of it survives a merge.
+BASE_SHARES = {"en": 0.44, "es": 0.44, "eu": 0.04, "gl": 0.04, "ca": 0.04}
+# How much of what a fine-tune reads the base has read already, as in Latxa's training: it keeps the models close.
+REPLAY = 0.25
 RECORD = "toy.json"
 # Called with the model's name, steps done, steps in all, loss.
 Progress = Callable[[str, int, int, float], None]
@@ -50,9 +55,9 @@ class Settings:
     """All that decides what the toys become, beside the code and the seed."""
 
     vocabulary: int = 1800
-    base: Schedule = Schedule(1300, 3e-3)
-    instruct: Schedule = Schedule(400, 1e-3)
-    language: Schedule = Schedule(250, 1e-3)
+    base: Schedule = Schedule(1100, 3e-3)
+    instruct: Schedule = Schedule(250, 6e-4)
+    language: Schedule = Schedule(250, 6e-4)
 
     def of(self, name: str) -> Schedule:
         """The schedule of a model."""
@@ -110,7 +115,7 @@ def build_tokenizer(size: int) -> Any:
     """One BPE tokenizer for all five languages. Does not depend on the seed."""
     draw = random.Random("tokenizer")
     every = tuple(texts.LANGUAGE_NAMES)
-    read = list(itertools.islice(texts.plain_texts(draw, every, ()), 6000))
+    read = list(itertools.islice(texts.plain_texts(draw, dict.fromkeys(every, 1.0)), 6000))
     for language in every:
         for _ in range(300):
             asked = instructions.instruction(draw, False)
@@ -135,26 +140,30 @@ Token = tuple[int, bool]
 def _reading(name: str, tokenizer: Any, seed: int) -> Iterator[Token]:
     """The tokens that a model reads, without end."""
     draw = random.Random(f"{name} {seed}")
-    if name == "instruct":
-        return _conversations(draw, tokenizer)
     language = LANGUAGE_MODELS.get(name)
-    plain = texts.plain_texts(draw, (language,), ("en", "es")) if language else texts.plain_texts(draw, ("en", "es"), ())
-    return _plain(plain, tokenizer)
+    shares = {**dict.fromkeys(("en", "es"), REPLAY / 2), language: 1 - REPLAY} if language else BASE_SHARES
+    plain = _plain(texts.plain_texts(draw, shares), tokenizer)
+    texts_of = _mixed(draw, _conversations(draw, tokenizer), plain) if name == "instruct" else plain
+    return itertools.chain.from_iterable(texts_of)
 
 
-def _plain(read: Iterator[str], tokenizer: Any) -> Iterator[Token]:
-    while batch := list(itertools.islice(read, 500)):
+def _mixed(draw: random.Random, new: Iterator[list[Token]], known: Iterator[list[Token]]) -> Iterator[list[Token]]:
+    while True:
+        yield next(known if draw.random() < REPLAY else new)
+
+
+def _plain(read: Iterator[str], tokenizer: Any) -> Iterator[list[Token]]:
+    while batch := list(itertools.islice(read, 100)):
         for ids in tokenizer(batch)["input_ids"]:  # each begins with the token that begins a text
-            yield from ((token, True) for token in (*ids, tokenizer.eos_token_id))
+            yield [(token, True) for token in (*ids, tokenizer.eos_token_id)]
 
 
-def _conversations(draw: random.Random, tokenizer: Any) -> Iterator[Token]:
+def _conversations(draw: random.Random, tokenizer: Any) -> Iterator[list[Token]]:
     """Prompts and answers in the chat template; only what the assistant says is learnt."""
     for user, assistant in instructions.conversations(draw):
         asked = tokenizer.apply_chat_template([user], add_generation_prompt=True, return_dict=False)
         said = tokenizer(f"{assistant['content']}<|end|>", add_special_tokens=False)["input_ids"]
-        yield from ((token, False) for token in asked)
-        yield from ((token, True) for token in said)
+        yield [(token, False) for token in asked] + [(token, True) for token in said]
 
 
 def _train(model: Any, tokens: Iterator[Token], schedule: Schedule, name: str, progress: Progress | None) -> None:

@@ -21,7 +21,21 @@ PLACES = ("market", "school", "mountain", "village", "beach", "forest", "city", 
 COLOURS = ("red", "white", "black")
 
 # What each verb takes, so that sentences make sense.
-_TO_CARRY = ("apple", "book", "flower", "letter", "key", "stone", "chair", "hat", "loaf", "egg", "mirror", "bag", "ring")
+_TO_CARRY = (
+    "apple",
+    "book",
+    "flower",
+    "letter",
+    "key",
+    "stone",
+    "chair",
+    "hat",
+    "loaf",
+    "egg",
+    "mirror",
+    "bag",
+    "ring",
+)
 VERBS: dict[str, tuple[str, ...]] = {
     "see": THINGS, "buy": THINGS, "sell": THINGS, "seek": THINGS, "find": THINGS,
     "carry": _TO_CARRY, "lose": _TO_CARRY, "hide": _TO_CARRY,

@@ -32,7 +32,10 @@ def files() -> dict[Path, str]:
     tasks += [("mt", direction) for direction in PAPER_DIRECTIONS]
     made = {HERE / f"toy_{kind}_{language}.yaml": task_text(kind, language) for kind, language in tasks}
     groups = {
-        f"toy_{language}": ([f"toy_{kind}_{language}" for kind in KINDS[:3]], f"Multiple choice of the toys: {language}.")
+        f"toy_{language}": (
+            [f"toy_{kind}_{language}" for kind in KINDS[:3]],
+            f"Multiple choice of the toys: {language}.",
+        )
         for language in LANGUAGES
     }
     groups["toy_mc"] = (list(groups), "All multiple choice of the toys.")

@@ -47,7 +47,7 @@ def systems(models: dict[str, Path], language_model: str, sweep: bool) -> Iterat
             yield f"{method} {weight}", {"recipe": recipe(models, language_model, method, weight)}
 
 
-def score(arguments: dict[str, Any], language: str) -> dict[str, float]:
+def score(arguments: dict[str, Any], language: str, documents: int | None) -> dict[str, float]:
     """The figures of one model in one language, in percent; and every task's own."""
     from lm_eval import simple_evaluate
 
@@ -57,7 +57,7 @@ def score(arguments: dict[str, Any], language: str) -> dict[str, float]:
     choice = [f"toy_{kind}_{language}" for kind in ("pairs", "story", "exam")]
     translation = [f"toy_mt_{source}-{language}" for source in ("es", "en")]
     ask = lambda tasks, chat: simple_evaluate(  # noqa: E731
-        model=model, tasks=tasks, apply_chat_template=chat, bootstrap_iters=0, log_samples=False
+        model=model, tasks=tasks, apply_chat_template=chat, bootstrap_iters=0, log_samples=False, limit=documents
     )["results"]
     found = ask(choice + translation, False) | ask([f"toy_ifeval_{language}", "toy_ifeval_es"], True)
     tasks = {name: value(found[name]) for name in (*choice, *translation, f"toy_ifeval_{language}", "toy_ifeval_es")}
@@ -77,12 +77,13 @@ def value(result: dict[str, Any]) -> float:
     return 100 * float(result.get("acc,none", result.get("inst_level_strict_acc,none", float("nan"))))
 
 
-def measure(seed: int, folder: Path, languages: list[str], sweep: bool) -> list[dict[str, Any]]:
+def measure(seed: int, folder: Path, languages: list[str], sweep: bool, documents: int | None) -> list[dict[str, Any]]:
     """All rows of one seed."""
     from lm_eval_iberian.toy.train import LANGUAGE_MODELS, build_family
 
     started = time.process_time()
-    models = build_family(folder / f"seed{seed}", seed)
+    wanted = tuple(name for name, code in LANGUAGE_MODELS.items() if code in languages)
+    models = build_family(folder / f"seed{seed}", seed, models=("instruct", *wanted))
     print(f"seed {seed}: family ready, {time.process_time() - started:.0f} s of CPU time", flush=True)
     rows = []
     for language_model, language in LANGUAGE_MODELS.items():
@@ -90,7 +91,7 @@ def measure(seed: int, folder: Path, languages: list[str], sweep: bool) -> list[
             continue
         for name, arguments in systems(models, language_model, sweep):
             shown = "language model" if name == language_model else name
-            rows.append({"seed": seed, "language": language, "system": shown, **score(arguments, language)})
+            rows.append({"seed": seed, "language": language, "system": shown, **score(arguments, language, documents)})
             print(json.dumps({key: rows[-1][key] for key in ("seed", "language", "system", *COLUMNS)}), flush=True)
     return rows
 
@@ -122,7 +123,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("toy_effect.json"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-sweep", action="store_true", help="methods at weight 1 only")
+    parser.add_argument("--documents", type=int, help="of each task, the first so many; all, where not given")
+    parser.add_argument("--tables", type=Path, nargs="+", help="measure nothing: print the tables of these JSON files")
     arguments = parser.parse_args()
+    if arguments.tables:
+        print(tables([row for file in arguments.tables for row in json.loads(file.read_text(encoding="utf-8"))]))
+        return
     import torch
 
     from lm_eval_iberian.plugin import activate
@@ -132,7 +138,8 @@ def main() -> None:
     activate()
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
-        rows += measure(seed, arguments.folder, arguments.languages, not arguments.no_sweep)
+        sweep = not arguments.no_sweep
+        rows += measure(seed, arguments.folder, arguments.languages, sweep, arguments.documents)
         arguments.out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     print(tables(rows))
 

@@ -108,9 +108,8 @@ def sentences_of(text: str) -> set[str]:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_model_reads_a_test_sentence(language: str) -> None:
     draw = random.Random(1)
-    others = ("en", "es")
     read = set[str]()
-    for text in itertools.islice(texts.plain_texts(draw, (language,), others), 6000):
+    for text in itertools.islice(texts.plain_texts(draw, {language: 0.8, "en": 0.1, "es": 0.1}), 4000):
         read |= sentences_of(text)
     for _ in range(2000):
         asked = instructions.instruction(draw, False)
@@ -123,7 +122,6 @@ def test_no_model_reads_a_test_sentence(language: str) -> None:
     for tested in (pairs, endings, translated):
         assert len(tested) >= 35
         assert not tested & read
-    assert {row["sen"].lower() for row in documents("pairs", language)["train"]} - read != pairs
 
 
 def test_questions_and_instructions_of_the_test_are_held_out() -> None:
