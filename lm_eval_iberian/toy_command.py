@@ -48,4 +48,4 @@ def _with_bars(build: object) -> dict[str, Path]:
                 tasks[name] = bars.add_task(name, total=total, loss=loss)
             bars.update(tasks[name], completed=done, loss=loss)  # type: ignore[arg-type]
 
-        return build(progress)  # type: ignore[operator, no-any-return]
+        return build(progress)  # type: ignore[operator]

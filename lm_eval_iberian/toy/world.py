@@ -133,9 +133,9 @@ def sentence(draw: random.Random, held_out: bool, kind: Kind | None = None, subj
 def _any(draw: random.Random, kind: Kind, subject: str) -> Sentence:
     opener = draw.random() < 0.3
     if kind == "copula":
-        thing = subject or draw.choice(THINGS)
-        adjective = draw.choice(ADJECTIVES[thing])
-        return Sentence(kind, Noun(thing, draw.random() < 0.4), past=draw.random() < 0.5, adjective=adjective)
+        described = subject or draw.choice(THINGS)
+        adjective = draw.choice(ADJECTIVES[described])
+        return Sentence(kind, Noun(described, draw.random() < 0.4), past=draw.random() < 0.5, adjective=adjective)
     people = kind in ("gift", "chain", "denial")
     who = doer(draw, subject or draw.choice(PEOPLE if people or draw.random() < 0.75 else ANIMALS))
     if kind == "motion":
