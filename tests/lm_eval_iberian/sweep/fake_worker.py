@@ -32,7 +32,7 @@ class FakeWorker:
 
     def run(self, job: Job) -> None:
         """Do what the job's recipe says: "die PATH" (once: PATH is made), "die", "fail", "break", "sleep", "child"."""
-        self.emit(Started(job.key, "engine", 0.0))
+        self.emit(Started(job.key, "engine", 0.0, ""))
         self.emit(Answered(job.key, [Answer(f"answer to {job.key}", job.signature, "task", "1", "type", '"yes"')]))
         self.jobs += 1
         result: dict[str, Any] = {"pid": os.getpid(), "jobs": self.jobs, "known": len(job.known)}
