@@ -67,7 +67,6 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return build_family(folder, models=("instruct", "basque"))
 
 
-
 def linear(
     family: dict[str, Path], dtype: str = "float32", weights: tuple[float, float] = (1.0, 1.0)
 ) -> dict[str, Any]:
