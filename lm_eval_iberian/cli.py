@@ -20,7 +20,11 @@ COMMANDS = {
     "recipe": ("lm_eval_iberian.recipe_cli:recipe", "Check, show, verify or export a merge recipe."),
     "fisher": ("lm_eval_iberian.fisher_command:fisher", "Make a model's Fisher map, for `merge_method: fisher`."),
     "sweep": ("lm_eval_iberian.sweep.command:sweep", "Measure many merges over one engine; killed, it goes on."),
-    "report": ("lm_eval_iberian.report_command:report", "Print the paper's averages from lm_eval's results files."),
+    "report": ("lm_eval_iberian.report_command:report", "Tables from lm_eval's results files; a sweep's page and pictures."),
+    "vectors": (
+        "lm_eval_iberian.vectors_command:vectors",
+        "Compare language vectors: cosines of what fine-tunes add to their base.",
+    ),
     "prefetch": (
         "lm_eval_iberian.prefetch_command:prefetch",
         "Fetch documents and models once, for nodes with no network.",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lm_eval_iberian import paper
-from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, LANGUAGE_NAMES, LANGUAGES, columns
+from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, LANGUAGE_NAMES, LANGUAGES, Benchmark, columns, of_column
 from lm_eval_iberian.results import read_run
 from lm_eval_iberian.suite import ModelScores, Score, gather
 
@@ -28,12 +28,14 @@ class Cell:
         spread: what follows the "±": SD over runs where there are several, else the standard error.
         marked: the score is not whole.
         rank: BEST, SECOND or "".
+        flagged: something is wrong with the answers (empty, looping, NaN); the notes say what.
     """
 
     value: float | None
     spread: float | None = None
     marked: bool = False
     rank: str = ""
+    flagged: bool = False
 
     @property
     def shown(self) -> str:
@@ -43,11 +45,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A title, the columns' heads, and rows: (name, role, cells)."""
+    """A title, the columns' heads, and rows: (name, role, cells); what each column counts, where that is known."""
 
     title: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]
+    counted: tuple[tuple[Benchmark, ...], ...] = ()
 
 
 @dataclass
@@ -93,7 +96,7 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
     signed = {
         model.label: str(run.stamp["signature"]) for model in models for run in model.runs if "signature" in run.stamp
     }
-    return Report([_ranked(table) for table in made if table is not None], notes, list(models), signed)
+    return Report([ranked(table) for table in made if table is not None], notes, list(models), signed)
 
 
 def print_table(paths: Iterable[str | Path], format: str = "markdown") -> None:
@@ -119,7 +122,8 @@ def _averages(kind: str, models: Sequence[ModelScores], against: str | None, nor
     else:
         rows.append(("chance", "chance", _chance([_first(models, head) for head in heads], normalised)))
     title = KINDS[kind] + (", normalised: 0 is chance" if normalised else "")
-    return Table(title, tuple(head.rpartition("_")[2] for head in heads), tuple(rows))
+    counted = tuple(tuple(of_column(head)) for head in heads)
+    return Table(title, tuple(head.rpartition("_")[2] for head in heads), tuple(rows), counted)
 
 
 def _first(models: Sequence[ModelScores], head: str) -> Score | None:
@@ -141,7 +145,8 @@ def _by_language(language: str, models: Sequence[ModelScores], normalised: bool)
     ]
     rows.append(("chance", "chance", _chance([models[0].benchmarks[b] for b in measured], normalised)))
     heads = tuple(b.name if b.averaged else f"{b.name} (not averaged)" for b in measured)
-    return Table(f"{LANGUAGE_NAMES[language]}, benchmark by benchmark", heads, tuple(rows))
+    counted = tuple((benchmark,) for benchmark in measured)
+    return Table(f"{LANGUAGE_NAMES[language]}, benchmark by benchmark", heads, tuple(rows), counted)
 
 
 def _cell(score: Score, normalised: bool) -> Cell:
@@ -186,7 +191,7 @@ def _parents_first(models: Sequence[ModelScores]) -> list[ModelScores]:
     return ordered
 
 
-def _ranked(table: Table) -> Table:
+def ranked(table: Table) -> Table:
     """Best and second of each column, on the figures as printed; ties share a rank. No ranks among fewer than two."""
     ranks: list[Callable[[Cell], str]] = []
     for number in range(len(table.heads)):

@@ -1,4 +1,4 @@
-"""`iberian report RESULTS...`: the paper's tables from lm_eval's results files."""
+"""`iberian report RESULTS...`: the paper's tables from lm_eval's results files; `iberian report RUN`: all of a sweep."""
 
 from __future__ import annotations
 
@@ -22,18 +22,44 @@ def report(results: tuple[Path, ...], form: str, against: str | None, normalised
     """Tables of averages and benchmarks from RESULTS: lm_eval's results_*.json, or folders that hold them.
 
     Files of one model are put together: one file for every task, several runs of one task, or both.
+
+    For the run folder of a sweep the tables are printed, and report.html with all pictures is written into its
+    `report` folder.
     """
     from lm_eval_iberian.report import report_files
     from lm_eval_iberian.report_formats import write
     from lm_eval_iberian.results import SuiteError
+    from lm_eval_iberian.sweep.run import is_sweep_run
 
     if against and normalised:
         raise click.UsageError("--against paper and --normalised: the paper's figures are not normalised.")
+    if any(is_sweep_run(path) for path in results):
+        return _sweep(results, form, against, normalised)
     try:
         made = report_files(_files(results), against, normalised)
     except SuiteError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(write(made, form), nl=False)
+    return click.echo(write(made, form), nl=False)
+
+
+def _sweep(given: tuple[Path, ...], form: str, against: str | None, normalised: bool) -> None:
+    """Print a sweep's tables, and write its page. The tables go to stdout, where the page is to stderr."""
+    from lm_eval_iberian.pictures.columns import Scores
+    from lm_eval_iberian.pictures.tables import sweep_report
+    from lm_eval_iberian.pictures.write import write_files
+    from lm_eval_iberian.report_formats import write
+    from lm_eval_iberian.sweep.errors import SweepError
+    from lm_eval_iberian.sweep.run import read_sweep_run
+
+    if len(given) > 1:
+        raise click.UsageError("give the run folder of one sweep, and nothing beside it.")
+    try:
+        run = read_sweep_run(given[0])
+        click.echo(write(sweep_report(Scores(run), against, normalised), form), nl=False)
+        page = write_files(run)
+    except SweepError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{page}: the page, with its pictures (SVG, PNG) and tables (Markdown, CSV, LaTeX) beside it.", err=True)
 
 
 def _files(given: tuple[Path, ...]) -> list[Path]:

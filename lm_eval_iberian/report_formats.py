@@ -17,6 +17,15 @@ KEY = (
 )
 
 
+FLAG_KEY = "‡ something is wrong with the answers: empty, looping, or not a number (see notes)."
+
+
+def key(report: Report) -> str:
+    """What the signs in the tables mean; flags are explained where there are any."""
+    flagged = any(cell.flagged for table in report.tables for _, _, cells in table.rows for cell in cells)
+    return f"{KEY} {FLAG_KEY}" if flagged else KEY
+
+
 def write(report: Report, format: str = "markdown") -> str:
     """The report as text.
 
@@ -29,18 +38,18 @@ def write(report: Report, format: str = "markdown") -> str:
 def markdown(report: Report) -> str:
     """GitHub's tables, which a terminal shows as well."""
     parts = [_markdown_table(table) for table in report.tables] or ["No benchmark of the suite is in these files."]
-    return "\n\n".join([*parts, KEY, *_notes(report)]) + "\n"
+    return "\n\n".join([*parts, key(report), *_notes(report)]) + "\n"
 
 
 def _markdown_table(table: Table) -> str:
     head = ["model", "", *table.heads]
-    body = [[_markdown_name(name), role, *map(_markdown_cell, cells)] for name, role, cells in table.rows]
+    body = [[markdown_text(name), role, *map(_markdown_cell, cells)] for name, role, cells in table.rows]
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     lines = [_padded(head, widths), "|" + "|".join("-" * (w + 2) for w in widths) + "|"]
     return "\n".join([f"### {table.title}", "", *lines, *(_padded(row, widths) for row in body)])
 
 
-def _markdown_name(name: str) -> str:
+def markdown_text(name: str) -> str:
     """A name on one line, that is neither a column's end nor HTML."""
     return " ".join(name.split()).replace("|", "\\|").replace("<", "&lt;")
 
@@ -51,10 +60,10 @@ def _padded(row: list[str], widths: list[int]) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     figure = {BEST: f"**{cell.shown}**", SECOND: f"<u>{cell.shown}</u>"}.get(cell.rank, cell.shown)
-    return figure + ("†" if cell.marked else "") + (f" ±{cell.spread:.2f}" if cell.spread is not None else "")
+    return figure + ("†" if cell.marked else "") + ("‡" if cell.flagged else "") + (f" ±{cell.spread:.2f}" if cell.spread is not None else "")
 
 
-def _grouped(notes: list[str]) -> list[str]:
+def grouped(notes: list[str]) -> list[str]:
     """Notes that say the same of many benchmarks as one: "embedded samples, ...: Belebele (eu), EusTrivia (eu)"."""
     titles: dict[str, list[str]] = {}
     for note in notes:
@@ -66,7 +75,7 @@ def _grouped(notes: list[str]) -> list[str]:
 def _notes(report: Report) -> list[str]:
     parts = []
     for model, notes in report.notes.items():
-        parts.append("\n".join([f"Notes on {model}:", *(f"- {note}" for note in _grouped(notes))]))
+        parts.append("\n".join([f"Notes on {model}:", *(f"- {note}" for note in grouped(notes))]))
     if report.signatures:
         lines = [f"- {model}: `{signature}`" for model, signature in report.signatures.items()]
         parts.append("\n".join(["Signatures:", *lines]))
@@ -99,13 +108,13 @@ def _plain(value: float | None) -> str:
 def latex(report: Report) -> str:
     """One tabular a table, for \\usepackage{booktabs}; the notes as comments."""
     tables = "\n\n".join(_latex_table(table) for table in report.tables)
-    notes = "\n".join(f"% {line}" for part in [KEY, *_notes(report)] for line in part.splitlines())
+    notes = "\n".join(f"% {line}" for part in [key(report), *_notes(report)] for line in part.splitlines())
     return f"% \\usepackage{{booktabs}}\n{tables}\n\n{notes}\n"
 
 
 def _latex_table(table: Table) -> str:
-    heads = " & ".join(["", *(_escape(head) for head in table.heads)])
-    rows = "\n".join(" & ".join([_escape(name), *map(_latex_cell, cells)]) + r" \\" for name, _, cells in table.rows)
+    heads = " & ".join(["", *(latex_text(head) for head in table.heads)])
+    rows = "\n".join(" & ".join([latex_text(name), *map(_latex_cell, cells)]) + r" \\" for name, _, cells in table.rows)
     columns = "l" + "r" * len(table.heads)
     return (
         f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{heads} \\\\\n\\midrule\n{rows}\n"
@@ -118,7 +127,8 @@ def _latex_cell(cell: Cell) -> str:
         return "--"
     figure = {BEST: rf"\textbf{{{cell.shown}}}", SECOND: rf"\underline{{{cell.shown}}}"}.get(cell.rank, cell.shown)
     spread = rf" {{\scriptsize$\pm${cell.spread:.2f}}}" if cell.spread is not None else ""
-    return figure + (r"$^\dagger$" if cell.marked else "") + spread
+    signs = (r"$^\dagger$" if cell.marked else "") + (r"$^\ddagger$" if cell.flagged else "")
+    return figure + signs + spread
 
 
 _LATEX = {
@@ -127,7 +137,7 @@ _LATEX = {
 }  # fmt: skip
 
 
-def _escape(text: str) -> str:
+def latex_text(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,7 +71,7 @@ class ModelScores:
     @cached_property
     def benchmarks(self) -> dict[Benchmark, Score]:
         """Every benchmark of the table, found or not."""
-        return {benchmark: _score(benchmark, self.runs) for benchmark in BENCHMARKS}
+        return {benchmark: score_of(benchmark, self.runs) for benchmark in BENCHMARKS}
 
     @cached_property
     def averages(self) -> dict[str, Score]:
@@ -107,21 +107,23 @@ class ModelScores:
         ]
 
     def _average(self, column: str) -> Score:
-        counted = of_column(column)
-        scores = [self.benchmarks[benchmark] for benchmark in counted]
-        chance = statistics.fmean(score.chance for score in scores)
-        problems = tuple(
-            f"{benchmark.title}: {problem}"
-            for benchmark, score in zip(counted, scores, strict=True)
-            for problem in score.problems
-        )
-        values = [score.value for score in scores if score.value is not None]
-        runs = max(score.runs for score in scores)
-        if len(values) < len(scores):
-            return Score(None, None, None, runs, chance, problems)
-        # Benchmarks are averaged run by run only where each has the same runs; that is so for IFEval, one benchmark.
-        deviation = scores[0].deviation if len(scores) == 1 else None
-        return Score(statistics.fmean(values), _stderr(scores), deviation, runs, chance, problems)
+        return average({benchmark: self.benchmarks[benchmark] for benchmark in of_column(column)})
+
+
+def average(measured: Mapping[Benchmark, Score]) -> Score:
+    """The plain mean over benchmarks; without a value where any of them has none. Its problems name them."""
+    scores = list(measured.values())
+    chance = statistics.fmean(score.chance for score in scores)
+    problems = tuple(
+        f"{benchmark.title}: {problem}" for benchmark, score in measured.items() for problem in score.problems
+    )
+    values = [score.value for score in scores if score.value is not None]
+    runs = max(score.runs for score in scores)
+    if len(values) < len(scores):
+        return Score(None, None, None, runs, chance, problems)
+    # Benchmarks are averaged run by run only where each has the same runs; that is so for IFEval, one benchmark.
+    deviation = scores[0].deviation if len(scores) == 1 else None
+    return Score(statistics.fmean(values), _stderr(scores), deviation, runs, chance, problems)
 
 
 def gather(runs: Iterable[Run]) -> list[ModelScores]:
@@ -144,7 +146,7 @@ def gather(runs: Iterable[Run]) -> list[ModelScores]:
     return rows
 
 
-def _score(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
+def score_of(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
     """A benchmark's score: our tasks where any of them is there, else lm_eval's own."""
     ours = any(task in run.tasks for run in runs for task in benchmark.tasks)
     tasks = benchmark.tasks if ours or not benchmark.upstream else benchmark.upstream

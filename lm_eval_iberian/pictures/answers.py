@@ -1,0 +1,101 @@
+"""Which answers to show side by side: for each task the documents on which the models differ most.
+
+Answers are untrusted text: nothing here interprets them, and `html.text` escapes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval_iberian.pictures.columns import Column, Scores
+from lm_eval_iberian.sweep.run import SweepPoint
+
+DOCUMENTS = 2  # of each benchmark
+MODELS = 6
+BENCHMARKS = 24
+# Keys of documents that say the question, in the order of preference.
+QUESTIONS = ("prompt", "question", "query", "input", "text", "sentence", "context", "passage")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One answer. `verdict`: the metric in words, e.g. "acc 1"."""
+
+    point: str
+    role: str
+    answer: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One document with the answers of several models. `document`: its fields as texts."""
+
+    task: str
+    number: int
+    document: Mapping[str, str]
+    target: str
+    answers: tuple[Shown, ...]
+
+
+def examples(scores: Scores) -> list[Example]:
+    """The documents to show, in the order of the columns."""
+    found = []
+    shown = [(column, benchmark) for column in scores.columns for benchmark in column.benchmarks][:BENCHMARKS]
+    for column, benchmark in shown:
+        task = next((one for one in (*benchmark.tasks, *benchmark.upstream) if one in scores.run.tasks), None)
+        if task is not None:
+            found += _of_task(scores, column, task, benchmark.metric)
+    return found
+
+
+def models(scores: Scores, column: Column) -> list[SweepPoint]:
+    """Whose answers are shown: the parents of the best merges, and these merges; best first in this column."""
+    def value(point: SweepPoint) -> float:
+        found = scores.score(point, column).value
+        return float("-inf") if found is None else found
+
+    best = sorted(scores.merges, key=value, reverse=True)
+    best = [*best[: MODELS - 3], *best[-1:]] if len(best) > MODELS - 2 else best
+    parents = {name for merge in best[:1] for name in merge.parents}
+    return [*(point for point in scores.points if point.name in parents), *best][:MODELS]
+
+
+def _of_task(scores: Scores, column: Column, task: str, metric: str) -> list[Example]:
+    chosen = [point for point in models(scores, column) if task in point.tasks]
+    answers = {point.name: point.answers(task) for point in chosen}
+    measured = {point.name: point.documents(task) for point in chosen}
+    documents = sorted(set.intersection(*(set(found) for found in answers.values())) if answers else set())
+    by_variety = sorted(documents, key=lambda number: (-_variety(measured, number, metric), number))
+    made = []
+    for number in sorted(by_variety[:DOCUMENTS]):
+        document, target = scores.run.text(task, number) or ({}, "")
+        shown = tuple(Shown(point.name, point.role, answers[point.name][number][0],
+                            _verdict(measured[point.name].get(number), metric)) for point in chosen)  # fmt: skip
+        made.append(Example(task, number, _fields(document), target, shown))
+    return made
+
+
+def _variety(measured: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]], number: int, metric: str) -> int:
+    """On how many different verdicts the models are divided."""
+    return len({json.dumps(found.get(number, [{}])[0].get(metric), sort_keys=True) for found in measured.values()})
+
+
+def _verdict(runs: Sequence[Mapping[str, Any]] | None, metric: str) -> str:
+    value = runs[0].get(metric) if runs else None
+    if isinstance(value, (bool, int, float)):
+        return {1.0: "right", 0.0: "wrong"}.get(float(value), f"{metric} {value:g}")
+    if isinstance(value, list) and value and all(isinstance(one, bool) for one in value):
+        return f"{sum(value)} of {len(value)} instructions followed"
+    return ""
+
+
+def _fields(document: Mapping[str, Any]) -> dict[str, str]:
+    """A document's fields as texts, the question first."""
+    keys = [key for key in QUESTIONS if key in document]
+    keys += [key for key in document if key not in keys and isinstance(document[key], (str, list, int, float))]
+    return {str(key): document[key] if isinstance(document[key], str) else json.dumps(document[key], ensure_ascii=False)
+            for key in keys}  # fmt: skip

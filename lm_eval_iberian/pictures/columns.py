@@ -1,0 +1,197 @@
+"""What a sweep measured, as columns: one figure in percent for each point, kind and language.
+
+Where the suite's averages are whole they are the columns ("bench_eu"). Where only some of an average's benchmarks
+were measured, the column is the mean of those and says so. Tasks that no table knows (any lm_eval task) make columns
+of their own: their first metric for which more is better, by the language at the end of their names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from lm_eval_iberian.benchmarks import BENCHMARKS, INSTRUCTIONS, KINDS, LANGUAGE_NAMES, LANGUAGES, Benchmark
+from lm_eval_iberian.suite import Score, average, score_of
+from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
+
+SHORT_KINDS = {"bench": "Benchmarks", "mt": "Translation", "ifeval": "Instructions", "blimp": "Minimal pairs"}
+UNITS = {"bench": "accuracy, %", "mt": "BLEU", "ifeval": "strict, %", "blimp": "accuracy, %"}
+METRICS = {
+    "acc": "Accuracy", "acc_norm": "Accuracy (by length)", "exact_match": "Exact match", "bleu": "BLEU",
+    "chrf": "chrF", "f1": "F1", "mcc": "Matthews' correlation",
+}  # fmt: skip
+# Metrics whose full score is 100; all others are taken for shares of 1.
+OF_HUNDRED = {"bleu", "chrf", "ter"}
+ENDING = re.compile(rf"[-_]({'|'.join(LANGUAGE_NAMES)})(?:_multi|_native)?$")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure for each point.
+
+    Args:
+        kind: of the suite ("bench"), or a metric's name.
+        language: its code, or "" where the task's name says none.
+        benchmarks: what the figure is the plain mean of.
+        left_out: benchmarks of the suite's average that nobody measured; with any, this is not that average.
+    """
+
+    kind: str
+    language: str
+    benchmarks: tuple[Benchmark, ...]
+    left_out: tuple[Benchmark, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """For file names and `--by`: "bench_eu"."""
+        return f"{self.kind}_{self.language}" if self.language else self.kind
+
+    @property
+    def kind_title(self) -> str:
+        """ "Benchmarks", "Translation", ..., or the metric's name."""
+        return SHORT_KINDS.get(self.kind) or METRICS.get(self.kind, self.kind)
+
+    @property
+    def unit(self) -> str:
+        """What the figures are: "accuracy, %"."""
+        return UNITS.get(self.kind) or ("points" if self.kind in OF_HUNDRED else "%")
+
+    @property
+    def language_title(self) -> str:
+        """ "Basque", or "all" for tasks whose names say no language."""
+        return LANGUAGE_NAMES.get(self.language, self.language) or "all"
+
+    @property
+    def title(self) -> str:
+        """For a head or an axis: "Basque · Benchmarks"."""
+        return f"{self.language_title} · {self.kind_title}" if self.language else self.kind_title
+
+    @property
+    def about(self) -> str:
+        """What the figure is the mean of; "" for the suite's own averages."""
+        named = ", ".join(benchmark.title if self.left_out else benchmark.name for benchmark in self.benchmarks)
+        if self.left_out:
+            return f"{self.title}: only {named}; not the suite's average, which has {len(self.left_out)} more"
+        return "" if self.kind in KINDS else f"{self.title}: {named}"
+
+
+@dataclass
+class Scores:
+    """The figures of a run, computed once.
+
+    Args:
+        run: the folder, read.
+    """
+
+    run: SweepRun
+    _known: dict[tuple[str, Benchmark], Score] = field(default_factory=dict)
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """All columns, kind by kind."""
+        return [*_of_suite(self.run), *_of_others(self.run)]
+
+    @property
+    def kinds(self) -> dict[str, list[Column]]:
+        """kind -> its columns."""
+        found: dict[str, list[Column]] = {}
+        for column in self.columns:
+            found.setdefault(column.kind, []).append(column)
+        return found
+
+    @property
+    def languages(self) -> list[str]:
+        """Every language of a column, in the suite's order."""
+        found = {column.language for column in self.columns}
+        return [*(one for one in LANGUAGES if one in found), *sorted(found - set(LANGUAGES))]
+
+    @cached_property
+    def points(self) -> list[SweepPoint]:
+        """The points of which anything is measured: parents first."""
+        order = {"parent": 0, "baseline": 1}
+        return sorted((one for one in self.run.points if one.results), key=lambda point: order.get(point.role, 2))
+
+    @property
+    def merges(self) -> list[SweepPoint]:
+        return [point for point in self.points if point.role == "merge"]
+
+    def column(self, kind: str, language: str) -> Column | None:
+        """The column of a kind and a language, or None."""
+        return next((one for one in self.columns if (one.kind, one.language) == (kind, language)), None)
+
+    @cached_property
+    def instructions(self) -> str | None:
+        """The kind that is instruction following, if any was measured."""
+        return next((kind for kind in self.kinds if kind == INSTRUCTIONS or kind.startswith("inst_level")), None)
+
+    def score(self, point: SweepPoint, column: Column) -> Score:
+        """A point's figure in a column."""
+        return average({benchmark: self.benchmark(point, benchmark) for benchmark in column.benchmarks})
+
+    def benchmark(self, point: SweepPoint, benchmark: Benchmark) -> Score:
+        """A point's figure in one benchmark."""
+        key = (point.name, benchmark)
+        if key not in self._known:
+            self._known[key] = score_of(benchmark, point.model_scores.runs)
+        return self._known[key]
+
+
+def _of_suite(run: SweepRun) -> Iterator[Column]:
+    tasks = set(run.tasks)
+    for kind in KINDS:
+        for language in LANGUAGES:
+            wanted = [one for one in BENCHMARKS if (one.kind, one.language) == (kind, language) and one.averaged]
+            measured = [one for one in wanted if tasks & {*one.tasks, *one.upstream}]
+            if measured:
+                left_out = tuple(one for one in wanted if one not in measured)
+                yield Column(kind, language, tuple(measured), left_out)
+
+
+def _of_others(run: SweepRun) -> list[Column]:
+    """Columns of the tasks that the suite's table does not know."""
+    found: dict[tuple[str, str], list[Benchmark]] = {}
+    for benchmark in others(run):
+        found.setdefault((benchmark.kind, benchmark.language), []).append(benchmark)
+    order = {language: number for number, language in enumerate(LANGUAGES)}
+    kinds = list(dict.fromkeys(kind for kind, _ in found))
+    keys = sorted(found, key=lambda key: (kinds.index(key[0]), order.get(key[1], 9), key[1]))
+    return [Column(kind, language, tuple(found[kind, language])) for kind, language in keys]
+
+
+def others(run: SweepRun) -> list[Benchmark]:
+    """A benchmark for each task that the suite's table does not know; none where less is better."""
+    known = {task for benchmark in BENCHMARKS for task in (*benchmark.tasks, *benchmark.upstream)}
+    made = []
+    for task in run.tasks:
+        metric = None if task in known else _main_metric(run.points, task)
+        if metric is not None:
+            made.append(_benchmark(task, metric, run.points))
+    return made
+
+
+def _benchmark(task: str, metric: str, points: Sequence[SweepPoint]) -> Benchmark:
+    ending = ENDING.search(task)
+    highest = max((abs(value) for point in points for value in point.scores(task).get(metric, [])), default=0.0)
+    percent = 100.0 if metric in OF_HUNDRED or highest > 1 else 1.0
+    return Benchmark(
+        task, ending.group(1) if ending else "", metric, (task,), metric=metric, chance=0.0, shots=None, percent=percent
+    )
+
+
+def _main_metric(points: Iterable[SweepPoint], task: str) -> str | None:
+    """A task's first metric for which more is better."""
+    for point in points:
+        for metric in point.scores(task):
+            if not any(_less_is_better(result, task, metric) for result in point.results):
+                return metric
+    return None
+
+
+def _less_is_better(result: dict[str, object], task: str, metric: str) -> bool:
+    said = result.get("higher_is_better")
+    entry = said.get(task) if isinstance(said, dict) else None
+    if isinstance(entry, dict) and metric in entry:
+        return entry[metric] is False
+    return "perplexity" in metric or metric in ("bits_per_byte", "ter")

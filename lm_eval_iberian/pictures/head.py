@@ -1,0 +1,119 @@
+"""The head of the page: what was measured, how far the sweep is, and what a reader must know before any figure."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from typing import Any
+
+from lm_eval_iberian.pictures.gathered import Gathered
+from lm_eval_iberian.pictures.html import name, text
+from lm_eval_iberian.sweep.run import SweepRun
+
+VERSIONS = ("lm_eval", "mergekit", "vllm", "transformers", "torch", "lm_eval_iberian", "ifeval_multi")
+
+
+def head(found: Gathered) -> str:
+    """The heading, the facts, and the notices."""
+    run = found.run
+    facts = [("Measured", _dates(run)), ("Points", _points(run)), ("Tasks", str(len(run.tasks))),
+             ("Documents", _documents(run)), ("Data", _data(run)), ("Versions", _versions(run))]  # fmt: skip
+    listed = "".join(f"<div><dt>{text(term)}</dt><dd>{text(said)}</dd></div>" for term, said in facts if said)
+    axes = ", ".join(f"{axis} ({', '.join(labels)})" for axis, labels in run.axes.items())
+    swept = f'<p class="lead">Swept: {text(axes)}.</p>' if axes else ""
+    return f"<header><h1>{text(run.name)}</h1>{swept}{''.join(_notices(found))}<dl class=\"facts\">{listed}</dl></header>"
+
+
+def _notices(found: Gathered) -> Iterable[str]:
+    run = found.run
+    if not run.tasks:
+        yield _notice("Nothing is measured yet.", [])
+    marked = _problems(run)
+    samples = [task for task, said in marked.items() if any("sample" in word for word in said)]
+    if samples:
+        yield _notice("Embedded samples, not benchmarks: no figure here says how good a model is.", [_some(samples)])
+    limited = [task for task in marked if task not in samples]
+    if limited:
+        yield _notice("Not of whole benchmarks (limited, or not the known data set):", [_some(limited)])
+    if run.failures:
+        yield _notice(f"{len(run.failures)} of {len(run.points)} points failed:",
+                      [f"{point}: {reason}" for point, reasons in run.failures.items() for reason in reasons])  # fmt: skip
+    waiting = [point for point in run.unfinished if point not in run.failures]
+    if waiting:
+        yield _notice(f"Not finished: {len(waiting)} of {len(run.points)} points are still to be measured.", [_some(waiting)])
+    flags = [f"{point.name}: {task}: {word}" for point in run.points for task, said in point.flags.items() for word in said]
+    if flags:
+        yield _notice("Answers that look broken (marked ‡ beside their scores):", flags)
+
+
+def _notice(title: str, lines: list[str]) -> str:
+    listed = f"<ul>{''.join(f'<li>{name(line)}</li>' for line in lines[:20])}</ul>" if lines else ""
+    more = f"<p>... and {len(lines) - 20} more, in the notes below the tables.</p>" if len(lines) > 20 else ""
+    return f'<div class="notice" role="note"><strong>{text(title)}</strong>{listed}{more}</div>'
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _problems(run: SweepRun) -> dict[str, tuple[str, ...]]:
+    """task -> why its figures are not of the whole benchmark."""
+    found: dict[str, tuple[str, ...]] = {}
+    for point in run.points:
+        for one in point.runs:
+            for task in one.data["configs"]:
+                problems = one.leaf(task, "").problems[1:]  # the first: no such metric
+                if problems:
+                    found.setdefault(task, problems)
+    return found
+
+
+def _results(run: SweepRun) -> list[dict[str, Any]]:
+    return [result for point in run.points for result in point.results]
+
+
+def _dates(run: SweepRun) -> str:
+    """The days of the measurements, UTC; never today's, so that the same store gives the same page."""
+    stamps = [float(result["date"]) for result in _results(run) if isinstance(result.get("date"), (int, float))]
+    days = [datetime.datetime.fromtimestamp(stamp, datetime.UTC).date().isoformat() for stamp in (min(stamps), max(stamps))] if stamps else []
+    return " to ".join(dict.fromkeys(days))
+
+
+def _points(run: SweepRun) -> str:
+    done = len(run.points) - len(run.unfinished)
+    return f"{done} of {len(run.points)} finished"
+
+
+def _documents(run: SweepRun) -> str:
+    """How many documents each point answered."""
+    counts: dict[str, int] = {}
+    for result in _results(run):
+        for task, found in (result.get("n-samples") or {}).items():
+            if task in result["configs"] and isinstance(found, dict):
+                counts[task] = max(counts.get(task, 0), int(found.get("effective") or 0))
+    return f"{sum(counts.values()):,} a point" if counts else ""
+
+
+def _data(run: SweepRun) -> str:
+    """Where the documents came from."""
+    found: dict[str, None] = {}
+    for result in _results(run)[:1]:
+        for entry in result["configs"].values():
+            metadata = entry.get("metadata") if isinstance(entry, dict) else None
+            if isinstance(metadata, dict) and metadata.get("documents"):
+                found[str(metadata["documents"])] = None
+    return _some_data(list(found))
+
+
+def _some_data(found: list[str]) -> str:
+    return "embedded samples" if found == ["samples"] else ", ".join(found[:2]) + (f" and {len(found) - 2} more" if len(found) > 2 else "")
+
+
+def _versions(run: SweepRun) -> str:
+    """The packages that the signatures name."""
+    found: dict[str, None] = {}
+    for result in _results(run):
+        for pair in str((result["config"].get("iberian") or {}).get("signature", "")).split("|"):
+            if pair.partition(":")[0] in VERSIONS:
+                found[pair.replace(":", " ")] = None
+    return ", ".join(found)

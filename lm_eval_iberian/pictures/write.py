@@ -1,0 +1,95 @@
+"""All files of a sweep's report, in RUN/report: the page, each picture as SVG and PNG, each table in three forms.
+
+    report.html  curves.svg  tradeoff.svg  methods.svg  differences.svg (and .png)
+    tables.md  tables.csv  tables.tex  tables.json  differences.md  .csv  .tex  scores.csv
+
+The same store gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lm_eval_iberian.pictures import curves, forest, style, tables, tradeoff
+from lm_eval_iberian.pictures.gathered import Gathered, gather
+from lm_eval_iberian.pictures.heat import draw_heat
+from lm_eval_iberian.pictures.page import page
+from lm_eval_iberian.report_formats import write as formatted
+from lm_eval_iberian.sweep.errors import SweepError
+from lm_eval_iberian.sweep.run import SweepRun, read_sweep_run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FOLDER = "report"
+PAGE = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """Write everything that can be said of a run folder, finished or not.
+
+    Returns:
+        the path of report.html.
+    Raises:
+        SweepError: not a run folder, matplotlib is missing, or the disk is full.
+    """
+    return write_files(read_sweep_run(folder))
+
+
+def write_files(run: SweepRun) -> Path:
+    """As `write_report`, of a run that was read already."""
+    _check_matplotlib()
+    found = gather(run)
+    try:
+        (run.folder / FOLDER).mkdir(exist_ok=True)
+        with style.drawing():
+            for name, text in _texts(found).items():
+                _write(run.folder / FOLDER / name, text.encode())
+            for name, figure in _figures(found):
+                _write(run.folder / FOLDER / f"{name}.svg", style.as_svg(figure).encode())
+                _write(run.folder / FOLDER / f"{name}.png", style.as_png(figure))
+    except OSError as error:
+        raise SweepError(f"{run.folder / FOLDER}: cannot be written ({error}).") from error
+    return run.folder / FOLDER / PAGE
+
+
+def _check_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError:
+        raise SweepError("pictures need matplotlib: pip install 'lm_eval_iberian[plots]'") from None
+
+
+def _texts(found: Gathered) -> dict[str, str]:
+    forms = {"md": "markdown", "csv": "csv", "tex": "latex", "json": "json"}
+    made = {f"tables.{ending}": formatted(found.report, form) for ending, form in forms.items()}
+    made["scores.csv"] = tables.score_csv(found.scores)
+    if found.compared:
+        made["differences.csv"] = tables.differences_csv(found.compared)
+        made["differences.md"] = tables.differences_markdown(found.compared)
+        made["differences.tex"] = tables.differences_latex(found.compared)
+    return made | {PAGE: page(found)}
+
+
+def _figures(found: Gathered) -> Iterator[tuple[str, Figure]]:
+    """The pictures for papers: everything of a kind on one page."""
+    if found.rows:
+        yield "curves", curves.draw_page(found.rows, found.shape.swept or "", found.lines, found.rules)
+    if found.tradeoffs:
+        yield "tradeoff", tradeoff.draw_page(found.tradeoffs, found.lines, found.rules)
+    if found.heat.rows and found.heat.columns:
+        yield "methods", draw_heat(found.heat)
+    if found.forests:
+        used = {found.slots[one.parent] for _, panel in found.forests for one in panel}
+        named = {slot: said for slot, said in found.rules.items() if slot in used}
+        yield "differences", forest.draw_page(found.forests, found.short_names, found.slots, named)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all: a reader never sees half a page."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    beside.replace(path)
