@@ -141,7 +141,7 @@ def test_table3_measures_every_average() -> None:
 
 
 def test_a_model_without_a_public_name_must_be_given_unless_its_language_is_left_out() -> None:
-    with pytest.raises(SweepError, match="--set galician=..., --set catalan=..., --set spanish=..."):
+    with pytest.raises(SweepError, match=r"--set galician=\.\.\., --set catalan=\.\.\., --set spanish="):
         read_sweep("preset:merge_and_conquer/figure1")
     basque = read_sweep("preset:merge_and_conquer/figure1", {"language": "eu"}).points
     assert {point.labels["language"] for point in basque} == {"eu"}
