@@ -58,6 +58,8 @@ class SweepPoint:
         signature: the digest of its signature; "" where it could not be planned.
         recipe: its YAML.
         problem: why it could not even be planned, or "".
+        folder: where the recipe's relative paths are looked up, after the current folder.
+        merge_seed, rng: of random methods.
     """
 
     name: str
@@ -68,6 +70,9 @@ class SweepPoint:
     recipe: str
     problem: str
     evaluations: tuple[Measured, ...] = field(default=())
+    folder: str | None = None
+    merge_seed: int = 0
+    rng: str = "iberian"
 
     @property
     def finished(self) -> list[Measured]:
@@ -204,7 +209,7 @@ def _point(entry: Mapping[str, Any], stores: Sequence[Store]) -> SweepPoint:
     evaluations = tuple(_measured(one, stores) for one in entry["evaluations"])
     return SweepPoint(
         entry["name"], entry["role"], entry["labels"], tuple(entry["parents"]), entry["signature"], entry["recipe"],
-        entry["problem"], evaluations,
+        entry["problem"], evaluations, entry.get("folder"), entry.get("merge_seed", 0), entry.get("rng", "iberian"),
     )  # fmt: skip
 
 
