@@ -47,13 +47,19 @@ def best(
     if pareto and len(names) < 2:
         raise click.UsageError("--pareto wants several columns: --by bench_eu,ifeval_eu.")
     found = find_best(read_sweep_run(run), names, any_role)
-    click.echo("\n".join(_lines(found, pareto)))
+    click.echo(best_text(found, pareto, save))
     point = found.best.point
-    click.echo(f"\nRecipe:\n\n{_indented(point.recipe)}\n\n{_how_to_run(point, save)}")
     if save is not None:
         save.write_text(point.recipe, encoding="utf-8")
     if out is not None:
         click.echo(f"\n{out}: {', '.join(_export(point, out, trust_remote_code))}")
+
+
+def best_text(found: Best, pareto: bool = False, save: Path | None = None) -> str:
+    """All that is said of the best point: ranking, lead, who may not win, recipe, command."""
+    point = found.best.point
+    lines = [*_lines(found, pareto), "", "Recipe:", "", _indented(point.recipe), "", _how_to_run(point, save)]
+    return "\n".join(lines)
 
 
 def _lines(found: Best, pareto: bool) -> list[str]:
@@ -71,7 +77,8 @@ def _lines(found: Best, pareto: bool) -> list[str]:
         lines += _table(sorted(found.front, key=lambda one: one.values, reverse=True), found.goals, rows=None)
     if shown := [one for one in found.refused if one.is_complete]:
         lines += ["", "Not in the running, with the figures that they have:", ""]
-        lines += _table(shown, found.goals, rows=None)
+        lines += _table(sorted(shown, key=lambda one: one.point.role == "merge"), found.goals)
+        lines += [f"and {len(shown) - ROWS} more"] if len(shown) > ROWS else []
     if found.refused:
         lines += ["", *(f"- {one.point.name}: {one.refused}" for one in found.refused)]
     if problems := _problems(found):

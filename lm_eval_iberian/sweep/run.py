@@ -196,7 +196,7 @@ def read_sweep_run(folder: Path) -> SweepRun:
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise SweepError(f"{path}: cannot be read ({error}).") from None
     stores = tuple(Store(file, writes=False) for file in sorted(folder.glob("store*.sqlite")))
-    points = tuple(_point(entry, stores) for entry in plan["points"])
+    points = tuple(read_point(entry, stores) for entry in plan["points"])
     return SweepRun(folder, plan["name"], plan["axes"], points, stores)
 
 
@@ -205,7 +205,8 @@ def is_sweep_run(folder: Path) -> bool:
     return (folder / PLAN).is_file()
 
 
-def _point(entry: Mapping[str, Any], stores: Sequence[Store]) -> SweepPoint:
+def read_point(entry: Mapping[str, Any], stores: Sequence[Store]) -> SweepPoint:
+    """A point from its entry in plan.json."""
     evaluations = tuple(_measured(one, stores) for one in entry["evaluations"])
     return SweepPoint(
         entry["name"], entry["role"], entry["labels"], tuple(entry["parents"]), entry["signature"], entry["recipe"],

@@ -217,6 +217,12 @@ def read_sweep(written: str | Path, given: Mapping[str, Any] | None = None) -> S
     Raises:
         SweepError: it is not there, not YAML, or has keys that mean nothing.
     """
+    data, name, folder = read_data(written)
+    return check_sweep(with_settings(data, given or {}, name), name, folder)
+
+
+def read_data(written: str | Path) -> tuple[dict[str, Any], str, Path | None]:
+    """(what stands in a sweep.yml, its name, the folder that its paths are relative to). Raises SweepError."""
     path, name = _find(str(written))
     if path.stat().st_size > MAX_BYTES:
         raise SweepError(f"{path}: too large for a sweep.yml. Is this the right file?")
@@ -226,8 +232,7 @@ def read_sweep(written: str | Path, given: Mapping[str, Any] | None = None) -> S
         raise SweepError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise SweepError(f"{path}: not a sweep: write `tasks:`, `recipe:` and `axes:`.")
-    folder = None if PRESETS in path.parents else path.resolve().parent
-    return check_sweep(_with(data, given or {}, name), name, folder)
+    return data, name, None if PRESETS in path.parents else path.resolve().parent
 
 
 def check_sweep(data: Mapping[str, Any], name: str, folder: Path | None = None) -> Sweep:
@@ -272,8 +277,8 @@ def _find(written: str) -> tuple[Path, str]:
     return path, path.stem
 
 
-def _with(data: dict[str, Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The file's data with what the command line sets."""
+def with_settings(data: dict[str, Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The file's data with what the command line sets. Raises SweepError for a name that stands nowhere in it."""
     data = {**data, "parameters": dict(data.get("parameters") or {}), "axes": dict(data.get("axes") or {})}
     for key, value in given.items():
         axis, dot, label = key.partition(".")
