@@ -78,18 +78,19 @@ class Tuner:
         say: told one line at a time how it gets on.
         workers: how many engines ask for trials at once.
         hear: told of every event of a worker.
+        like: a plan on tasks that are loaded already.
     """
 
     def __init__(
         self, space: Space, folder: Path, say: Callable[[str], None], workers: int = 1,
-        hear: Callable[[Job, Event], None] = lambda job, event: None,
+        hear: Callable[[Job, Event], None] = lambda job, event: None, like: Plan | None = None,
     ) -> None:  # fmt: skip
         self.space, self.folder, self.say, self.workers, self.hear = space, folder, say, workers, hear
         self.entries: dict[str, dict[str, Any]] = {}
         self.queue: list[Job] = []
         self.jobs: dict[str, Job] = {}
         self.waiting: dict[str, list[Running]] = {}
-        self.like: Plan
+        self.like = like
         self.study: Study
         self.store: Store
 
@@ -103,8 +104,9 @@ class Tuner:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder / LOCK):
-            self.like = make_plan(self.space.sweep({axis.name: axis.first for axis in self.space.axes}, self._last))
-            self._check_objectives()
+            first_point = self.space.sweep({axis.name: axis.first for axis in self.space.axes}, self._last)
+            self.like = plan = make_plan(first_point, self.like)
+            self._check_objectives(plan)
             self.store = Store(self.folder / FILE)
             try:
                 self.study = open_study(self.space, self.folder)
@@ -114,7 +116,7 @@ class Tuner:
                 first = self.next_job(None)
                 if first is not None:
                     self.queue.insert(0, first)
-                    choose_pool(self.like, [first]).run(self.next_job, self.handle)
+                    choose_pool(plan, [first]).run(self.next_job, self.handle)
                 return self.study
             finally:
                 self.store.close()
@@ -263,10 +265,10 @@ class Tuner:
     def _say(self, trial: Trial, text: str) -> None:
         self.say(f"trial {trial.number} ({len(counted(self.study))} of {self.space.trials}): {text}")
 
-    def _check_objectives(self) -> None:
+    def _check_objectives(self, plan: Plan) -> None:
         """Raises SweepError where an objective is not among what is measured: before any engine starts."""
-        evaluations = self.like.points[0].point.evaluations
-        leaves = {task for one in evaluations for task in self.like.tasks.of(one).tasks}
+        evaluations = plan.points[0].point.evaluations
+        leaves = {task for one in evaluations for task in plan.tasks.of(one).tasks}
         check_objectives(self.space.objectives, leaves, self.space.name)
 
     # plan.json

@@ -240,7 +240,7 @@ def test_one_search_a_folder(write_space: Any, tmp_path: Path) -> None:
         ({"search": {"weight": {"low": 0, "high": 1, "stpe": 1}}}, "Did you mean `step`?"),
         ({"search": {"weight": {"low": 0, "high": 1, "log": True}}}, "with `log`, low is above 0"),
         ({"search": {"weight": {"low": 0, "high": 1}, "densty": [1]}}, "$densty stands nowhere in the recipe"),
-        ({"search": {"wieght": {"low": 0, "high": 1}}}, "$weight is neither an axis nor a parameter"),
+        ({"search": {"wieght": {"low": 0, "high": 1}}}, "$wieght stands nowhere in the recipe"),
         ({"objective": []}, "give `objective:`"),
         ({"sampler": "bayes"}, "there are tpe, nsgaii, random, grid"),
         ({"sampler": {"name": "tpe", "n_startup": 3}}, "Did you mean `n_startup_trials`?"),
@@ -289,3 +289,10 @@ def test_the_command_with_an_engine(write_space: Any, tmp_path: Path, capsys: py
     assert texts[0].startswith("Trials: ") and f"The best by {TASK}: weight=" in texts[0]
     plan = json.loads((tmp_path / "run" / "plan.json").read_text(encoding="utf-8"))
     assert {*plan["axes"]} == {"weight", "method"} and len(plan["points"]) == 3
+
+
+def test_the_space_in_the_readme_is_one() -> None:
+    readme = (ROOT / "lm_eval_iberian" / "sweep" / "README.md").read_text(encoding="utf-8")
+    text = readme.partition("## Tuning")[2].partition("```yaml")[2].partition("```")[0]
+    space = check_space(yaml.safe_load(text), "README")
+    assert space.objectives == ("bench_eu",) and space.rungs == (50, 200)

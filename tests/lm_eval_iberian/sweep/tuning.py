@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job
+from lm_eval_iberian.sweep.plan import Plan
 from lm_eval_iberian.sweep.pool import NextJob
 from lm_eval_iberian.sweep.search import read_space
 from lm_eval_iberian.sweep.store import Answer, Document
@@ -75,9 +76,15 @@ class Invented:
 
 def search(space: Path, folder: Path, pool: Invented | None = None, **given: Any) -> Tuner:
     """Search with invented scores. Returns the tuner; its study is Optuna's."""
-    tuner = Tuner(read_space(space, given), folder, say=lambda line: None)
+    tuner = Tuner(read_space(space, given), folder, say=lambda line: None, like=_loaded.get("plan"))
     tuner.run(lambda plan, jobs: pool or Invented())
+    assert tuner.like is not None
+    _loaded["plan"] = tuner.like
     return tuner
+
+
+# lm_eval's index of thousands of YAML files takes seconds: made once a process.
+_loaded: dict[str, Plan] = {}
 
 
 if __name__ == "__main__":
