@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.run import read_sweep_run
 from lm_eval_iberian.sweep.search import check_space
 from lm_eval_iberian.sweep.tune import AGAIN, counted
+from lm_eval_iberian.sweep.tune_command import importance
 from tests.lm_eval_iberian.sweep.tuning import OPTIMUM, OTHER, TASK, Invented, search
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -74,6 +76,9 @@ def test_a_known_optimum_is_found(write_space: Any, tmp_path: Path) -> None:
     assert {point.labels["method"] for point in run.points} == {"linear", "arithmetic"}
     assert len(run.points) == len(tuner.study.trials) == 25
     assert not run.unfinished
+    (said,) = [line for line in importance(tuner.study, 25) if line]
+    shares = {axis: int(share) for axis, share in re.findall(r"(\w+) (\d+)%", said)}
+    assert set(shares) == {"weight", "method"} and abs(sum(shares.values()) - 100) <= 1
 
 
 def test_a_grid_is_walked_once_and_costs_what_it_has(write_space: Any, tmp_path: Path) -> None:
@@ -193,7 +198,7 @@ def test_kill_9_loses_nothing(write_space: Any, tmp_path: Path) -> None:
     search(space, undisturbed)
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "tests.lm_eval_iberian.sweep.tuning", str(space), str(killed), "0.4"]
-    for evaluations in (2, 5, 9):
+    for evaluations in (3, 8):
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         wait_for(process, lambda: len(list(killed.glob("points/*/*.json"))) >= evaluations)  # noqa: B023
         process.send_signal(signal.SIGKILL)
