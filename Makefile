@@ -1,4 +1,4 @@
-# make demo   a merge scored on the embedded samples, from nothing, in a few minutes on two cores
+# make demo   trains tiny models, merges and sweeps them on two cores; at the end a page to look at
 # make test   lint, types and all tests, real vLLM on the CPU included
 # make check  lint, types and the fast tests: the edit loop
 # IBERIAN_PIP_ARGS="--extra-index-url ..." adds pip options of your own.
@@ -19,13 +19,15 @@ $(VENV)/.installed: pyproject.toml .ci/install
 
 demo: install
 	@mkdir -p $(DEMO)
-	$(PYTHON) -m lm_eval_iberian.tiny $(DEMO)
-	cd $(DEMO) && IBERIAN_DATA=samples ../$(VENV)/bin/lm_eval --model merged \
-	  --model_args recipe=merge.yml,max_model_len=4096 --tasks iberian_suite --limit 4 --output_path out
+	$(VENV)/bin/iberian toy $(DEMO)/toys
+	cd $(DEMO) && ../$(VENV)/bin/lm_eval --model merged \
+	  --model_args recipe=toys/merge-basque.yml,max_model_len=512 --tasks toy_eu,toy_mt_es-eu,toy_ifeval_eu \
+	  --apply_chat_template --output_path out
 	$(VENV)/bin/iberian report $(DEMO)/out
+	cd $(DEMO) && ../$(VENV)/bin/iberian sweep preset:toy/figure1 --set language=eu --out run
 	@echo
-	@echo "These models have random weights: every score is at chance, and that is the point. It shows that the merge,"
-	@echo "the engine and the suite work here. Now point recipe= at your own models, and IBERIAN_DATA at real documents."
+	@echo "These are toys of a million parameters: what they show is what a merge does, not how well. Open the page in a"
+	@echo "browser: $(DEMO)/run/report/report.html. Now point recipe= at your own models, and IBERIAN_DATA at real documents."
 
 lint: install
 	$(VENV)/bin/ruff check .

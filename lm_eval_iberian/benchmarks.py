@@ -16,11 +16,16 @@ LANGUAGE_NAMES = {
 }  # fmt: skip
 
 CHOICE, TRANSLATION, INSTRUCTIONS, PAIRS = "bench", "mt", "ifeval", "blimp"
+# The toy tasks (tasks/toy) have kinds of their own, so that no average of a benchmark can hold one.
+TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS = "toybench", "toymt", "toyifeval"
 KINDS = {
     CHOICE: "Benchmark average (accuracy)",
     TRANSLATION: "Machine translation (FLORES devtest, BLEU)",
     INSTRUCTIONS: "Instruction following (IFEval, strict, instruction level)",
     PAIRS: "Minimal pairs (MultiBLiMP, accuracy)",
+    TOY_CHOICE: "TOYS, not the benchmarks: pairs, stories and questions of the toy world (accuracy)",
+    TOY_TRANSLATION: "TOYS, not FLORES: translation in the toy world (BLEU)",
+    TOY_INSTRUCTIONS: "TOYS, not IFEval's prompts: instruction following in the toy world (strict, instruction level)",
 }
 
 
@@ -31,7 +36,7 @@ class Benchmark:
     Args:
         name: as the paper prints it; a direction ("es-eu") for translation.
         language: of the average it belongs to; the target language for translation.
-        kind: CHOICE, TRANSLATION, INSTRUCTIONS or PAIRS.
+        kind: CHOICE, TRANSLATION, INSTRUCTIONS or PAIRS; those of the toys.
         tasks: our leaf tasks; the benchmark's score is the plain mean over them.
         upstream: lm_eval's own leaf tasks of the same benchmark, read where ours are not in a results file.
         metric: its key in lm_eval's results.
@@ -184,8 +189,26 @@ def _pairs() -> Iterable[Benchmark]:
         )  # fmt: skip
 
 
+def _toys() -> Iterable[Benchmark]:
+    """The toy tasks: every name says TOY."""
+    for language in LANGUAGES:
+        for name, task, chance in (("pairs", "pairs", 50.0), ("stories", "story", 50.0), ("questions", "exam", 25.0)):
+            yield Benchmark(
+                f"TOY {name}", language, TOY_CHOICE, (f"toy_{task}_{language}",), chance=chance, shots=None,
+            )  # fmt: skip
+        yield Benchmark(
+            "TOY instructions", language, TOY_INSTRUCTIONS, (f"toy_ifeval_{language}",),
+            metric="inst_level_strict_acc", chance=0.0, shots=None,
+        )  # fmt: skip
+    for direction in PAPER_DIRECTIONS:
+        yield Benchmark(
+            f"TOY {direction}", direction[-2:], TOY_TRANSLATION, (f"toy_mt_{direction}",),
+            metric="bleu", chance=0.0, shots=None, percent=100.0,
+        )  # fmt: skip
+
+
 BENCHMARKS: tuple[Benchmark, ...] = (
-    *_everywhere(), *_basque(), *_others(), *_translations(), *_instructions(), *_pairs(),
+    *_everywhere(), *_basque(), *_others(), *_translations(), *_instructions(), *_pairs(), *_toys(),
 )  # fmt: skip
 
 

@@ -25,11 +25,20 @@ COMMANDS = {
         "lm_eval_iberian.best_command:best",
         "Name a sweep's best recipe, by how much it leads, and export it.",
     ),
-    "report": ("lm_eval_iberian.report_command:report", "Tables from lm_eval's results files; a sweep's page and pictures."),
+    "slurm": ("lm_eval_iberian.sweep.slurm_command:slurm", "Write a Slurm job script for a sweep."),
+    "report": (
+        "lm_eval_iberian.report_command:report",
+        "Tables from lm_eval's results files; a sweep's page and pictures.",
+    ),
+    "sweep-export": (
+        "lm_eval_iberian.sweep.export_command:export",
+        "A sweep's scores and documents as JSONL or parquet.",
+    ),
     "vectors": (
         "lm_eval_iberian.vectors_command:vectors",
         "Compare language vectors: cosines of what fine-tunes add to their base.",
     ),
+    "toy": ("lm_eval_iberian.toy_command:toy", "Train tiny models on which merging visibly teaches a language."),
     "prefetch": (
         "lm_eval_iberian.prefetch_command:prefetch",
         "Fetch documents and models once, for nodes with no network.",

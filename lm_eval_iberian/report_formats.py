@@ -17,7 +17,7 @@ KEY = (
 )
 
 
-FLAG_KEY = "‡ something is wrong with the answers: empty, looping, or not a number (see notes)."
+FLAG_KEY = "‡ look at the answers before the score: empty, looping, always the same, or not numbers (see notes)."
 
 
 def key(report: Report) -> str:

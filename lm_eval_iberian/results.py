@@ -16,6 +16,7 @@ from typing import Any
 ENGINE_ARGUMENTS = frozenset({
     "seed", "batch_size", "max_batch_size", "gpu_memory_utilization", "max_num_seqs", "tensor_parallel_size",
     "data_parallel_size", "device", "parallelize", "enforce_eager", "disable_log_stats", "swap_space",
+    "resident",
 })  # fmt: skip
 
 

@@ -10,6 +10,8 @@ leaves out 0, so `low > 0 or high < 0` and `p < 0.05` say the same (but for the 
 
 What comes from few documents: the bootstrap knows only the documents it has, and when all of three favour A, every
 resample does. So p is never below 2^(1-k), the least that any exact paired test gives where k documents differ.
+Real-valued scores of equal systems come out with p < 0.05 in 10 of 100 test sets of 10 documents, 7 of 20, 5 of 50
+and more (measured, 1,500 each; scores of 0 and 1 in 1, 4 and 4 to 6).
 
 An average over benchmarks is the plain mean of their differences. Each benchmark has a `stream`, its name:
 benchmarks with different streams are drawn apart, and benchmarks with one stream (FLORES directions: one set of
@@ -21,89 +23,21 @@ Corpus metrics (BLEU, Matthews, F1) are in `lm_eval_iberian.significance_corpus`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from lm_eval_iberian.resampling import RESAMPLES, SEED, Difference, Draws, SignificanceError, Stream, draw
 
 if TYPE_CHECKING:
     import numpy as np
 
-RESAMPLES = 10_000
-SEED = 12345  # sacreBLEU's
-# Documents drawn at a time: 4 million indices and their counts are some 64 MB.
-_BLOCK = 4_000_000
+__all__ = [
+    "RESAMPLES", "SEED", "Difference", "Draws", "SignificanceError", "align", "average", "holm", "mean_draws",
+    "mean_over_runs", "paired_bootstrap", "ratio_draws", "sign_test",
+]  # fmt: skip
 
 Value = TypeVar("Value")
-
-
-class SignificanceError(Exception):
-    """Two systems cannot be compared: other documents, no documents, or scores that are no numbers."""
-
-    for_people = True
-
-
-@dataclass(frozen=True)
-class Difference:
-    """System A minus system B.
-
-    Args:
-        value: the difference, in the unit of the scores.
-        low, high: its 95 % interval (or another level: see `Draws.difference`).
-        p: two-sided; how often chance alone would make a difference as large.
-        documents: over how many documents.
-        method: what was done, with seed and number of resamples: for the note under a table.
-    """
-
-    value: float
-    low: float
-    high: float
-    p: float
-    documents: int
-    method: str
-
-    def significant(self, level: float = 0.05) -> bool:
-        """Whether p is below `level`."""
-        return self.p < level
-
-
-@dataclass(frozen=True)
-class Draws:
-    """A difference, and what it would have been on other documents of the same kind.
-
-    Args:
-        value: A minus B on the documents as they are.
-        samples: the same for each resample, float64, (resamples,).
-        documents: over how many.
-        differing: on how many of them A and B differ.
-        streams: which documents were drawn, by stream: see the top of this file.
-        method: what was done.
-    """
-
-    value: float
-    samples: np.ndarray
-    documents: int
-    differing: int
-    streams: Mapping[str, int]
-    method: str
-
-    def difference(self, confidence: float = 0.95) -> Difference:
-        """The percentile interval, and the two-sided p that belongs to it."""
-        import numpy as np
-
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(self.samples, (tail, 1 - tail))
-        return Difference(self.value, float(low), float(high), self._p(), self.documents, self.method)
-
-    def times(self, factor: float) -> Draws:
-        """In another unit: `times(100)` makes percent of accuracies."""
-        return replace(self, value=self.value * factor, samples=self.samples * factor)
-
-    def _p(self) -> float:
-        # What is only rounding counts as 0: a resample that draws nothing but equal scores has no sign.
-        noise = 1e-12 * max(1.0, float(abs(self.samples).max()))
-        below, above = int((self.samples <= noise).sum()), int((self.samples >= -noise).sum())
-        p = 2 * (1 + min(below, above)) / (1 + len(self.samples))
-        return min(1.0, max(p, 2.0 ** (1 - self.differing)))
 
 
 def align(first: Mapping[Any, Value], second: Mapping[Any, Value]) -> tuple[list[Value], list[Value]]:
@@ -237,14 +171,16 @@ def average(benchmarks: Sequence[Draws]) -> Draws:
     )
 
 
-def _joined_streams(benchmarks: Sequence[Draws]) -> dict[str, int]:
-    streams: dict[str, int] = {}
-    for name, documents in (item for one in benchmarks for item in one.streams.items()):
-        if streams.setdefault(name, documents) != documents:
+def _joined_streams(benchmarks: Sequence[Draws]) -> dict[str, Stream]:
+    streams: dict[str, Stream] = {}
+    for name, stream in (item for one in benchmarks for item in one.streams.items()):
+        if name in streams and not (stream.together and streams[name] == stream):
             raise SignificanceError(
-                f"stream {name!r} stands for {streams[name]} documents in one benchmark and for {documents} in "
-                "another. Benchmarks share a stream only where they share their documents."
+                f"two benchmarks have the stream {name!r}, and were not drawn together ({streams[name].documents} "
+                f"documents, seed {streams[name].seed}; {stream.documents} documents, seed {stream.seed}). Give each "
+                "its own name; only BLEU over the same sentences shares one."
             )
+        streams[name] = stream
     return streams
 
 
@@ -258,57 +194,6 @@ def holm(family: Mapping[Hashable, Difference]) -> dict[Hashable, Difference]:
         least = max(least, min(1.0, found.p * (len(family) - rank)))
         adjusted[key] = replace(found, p=least, method=f"{found.method}; Holm over {len(family)}")
     return {key: adjusted[key] for key in family}
-
-
-def draw(
-    statistics: np.ndarray,
-    score: Callable[[np.ndarray], np.ndarray],
-    differing: int,
-    stream: str,
-    resamples: int,
-    seed: int,
-    method: str,
-    together: bool = False,
-) -> Draws:
-    """Resample documents; `score` makes the difference of the systems from summed statistics.
-
-    Args:
-        statistics: (documents, k), what sums over documents: both systems' side by side.
-        score: (n, k) sums -> (n,) differences.
-        together: draw the same documents for all that have this stream, seed and number of documents.
-    """
-    import numpy as np
-
-    generator = np.random.default_rng([seed, *stream.encode()] if stream else seed)
-    rows, counts = np.unique(statistics, axis=0, return_counts=True)
-    if not together and len(rows) * 8 < len(statistics):
-        # Few kinds of documents (right or wrong, for both): how many of each are drawn is multinomial.
-        sums = generator.multinomial(len(statistics), counts / len(statistics), size=resamples) @ rows
-    else:
-        sums = _sums(statistics, generator, resamples)
-    return Draws(
-        float(score(statistics.sum(axis=0, keepdims=True))[0]),
-        score(sums),
-        len(statistics),
-        differing,
-        {stream: len(statistics)},
-        f"{method}, {resamples:,} resamples, seed {seed}",
-    )
-
-
-def _sums(statistics: np.ndarray, generator: np.random.Generator, resamples: int) -> np.ndarray:
-    """(resamples, k): the statistics summed over documents drawn with replacement, a block of resamples at a time."""
-    import numpy as np
-
-    documents = len(statistics)
-    sums = np.empty((resamples, statistics.shape[1]))
-    step = max(1, _BLOCK // documents)
-    for start in range(0, resamples, step):
-        drawn = generator.integers(0, documents, size=(min(step, resamples - start), documents))
-        drawn += documents * np.arange(len(drawn))[:, None]
-        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        sums[start : start + len(drawn)] = times.astype(np.float64) @ statistics
-    return sums
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

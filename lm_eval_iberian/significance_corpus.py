@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from lm_eval_iberian.significance import RESAMPLES, SEED, Draws, SignificanceError, draw
+from lm_eval_iberian.resampling import RESAMPLES, SEED, Draws, SignificanceError, draw
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ def bleu_draws(
     Directions with the same sentences (FLORES) share a stream, and then the sentences that are drawn.
 
     Args:
-        first, second: of `bleu_statistics`, documents in the same order.
+        first, second: of `bleu_statistics`, documents in the same order; `align` gives one that a stream can share.
     """
     import numpy as np
 

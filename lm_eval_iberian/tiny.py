@@ -9,7 +9,7 @@ at chance. `instruct` and `basque` are the base plus small random steps, as fine
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,8 @@ def save(model: Any, tokenizer: Any, path: Path, dtype: str = "float32") -> None
     tokenizer.save_pretrained(path)
 
 
-def build_tokenizer(size: int = 2000) -> Any:
-    """A byte-level BPE tokenizer trained on the embedded samples, with a chat template."""
+def build_tokenizer(size: int = 2000, texts: Iterable[str] | None = None) -> Any:
+    """A byte-level BPE tokenizer trained on the embedded samples, or on these texts, with a chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -103,7 +103,7 @@ def build_tokenizer(size: int = 2000) -> Any:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(sample_texts(), trainer)
+    tokenizer.train_from_iterator(sample_texts() if texts is None else texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{SPECIAL[0]} $A", pair=f"{SPECIAL[0]} $A $B", special_tokens=[(SPECIAL[0], 0)]
     )

@@ -9,8 +9,9 @@ and so is the order and the life of every tensor (`merge_hooks.stream`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache, partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from merge_hooks.sources import Source
 
 if TYPE_CHECKING:
     import torch
+
+    from merge_hooks.resident import Pass
 
 # More layers than any model has.
 MAX_LAYERS = 10_000
@@ -286,7 +289,8 @@ class OutputTensor:
         if not all(tensor.is_floating_point() and tensor.shape == tensors[0].shape for tensor in tensors):
             return None
         dtype = read.dtype or reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-        return Operands(
+        view = self._view()
+        operands = Operands(
             name=self.name,
             method=self.merge.method_name,
             inputs=tuple(self._operands_in_order(read.tensors)),
@@ -294,6 +298,13 @@ class OutputTensor:
             dtype=dtype,
             out_dtype=dtype_from_name(self.dtype) or dtype,
         )
+        return replace(operands, keep=view.residents.keep, is_resident=True) if view else operands
+
+    def _view(self) -> Pass | None:
+        """The residents that this tensor's sources are read from, if any."""
+        from mergekit.io.tasks import LoaderCache
+
+        return LoaderCache.loaders[self.merge.model_order[0]].view
 
     def _operands_in_order(self, tensors: dict[Any, torch.Tensor]) -> Iterator[Operand]:
         parameters = dict(self.merge.input_parameters.items())
@@ -302,8 +313,19 @@ class OutputTensor:
             is_base = reference == self.merge.base_model
             own = dict(parameters.get(reference, {}).items())
             factors = None if is_base else partial(self._factors, reference)
-            yield Operand(tensors[reference], None if is_base else place, own, factors)
+            yield Operand(tensors[reference], None if is_base else place, own, factors, self._origin(reference))
             place += not is_base
+
+    def _origin(self, reference: Any) -> Hashable | None:
+        """See `Operand.origin`; None where it is not kept, or rearranged for another tokenizer."""
+        from mergekit.io.tasks import GatherTensors, LoaderCache
+
+        reader = LoaderCache.loaders[reference]
+        if reader.view is None or not isinstance(self.merge.gather_tensors, GatherTensors):
+            return None
+        names = self.inputs[reference_key(reference)]
+        held = next((name for name in names if name in reader.source.entries), None)
+        return None if held is None else reader.view.origin(reader.source, held)
 
     def _factors(self, reference: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
         """A source's difference to the base as factors (see `Operand`), where it is an adapter over that base."""
@@ -330,7 +352,8 @@ class OutputTensor:
         if len(dtypes) != 1:
             return None
         as_stored = {"dtype": None}
-        tensors = {reference: load.model_copy(update=as_stored).execute() for reference, load in loads.items()}
+        with _left_where_they_are(loads):
+            tensors = {reference: load.model_copy(update=as_stored).execute() for reference, load in loads.items()}
         if any(tensor is None for tensor in tensors.values()):
             return None
         return _Inputs(tensors, dtype_from_name(dtypes.pop()))
@@ -363,7 +386,11 @@ class Plan:
         from mergekit.tokenizer import BuildTokenizer
 
         register_methods()
-        self._install_readers(config, sources)
+        self._read = [(reference, sources[reference_key(reference)]) for reference in _ordered_references(config)]
+        from mergekit.io.tasks import LoaderCache
+
+        # Added to, not cleared: for who reads without a plan's `reading`.
+        LoaderCache.loaders.update({reference: _Reader(source) for reference, source in self._read})
         _refuse_endless(sources)
         options = MergeOptions(trust_remote_code=trust_remote_code)
         # The planner writes into the configuration it is given.
@@ -388,14 +415,21 @@ class Plan:
 
         _update_config_vocab(self.model_config, self.architecture, tokenizer, pad_to_multiple_of)
 
-    @staticmethod
-    def _install_readers(config: Any, sources: dict[str, Source]) -> None:
-        """Have mergekit's tasks read through our sources, which check what they read."""
+    @contextmanager
+    def reading(self, view: Pass | None = None) -> Iterator[None]:
+        """mergekit's tasks read through our sources, which check what they read, or from residents, while this lasts."""
         from mergekit.io.tasks import LoaderCache
 
-        # Added to, not cleared: a merge of merges has a plan for each stage, and they read in turns.
-        for reference in _ordered_references(config):
-            LoaderCache.loaders[reference] = _Reader(sources[reference_key(reference)])
+        # Put back afterwards: the plans of a merge of merges read in turns, and may share sources.
+        before = {reference: LoaderCache.loaders.get(reference) for reference, _ in self._read}
+        for reference, source in self._read:
+            LoaderCache.loaders[reference] = _Reader(source, view)
+        try:
+            yield
+        finally:
+            for reference, reader in before.items():
+                if reader is not None:
+                    LoaderCache.loaders[reference] = reader
 
     @staticmethod
     def _output(save: Any) -> OutputTensor:
@@ -451,8 +485,9 @@ def _follow_layers(model_config: Any, config: Any, trust_remote_code: bool) -> N
 class _Reader:
     """What mergekit's LoadTensor wants of a loader, over a Source."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, view: Pass | None = None) -> None:
+        self.source, self.view = source, view
+        self.leaves_on_device = False
 
     @property
     def index(self) -> _Reader:
@@ -463,10 +498,26 @@ class _Reader:
         return {name: entry.file for name, entry in self.source.entries.items()}
 
     def get_tensor(self, key: str, device: str = "cpu", **_: Any) -> torch.Tensor:
-        return self.source.read(key).to(device)
+        tensor = self.source.read(key) if self.view is None else self.view.read(self.source, key)
+        return tensor if self.leaves_on_device else tensor.to(device)
 
     def flush(self) -> None:
         self.source.close()
+
+
+@contextmanager
+def _left_where_they_are(references: Iterable[Any]) -> Iterator[None]:
+    """Tensors that lie on a GPU are not brought to the CPU while this lasts."""
+    from mergekit.io.tasks import LoaderCache
+
+    readers = [LoaderCache.loaders[reference] for reference in references]
+    for reader in readers:
+        reader.leaves_on_device = True
+    try:
+        yield
+    finally:
+        for reader in readers:
+            reader.leaves_on_device = False
 
 
 def _ordered_references(config: Any) -> list[Any]:

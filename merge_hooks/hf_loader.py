@@ -72,10 +72,49 @@ def load_into(model: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
             if target is None or target.shape != tensor.shape:
                 found = "no place" if target is None else f"shape {tuple(target.shape)}"
                 raise PreflightError(f"{name} of shape {tuple(tensor.shape)} has {found} in {type(model).__name__}.")
-            target.copy_(tensor)
+            if target.data_ptr() != tensor.data_ptr():  # else it was computed there
+                target.copy_(tensor)
             unset.discard(name)
     if unset:
         raise EngineError(f"the merge left {len(unset)} of the model's weights unset, e.g. {min(unset)}.")
+
+
+def swap_into(model: Any, stream: Stream) -> str:
+    """Put another merge into a model that holds one, its tensors computed in the parameters' own memory where they fit.
+
+    Returns:
+        The digest of the parameters as they lie in the model now where they have the merge's dtype and lie on the CPU,
+        else of what was copied into them: in both cases that of the stream (`merge_hooks.digest`).
+    Raises:
+        PreflightError, EngineError: see `load_into`.
+    """
+    from merge_hooks.digest import Digest
+
+    with Digest() as digest:
+        load_into(model, digest.watch(stream.into(places_of(model))))
+        return digest.value
+
+
+def places_of(model: Any) -> dict[str, torch.Tensor]:
+    """The parameters that a merge can be computed in, by name: see `Stream.into`."""
+    tied = _tied_names(model)
+    return {
+        name: parameter.detach()
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if name not in tied and parameter.device.type == "cpu" and parameter.is_contiguous()
+    }
+
+
+def parameters_digest(model: Any, names: Iterable[str]) -> str:
+    """The digest of a model's parameters and buffers as they are, in the order of a stream's names.
+
+    Equal to the stream's where the model has the merge's dtype. A head that is tied counts as the embedding it is; so it
+    differs from the digest of a stream that held another head for it.
+    """
+    from merge_hooks.digest import digest_of
+
+    held = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    return digest_of((name, held[name]) for name in names)
 
 
 def _tied_names(model: Any) -> set[str]:

@@ -14,6 +14,7 @@ What adapter_config.json may say is checked in `merge_hooks.lora_config`.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from merge_hooks.errors import SourceError
 from merge_hooks.facts import full_config
 from merge_hooks.lora_config import CONFIG, by_pattern, refuse_unknown
-from merge_hooks.sources import Source, TensorEntry, open_source, read_header, read_json
+from merge_hooks.sources import Source, TensorEntry, file_stamp, hash_once, open_source, read_header, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -292,6 +293,10 @@ class LoraSource(Source):
         state = (self.adapter / WEIGHTS).stat()
         return self.base.file_state() | {WEIGHTS: (state.st_size, state.st_mtime_ns)}
 
+    def state(self) -> tuple[Hashable, ...]:
+        own = (file_stamp(self.adapter / file) for file in (CONFIG, WEIGHTS))
+        return (self.key, self.base.state(), self.adapter_revision, *own)
+
     def prints(self) -> dict[str, str]:
         return self.base.prints() | {str(self.adapter): self._adapter_fingerprint}
 
@@ -300,9 +305,7 @@ class LoraSource(Source):
 
     @cached_property
     def _adapter_fingerprint(self) -> str:
-        from merge_hooks.sources import content_hash
-
-        return self.adapter_revision or content_hash(self.adapter, [CONFIG, WEIGHTS])
+        return self.adapter_revision or hash_once(("adapter", self.state()), self.adapter, [CONFIG, WEIGHTS])
 
     def stamps(self) -> tuple[tuple[str, str], ...]:
         return (*self.base.stamps(), (self.adapter_name, self._adapter_fingerprint))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -137,6 +137,11 @@ class Source:
         states = ((file, (self.folder / file).stat()) for file in self.weight_files)
         return {file: (state.st_size, state.st_mtime_ns) for file, state in states}
 
+    def state(self) -> tuple[Hashable, ...]:
+        """What changes when its weights do: the key first, then the files as the system has them now."""
+        files = [self.folder / file for file in ("config.json", *self.weight_files)]
+        return (self.key, self.revision, *map(file_stamp, files))
+
     @property
     def draws(self) -> bool:
         """Whether its weights depend on a seed: never for a checkpoint."""
@@ -149,7 +154,7 @@ class Source:
     @cached_property
     def _fingerprint(self) -> str:
         # Once: for a plain folder this reads gigabytes, and signature, table and results all ask for it.
-        return self.revision or content_hash(self.folder, ["config.json", *self.weight_files])
+        return self.revision or hash_once(self.state(), self.folder, ["config.json", *self.weight_files])
 
     def prints(self) -> dict[str, str]:
         """The fingerprint of each folder that this source is made of, by the folder."""
@@ -271,8 +276,23 @@ def read_header(path: Path, source: str) -> dict[str, TensorEntry]:
     return {name: TensorEntry(path.name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
 
 
-# Hashes of folders whose files have not changed since (size, time): the points of a sweep share their sources.
-_HASHES: dict[tuple[Any, ...], str] = {}
+_HASHES: dict[Hashable, str] = {}
+
+
+def hash_once(state: Hashable, folder: Path, files: list[str]) -> str:
+    """`content_hash`, once a process for files in this state: every swap asks for it, and it reads gigabytes."""
+    if state not in _HASHES:
+        _HASHES[state] = content_hash(folder, files)
+    return _HASHES[state]
+
+
+def file_stamp(path: Path) -> tuple[str, int, int, int, int]:
+    """A file's path, size, times of change (of content, and of anything) and inode; zeros where it is not there."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return str(path), 0, 0, 0, 0
+    return str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
 def content_hash(folder: Path, files: list[str]) -> str:
@@ -282,13 +302,9 @@ def content_hash(folder: Path, files: list[str]) -> str:
     import xxhash
 
     present = [file for file in files if (folder / file).is_file()]
-    states = [(folder / file).stat() for file in present]
-    key = (str(folder), *((file, s.st_size, s.st_mtime_ns) for file, s in zip(present, states, strict=True)))
-    if key not in _HASHES:
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            hashes = pool.map(lambda file: f"{file}:{file_hash(folder / file)}", present)
-            _HASHES[key] = xxhash.xxh3_128("\n".join(hashes).encode()).hexdigest()[:16]
-    return _HASHES[key]
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        hashes = pool.map(lambda file: f"{file}:{file_hash(folder / file)}", present)
+        return xxhash.xxh3_128("\n".join(hashes).encode()).hexdigest()[:16]
 
 
 def file_hash(path: Path) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -145,6 +146,10 @@ class MergedSource(Source):
             for key, source in self.resolved.sources.items()
             for file, state in source.file_state().items()
         }
+
+    def state(self) -> tuple[Hashable, ...]:
+        # Not its folder: that is a temporary one, another each time the recipe is read.
+        return ("stage", self.resolved.payload(), *(source.state() for source in self.resolved.sources.values()))
 
     @property
     def draws(self) -> bool:

@@ -10,7 +10,8 @@ a checksum. One tensor of each source is in memory at a time; nothing is written
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from merge_hooks.recipe import Resolved
 
 if TYPE_CHECKING:
     import torch
+
+    from merge_hooks.resident import Pass, Residents
 
 # After so many bytes of output the sources' files are mapped anew, so that what was read does not count as
 # ours.
@@ -41,18 +44,24 @@ class Stream:
         rng: instead of the recipe's. "iberian": what is drawn depends on the seed, the tensor's name and the source's place in the
             recipe, and on nothing else. "mergekit": the draws of `mergekit-yaml --random-seed SEED`, from
             torch's one global generator in mergekit's order; computed by mergekit, at its speed.
+        residents: where sources stay between merges (`merge_hooks.resident`); None: they are read from their files.
     Raises:
         PreflightError: mergekit cannot plan the recipe.
         RecipeError: there is no such `rng`.
     """
 
     def __init__(
-        self, resolved: Resolved, trust_remote_code: bool = False, seed: int | None = None, rng: str | None = None
+        self,
+        resolved: Resolved,
+        trust_remote_code: bool = False,
+        seed: int | None = None,
+        rng: str | None = None,
+        residents: Residents | None = None,
     ) -> None:
         seed, rng = resolved.seed if seed is None else seed, rng or resolved.rng
         if rng not in GENERATORS:
             raise RecipeError(f"rng={rng}: there is no such generator. Take one of: {', '.join(GENERATORS)}.")
-        self.resolved = resolved
+        self.resolved, self.residents = resolved, residents
         self.seed, self.rng, self.trust_remote_code = seed, rng, trust_remote_code
         self.plan = Plan(resolved.config, resolved.sources, trust_remote_code)
         self._memory: dict[str, Any] = {}
@@ -83,11 +92,32 @@ class Stream:
 
     def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, tensor) pairs in layer order. Raises SourceError on NaN, and when a file changes."""
+        return self.into({})
+
+    def into(self, places: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same pairs, a tensor written to its place at once where a kernel of ours can do that.
+
+        Args:
+            places: by name, contiguous, on the CPU. Where dtype or shape are not those of the merge, or another
+                kernel computes it, the tensor comes in memory of its own and the place is not touched.
+        """
         before = self._file_states()
+        view = self.residents.begin(self.resolved.sources.values()) if self.residents else None
+        try:
+            yield from self._merged(places, view)
+            self._let_go()
+            self._refuse_changed_files(before)
+        except SourceError:
+            if view is not None:
+                view.forget()
+            raise
+
+    def _merged(self, places: Mapping[str, torch.Tensor], view: Pass | None) -> Iterator[tuple[str, torch.Tensor]]:
         produced = 0
         with Workers() as workers:
             for output in self.plan:
-                merged = self._merge(output, workers)
+                with self.plan.reading(view):  # not longer: a stage that shares sources with us reads in turns with us
+                    merged = self._merge(output, workers, places.get(output.name))
                 if merged is None:  # an optional weight that no source has
                     continue
                 if not merged.is_finite:
@@ -98,21 +128,21 @@ class Stream:
                 if produced > MAPPED_BYTES:
                     self._let_go()
                     produced = 0
-        self._let_go()
-        self._refuse_changed_files(before)
 
     def tensor(self, name: str) -> torch.Tensor | None:
         """One tensor by itself, its bytes those of the whole stream. Raises KeyError and SourceError."""
         output = self._outputs[name]
-        with Workers() as workers:
+        with Workers() as workers, self.plan.reading():
             merged = self._merge(output, workers)
         if merged is not None and not merged.is_finite:
             self._refuse_nan(output)
         return merged.tensor if merged else None
 
-    def _merge(self, output: OutputTensor, workers: Workers) -> Merged | None:
+    def _merge(self, output: OutputTensor, workers: Workers, place: torch.Tensor | None = None) -> Merged | None:
         if self._is_ours():
             operands = output.operands(self._memory)
+            if operands and place is not None and place.dtype == operands.out_dtype and place.shape == operands.shape:
+                operands = replace(operands, out=place)
             merged = methods.merge(operands, workers, self.seed) if operands else None
             if merged is not None:
                 return merged
@@ -169,7 +199,11 @@ class Stream:
 
 
 def open_stream(
-    resolved: Resolved, trust_remote_code: bool = False, seed: int | None = None, rng: str | None = None
+    resolved: Resolved,
+    trust_remote_code: bool = False,
+    seed: int | None = None,
+    rng: str | None = None,
+    residents: Residents | None = None,
 ) -> Stream:
     """The stream of a resolved recipe. See `Stream`."""
-    return Stream(resolved, trust_remote_code, seed, rng)
+    return Stream(resolved, trust_remote_code, seed, rng, residents)

@@ -6,8 +6,7 @@ arXiv 2212.04089). All tensors of a vector lie end to end, so its cosines follow
 
     <x, y> = sum over tensors of <x_t, y_t>          cos = <x, y> / sqrt(<x, x> <y, y>)
 
-One tensor of each source is read at a time, and of that a block of rows is widened to float64, in which everything is
-summed. Where all have factors their products are never formed: <B1 A1, B2 A2> = sum of (B1^T B2) * (A1 A2^T).
+One tensor of each source is read at a time, and a block of it is widened to float64, in which everything is summed. Where all have factors their products are never formed: <B1 A1, B2 A2> = sum of (B1^T B2) * (A1 A2^T).
 
 Adapters count without the rounding that folding them into a half-precision base would add. Tied heads count once.
 """
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from merge_hooks.errors import SourceError
 from merge_hooks.lora import LoraSource
+from merge_hooks.methods.blocks import BLOCK, Workers, Workspace
 from merge_hooks.sources import Source
 from merge_hooks.vector_fit import comparable
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-# Elements of each source that are widened at a time: 8 MB.
-_BLOCK = 1 << 20
 # After so many bytes the mapped files are let go, so that what was read does not count as ours.
 _MAPPED_BYTES = 64 << 20
 
@@ -149,20 +147,21 @@ def compare(vectors: Sequence[Vector], step: Step = lambda done, total: None) ->
     names, notes = comparable(vectors)
     products: dict[str, np.ndarray] = {}
     read = 0
-    for done, name in enumerate(names, start=1):
-        updates = [_update(vector, name) for vector in vectors]
-        products[name] = _checked(inner_products(updates), name, vectors)
-        read += sum(update.nbytes for update in updates)
-        if read > _MAPPED_BYTES or done == len(names):
-            _let_go(vectors)
-            read = 0
-        step(done, len(names))
+    with Workers() as workers:
+        for done, name in enumerate(names, start=1):
+            updates = [_update(vector, name) for vector in vectors]
+            products[name] = _checked(inner_products(updates, workers), name, vectors)
+            read += sum(update.nbytes for update in updates)
+            if read > _MAPPED_BYTES or done == len(names):
+                _let_go(vectors)
+                read = 0
+            step(done, len(names))
     return Similarity(tuple(vector.name for vector in vectors), products, tuple(notes))
 
 
 @dataclass(frozen=True)
 class Product:
-    """An update as B·A: B of shape (out, r), A of shape (r, in)."""
+    """An update as B·A: B of shape (out, r), A of shape (r, in); r may be 0."""
 
     left: torch.Tensor
     right: torch.Tensor
@@ -171,18 +170,20 @@ class Product:
     def nbytes(self) -> int:
         return self.left.nbytes + self.right.nbytes
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.left.shape[0], self.right.shape[1]
-
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        """Some rows, float64."""
-        return self.left[start:stop].double() @ self.right.double()
+    def write(self, span: slice, to: torch.Tensor, workspace: Workspace) -> None:
+        """Some of the product's elements, in order of its rows, into a float64 buffer of their number."""
+        columns = self.right.shape[1]
+        if not self.left.shape[1]:
+            to.zero_()
+            return
+        first = span.start // columns
+        rows = self.left[first : -(-span.stop // columns)].double() @ self.right.double()
+        to.copy_(rows.flatten()[span.start - first * columns : span.stop - first * columns])
 
 
 @dataclass(frozen=True)
 class Change:
-    """An update as two whole tensors of one shape, each seen as (rows, columns)."""
+    """An update as two whole tensors of one shape."""
 
     after: torch.Tensor
     before: torch.Tensor
@@ -191,58 +192,57 @@ class Change:
     def nbytes(self) -> int:
         return self.after.nbytes + self.before.nbytes
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.after.shape[0], self.after.shape[1]
+    def write(self, span: slice, to: torch.Tensor, workspace: Workspace) -> None:
+        """Some elements of the difference into a float64 buffer, exactly for sources in half precision.
 
-    def rows(self, start: int, stop: int) -> torch.Tensor:
-        """Some rows, float64. The difference of two half-precision numbers is exact there."""
-        return self.after[start:stop].double() - self.before[start:stop].double()
+        Widened in buffers: fresh tensors for each block cost thirty times as much, in page faults.
+        """
+        to.copy_(self.after.flatten()[span])
+        to.sub_(workspace.cast(self.before.flatten()[span], to.dtype, "before"))
 
 
-def inner_products(updates: Sequence[Product | Change]) -> np.ndarray:
-    """<x_i, x_j> of updates of one shape, (updates, updates), float64, symmetric. Rank-0 products are zero."""
+def inner_products(updates: Sequence[Product | Change], workers: Workers | None = None) -> np.ndarray:
+    """<x_i, x_j> of updates of one shape, (updates, updates), float64, symmetric.
+
+    Args:
+        workers: threads for the blocks of full weights; None: this one alone.
+    """
     products = [update for update in updates if isinstance(update, Product)]
-    found = _of_products(products) if len(products) == len(updates) else _of_blocks(updates)
-    return (0.5 * (found + found.T)).numpy()
+    if len(products) == len(updates):
+        return _of_products(products).numpy()
+    return _of_blocks(updates, workers or Workers(threads=1)).numpy()
 
 
 def _of_products(products: Sequence[Product]) -> torch.Tensor:
-    """Without forming a product: the traces, as sums over blocks of the ranks' square."""
+    """Without forming a product: <B_i A_i, B_j A_j> = sum of (B_i^T B_j) * (A_i A_j^T), a square of the ranks."""
     import torch
 
-    held = [index for index, product in enumerate(products) if product.left.shape[1]]
     found = torch.zeros(len(products), len(products), dtype=torch.float64)
-    if not held:
-        return found
-    left = torch.cat([products[index].left.double() for index in held], dim=1)
-    right = torch.cat([products[index].right.double() for index in held], dim=0)
-    ranks = [products[index].left.shape[1] for index in held]
-    for row, parts in zip(held, ((left.T @ left) * (right @ right.T)).split(ranks, dim=0), strict=True):
-        for column, part in zip(held, parts.split(ranks, dim=1), strict=True):
-            found[row, column] = part.sum()
+    held = [(index, one.left.double(), one.right.double()) for index, one in enumerate(products) if one.left.shape[1]]
+    for place, (row, left, right) in enumerate(held):
+        for column, other_left, other_right in held[place:]:
+            found[row, column] = ((left.T @ other_left) * (right @ other_right.T)).sum()
+            found[column, row] = found[row, column]
     return found
 
 
-def _of_blocks(updates: Sequence[Product | Change]) -> torch.Tensor:
+def _of_blocks(updates: Sequence[Product | Change], workers: Workers) -> torch.Tensor:
     import torch
 
-    rows, columns = next(update.shape for update in updates if isinstance(update, Change))
+    count = next(update.after.numel() for update in updates if isinstance(update, Change))
+
+    def block(span: slice, workspace: Workspace) -> torch.Tensor:
+        size = span.stop - span.start
+        rows = workspace.buffer("updates", torch.float64, len(updates) * BLOCK)[: len(updates) * size]
+        rows = rows.view(len(updates), size)
+        for update, row in zip(updates, rows, strict=True):
+            update.write(span, row, workspace)
+        return rows @ rows.T
+
     found = torch.zeros(len(updates), len(updates), dtype=torch.float64)
-    step = max(1, _BLOCK // max(1, columns))
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        block = torch.stack([_flat(update, start, stop, columns) for update in updates])
-        found += block @ block.T
-    return found
-
-
-def _flat(update: Product | Change, start: int, stop: int, columns: int) -> torch.Tensor:
-    import torch
-
-    if isinstance(update, Product) and not update.left.shape[1]:
-        return torch.zeros((stop - start) * columns, dtype=torch.float64)
-    return update.rows(start, stop).flatten()
+    for part in workers.map(count, block):  # in the order of the blocks, whatever the threads
+        found += part
+    return 0.5 * (found + found.T)
 
 
 def _update(vector: Vector, tensor: str) -> Product | Change:
@@ -250,9 +250,7 @@ def _update(vector: Vector, tensor: str) -> Product | Change:
     if factors is not None:
         return Product(*factors)
     base = vector.base or _unreachable(tensor)
-    after, before = vector.source.read(tensor), base.read(tensor)
-    rows = after.shape[0] if after.ndim > 1 else 1
-    return Change(after.reshape(rows, -1), before.reshape(rows, -1))
+    return Change(vector.source.read(tensor).contiguous(), base.read(tensor).contiguous())
 
 
 def _checked(product: np.ndarray, tensor: str, vectors: Sequence[Vector]) -> np.ndarray:

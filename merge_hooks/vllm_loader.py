@@ -10,12 +10,15 @@ the full tensors for tensor parallelism. vLLM finds `register` through the entry
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from merge_hooks.errors import EngineError, MergeHooksError
 
@@ -28,6 +31,10 @@ LOAD_FORMAT = "merged"
 PLUGIN = "iberian"
 # A swap hands the loader a "path"; this prefix tells a payload from a checkpoint's folder.
 PAYLOAD_PREFIX = "merged:"
+# Tokens in a block of the prefix cache, on CPUs.
+CPU_BLOCK_SIZE = 32
+# SHA-256 of no bytes.
+NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 CHECKED_VERSIONS = (">=0.32", "<0.34")
 
 
@@ -45,9 +52,13 @@ def register() -> None:
         def get_all_weights(self, model_config: Any, model: Any) -> Iterator[tuple[str, torch.Tensor]]:
             extra = self.load_config.model_loader_extra_config
             path = model_config.model
-            payload = path.removeprefix(PAYLOAD_PREFIX) if path.startswith(PAYLOAD_PREFIX) else extra["payload"]
-            with _report_to(extra.get("report")):
-                yield from _stream(payload)
+            if path.startswith(PAYLOAD_PREFIX):
+                order = json.loads(path.removeprefix(PAYLOAD_PREFIX))
+                with _report_to(Path(order["reports"]) / f"{uuid4().hex}.txt"):
+                    yield from _reported(_stream(order["payload"], extra.get("resident")), Path(order["reports"]))
+                return
+            with _report_to(Path(extra["report"]) if extra.get("report") else None):
+                yield from _stream(extra["payload"], extra.get("resident"))
 
         def load_weights(self, model: Any, model_config: Any) -> None:
             loaded = model.load_weights(self.get_all_weights(model_config, model))
@@ -58,27 +69,53 @@ def register() -> None:
     register_model_loader(LOAD_FORMAT)(MergedModelLoader)
 
 
-def engine_arguments(resolved: Resolved, report: Path | None = None) -> dict[str, Any]:
+def engine_arguments(resolved: Resolved, report: Path | None = None, resident: str = "off") -> dict[str, Any]:
     """The arguments that make `vllm.LLM` load a merge.
 
     Args:
         report: an empty file through which a worker can tell us what went wrong in it.
+        resident: where each worker keeps the sources between swaps (`merge_hooks.resident`).
     """
-    extra = {"payload": resolved.payload(), "report": str(report) if report else None}
+    extra = {"payload": resolved.payload(), "report": str(report) if report else None, "resident": resident}
     return {"load_format": LOAD_FORMAT, "model_loader_extra_config": extra}
 
 
-def swap(llm: Any, resolved: Resolved) -> None:
+def swap(llm: Any, resolved: Resolved) -> str:
     """Put another merge of the same shapes into a running engine.
 
+    Returns:
+        The digest of the stream that every worker took in (`merge_hooks.digest`).
     Raises:
-        EngineError: vLLM kept answers of the old weights (its prefix cache could not be reset).
+        EngineError: vLLM kept answers of the old weights (its prefix cache could not be reset), or its workers did not
+            all take in the same weights.
         MergeHooksError: whatever the merge itself refuses.
     """
-    llm.collective_rpc("reload_weights", kwargs={"weights_path": PAYLOAD_PREFIX + resolved.payload()})
+    with tempfile.TemporaryDirectory(prefix="iberian-swap-") as reports:
+        order = json.dumps({"payload": resolved.payload(), "reports": reports})
+        try:
+            answers = llm.collective_rpc("reload_weights", kwargs={"weights_path": PAYLOAD_PREFIX + order})
+        except Exception as error:
+            raise next(filter(None, map(read_report, Path(reports).glob("*.txt"))), None) or error from error
+        digests = [file.read_text(encoding="ascii") for file in Path(reports).glob("*.digest")]
     # vLLM does not do this by itself: without it, prompts would go on from the old weights' cache.
     if not llm.reset_prefix_cache():
         raise EngineError("vLLM's prefix cache could not be reset after a swap: a request is still running.")
+    if len(digests) != len(answers) or len(set(digests)) != 1:
+        raise EngineError(
+            f"{len(answers)} workers were told to swap, and took in {len(digests)} streams, {len(set(digests))} of them "
+            "different. Are the sources' files the same for all workers, and do not change?"
+        )
+    return digests[0]
+
+
+def checksums(llm: Any) -> list[dict[str, str]] | None:
+    """vLLM's own SHA-256 of each parameter, for each worker; None where they mean nothing.
+
+    The CPU build packs linear weights away, and gives for them the hash of nothing.
+    """
+    found = llm.collective_rpc("compute_weight_checksums")
+    values = [value for worker in found if isinstance(worker, dict) for value in worker.values()]
+    return None if not values or NOTHING in values else found
 
 
 def distribution() -> str | None:
@@ -146,21 +183,31 @@ def prepare_environment(tensor_parallel_size: int) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 
-def _stream(payload: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _stream(payload: str, resident: str | None = None) -> Iterator[tuple[str, torch.Tensor]]:
     from merge_hooks.recipe import from_payload
+    from merge_hooks.resident import residents_for
     from merge_hooks.stream import open_stream
 
-    yield from open_stream(from_payload(payload))
+    yield from open_stream(from_payload(payload), residents=residents_for(resident))
+
+
+def _reported(weights: Iterator[tuple[str, torch.Tensor]], reports: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same pairs; once all are through, their digest lies in a file of its own."""
+    from merge_hooks.digest import Digest
+
+    with Digest() as digest:
+        yield from digest.watch(weights)
+        (reports / f"{uuid4().hex}.digest").write_text(digest.value, encoding="ascii")
 
 
 @contextmanager
-def _report_to(report: str | None) -> Iterator[None]:
+def _report_to(report: Path | None) -> Iterator[None]:
     """Write our own errors to the report file: from a worker, vLLM would pass on only that something failed."""
     try:
         yield
     except MergeHooksError as error:
         if report:
-            Path(report).write_text(f"{type(error).__name__}\n{error}", encoding="utf-8")
+            report.write_text(f"{type(error).__name__}\n{error}", encoding="utf-8")
         raise
 
 

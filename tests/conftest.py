@@ -55,6 +55,19 @@ def qwen3(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return build_family(tmp_path_factory.mktemp("qwen3"), "qwen3", dtype="bfloat16")
 
 
+@pytest.fixture(scope="session")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Trained toys that have learnt something: base, instruct, basque (lm_eval_iberian/toy). About two minutes.
+
+    IBERIAN_TOYS names a folder that keeps them from one session to the next.
+    """
+    from lm_eval_iberian.toy.train import build_family
+
+    folder = Path(os.environ.get("IBERIAN_TOYS") or tmp_path_factory.mktemp("toys"))
+    return build_family(folder, models=("instruct", "basque"))
+
+
+
 def linear(
     family: dict[str, Path], dtype: str = "float32", weights: tuple[float, float] = (1.0, 1.0)
 ) -> dict[str, Any]:

@@ -7,11 +7,15 @@ orders by the prompt alone, so that a long answer may begin when all else is don
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_iberian.models.queue import Request, run_queue
+
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,15 @@ class Written:
 
     answers: int = 0
     cut: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """For the results JSON."""
+        return {"generated": self.answers, "cut_by_the_token_limit": self.cut}
+
+    def warn(self) -> None:
+        """Say so where answers were cut."""
+        if self.cut:
+            LOG.warning("merged: %d of %d answers were cut by the token limit (max_gen_toks)", self.cut, self.answers)
 
 
 def generate(model: Any, requests: Sequence[Any], disable_tqdm: bool = False) -> tuple[list[str], Written]:

@@ -11,9 +11,11 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
+from lm_eval_iberian.models.hf_answers import Answers
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
 from merge_hooks.errors import EngineError
-from merge_hooks.hf_loader import build_model, load_into
+from merge_hooks.hf_loader import build_model, swap_into
+from merge_hooks.resident import residents_for
 from merge_hooks.signature import Signature
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
@@ -28,7 +30,7 @@ REFUSED = ("parallelize", "peft", "delta", "autogptq", "gptqmodel", "gguf_file",
 MODEL_OPTIONS = {"attn_implementation"}
 
 
-class MergedHF(Swapping, HFLM):
+class MergedHF(Swapping, Answers, HFLM):
     """lm_eval's `hf` with merged weights.
 
     Args:
@@ -36,6 +38,8 @@ class MergedHF(Swapping, HFLM):
         pretrained: instead of a recipe, a plain model.
         tokenizer: overrides the recipe's tokenizer.
         dtype: of the parameters; "auto" follows the recipe.
+        scoring: how log-likelihoods are computed: "prefix" (see hf_scoring.py) or "full" (lm_eval's way).
+        resident: for many swaps: where the sources are kept ("auto", "gpu", "pinned", "memory", "mapped"); "off".
         arguments: HFLM's own, and instead of `recipe` those of the short form (method, base, models, ...).
     """
 
@@ -47,14 +51,17 @@ class MergedHF(Swapping, HFLM):
         dtype: str | None = "auto",
         tokenizer: str | None = None,
         trust_remote_code: bool = False,
+        scoring: str = "prefix",
+        resident: str = "off",
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
+        self.choose_scoring(scoring)
         if arguments.get("device") is None:
             arguments.pop("device", None)
         self.prepared: Prepared = prepare(
             recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
-            holds_model=self._on_cpu(arguments),
+            holds_model=self._on_cpu(arguments), residents=residents_for(resident),
         )  # fmt: skip
         _refuse_unknown(arguments)
         super().__init__(
@@ -87,9 +94,9 @@ class MergedHF(Swapping, HFLM):
             **{key: value for key, value in options.items() if key in MODEL_OPTIONS},
         )
 
-    def _put_in(self, prepared: Prepared) -> None:
+    def _put_in(self, prepared: Prepared) -> str:
         """See `Swapping.swap`: into the parameters, in place."""
-        load_into(self.model, prepared.stream)
+        return swap_into(self.model, prepared.stream)
 
     @cached_property
     def signature(self) -> Signature:
@@ -103,6 +110,7 @@ class MergedHF(Swapping, HFLM):
     def get_model_info(self) -> dict[str, Any]:
         """For the results JSON: parameters, dtype, and the merge's recipe, sources and signature."""
         info = self.prepared.info("hf", self._dtype_name, self.signature, self.tokenizer)
+        info["iberian"]["answers"] = self.answers.counts()
         return {"model_num_parameters": self.model.num_parameters(), **info}
 
 

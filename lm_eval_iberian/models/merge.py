@@ -16,6 +16,7 @@ from merge_hooks.errors import EngineError, PreflightError, RecipeError
 from merge_hooks.estimate import refuse_too_large
 from merge_hooks.preflight import check_fit, fit_notes, table
 from merge_hooks.recipe import Recipe, Resolved, passthrough, resolve
+from merge_hooks.resident import Residents
 from merge_hooks.short_form import refuse_errors, take_recipe
 from merge_hooks.signature import Signature, sign
 from merge_hooks.stream import Stream, open_stream
@@ -79,6 +80,7 @@ def prepare(
     trust_remote_code: bool = False,
     arguments: MutableMapping[str, Any] | None = None,
     holds_model: bool = False,
+    residents: Residents | None = None,
 ) -> Prepared:
     """Read, resolve and check a merge (`recipe`) or a plain model (`pretrained`, scored through the same code).
 
@@ -86,13 +88,14 @@ def prepare(
         arguments: all other arguments of the model. `merge_seed` and `rng` (of random methods) and those of the
             short form (`method=...,models=...`) and of a preset are taken out; what stays is the engine's.
         holds_model: whether the model will lie in this machine's memory, which must be large enough then.
+        residents: where this process keeps the sources between swaps.
     Raises:
         RecipeError, SourceError, PreflightError: with what to mend.
     """
     arguments = {} if arguments is None else arguments
     seed, rng = _draws(arguments)
     written = _written(recipe, pretrained, revision, dtype, arguments)
-    stream = open_stream(resolve(written, seed, rng), trust_remote_code)
+    stream = open_stream(resolve(written, seed, rng), trust_remote_code, residents=residents)
     rows = check_fit(stream)
     choice = choose_tokenizer(stream, tokenizer)
     LOG.info("merged: %s of\n%s", stream.resolved.method, table(rows))
@@ -114,7 +117,7 @@ def prepare_swap(running: Prepared, resolved: Resolved, tokenizer: Any) -> Prepa
     Raises:
         PreflightError: it is another model, or one that reads and writes with another tokenizer.
     """
-    stream = open_stream(resolved, running.stream.trust_remote_code)
+    stream = open_stream(resolved, running.stream.trust_remote_code, residents=running.stream.residents)
     rows = check_swap(running.stream, stream)
     choice = _tokenizer_after(running.tokenizer, stream, tokenizer)
     for source in resolved.sources.values():
@@ -131,11 +134,15 @@ class Swapping:
 
     prepared: Prepared
     tokenizer: Any
+    swap_digest: str | None = None
     _is_mixed = False
 
-    def swap(self, resolved: Resolved) -> None:
+    def swap(self, resolved: Resolved) -> str:
         """Put another merge of the same model into the running engine.
 
+        Returns:
+            The digest of the weights that went in (`merge_hooks.digest`), also kept as `swap_digest`: equal for the
+            same recipe whatever the engine.
         Raises:
             PreflightError: another model or tokenizer than the engine runs with; nothing was changed.
             SourceError: a source holds NaN, or changed on disk, found while the weights went in.
@@ -144,15 +151,17 @@ class Swapping:
         prepared = prepare_swap(self.prepared, resolved, self.tokenizer)
         self.__dict__.pop("signature", None)
         self._is_mixed = True
-        self._put_in(prepared)
+        self.swap_digest = None
+        digest = self._put_in(prepared)
         if prepared.tokenizer.adopts_template:
             self._use_template(prepared.tokenizer.chat_template)
-        self.prepared, self._is_mixed = prepared, False
+        self.prepared, self.swap_digest, self._is_mixed = prepared, digest, False
+        return digest
 
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = template
 
-    def _put_in(self, prepared: Prepared) -> None:
+    def _put_in(self, prepared: Prepared) -> str:
         raise NotImplementedError
 
     def _sign(self, dtype: str, engine: str) -> Signature:

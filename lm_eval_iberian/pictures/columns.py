@@ -8,16 +8,37 @@ of their own: their first metric for which more is better, by the language at th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lm_eval_iberian.benchmarks import BENCHMARKS, INSTRUCTIONS, KINDS, LANGUAGE_NAMES, LANGUAGES, Benchmark
+from lm_eval_iberian.benchmarks import (
+    BENCHMARKS,
+    CHOICE,
+    INSTRUCTIONS,
+    KINDS,
+    LANGUAGE_NAMES,
+    LANGUAGES,
+    PAIRS,
+    TOY_CHOICE,
+    TOY_INSTRUCTIONS,
+    TOY_TRANSLATION,
+    TRANSLATION,
+    Benchmark,
+)
 from lm_eval_iberian.suite import Score, average, score_of
 from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 
-SHORT_KINDS = {"bench": "Benchmarks", "mt": "Translation", "ifeval": "Instructions", "blimp": "Minimal pairs"}
-UNITS = {"bench": "accuracy, %", "mt": "BLEU", "ifeval": "strict, %", "blimp": "accuracy, %"}
+SHORT_KINDS = {
+    CHOICE: "Benchmarks", TRANSLATION: "Translation", INSTRUCTIONS: "Instructions", PAIRS: "Minimal pairs",
+    TOY_CHOICE: "TOY questions", TOY_TRANSLATION: "TOY translation", TOY_INSTRUCTIONS: "TOY instructions",
+}  # fmt: skip
+UNITS = {
+    CHOICE: "accuracy, %", TRANSLATION: "BLEU", INSTRUCTIONS: "strict, %", PAIRS: "accuracy, %",
+    TOY_CHOICE: "accuracy, %", TOY_TRANSLATION: "BLEU", TOY_INSTRUCTIONS: "strict, %",
+}  # fmt: skip
+INSTRUCTION_KINDS = (INSTRUCTIONS, TOY_INSTRUCTIONS)
+TOYS = (TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS)
 METRICS = {
     "acc": "Accuracy", "acc_norm": "Accuracy (by length)", "exact_match": "Exact match", "bleu": "BLEU",
     "chrf": "chrF", "f1": "F1", "mcc": "Matthews' correlation",
@@ -50,7 +71,12 @@ class Column:
 
     @property
     def kind_title(self) -> str:
-        """ "Benchmarks", "Translation", ..., or the metric's name."""
+        """ "Benchmarks", "Translation", ..., or the metric's name; for a part of an average, which part."""
+        if self.left_out and len(self.benchmarks) <= 2:
+            return " + ".join(benchmark.title.removesuffix(f" ({self.language})") for benchmark in self.benchmarks)
+        if self.left_out:
+            known = len(self.benchmarks) + len(self.left_out)
+            return f"{SHORT_KINDS[self.kind]} ({len(self.benchmarks)} of {known})"
         return SHORT_KINDS.get(self.kind) or METRICS.get(self.kind, self.kind)
 
     @property
@@ -124,11 +150,15 @@ class Scores:
     @cached_property
     def instructions(self) -> str | None:
         """The kind that is instruction following, if any was measured."""
-        return next((kind for kind in self.kinds if kind == INSTRUCTIONS or kind.startswith("inst_level")), None)
+        return next((kind for kind in self.kinds if kind in INSTRUCTION_KINDS or kind.startswith("inst_level")), None)
 
     def score(self, point: SweepPoint, column: Column) -> Score:
         """A point's figure in a column."""
         return average({benchmark: self.benchmark(point, benchmark) for benchmark in column.benchmarks})
+
+    def is_flagged(self, points: Iterable[str], column: Column) -> bool:
+        """Whether something is wrong with any answer that counts in a column of any of these points."""
+        return any(is_flagged(self.run[name].flags, column.benchmarks) for name in points)
 
     def benchmark(self, point: SweepPoint, benchmark: Benchmark) -> Score:
         """A point's figure in one benchmark."""
@@ -136,6 +166,11 @@ class Scores:
         if key not in self._known:
             self._known[key] = score_of(benchmark, point.model_scores.runs)
         return self._known[key]
+
+
+def is_flagged(flags: Collection[str], counted: Iterable[Benchmark]) -> bool:
+    """Whether any task of these benchmarks is among the flagged ones."""
+    return any(task in flags for benchmark in counted for task in (*benchmark.tasks, *benchmark.upstream))
 
 
 def _of_suite(run: SweepRun) -> Iterator[Column]:

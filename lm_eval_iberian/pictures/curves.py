@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.columns import Column, Scores
-from lm_eval_iberian.pictures.shape import Shape, shared_parents
+from lm_eval_iberian.pictures.shape import MAX_LINES, Shape
+from lm_eval_iberian.pictures.slots import line_slots, rule_names
 from lm_eval_iberian.pictures.style import DASHES, MARKERS, MUTED, RULES, SERIES, new_figure
 from lm_eval_iberian.suite import Score
+from lm_eval_iberian.sweep.run import SweepPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 NORMAL = 1.959964  # 95 %
-MAX_LINES = len(SERIES)
+MAX_BANDS = 4  # of a panel with more lines no intervals are drawn
+LEAST_SPAN = 5.0  # of a y axis, in points: less would make much of little
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Mark:
     half: float | None
     whole: bool
     point: str
+    flagged: bool = False
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -67,6 +72,7 @@ class Panel:
     low: float
     high: float
     title: str = ""
+    part: str = ""
 
     @property
     def described(self) -> str:
@@ -88,84 +94,56 @@ def rows(scores: Scores, shape: Shape) -> list[Row]:
     """All panels. Empty where no axis of numbers was swept."""
     if shape.swept is None:
         return []
-    names = list(dict.fromkeys(shape.line(point) for point in scores.merges if shape.x(point) is not None))
     by_kind = []
     for columns in scores.kinds.values():
-        made = [panel for column in columns if (panel := _panel(scores, shape, column, names[:MAX_LINES])).lines]
-        by_kind.append(_same_span(made))
+        found = [_panel(scores, shape, column, part) for column in columns for part in shape.parts]
+        by_kind.append(_same_span([panel for panel in found if panel.lines]))
     by_kind = [made for made in by_kind if made]
     if len(by_kind) == 1:
         (made,) = by_kind
-        return [Row(made[0].column.kind_title, tuple(replace(one, title=one.column.language_title) for one in made))]
-    found = [panel for made in by_kind for panel in made]
-    grouped = {code: [one for one in found if one.column.language == code] for code in scores.languages}
-    return [Row(same[0].column.language_title, tuple(replace(one, title=one.column.kind_title) for one in same))
+        return [Row(made[0].column.kind_title, tuple(_titled(one, one.column.language_title, shape) for one in made))]
+    together = [panel for made in by_kind for panel in made]
+    grouped = {code: [one for one in together if one.column.language == code] for code in scores.languages}
+    return [Row(same[0].column.language_title, tuple(_titled(one, one.column.kind_title, shape) for one in same))
             for same in grouped.values() if same]  # fmt: skip
 
 
-def left_out(scores: Scores, shape: Shape) -> list[str]:
-    """The lines for which the pictures have no colour left."""
-    names = dict.fromkeys(shape.line(point) for point in scores.merges if shape.x(point) is not None)
-    return list(names)[MAX_LINES:]
+def _titled(panel: Panel, title: str, shape: Shape) -> Panel:
+    return replace(panel, title=title + shape.of_part(panel.part))
 
 
-def rule_names(scores: Scores, shape: Shape) -> dict[str, int]:
-    """Each parent's and baseline's dash. Parents that belong to one language each share the first."""
-    shared = shared_parents([point for point in scores.merges if point.labels])
-    slots: dict[str, int] = {}
-    own = [name for name in _ruled(scores) if name not in shared and _is_parent(scores, name)]
-    together = shape.language is not None and _one_a_language(scores, shape, own)
-    for name in own:
-        slots[name] = 0 if together else len(slots)
-    for name in _ruled(scores):
-        if name not in slots:
-            slots[name] = len(set(slots.values()))
-    return slots
-
-
-def _ruled(scores: Scores) -> list[str]:
-    return [point.name for point in scores.points if point.role != "merge" or not point.labels]
-
-
-def _is_parent(scores: Scores, name: str) -> bool:
-    return any(name in merge.parents for merge in scores.merges)
-
-
-def _one_a_language(scores: Scores, shape: Shape, parents: Sequence[str]) -> bool:
-    """Whether the merges of each language have at most one of these parents."""
-    for merge in scores.merges:
-        language = merge.labels.get(shape.language or "")
-        same = [one for one in scores.merges if one.labels.get(shape.language or "") == language]
-        if len({name for one in same for name in one.parents if name in parents}) > 1:
-            return False
-    return True
-
-
-def _panel(scores: Scores, shape: Shape, column: Column, names: Sequence[str]) -> Panel:
-    merges = [point for point in scores.merges if shape.x(point) is not None and shape.belongs(point, column.language)]
-    lines = []
-    for slot, name in enumerate(names):
-        by_place: dict[float, list[tuple[str, Score]]] = {}
-        for point in merges:
-            x, score = shape.x(point), scores.score(point, column)
-            if shape.line(point) == name and x is not None and score.value is not None:
-                by_place.setdefault(x, []).append((point.name, score))
-        marks = [_mark(x, found) for x, found in sorted(by_place.items())]
-        if marks:
-            lines.append(Line(name, slot, tuple(marks)))
+def _panel(scores: Scores, shape: Shape, column: Column, part: str) -> Panel:
+    merges = [point for point in scores.merges if shape.x(point) is not None and point.labels
+              and shape.belongs(point, column.language) and shape.in_part(point, part)]  # fmt: skip
+    slots = {name: slot for name, slot in line_slots(scores, shape).items() if slot < MAX_LINES}
+    found = [Line(name, slot, _marks(scores, shape, column, [one for one in merges if shape.line(one) == name]))
+             for name, slot in slots.items()]  # fmt: skip
+    lines = tuple(line for line in found if line.marks)
     rules = _rules(scores, shape, column, [point.name for point in merges])
     marks = [mark for line in lines for mark in line.marks]
     values = [end for mark in marks for end in mark.ends] + [rule.value for rule in rules]
-    return Panel(column, tuple(lines), rules, min(values, default=0.0), max(values, default=1.0))
+    return Panel(column, lines, rules, min(values, default=0.0), max(values, default=1.0), part=part)
 
 
-def _mark(x: float, found: Sequence[tuple[str, Score]]) -> Mark:
+def _marks(scores: Scores, shape: Shape, column: Column, points: Sequence[SweepPoint]) -> tuple[Mark, ...]:
+    """The marks of a line, by x."""
+    by_place: dict[float, list[tuple[str, Score]]] = {}
+    for point in points:
+        x, score = shape.x(point), scores.score(point, column)
+        if x is not None and score.value is not None:
+            by_place.setdefault(x, []).append((point.name, score))
+    return tuple(
+        _mark(x, found, scores.is_flagged([name for name, _ in found], column)) for x, found in sorted(by_place.items())
+    )
+
+
+def _mark(x: float, found: Sequence[tuple[str, Score]], flagged: bool) -> Mark:
     """One mark for all points of a place: several where an axis of seeds was swept."""
     values = [score.value for _, score in found if score.value is not None]
     mean = sum(values) / len(values)
     errors = [score.stderr for _, score in found]
     half = None if None in errors else NORMAL * sum(error for error in errors if error is not None) / len(errors)
-    return Mark(x, mean, half, all(score.whole for _, score in found), found[0][0])
+    return Mark(x, mean, half, all(score.whole for _, score in found), found[0][0], flagged)
 
 
 def _rules(scores: Scores, shape: Shape, column: Column, merges: Sequence[str]) -> tuple[Rule, ...]:
@@ -184,11 +162,11 @@ def _same_span(found: Sequence[Panel]) -> list[Panel]:
     """Panels of one kind get y axes of one length, so that their slopes compare; each about its own middle, and none
     below 0 or above 100, where no score can be.
     """
-    span = min(102.0, max([1.0, *(panel.high - panel.low for panel in found)]) * 1.12)
+    span = min(104.0, max([LEAST_SPAN, *(panel.high - panel.low for panel in found)]) * 1.12)
     made = []
     for panel in found:
         low = (panel.low + panel.high - span) / 2
-        low = min(max(low, -1.0), 101.0 - span) if panel.low >= 0 and panel.high <= 100 else low
+        low = min(max(low, -0.02 * span), 102.0 - span) if panel.low >= 0 and panel.high <= 100 else low
         made.append(replace(panel, low=low, high=low + span))
     return made
 
@@ -201,7 +179,9 @@ def draw_panel(axes: Axes, panel: Panel, x_label: str, title: str) -> None:
         colour = SERIES[line.slot]
         x, y = [mark.x for mark in line.marks], [mark.value for mark in line.marks]
         low, high = zip(*(mark.ends for mark in line.marks), strict=True)
-        if len(x) > 1 and low != high:
+        if len(panel.lines) > MAX_BANDS:
+            pass  # bands over bands are mud; the tables have the intervals
+        elif len(x) > 1 and low != high:
             axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0, zorder=1)
         elif low != high:
             axes.plot([x[0], x[0]], [low[0], high[0]], color=colour, linewidth=1.2, zorder=3)
@@ -209,6 +189,8 @@ def draw_panel(axes: Axes, panel: Panel, x_label: str, title: str) -> None:
         for mark in line.marks:
             axes.plot(mark.x, mark.value, MARKERS[line.slot], color=colour, zorder=5,
                       markerfacecolor=colour if mark.whole else "#ffffff", markeredgewidth=1.5)  # fmt: skip
+            if mark.flagged:
+                axes.annotate("‡", (mark.x, mark.value), (0, 6), textcoords="offset points", ha="center", fontsize=11)
     places = sorted({mark.x for line in panel.lines for mark in line.marks})
     if len(places) <= 8:
         axes.set_xticks(places, [f"{place:g}" for place in places])
@@ -217,9 +199,14 @@ def draw_panel(axes: Axes, panel: Panel, x_label: str, title: str) -> None:
     else:
         axes.margins(x=0.06)
     axes.set_ylim(panel.low, panel.high)
-    axes.set_title(title)
-    axes.set_xlabel(x_label)
+    style.title(axes, title)
+    axes.set_xlabel(style.short(x_label, 40))
     axes.set_ylabel(panel.column.unit)
+
+
+def page_title(panel: Panel, row: Row) -> str:
+    """A panel's title where no heading stands above its row."""
+    return f"{row.title} · {panel.title}"
 
 
 def draw_page(found: Sequence[Row], x_label: str, lines: dict[int, str], rules: dict[int, str]) -> Figure:
@@ -233,21 +220,11 @@ def draw_page(found: Sequence[Row], x_label: str, lines: dict[int, str], rules: 
         for place in range(width):
             axes = grid[number][place]
             if place < len(row.panels):
-                draw_panel(axes, row.panels[place], x_label, row.panels[place].column.title)
+                draw_panel(axes, row.panels[place], x_label, page_title(row.panels[place], row))
             else:
                 axes.set_visible(False)
     handles = [Line2D([], [], color=SERIES[slot], linestyle=DASHES[slot], marker=MARKERS[slot]) for slot in lines]
     handles += [Line2D([], [], color=MUTED, linestyle=RULES[slot % len(RULES)]) for slot in rules]
     named = [*lines.values(), *rules.values()]
-    figure.legend(handles, named, loc="outside lower center", ncols=max(1, min(len(named), width)), frameon=False)
+    style.legend(figure, handles, named)
     return figure
-
-
-def legend_names(scores: Scores, shape: Shape) -> tuple[dict[int, str], dict[int, str]]:
-    """What the lines and the rules of all pictures are called, by slot."""
-    names = dict.fromkeys(shape.line(point) for point in scores.merges if point.labels)
-    lines = {slot: name or "merges" for slot, name in enumerate(list(names)[:MAX_LINES])}
-    named: dict[int, list[str]] = {}
-    for name, slot in rule_names(scores, shape).items():
-        named.setdefault(slot, []).append(name.rstrip("/").rsplit("/", 1)[-1])
-    return lines, {slot: ", ".join(found) for slot, found in sorted(named.items())}

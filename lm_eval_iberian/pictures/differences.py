@@ -6,6 +6,7 @@ lm_eval wrote (a metric that is put together in a way we do not know), there is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,6 @@ from lm_eval_iberian.significance import (
     align,
     average,
     mean_draws,
-    mean_over_runs,
     ratio_draws,
 )
 from lm_eval_iberian.sweep.run import SweepPoint
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # As sacreBLEU; a resample of BLEU costs more than one of a mean.
 BLEU_RESAMPLES = 1_000
+PARALLEL = ("flores", "toy_mt")
 CONFUSIONS = ("mcc", "f1", "macro_f1")
 # What two ways to compute one difference may differ by, in percent points: rounding, no more.
 SAME = 1e-3
@@ -94,7 +95,14 @@ class Comparer:
         if first.value is not None and second.value is not None:
             draws = _averaged([draws for _, draws in parts])
             yield _compared(
-                merge, parent, column.title, column, None, first.value - second.value, draws, first.whole and second.whole
+                merge,
+                parent,
+                column.title,
+                column,
+                None,
+                first.value - second.value,
+                draws,
+                first.whole and second.whole,
             )
         for benchmark, draws in parts:
             ours, theirs = self.scores.benchmark(merge, benchmark), self.scores.benchmark(parent, benchmark)
@@ -153,17 +161,23 @@ def verdicts(found: Mapping[int, Sequence[Mapping[str, Any]]], metric: str) -> V
     if not documents or any(metric not in run for runs in found.values() for run in runs):
         raise SignificanceError(f"the documents' {metric} was not kept.")
     values = [[run[metric] for run in found[document]] for document in documents]
-    example = values[0][0]
-    if isinstance(example, (bool, int, float)):
-        runs = [{document: float(value[number]) for document, value in zip(documents, values, strict=True)}
-                for number in range(_runs(values))]  # fmt: skip
-        return Verdicts("mean", documents, list(mean_over_runs(runs).values()))
-    if isinstance(example, list) and all(isinstance(one, bool) for one in example):
+    runs = _runs(values)
+    try:
+        return _as_kind(documents, values, runs, metric)
+    except (TypeError, ValueError, IndexError):
+        raise SignificanceError(f"no test is known for {metric} as it was kept.") from None
+
+
+def _as_kind(documents: tuple[int, ...], values: Sequence[Sequence[Any]], runs: int, metric: str) -> Verdicts:
+    flat = [one for value in values for one in value]
+    if all(isinstance(one, (bool, int, float)) for one in flat):
+        return Verdicts("mean", documents, [math.fsum(map(float, value)) / runs for value in values])
+    if all(isinstance(one, list) and one and all(isinstance(part, bool) for part in one) for one in flat):
         return Verdicts("ratio", documents, [_followed(value) for value in values])
     if metric == "bleu":
-        return Verdicts("bleu", documents, [_bleu([value[number] for value in values]) for number in range(_runs(values))])
-    if metric in CONFUSIONS and _runs(values) == 1:
-        return Verdicts("confusion", documents, [(value[0][0], value[0][1]) for value in values])
+        return Verdicts("bleu", documents, [_bleu([value[run] for value in values]) for run in range(runs)])
+    if metric in CONFUSIONS and runs == 1:
+        return Verdicts("confusion", documents, [(right, predicted) for ((right, predicted),) in values])
     raise SignificanceError(f"no test is known for {metric}.")
 
 
@@ -199,8 +213,9 @@ def _draws(first: Verdicts, second: Verdicts, task: str, metric: str) -> Draws:
     if first.kind == "bleu":
         if len(first.data) != len(second.data):
             raise SignificanceError("the two systems were not run equally often.")
-        # All directions of FLORES have the same sentences, which are drawn together.
-        stream = f"flores, {len(first.documents)} documents" if "flores" in task else task
+        # All directions of FLORES (and of the toys) have the same sentences, which are drawn together.
+        known = next((name for name in PARALLEL if name in task), None)
+        stream = f"{known}, {len(first.documents)} documents" if known else task
         return average([bleu_draws(ours, theirs, stream=stream, resamples=BLEU_RESAMPLES)
                         for ours, theirs in zip(first.data, second.data, strict=True)])  # fmt: skip
     if [gold for gold, _ in first.data] != [gold for gold, _ in second.data]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.differences import Compared
-from lm_eval_iberian.pictures.style import MARKERS, MUTED, SERIES, new_figure
+from lm_eval_iberian.pictures.style import MARKERS, MUTED, SERIES, new_figure, parent_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def draw_forest(axes: Axes, found: Sequence[Compared], names: dict[str, str], slots: Mapping[str, int], title: str) -> None:
+def draw_forest(
+    axes: Axes, found: Sequence[Compared], names: dict[str, str], slots: Mapping[str, int], title: str
+) -> None:
     """One column's differences.
 
     Args:
@@ -25,24 +28,27 @@ def draw_forest(axes: Axes, found: Sequence[Compared], names: dict[str, str], sl
     axes.axvline(0, color=MUTED, linewidth=1.0, zorder=1)
     present = sorted({slots[one.parent] for one in found})
     for one in found:
-        slot = slots[one.parent] % len(SERIES)
+        slot = parent_colour(slots[one.parent])
         place = merges.index(one.merge) + 0.26 * (present.index(slots[one.parent]) - (len(present) - 1) / 2)
         sure = one.test is not None and one.test.significant()
         if one.test is not None:
             axes.plot([one.test.low, one.test.high], [place, place], color=SERIES[slot], linewidth=1.6, zorder=2)
         axes.plot(one.value, place, MARKERS[slot], color=SERIES[slot], markersize=5, zorder=3, markeredgewidth=1.3,
                   markerfacecolor=SERIES[slot] if sure else "#ffffff")  # fmt: skip
-    axes.set_yticks(range(len(merges)), [names[merge] for merge in merges])
+    axes.set_yticks(range(len(merges)), [style.short(names[merge], 24) for merge in merges])
     axes.set_ylim(len(merges) - 0.4, -0.6)
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.set_title(title)
+    style.title(axes, title)
     axes.set_xlabel("merge minus parent, points")
 
 
 def draw_page(
-    panels: Sequence[tuple[str, Sequence[Compared]]], names: dict[str, str], slots: Mapping[str, int], legend: dict[int, str]
+    panels: Sequence[tuple[str, Sequence[Compared]]],
+    names: dict[str, str],
+    slots: Mapping[str, int],
+    legend: dict[int, str],
 ) -> Figure:
     """All columns on one page with a legend below: for papers."""
     from matplotlib.lines import Line2D
@@ -58,8 +64,9 @@ def draw_page(
             draw_forest(axes, panels[number][1], names, slots, panels[number][0])
         else:
             axes.set_visible(False)
-    handles = [Line2D([], [], color=SERIES[slot], marker=MARKERS[slot]) for slot in legend]
+    colours = [parent_colour(slot) for slot in legend]
+    handles = [Line2D([], [], color=SERIES[slot], marker=MARKERS[slot]) for slot in colours]
     handles.append(Line2D([], [], color=MUTED, marker="o", markerfacecolor="#ffffff", linestyle="none"))
     named = [*(f"minus {name}" for name in legend.values()), "hollow: not significant"]
-    figure.legend(handles, named, loc="outside lower center", ncols=max(1, min(len(named), width)), frameon=False)
+    style.legend(figure, handles, named)
     return figure

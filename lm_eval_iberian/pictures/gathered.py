@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from lm_eval_iberian.pictures.answers import Example, examples
 from lm_eval_iberian.pictures.columns import Scores
-from lm_eval_iberian.pictures.curves import Row, left_out, legend_names, rows, rule_names
+from lm_eval_iberian.pictures.curves import Row, rows
 from lm_eval_iberian.pictures.differences import Compared, Comparer
 from lm_eval_iberian.pictures.heat import Heat, heat_map
 from lm_eval_iberian.pictures.shape import Shape, shape_of
+from lm_eval_iberian.pictures.slots import left_out, legend_names, rule_names
 from lm_eval_iberian.pictures.tables import sweep_report
 from lm_eval_iberian.pictures.tradeoff import Tradeoff, tradeoffs
 from lm_eval_iberian.report import Report
@@ -46,8 +47,9 @@ class Gathered:
     examples: list[Example]
 
     def compact(self, point: str) -> str:
-        """A point's name by its labels alone."""
-        return self.shape.compact(self.run[point])
+        """A point's name by its labels alone; other names ("chance") as they are."""
+        known = next((one for one in self.run.points if one.name == point), None)
+        return point if known is None else self.shape.compact(known)
 
 
 def gather(run: SweepRun) -> Gathered:
@@ -64,7 +66,7 @@ def gather(run: SweepRun) -> Gathered:
 
 def _forests(scores: Scores, shape: Shape, compared: Sequence[Compared]) -> list[tuple[str, Sequence[Compared]]]:
     """The differences of each column, of the merges that are meant for its language."""
-    made = []
+    made: list[tuple[str, Sequence[Compared]]] = []
     for column in scores.columns:
         found = [one for one in compared if one.benchmark is None and one.column == column
                  and shape.belongs(scores.run[one.merge], column.language)]  # fmt: skip

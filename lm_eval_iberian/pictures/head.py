@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lm_eval_iberian.pictures.columns import TOYS
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.html import name, text
+from lm_eval_iberian.pictures.tables import distinct
 from lm_eval_iberian.sweep.run import SweepRun
 
+SHOWN = 5  # lines of a notice before it is folded
 VERSIONS = ("lm_eval", "mergekit", "vllm", "transformers", "torch", "lm_eval_iberian", "ifeval_multi")
 
 
@@ -21,7 +24,7 @@ def head(found: Gathered) -> str:
     listed = "".join(f"<div><dt>{text(term)}</dt><dd>{text(said)}</dd></div>" for term, said in facts if said)
     axes = ", ".join(f"{axis} ({', '.join(labels)})" for axis, labels in run.axes.items())
     swept = f'<p class="lead">Swept: {text(axes)}.</p>' if axes else ""
-    return f"<header><h1>{text(run.name)}</h1>{swept}{''.join(_notices(found))}<dl class=\"facts\">{listed}</dl></header>"
+    return f'<header><h1>{text(run.name)}</h1>{swept}{"".join(_notices(found))}<dl class="facts">{listed}</dl></header>'
 
 
 def _notices(found: Gathered) -> Iterable[str]:
@@ -32,24 +35,38 @@ def _notices(found: Gathered) -> Iterable[str]:
     samples = [task for task, said in marked.items() if any("sample" in word for word in said)]
     if samples:
         yield _notice("Embedded samples, not benchmarks: no figure here says how good a model is.", [_some(samples)])
+    if any(column.kind in TOYS for column in found.scores.columns):
+        yield _notice("Toys: tiny models in a world of a few words. No figure here says how good a real model is.", [])
     limited = [task for task in marked if task not in samples]
     if limited:
         yield _notice("Not of whole benchmarks (limited, or not the known data set):", [_some(limited)])
     if run.failures:
-        yield _notice(f"{len(run.failures)} of {len(run.points)} points failed:",
-                      [f"{point}: {reason}" for point, reasons in run.failures.items() for reason in reasons])  # fmt: skip
+        yield _notice(f"{len(run.failures)} of {len(run.points)} points failed:", _by_reason(run.failures))
     waiting = [point for point in run.unfinished if point not in run.failures]
     if waiting:
-        yield _notice(f"Not finished: {len(waiting)} of {len(run.points)} points are still to be measured.", [_some(waiting)])
-    flags = [f"{point.name}: {task}: {word}" for point in run.points for task, said in point.flags.items() for word in said]
+        yield _notice(
+            f"Not finished: {len(waiting)} of {len(run.points)} points are still to be measured.", [_some(waiting)]
+        )
+    flags = {found.compact(point.name): [f"{task}: {word}" for task, said in point.flags.items() for word in said]
+             for point in run.points if point.flags}  # fmt: skip
     if flags:
-        yield _notice("Answers that look broken (marked ‡ beside their scores):", flags)
+        yield _notice("Look at the answers before the score (marked ‡ beside it):", _by_reason(flags))
+
+
+def _by_reason(said: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is said of many points as one line."""
+    found: dict[str, list[str]] = {}
+    for point, reasons in said.items():
+        for reason in distinct(reasons):
+            found.setdefault(reason, []).append(point)
+    return [f"{reason} ({_some(points)})" for reason, points in found.items()]
 
 
 def _notice(title: str, lines: list[str]) -> str:
-    listed = f"<ul>{''.join(f'<li>{name(line)}</li>' for line in lines[:20])}</ul>" if lines else ""
-    more = f"<p>... and {len(lines) - 20} more, in the notes below the tables.</p>" if len(lines) > 20 else ""
-    return f'<div class="notice" role="note"><strong>{text(title)}</strong>{listed}{more}</div>'
+    first, rest = (f"<ul>{''.join(f'<li>{name(line)}</li>' for line in part)}</ul>" if part else ""
+                   for part in (lines[:SHOWN], lines[SHOWN:]))  # fmt: skip
+    more = f"<details><summary>{len(lines) - SHOWN} more</summary>{rest}</details>" if rest else ""
+    return f'<div class="notice" role="note"><strong>{text(title)}</strong>{first}{more}</div>'
 
 
 def _some(names: list[str]) -> str:
@@ -75,7 +92,14 @@ def _results(run: SweepRun) -> list[dict[str, Any]]:
 def _dates(run: SweepRun) -> str:
     """The days of the measurements, UTC; never today's, so that the same store gives the same page."""
     stamps = [float(result["date"]) for result in _results(run) if isinstance(result.get("date"), (int, float))]
-    days = [datetime.datetime.fromtimestamp(stamp, datetime.UTC).date().isoformat() for stamp in (min(stamps), max(stamps))] if stamps else []
+    days = (
+        [
+            datetime.datetime.fromtimestamp(stamp, datetime.UTC).date().isoformat()
+            for stamp in (min(stamps), max(stamps))
+        ]
+        if stamps
+        else []
+    )
     return " to ".join(dict.fromkeys(days))
 
 
@@ -106,7 +130,8 @@ def _data(run: SweepRun) -> str:
 
 
 def _some_data(found: list[str]) -> str:
-    return "embedded samples" if found == ["samples"] else ", ".join(found[:2]) + (f" and {len(found) - 2} more" if len(found) > 2 else "")
+    named = ["embedded samples" if one == "samples" else one for one in found]
+    return "; ".join(named[:2]) + (f" and {len(named) - 2} more" if len(named) > 2 else "")
 
 
 def _versions(run: SweepRun) -> str:

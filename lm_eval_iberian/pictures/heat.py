@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lm_eval_iberian.pictures.columns import Column, Scores
+from lm_eval_iberian.pictures.columns import Column, Scores, is_flagged
 from lm_eval_iberian.pictures.curves import NORMAL
 from lm_eval_iberian.pictures.shape import Shape
-from lm_eval_iberian.pictures.style import INK, new_figure
-from lm_eval_iberian.pictures.tables import is_flagged
+from lm_eval_iberian.pictures.style import INK, new_figure, short
 from lm_eval_iberian.suite import Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
 # Pale to full, one hue; INK reads on both ends (tests measure it).
 PALE, FULL = (255, 255, 255), (120, 180, 222)
@@ -101,7 +101,7 @@ def colour(place: float) -> str:
 def draw_heat(heat: Heat) -> Figure:
     """The heat map as a figure: for papers; the page has it as a table."""
     rows, columns = len(heat.rows), len(heat.columns)
-    longest = max((len(name) for name, _, _ in heat.rows), default=10)
+    longest = min(60, max((len(name) for name, _, _ in heat.rows), default=10))
     figure = new_figure(60 + 6.0 * longest + 52 * columns, 90 + 20 * rows)
     axes = figure.subplots()
     axes.grid(False)
@@ -114,14 +114,14 @@ def draw_heat(heat: Heat) -> Figure:
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xticks(range(columns), [f"{c.language or 'all'}\n{c.kind_title}" for c in heat.columns], fontsize=8)
-    axes.set_yticks(range(rows), [name for name, _, _ in heat.rows], fontsize=9)
+    axes.set_yticks(range(rows), [short(name, 60) for name, _, _ in heat.rows], fontsize=9)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     for side in ("left", "bottom", "top", "right"):
         axes.spines[side].set_visible(False)
     return figure
 
 
-def _square(across: int, down: int, colour: str) -> object:
+def _square(across: int, down: int, colour: str) -> Rectangle:
     from matplotlib.patches import Rectangle
 
     return Rectangle((across - 0.48, down - 0.46), 0.96, 0.92, facecolor=colour, linewidth=0)

@@ -12,17 +12,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm_eval_iberian.pictures.style import DASHES, RULES
+from lm_eval_iberian.pictures.style import DASHES, RULES, seen
 
 FOLDED = 280  # characters of an answer before it is folded
 LONGEST = 20_000  # characters of an answer that go into the page at all
-# Characters that draw nothing, or turn the direction of what follows: shown, not obeyed.
-UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]|[\ud800-\udfff]")
 
 
 def text(value: object) -> str:
     """Any text, escaped for an element or an attribute."""
-    return html.escape(UNSEEN.sub("\N{REPLACEMENT CHARACTER}", str(value)), quote=True)
+    return html.escape(seen(str(value)), quote=True)
 
 
 def name(value: str) -> str:
@@ -65,10 +63,19 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence
     )
 
 
+def fold(summary: str, body: str) -> str:
+    """Something that opens on demand. Both are HTML already."""
+    return f'<details class="fold"><summary>{summary}</summary>{body}</details>'
+
+
 def section(slug: str, title: str, *parts: str) -> str:
     """A section with its heading; "" where it would be empty."""
     body = "".join(part for part in parts if part)
-    return f'<section id="{slug}" aria-labelledby="{slug}-h"><h2 id="{slug}-h">{text(title)}</h2>{body}</section>' if body else ""
+    return (
+        f'<section id="{slug}" aria-labelledby="{slug}-h"><h2 id="{slug}-h">{text(title)}</h2>{body}</section>'
+        if body
+        else ""
+    )
 
 
 def document(title: str, body: str) -> str:
@@ -99,11 +106,11 @@ def slug(value: str) -> str:
     return re.sub(r"[^\w.+-]+", "_", value)[:100]
 
 
-def swatch(slot: int, line: bool) -> str:
+def swatch(slot: int, dashed: bool = True) -> str:
     """A line's colour, dash and marker, for a legend of the page."""
-    return f'<svg viewBox="0 0 44 16" aria-hidden="true">{_stroke(f"var(--series-{slot})", DASHES[slot]) if line else ""}{_MARKS[slot]}</svg>'.replace(
-        "COLOUR", f"var(--series-{slot})"
-    )
+    colour = f"var(--series-{slot})"
+    marks = _stroke(colour, DASHES[slot] if dashed else "-") + _MARKS[slot].replace("COLOUR", colour)
+    return f'<svg viewBox="0 0 44 16" aria-hidden="true">{marks}</svg>'
 
 
 def parent_swatch(slot: int, dot: bool) -> str:

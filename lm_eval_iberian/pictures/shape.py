@@ -9,6 +9,8 @@ from lm_eval_iberian.benchmarks import LANGUAGE_NAMES
 from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 
 SEEDS = ("seed", "merge_seed")
+MAX_LINES = 7  # of a panel: as many as there are colours
+MAX_PARTS = 6
 METHODS = ("method", "merge_method")
 
 
@@ -21,7 +23,9 @@ class Shape:
         language: the axis whose labels are languages, or None.
         seed: the axis over which figures are averaged, or None.
         method: the axis that methods are told apart by, or None.
-        others: all axes but the swept one, the language and the seed: what tells lines apart.
+        others: all axes but the swept one, the language, the seed and the split: what tells lines apart.
+        split: an axis whose labels get panels of their own, because one panel would have too many lines; or None.
+        parts: the labels of the split; [""] where there is none.
     """
 
     swept: str | None
@@ -29,6 +33,8 @@ class Shape:
     seed: str | None
     method: str | None
     others: tuple[str, ...]
+    split: str | None = None
+    parts: tuple[str, ...] = ("",)
 
     def x(self, point: SweepPoint) -> float | None:
         """A point's place along the swept axis, or None."""
@@ -43,13 +49,25 @@ class Shape:
         """A point's name without what its panel says already."""
         if not point.labels:
             return point.name
-        said = {*self.others, self.swept, self.seed}
+        said = {*self.others, self.split, self.swept, self.seed}
         labels = [(axis, label) for axis, label in point.labels.items() if axis in said]
-        return " · ".join(label if axis == self.method else f"{axis} {label}" for axis, label in labels) or point.name
+        if len(labels) == 1:
+            return " ".join(labels[0])
+        return " · ".join(label for _, label in labels) or point.name
 
     def compact(self, point: SweepPoint) -> str:
         """A point's name for the first column of a table: its labels, or its name."""
+        if len(point.labels) == 1:
+            return " ".join(*point.labels.items())
         return " · ".join(point.labels.values()) or point.name
+
+    def in_part(self, point: SweepPoint, part: str) -> bool:
+        """Whether a point stands in the panels of a label of the split axis."""
+        return self.split is None or point.labels.get(self.split, part) == part
+
+    def of_part(self, part: str) -> str:
+        """What the panels of a label are called besides."""
+        return f", {self.split} {part}" if self.split else ""
 
     def belongs(self, point: SweepPoint, language: str) -> bool:
         """Whether a merge is meant for a language: its label says so, or says no language at all."""
@@ -76,7 +94,22 @@ def shape_of(run: SweepRun) -> Shape:
     others = tuple(axis for axis in axes if axis not in (swept, language, seed))
     method = next((axis for axis in METHODS if axis in others), None)
     method = method or next((axis for axis in others if not _are_numbers(axes[axis])), None)
-    return Shape(swept, language, seed, method, others)
+    split = _split(run, others)
+    parts = tuple(axes[split]) if split else ("",)
+    return Shape(swept, language, seed, method, tuple(axis for axis in others if axis != split), split, parts)
+
+
+def _split(run: SweepRun, others: Sequence[str]) -> str | None:
+    """The axis with the fewest labels without which the lines are few enough for one panel."""
+    found = [point.labels for point in run.points if point.role == "merge" and point.labels]
+
+    def lines(axes: Sequence[str]) -> int:
+        return len({tuple(labels.get(axis) for axis in axes) for labels in found})
+
+    for axis in sorted(others, key=lambda axis: lines([axis])) if lines(others) > MAX_LINES else ():
+        if lines([axis]) <= MAX_PARTS and lines([other for other in others if other != axis]) <= MAX_LINES:
+            return axis
+    return None
 
 
 def _axes(run: SweepRun) -> dict[str, list[str]]:

@@ -7,17 +7,20 @@ The series colours are told apart by colour-blind readers (tests simulate it), a
 
 from __future__ import annotations
 
-import html
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#56606b", "#dde1e6", "#ffffff"
 # After Okabe and Ito (2008), darkened to 3:1 and more on white; the dark theme's are in page.css.
 SERIES = ("#0067a5", "#c44e00", "#00795c", "#a3387c", "#8a6500", "#2f8fc4", "#6b4fbb")
+# Differences to parents take other colours than the lines of merges: a colour means one thing in a page.
+PARENTS = (2, 3, 4, 6, 5, 0, 1)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1)), (0, (8, 2)), (0, (3, 3)))
 # Of horizontal lines: parents and baselines.
@@ -33,9 +36,26 @@ RC: dict[str, Any] = {
     "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED, "text.color": INK, "axes.titlecolor": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID,
     "grid.linewidth": 0.8, "axes.linewidth": 0.8, "figure.facecolor": PAPER, "axes.facecolor": "none",
-    "lines.linewidth": 1.8, "lines.markersize": 5.5, "figure.dpi": 100,
+    "figure.constrained_layout.h_pad": 0.07, "figure.constrained_layout.w_pad": 0.06, "lines.linewidth": 1.8, "lines.markersize": 5.5, "figure.dpi": 100,
 }  # fmt: skip
 PNG_DPI = 200
+
+
+# Characters that draw nothing, or turn the direction of what follows: shown, not obeyed.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]"
+    "|[\ud800-\udfff]"
+)
+
+
+def parent_colour(slot: int) -> int:
+    """The series colour of differences to a parent of this slot."""
+    return PARENTS[slot % len(PARENTS)]
+
+
+def seen(text: str) -> str:
+    """A text with a replacement character for each that would not be seen."""
+    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -49,11 +69,34 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width / 72, height / 72), layout="constrained")
 
 
+def short(text: str, longest: int) -> str:
+    """A label that has room: its middle is left out where it is too long."""
+    if len(text) <= longest:
+        return text
+    tail = longest // 2
+    return f"{text[: longest - tail - 1].rstrip()}…{text[-tail:].lstrip()}"
+
+
+def title(axes: Axes, text: str) -> None:
+    """A panel's title, cut to its width."""
+    axes.set_title(short(text, 38))
+
+
+def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend below everything, as wide as the figure has room; the figure grows by what it takes beyond two lines."""
+    names = [short(name, 70) for name in names]
+    room = int(figure.get_figwidth() * 72 // (6.3 * max(map(len, names), default=1) + 55))
+    columns = max(1, min(len(names), room))
+    lines = -(-len(names) // columns)
+    figure.set_figheight(figure.get_figheight() + max(0, lines - 2) * 15 / 72)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+
+
 def drawing() -> Any:
     """The context in which all is drawn and written."""
     import matplotlib
 
-    return matplotlib.rc_context(RC)
+    return matplotlib.rc_context(cast(Any, RC))
 
 
 def as_png(figure: Figure) -> bytes:
@@ -67,7 +110,7 @@ def as_svg(figure: Figure) -> str:
     """The figure on white, a file of its own."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue()
+    return seen(out.getvalue())
 
 
 def inline(svg: str, name: str, title: str, description: str) -> str:
@@ -76,11 +119,12 @@ def inline(svg: str, name: str, title: str, description: str) -> str:
 
     Args:
         name: a slug, unique in the page.
-        title, description: any text; it is escaped.
+        title, description: escaped already.
     """
     body = svg[svg.index("<svg") :]
     head, _, rest = body.partition(">")
-    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    # Its style sheet would be the whole page's; what it says is in page.css.
+    rest = re.sub(r"<(metadata|style)\b.*?</\1>", "", rest, flags=re.DOTALL)
     # The background of the figure is the page's.
     rest = re.sub(r'(<g id="patch_1">\s*<path [^>]*?style=")fill: #ffffff', r"\1fill: none", rest, count=1)
     for colour, variable in VARIABLES.items():
@@ -95,6 +139,6 @@ def inline(svg: str, name: str, title: str, description: str) -> str:
     return (
         f'<svg viewBox="{size}" style="max-width:{float(width) * 1.2:.0f}px" role="img" '
         f'aria-labelledby="{name}-title {name}-about">'
-        f'<title id="{name}-title">{html.escape(title)}</title><desc id="{name}-about">{html.escape(description)}</desc>'
+        f'<title id="{name}-title">{title}</title><desc id="{name}-about">{description}</desc>'
         f"{rest}"
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lm_eval_iberian.benchmarks import LANGUAGE_NAMES, Benchmark
-from lm_eval_iberian.pictures.columns import Column, Scores, others
+from lm_eval_iberian.pictures.columns import Column, Scores, is_flagged, others
 from lm_eval_iberian.pictures.differences import Compared
 from lm_eval_iberian.report import Cell, Report, Table, ranked, report
 from lm_eval_iberian.report_formats import latex_text, markdown_text
@@ -23,11 +23,13 @@ def sweep_report(scores: Scores, against: str | None = None, normalised: bool = 
     own = others(scores.run)
     made.tables += [ranked(table) for table in _other_tables(scores, own)]
     made.tables = [_flagged(table, scores) for table in made.tables]
+    if not against:
+        made.tables = [pruned for table in made.tables if (pruned := _pruned(table)).heads]
     told = tuple(f"in no table: {benchmark.name}:" for benchmark in own)
     for point in scores.run.points:
         kept = [note for note in made.notes.get(point.name, []) if not note.startswith(told or ("\0",))]
         kept += [f"{task}: {word}" for task, words in point.flags.items() for word in words]
-        kept += [f"not measured: {reason}" for reason in point.failures]
+        kept += [f"not measured: {reason}" for reason in distinct(point.failures)]
         if not kept and not point.results:
             kept = ["not measured yet"]
         made.notes.pop(point.name, None)
@@ -57,25 +59,37 @@ def _other_tables(scores: Scores, own: Sequence[Benchmark]) -> list[Table]:
     return made
 
 
+def distinct(reasons: Sequence[str]) -> list[str]:
+    """Reasons without those that only say another one again: "tasks: reason" beside "reason"."""
+    return [one for one in reasons if not any(one != other and one.endswith(other) for other in reasons)]
+
+
+def _pruned(table: Table) -> Table:
+    """The table without columns in which no point has a figure; the notes say why each is missing."""
+    kept = [number for number in range(len(table.heads))
+            if any(cells[number].value is not None for _, role, cells in table.rows if role != "chance")]  # fmt: skip
+    rows = tuple((name, role, tuple(cells[number] for number in kept)) for name, role, cells in table.rows)
+    heads, counted = tuple(table.heads[number] for number in kept), tuple(table.counted[number] for number in kept)
+    return Table(table.title, heads, rows, counted)
+
+
 def _flagged(table: Table, scores: Scores) -> Table:
-    """The table with a sign at each figure that counts a task whose answers were flagged."""
+    """The table with a sign at each figure that counts a task whose answers were flagged, and the plan's roles."""
+    roles = {point.name: point.role for point in scores.points}
     flags = {point.name: set(point.flags) for point in scores.points if point.flags}
     rows = []
     for name, role, cells in table.rows:
         signed = [replace(cell, flagged=cell.value is not None and is_flagged(flags.get(name, set()), counted))
                   for cell, counted in zip(cells, table.counted, strict=True)] if name in flags else cells  # fmt: skip
-        rows.append((name, role, tuple(signed)))
+        rows.append((name, roles.get(name, role), tuple(signed)))
     return replace(table, rows=tuple(rows))
-
-
-def is_flagged(flags: Collection[str], counted: Iterable[Benchmark]) -> bool:
-    """Whether any task of these benchmarks is among the flagged ones."""
-    return any(task in flags for benchmark in counted for task in (*benchmark.tasks, *benchmark.upstream))
 
 
 def _cell(score: Score) -> Cell:
     spread = score.deviation if score.runs > 1 and score.deviation is not None else score.stderr
-    return Cell(score.value, spread if score.value is not None else None, score.value is not None and bool(score.problems))
+    return Cell(
+        score.value, spread if score.value is not None else None, score.value is not None and bool(score.problems)
+    )
 
 
 def score_csv(scores: Scores) -> str:
@@ -97,7 +111,19 @@ DIFFERENCES_KEY = (
     "the documents. n.s.: not significant (p at least 0.05); p values are of each difference alone, not adjusted for "
     "their number. † not of whole benchmarks."
 )
-HEAD = ["merge", "parent", "column", "benchmark", "difference", "low", "high", "p", "documents", "significant", "method"]
+HEAD = [
+    "merge",
+    "parent",
+    "column",
+    "benchmark",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "documents",
+    "significant",
+    "method",
+]
 
 
 def differences_csv(compared: Sequence[Compared]) -> str:
@@ -141,11 +167,15 @@ def differences_markdown(compared: Sequence[Compared]) -> str:
 def differences_latex(compared: Sequence[Compared]) -> str:
     """The same, for \\usepackage{booktabs}."""
     heads, rows = _grid(compared)
-    body = [" & ".join(latex_text(cell) for cell in row) + r" \\" for row in (heads, *rows)]
+    body = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in (heads, *rows)]
     return "\n".join([
         "% " + DIFFERENCES_KEY, rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}", r"\toprule", body[0], r"\midrule",
         *body[1:], r"\bottomrule", r"\end{tabular}", "",
     ])  # fmt: skip
+
+
+def _latex(cell: str) -> str:
+    return latex_text(cell).replace("†", r"$^\dagger$").replace("–", "--")
 
 
 def _grid(compared: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
@@ -161,7 +191,11 @@ def interval(one: Compared | None) -> str:
     if one is None:
         return "–"
     said = f"{one.value:+.2f}" + ("" if one.whole else "†")
-    return f"{said} (no test)" if one.test is None else f"{said} [{one.test.low:+.2f}, {one.test.high:+.2f}] {one.mark}".rstrip()
+    return (
+        f"{said} (no test)"
+        if one.test is None
+        else f"{said} [{one.test.low:+.2f}, {one.test.high:+.2f}] {one.mark}".rstrip()
+    )
 
 
 def averages_of(compared: Sequence[Compared]) -> tuple[list[Column], dict[tuple[str, str], dict[str, Compared]]]:

@@ -7,13 +7,15 @@ only its first language against each other one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.columns import Column, Scores
-from lm_eval_iberian.pictures.curves import rule_names
-from lm_eval_iberian.pictures.shape import Shape
-from lm_eval_iberian.pictures.style import GRID, INK, MARKERS, MUTED, SERIES, new_figure
+from lm_eval_iberian.pictures.shape import MAX_LINES, Shape
+from lm_eval_iberian.pictures.slots import line_slots, rule_names
+from lm_eval_iberian.pictures.style import GRID, INK, MARKERS, MUTED, SERIES, new_figure, short
+from lm_eval_iberian.sweep.run import SweepPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,16 +26,24 @@ PARENT_MARKERS = ("*", "p", "h", "8", "d")
 
 @dataclass(frozen=True)
 class Dot:
-    """A point: what it scores on x and y, its place among lines (slot) or parents, whether nothing beats it."""
+    """A point: what it scores on x and y.
+
+    Args:
+        parent: a parent, a baseline, or a merge on no axis; else a merge of a line.
+        slot: of the parent, or of the line.
+        place: along the swept axis.
+        size: 0 to 1.
+        front: nothing beats it in both.
+    """
 
     name: str
-    label: str
     x: float
     y: float
     parent: bool
     slot: int
-    front: bool = False
+    place: float | None = None
     size: float = 0.5
+    front: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,10 +53,18 @@ class Tradeoff:
     x: Column
     y: Column
     dots: tuple[Dot, ...]
+    part: str = ""
 
     @property
     def title(self) -> str:
-        return self.y.language_title if self.x.kind != self.y.kind else f"{self.y.language_title} and {self.x.language_title}"
+        """The language, or both; and the part of the sweep."""
+        languages = dict.fromkeys((self.y.language_title, self.x.language_title))
+        return " and ".join(languages) + self.part
+
+    def label(self, column: Column) -> str:
+        """What stands at an axis."""
+        said = column.title if self.x.kind == self.y.kind else column.kind_title
+        return f"{short(said, 22)} ({column.unit})"
 
     @property
     def front(self) -> list[Dot]:
@@ -78,38 +96,42 @@ def pairs(scores: Scores) -> list[tuple[Column, Column]]:
 
 def tradeoffs(scores: Scores, shape: Shape) -> list[Tradeoff]:
     """A panel for each pair of columns that at least two points were measured on."""
-    slots = rule_names(scores, shape)
-    names = list(dict.fromkeys(shape.line(point) for point in scores.merges))
     made = []
     for x, y in pairs(scores):
-        wanted = {parent for merge in scores.merges if shape.belongs(merge, y.language) for parent in merge.parents}
-        dots = []
-        for point in scores.points:
-            across, up = scores.score(point, x).value, scores.score(point, y).value
-            if across is None or up is None:
-                continue
-            if point.role == "parent" and point.name not in wanted:
-                continue
-            if point.role == "merge" and not shape.belongs(point, y.language):
-                continue
-            if point.name in slots:
-                dots.append(Dot(point.name, point.name.rsplit("/", 1)[-1], across, up, True, slots[point.name]))
-            else:
-                slot = names.index(shape.line(point)) % len(SERIES)
-                dots.append(Dot(point.name, _label(shape, point.labels), across, up, False, slot, size=_size(scores, shape, point.labels)))
-        if len(dots) > 1:
-            made.append(Tradeoff(x, y, tuple(_with_front(dots))))
+        for part in shape.parts:
+            dots = [dot for point in scores.points if shape.in_part(point, part)
+                    and (dot := _dot(scores, shape, point, x, y)) is not None]  # fmt: skip
+            if len(dots) > 1 and not all(dot.parent for dot in dots):
+                made.append(Tradeoff(x, y, tuple(_with_front(dots)), shape.of_part(part)))
     return made
 
 
-def _label(shape: Shape, labels: object) -> str:
-    return str(labels.get(shape.swept, "")) if isinstance(labels, dict) and shape.swept else ""
+def _dot(scores: Scores, shape: Shape, point: SweepPoint, x: Column, y: Column) -> Dot | None:
+    """A point of a panel; None where it was not measured, or is meant for another language."""
+    across, up = scores.score(point, x).value, scores.score(point, y).value
+    meant = [merge for merge in scores.merges if shape.belongs(merge, y.language)]
+    if across is None or up is None or (point.role == "merge" and point not in meant):
+        return None
+    if point.role == "parent" and not any(point.name in merge.parents for merge in meant):
+        return None
+    parents = rule_names(scores, shape)
+    if point.name in parents:
+        return Dot(point.name, across, up, True, parents[point.name])
+    return Dot(
+        point.name,
+        across,
+        up,
+        False,
+        line_slots(scores, shape)[shape.line(point)],
+        shape.x(point),
+        _size(scores, shape, point),
+    )
 
 
-def _size(scores: Scores, shape: Shape, labels: object) -> float:
+def _size(scores: Scores, shape: Shape, point: SweepPoint) -> float:
     """How large a dot is, 0 to 1: its place along the swept axis."""
-    places = [label for label in scores.run.axes.get(shape.swept or "", [])]
-    label = _label(shape, labels)
+    places = list(scores.run.axes.get(shape.swept or "", []))
+    label = point.labels.get(shape.swept or "")
     return places.index(label) / max(1, len(places) - 1) if label in places else 0.5
 
 
@@ -117,7 +139,7 @@ def _with_front(dots: Sequence[Dot]) -> list[Dot]:
     def beaten(dot: Dot) -> bool:
         return any(other.x >= dot.x and other.y >= dot.y and (other.x > dot.x or other.y > dot.y) for other in dots)
 
-    return [Dot(d.name, d.label, d.x, d.y, d.parent, d.slot, not beaten(d), d.size) for d in dots]
+    return [replace(dot, front=not beaten(dot)) for dot in dots]
 
 
 def draw_tradeoff(axes: Axes, panel: Tradeoff, title: str) -> None:
@@ -128,19 +150,26 @@ def draw_tradeoff(axes: Axes, panel: Tradeoff, title: str) -> None:
         ys = [value for dot in front for value in (dot.y, dot.y)][1:]
         axes.plot(xs, ys, color=MUTED, linewidth=1.0, linestyle=(0, (2, 2)), zorder=2)
     for slot in sorted({dot.slot for dot in panel.dots if not dot.parent}):
-        line = [dot for dot in panel.dots if not dot.parent and dot.slot == slot]
-        axes.plot([d.x for d in line], [d.y for d in line], color=SERIES[slot], alpha=0.35, linewidth=1.2, zorder=3)
+        line = sorted(
+            (dot for dot in panel.dots if not dot.parent and dot.slot == slot), key=lambda dot: dot.place or 0.0
+        )
+        # Lines that have no colour of their own are grey and have no name here; the tables name them.
+        colour, marker = (SERIES[slot], MARKERS[slot]) if slot < MAX_LINES else (MUTED, ".")
+        if len({dot.place for dot in line}) == len(line) and slot < MAX_LINES:
+            axes.plot(
+                [dot.x for dot in line], [dot.y for dot in line], color=colour, alpha=0.35, linewidth=1.2, zorder=3
+            )
         for dot in line:
-            axes.plot(dot.x, dot.y, MARKERS[slot], color=SERIES[slot], markersize=5 + 5 * dot.size, zorder=5,
-                      markeredgecolor=INK if dot.front else SERIES[slot], markeredgewidth=1.4)  # fmt: skip
+            axes.plot(dot.x, dot.y, marker, color=colour, markersize=5 + 5 * dot.size, zorder=5,
+                      markeredgecolor=INK if dot.front else colour, markeredgewidth=1.4)  # fmt: skip
     for dot in panel.dots:
         if dot.parent:
             axes.plot(dot.x, dot.y, PARENT_MARKERS[dot.slot % len(PARENT_MARKERS)], color=MUTED, markersize=10, zorder=4,
                       markeredgecolor=INK if dot.front else MUTED, markeredgewidth=1.4)  # fmt: skip
     axes.margins(0.08)
-    axes.set_title(title)
-    axes.set_xlabel(f"{panel.x.title} ({panel.x.unit})" if panel.x.kind == panel.y.kind else f"{panel.x.kind_title} ({panel.x.unit})")
-    axes.set_ylabel(f"{panel.y.title} ({panel.y.unit})" if panel.x.kind == panel.y.kind else f"{panel.y.kind_title} ({panel.y.unit})")
+    style.title(axes, title)
+    axes.set_xlabel(panel.label(panel.x))
+    axes.set_ylabel(panel.label(panel.y))
     axes.grid(True, color=GRID)
 
 
@@ -159,8 +188,11 @@ def draw_page(panels: Sequence[Tradeoff], lines: dict[int, str], parents: dict[i
         else:
             axes.set_visible(False)
     handles = [Line2D([], [], color=SERIES[slot], marker=MARKERS[slot]) for slot in lines]
-    handles += [Line2D([], [], color=MUTED, marker=PARENT_MARKERS[slot % len(PARENT_MARKERS)], linestyle="none") for slot in parents]
+    handles += [
+        Line2D([], [], color=MUTED, marker=PARENT_MARKERS[slot % len(PARENT_MARKERS)], linestyle="none")
+        for slot in parents
+    ]
     handles.append(Line2D([], [], color=MUTED, linestyle=(0, (2, 2)), linewidth=1.0))
     named = [*lines.values(), *parents.values(), "Pareto front"]
-    figure.legend(handles, named, loc="outside lower center", ncols=max(1, min(len(named), width)), frameon=False)
+    style.legend(figure, handles, named)
     return figure

@@ -41,13 +41,14 @@ def write_report(folder: Path) -> Path:
 
 def write_files(run: SweepRun) -> Path:
     """As `write_report`, of a run that was read already."""
-    _check_matplotlib()
     found = gather(run)
     try:
         (run.folder / FOLDER).mkdir(exist_ok=True)
+        for name, text in _tables(found).items():
+            _write(run.folder / FOLDER / name, text.encode())
+        _check_matplotlib(run.folder / FOLDER)
         with style.drawing():
-            for name, text in _texts(found).items():
-                _write(run.folder / FOLDER / name, text.encode())
+            _write(run.folder / FOLDER / PAGE, page(found).encode())
             for name, figure in _figures(found):
                 _write(run.folder / FOLDER / f"{name}.svg", style.as_svg(figure).encode())
                 _write(run.folder / FOLDER / f"{name}.png", style.as_png(figure))
@@ -56,14 +57,17 @@ def write_files(run: SweepRun) -> Path:
     return run.folder / FOLDER / PAGE
 
 
-def _check_matplotlib() -> None:
+def _check_matplotlib(folder: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError:
-        raise SweepError("pictures need matplotlib: pip install 'lm_eval_iberian[plots]'") from None
+        raise SweepError(
+            f"The tables are in {folder}; the page and its pictures need matplotlib. Install it: pip install "
+            "'lm_eval_iberian[plots]', then `iberian report` writes them."
+        ) from None
 
 
-def _texts(found: Gathered) -> dict[str, str]:
+def _tables(found: Gathered) -> dict[str, str]:
     forms = {"md": "markdown", "csv": "csv", "tex": "latex", "json": "json"}
     made = {f"tables.{ending}": formatted(found.report, form) for ending, form in forms.items()}
     made["scores.csv"] = tables.score_csv(found.scores)
@@ -71,7 +75,7 @@ def _texts(found: Gathered) -> dict[str, str]:
         made["differences.csv"] = tables.differences_csv(found.compared)
         made["differences.md"] = tables.differences_markdown(found.compared)
         made["differences.tex"] = tables.differences_latex(found.compared)
-    return made | {PAGE: page(found)}
+    return made
 
 
 def _figures(found: Gathered) -> Iterator[tuple[str, Figure]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import click
               help="Set a parameter or an axis (a,b,c for a list; axis.label=value for one value).")  # fmt: skip
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The run folder [default: runs/NAME].")
 @click.option("--dry-run", is_flag=True, help="Print the plan: merges, requests, memory, time.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Engines on this machine.")
+@click.option("--workers", type=click.IntRange(1),
+              help="Engines at work side by side [default: 1; with --ray: as many as the cluster takes].")  # fmt: skip
 @click.option("--ray", "ray_address", metavar="ADDRESS", help="Put engines on a Ray cluster (auto, local, HOST:PORT).")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1: for job arrays.")
 @click.option("--limit", type=float, help="Only so many documents of each task: to try things out.")
 def sweep(
-    sweep: str, given: tuple[str, ...], out: Path | None, dry_run: bool, workers: int, ray_address: str | None,
+    sweep: str, given: tuple[str, ...], out: Path | None, dry_run: bool, workers: int | None,
+    ray_address: str | None,
     shard: str | None, limit: float | None,
 ) -> None:  # fmt: skip
     """Measure every point of SWEEP: a sweep.yml, or preset:merge_and_conquer/figure1, table3, table5, table6.
@@ -37,7 +40,7 @@ def sweep(
     if limit is not None:
         settings["limit"] = int(limit) if limit >= 1 else limit
     read = read_sweep(sweep, settings)
-    folder = out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
+    folder = run_folder(read, out)
 
     from lm_eval_iberian.sweep.plan import make_plan
 
@@ -54,6 +57,11 @@ def sweep(
         console.print("\nFailed:\n" + "\n".join(f"- {line}" for line in failures.values()), markup=False)
         console.print("The same command tries these again and nothing else.")
         sys.exit(1)
+
+
+def run_folder(read: Any, out: Path | None) -> Path:
+    """Where a sweep goes: what was said, what its file says, or runs/NAME."""
+    return out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
 
 
 def parse_settings(given: tuple[str, ...]) -> dict[str, Any]:
@@ -84,7 +92,7 @@ def _show(plan: Any, folder: Path) -> None:
 
 
 def _run(
-    plan: Any, folder: Path, workers: int, ray_address: str | None, shard: tuple[int, int], console: Any
+    plan: Any, folder: Path, workers: int | None, ray_address: str | None, shard: tuple[int, int], console: Any
 ) -> dict[str, str]:
     from lm_eval_iberian.sweep.driver import run_sweep
     from lm_eval_iberian.sweep.pools import choose_pool
@@ -100,16 +108,26 @@ def _run(
 
 
 def _report(folder: Path, console: Any) -> None:
-    from lm_eval_iberian.report import report
+    """The tables to stdout and into the folder, and report.html."""
+    from lm_eval_iberian.pictures.columns import Scores
+    from lm_eval_iberian.pictures.tables import sweep_report
     from lm_eval_iberian.report_formats import write
     from lm_eval_iberian.sweep.run import read_sweep_run
 
     run = read_sweep_run(folder)
-    measured = [point.model_scores for point in run.points if point.results]
-    if measured:
-        text = write(report(measured))
-        (folder / "tables.md").write_text(text, encoding="utf-8")
-        click.echo(text, nl=False)
+    if not any(point.results for point in run.points):
+        return
+    text = write(sweep_report(Scores(run), None, False))
+    (folder / "tables.md").write_text(text, encoding="utf-8")
+    click.echo(text, nl=False)
+    if find_spec("matplotlib") is None:
+        console.print(
+            "No report.html: `pip install 'lm_eval_iberian[plots]'`, then `iberian report RUN`.", markup=False
+        )
+        return
+    from lm_eval_iberian.pictures.write import write_files
+
+    console.print(f"\n{write_files(run)}: open it in a browser.", markup=False, soft_wrap=True)
 
 
 def _shard(text: str | None) -> tuple[int, int]:

@@ -7,6 +7,8 @@ run folder; what another living sweep works on is waited for at the end.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job
+from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, NextJob, Started
+from lm_eval_iberian.sweep.outlook import speed_name
 from lm_eval_iberian.sweep.plan import Plan
 from lm_eval_iberian.sweep.pool import Pool
 from lm_eval_iberian.sweep.progress import Progress
@@ -23,8 +26,8 @@ from lm_eval_iberian.sweep.run import PLAN
 from lm_eval_iberian.sweep.spec import slug
 from lm_eval_iberian.sweep.store import CLAIM_SECONDS, FILE, Store
 
-# How long to wait before looking again at what another sweep works on.
-POLL_SECONDS = 2.0
+# A job whose worker died is tried so often; then the point is taken for the reason.
+ATTEMPTS = 2
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Driver:
         store: its store.
         progress: is told of everything.
         shard: (number from 0, of how many): only this part of the jobs; for job arrays.
+        others: stores that another division into shards has left in the folder; read only.
     """
 
     plan: Plan
@@ -43,6 +47,7 @@ class Driver:
     store: Store
     progress: Progress
     shard: tuple[int, int] = (0, 1)
+    others: tuple[Store, ...] = ()
     failures: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -51,8 +56,12 @@ class Driver:
         jobs = list(self._jobs.values())
         mine = jobs[len(jobs) * number // of : len(jobs) * (number + 1) // of]  # neighbours share sources
         self._mine = mine
-        self._open = [job for job in mine if not self.store.is_finished(job.key)]
+        self._open = [job for job in mine if not any(one.is_finished(job.key) for one in (self.store, *self.others))]
         self._elsewhere: list[Job] = []
+        self._noted: set[str] = set()
+        self._fresh: set[str] = set()  # nothing of these was known: what they take says what the next will take
+        self._began = time.time()
+        self._attempts: dict[str, int] = {}
 
     @property
     def left(self) -> list[Job]:
@@ -71,44 +80,82 @@ class Driver:
             finally:
                 self.progress.end()
 
-    def next_job(self, engine: str | None) -> Job | None:
-        """The next evaluation that nobody has: one that the engine can take, if there is any."""
-        while self._open or self._elsewhere:
-            job = next((job for job in self._open if job.engine == engine), None) or next(iter(self._open), None)
-            if job is None:
-                time.sleep(POLL_SECONDS)
-                self._open, self._elsewhere = [j for j in self._elsewhere if not self._is_done(j)], []
-                continue
+    def next_job(self, engine: str | None) -> Job | Later | None:
+        """The next evaluation that nobody has: one that the engine can take, if there is any. Never waits.
+
+        Its `known` are the answers that are stored by now: also for one that is tried again.
+        """
+        if not self._open:
+            self._open, self._elsewhere = self._elsewhere, []
+        while self._open:
+            job = next((job for job in self._open if job.engine == engine), self._open[0])
             self._open.remove(job)
+            if self._is_done(job):
+                continue
             if self.store.claim(job.key):
-                return replace(job, known=self.store.answers(job.signature))
-            if not self._is_done(job):
-                self.progress.note(f"{job.point}: {job.evaluation.name}: another sweep works on it")
-                self._elsewhere.append(job)
-        return None
+                known = self._known(job.signature)
+                if not known:
+                    self._fresh.add(job.key)
+                return replace(job, known=known, weights=self.store.weights(job.signature))
+            self._note_elsewhere(job)
+            self._elsewhere.append(job)
+        return LATER if self._elsewhere else None
+
+    def _known(self, signature: str) -> dict[str, str]:
+        known: dict[str, str] = {}
+        for store in (*self.others, self.store):
+            known |= store.answers(signature)
+        return known
+
+    def _note_elsewhere(self, job: Job) -> None:
+        if job.key not in self._noted:
+            self._noted.add(job.key)
+            self.progress.note(f"{job.point}: {job.evaluation.name}: another sweep works on it")
 
     def _is_done(self, job: Job) -> bool:
+        """Whether another sweep has done it since this one began, or has failed to."""
         if self.store.is_finished(job.key):
             self.progress.finished_elsewhere(job)
             return True
-        return False
+        reason = self.store.failure(job.key, self._began)
+        if reason is not None:
+            self._note_failure(job, reason)
+            self.progress.hear(job, Failed(job.key, reason, ""))
+        return reason is not None
+
+    def _note_failure(self, job: Job, reason: str) -> None:
+        self.failures[job.key] = f"{job.point}: {job.evaluation.name}: {reason}"
 
     def handle(self, event: Event) -> None:
         """Write down what a worker says."""
         job = self._jobs[event.key]
+        if isinstance(event, Lost):
+            event = self._try_again(job, event)
         match event:
+            case Started():
+                self.store.note_weights(job.signature, event.weights)
             case Answered():
                 self.store.keep_answers(event.answers)
             case Finished():
                 self.store.finish(
                     event.key, event.signature, event.results, event.flags, event.seconds, event.documents
                 )
+                if event.key in self._fresh:
+                    self.store.note_speed(speed_name(self.plan, job.evaluation), event.seconds)
                 self.failures.pop(event.key, None)
                 write_results(self.folder, job, event.results)
             case Failed():
                 self.store.fail(event.key, event.reason, event.details)
-                self.failures[event.key] = f"{job.point}: {job.evaluation.name}: {event.reason}"
+                self._note_failure(job, event.reason)
         self.progress.hear(job, event)
+
+    def _try_again(self, job: Job, event: Lost) -> Lost | Failed:
+        """A job whose worker died goes back to the others; after ATTEMPTS, the point is taken for the reason."""
+        self._attempts[job.key] = self._attempts.get(job.key, 0) + 1
+        if self._attempts[job.key] < ATTEMPTS:
+            self._open.insert(0, job)
+            return event
+        return Failed(job.key, f"its worker died {ATTEMPTS} times ({event.reason}).", "")
 
     def _record_problem(self, planned: Any) -> None:
         for evaluation in planned.point.evaluations:
@@ -154,19 +201,25 @@ def run_sweep(
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_plan(folder, plan)
-    store = Store(folder / (FILE if shard[1] == 1 else f"store.{shard[0]}-of-{shard[1]}.sqlite"))
+    division = FILE if shard[1] == 1 else f"store.*-of-{shard[1]}.sqlite"
+    store = Store(folder / division.replace("*", str(shard[0])))
+    # Not those of the same division: their jobs are others, and on other machines they are being written.
+    others = tuple(
+        Store(file, writes=False) for file in sorted({*folder.glob("store*.sqlite")} - {*folder.glob(division)})
+    )
     try:
-        driver = Driver(plan, folder, store, progress, shard)
+        driver = Driver(plan, folder, store, progress, shard, others)
         driver.run(make_pool(plan, driver.left) if driver.left else _Idle())
         return driver.failures
     finally:
-        store.close()
+        for one in (store, *others):
+            one.close()
 
 
 class _Idle:
     """A pool for nothing to do."""
 
-    def run(self, next_job: Callable[[str | None], Job | None], handle: Callable[[Event], None]) -> None:
+    def run(self, next_job: NextJob, handle: Callable[[Event], None]) -> None:
         return
 
 
@@ -184,6 +237,7 @@ def write_results(folder: Path, job: Job, results: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """A file, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    # Several sweeps may write the same file (plan.json) at the same time.
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class Job:
         chat: apply_chat_template, fewshot_as_multiturn.
         include_path: a folder of further tasks.
         known: answers that are in the store already: key -> JSON.
+        weights: the digest of the weights that this signature had before, if it was measured before.
     """
 
     key: str
@@ -40,15 +41,17 @@ class Job:
     chat: tuple[bool, bool]
     include_path: str | None
     known: Mapping[str, str] = field(default_factory=dict)
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
 class Started:
-    """A worker begins with a job. `what`: "engine" (started), "swap" or "kept"; `seconds`: that took."""
+    """A worker begins with a job. `what`: "engine" (started), "swap" or "kept"; `seconds`: that took; `weights`: digest."""
 
     key: str
     what: str
     seconds: float
+    weights: str
 
 
 @dataclass(frozen=True)
@@ -91,4 +94,21 @@ class Failed:
     fatal: bool = False
 
 
-Event = Started | Asked | Answered | Finished | Failed
+@dataclass(frozen=True)
+class Lost:
+    """A worker died over a job without a word of its own. `reason`: how, as far as it can be told."""
+
+    key: str
+    reason: str
+
+
+Event = Started | Asked | Answered | Finished | Failed | Lost
+
+
+class Later:
+    """In place of a job: there is none now, but another sweep's may come free. Ask again in a while."""
+
+
+LATER = Later()
+# Gives the next job for a worker whose engine has this key (None: it has none), or None where there is no more.
+NextJob = Callable[[str | None], Job | Later | None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,9 @@ from lm_eval_iberian.sweep.spec import Evaluation
 
 # How functions show in a dumped configuration: at another address in each process.
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+# lm_eval's own: which shots are drawn.
+FEWSHOT_SEED = 1234
 
 
 class KeptTasks:
@@ -42,32 +45,50 @@ class KeptTasks:
         """The tasks of an evaluation. Each has its own: its settings are written into them."""
         key = json.dumps(evaluation.as_data(), sort_keys=True, default=str)
         if key not in self.loaded:
-            self.loaded[key] = LoadedOnce(self._index, evaluation.tasks)
+            self.loaded[key] = LoadedOnce(self._index, evaluation)
         return self.loaded[key]
 
 
-class LoadedOnce(TaskManager):
-    """A task manager that gives `simple_evaluate` the same task objects each time.
+class LoadedOnce:
+    """The tasks of one evaluation, with its settings written into them; the same objects each time.
 
     Args:
         index: knows every task.
-        names: the tasks and groups that are wanted.
+        evaluation: whose tasks they are.
     """
 
-    def __init__(self, index: TaskManager, names: Sequence[str]) -> None:
-        self.__dict__.update(vars(index))  # the index of thousands of YAML files is made once
-        self.names = list(names)
+    def __init__(self, index: TaskManager, evaluation: Evaluation) -> None:
+        self.index, self.evaluation = index, evaluation
         # What the requests depend on beyond their own arguments: the tokenizer's chat template.
         self.template = ""
-        self._kept: Any = None
 
-    def load(self, *_: Any, **__: Any) -> Any:
-        """lm_eval's hook: {"tasks": ..., "groups": ...}."""
-        if self._kept is None:
-            self._kept = super().load(self.names)
-            for task in self._kept["tasks"].values():
-                task.build_all_requests = self._once(task, task.build_all_requests)
-        return self._kept
+    @cached_property
+    def everything(self) -> Any:
+        """What `lm_eval.evaluate` takes: {"tasks": ..., "groups": ...}. Raises KeyError or ValueError for a wrong name."""
+        loaded = self.index.load(list(self.evaluation.tasks))
+        for task in loaded["tasks"].values():
+            task.build_all_requests = self._once(task, task.build_all_requests)
+        return loaded
+
+    @property
+    def tasks(self) -> dict[str, Any]:
+        """Leaf task -> object."""
+        return dict(self.everything["tasks"])
+
+    def settle(self, generation: Mapping[str, Any] | None) -> None:
+        """Write the evaluation's settings into the tasks, as `lm_eval.simple_evaluate` does before it evaluates.
+
+        Args:
+            generation: generation settings that override the tasks' own.
+        """
+        shots = self.evaluation.settings.get("num_fewshot")
+        for task in self.tasks.values():
+            if generation and task.get_config("output_type") == "generate_until":
+                task.set_config(key="generation_kwargs", value=dict(generation), update=True)
+            own = task.get_config("num_fewshot")
+            if own is None or (shots is not None and own != 0):  # 0 in a task's YAML is meant
+                task.set_config(key="num_fewshot", value=shots or 0)
+            task.set_fewshot_seed(seed=FEWSHOT_SEED)
 
     def _once(self, task: Any, build: Callable[..., None]) -> Callable[..., None]:
         built = ""
@@ -83,11 +104,6 @@ class LoadedOnce(TaskManager):
                 instance.resps, instance.filtered_resps = [], {}
 
         return build_once
-
-    @property
-    def tasks(self) -> dict[str, Any]:
-        """Leaf task -> object."""
-        return dict(self.load()["tasks"])
 
 
 def stamp_of(loaded: LoadedOnce, limit: float | None) -> dict[str, list[str]]:

@@ -35,13 +35,10 @@ def load_of(plan: Plan, evaluation: Evaluation) -> Load:
     """Counted on the first document of each task, times its documents."""
     limit = evaluation.settings.get("limit")
     documents = requests = characters = 0
-    for task in plan.tasks.of(evaluation).tasks.values():
+    loaded = plan.tasks.of(evaluation)
+    loaded.settle(None)
+    for task in loaded.tasks.values():
         count = documents_of(task, limit)
-        task.set_fewshot_seed(seed=1234)
-        if (shots := evaluation.settings.get("num_fewshot")) is not None and task.config.num_fewshot != 0:
-            task.set_config(key="num_fewshot", value=shots)
-        if task.config.num_fewshot is None:
-            task.set_config(key="num_fewshot", value=0)
         task.build_all_requests(
             limit=1, samples=None, rank=0, world_size=1, cache_requests=False, rewrite_requests_cache=False,
             system_instruction=None, apply_chat_template=False, fewshot_as_multiturn=False, chat_template=None,

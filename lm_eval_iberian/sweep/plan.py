@@ -302,6 +302,11 @@ def engine_name(model_args: Mapping[str, Any]) -> str:
     return _back_end(model_args)[0]
 
 
+def runs_on_cpu(model_args: Mapping[str, Any]) -> bool:
+    """Whether these engine arguments mean an engine that takes no GPU."""
+    return _back_end(model_args)[1]
+
+
 def _own_dtype(prepared: Prepared) -> str:
     """The dtype of a plain model whose recipe says none: its configuration's."""
     return str(getattr(prepared.stream.model_config, "dtype", None) or "bfloat16").removeprefix("torch.")

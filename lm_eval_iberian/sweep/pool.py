@@ -5,29 +5,48 @@ A pool asks for a job whenever a worker is free and passes on what the worker sa
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from enum import Enum
+from queue import Empty, SimpleQueue
+from typing import Protocol
 
-from lm_eval_iberian.sweep import process
+from lm_eval_iberian.sweep.desk import Desk
 from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.job import Event, Failed, Finished, Job
+from lm_eval_iberian.sweep.job import Event, Failed, Job, Later, Lost, NextJob
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks
 
-# A job whose worker died is tried so often; then the point is taken for the reason.
-ATTEMPTS = 2
-
-# Gives the next job for a worker whose engine has this key (None: it has none), or None where there is no more.
-NextJob = Callable[[str | None], Job | None]
+# How long to wait before asking again for what another sweep works on (seconds).
+POLL_SECONDS = 2.0
 
 
 class Pool(Protocol):
     """Runs jobs until there are no more."""
 
     def run(self, next_job: NextJob, handle: Callable[[Event], None]) -> None: ...
+
+
+class Seat(Protocol):
+    """The place of one worker."""
+
+    @property
+    def engine(self) -> str | None:
+        """The key of the engine that runs here."""
+
+    def open(self) -> None:
+        """Return when there is room for a worker. Raises SweepError where there will be none."""
+
+    def do(self, job: Job) -> Iterator[Event]:
+        """Do a job; the last event is Finished, Failed or Lost."""
+
+    def close(self) -> None:
+        """Let the worker go."""
+
+    def kill(self) -> None:
+        """End the worker at once. Called from another thread than the others."""
 
 
 class InProcess:
@@ -53,23 +72,14 @@ class InProcess:
 
         worker = Worker(emit, self.tasks)
         while (job := next_job(worker.engine or None)) is not None:
+            if isinstance(job, Later):
+                time.sleep(POLL_SECONDS)
+                continue
             if failed or (worker.engine and worker.engine != job.engine):
                 worker.close()
                 failed = False
             worker.run(job)
         worker.close()
-
-
-@dataclass
-class _Hired:
-    """A worker process. `engine`: of its last job; `attempts` is kept by job key in the pool."""
-
-    process: Any
-    connection: Connection
-    environment: Mapping[str, str]
-    job: Job | None = None
-    engine: str | None = None
-    is_spent: bool = False
 
 
 class Processes:
@@ -79,98 +89,117 @@ class Processes:
         environments: one a worker: what to set in it, such as CUDA_VISIBLE_DEVICES.
     """
 
-    def __init__(self, environments: list[Mapping[str, str]]) -> None:
+    def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
         self.environments = environments
-        self.attempts: dict[str, int] = {}
-        self.context = multiprocessing.get_context("spawn")
 
     def run(self, next_job: NextJob, handle: Callable[[Event], None]) -> None:
-        """Do jobs. A worker that dies is replaced, and its job tried once more."""
-        again: list[Job] = []
+        """Do jobs. A worker that dies is replaced."""
+        fill_seats([Desk(environment) for environment in self.environments], next_job, handle)
 
-        def take(engine: str | None) -> Job | None:
-            return again.pop(0) if again else next_job(engine)
 
-        hired: list[_Hired] = []
+def fill_seats(seats: Sequence[Seat], next_job: NextJob, handle: Callable[[Event], None]) -> None:
+    """Give jobs to seats until there are no more. `next_job` and `handle` are called from this thread alone.
+
+    Raises:
+        SweepError: no seat could be opened.
+    """
+    office = _Office(seats, next_job, handle)
+    try:
+        while not office.is_done:
+            office.give_out()
+            office.hear()
+    finally:
+        for seat in seats:
+            seat.kill()
+
+
+class _Said(Enum):
+    """What a seat's thread says, beside events."""
+
+    FREE = "waits for a job"
+    GONE = "has let its worker go"
+
+
+class _Office:
+    """The seats and what each is doing.
+
+    A seat is opening, free, busy or closing, in `states`; one that has gone is not there any more. One whose worker
+    died is opening again (its node may be gone); whoever is opening still when all is done is not waited for.
+    """
+
+    def __init__(self, seats: Sequence[Seat], next_job: NextJob, handle: Callable[[Event], None]) -> None:
+        self.seats, self.next_job, self.handle = seats, next_job, handle
+        self.states = dict.fromkeys(range(len(seats)), "opening")
+        self.was_last = False
+        self.news: SimpleQueue[tuple[int, _Said | Event | Exception]] = SimpleQueue()
+        self.jobs: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in seats]
+        for number in self.states:
+            threading.Thread(target=self._serve, args=(number,), daemon=True).start()
+
+    @property
+    def is_done(self) -> bool:
+        return self.was_last and all(state == "opening" for state in self.states.values())
+
+    def give_out(self) -> None:
+        """A job to every free seat, if there are so many."""
+        for number in [number for number, state in self.states.items() if state == "free"]:
+            job = self.next_job(self.seats[number].engine)
+            if not isinstance(job, Later):
+                self.was_last = job is None
+                self.states[number] = "closing" if job is None else "busy"
+                self.jobs[number].put(job)
+
+    def hear(self) -> None:
+        """One piece of news, or none for a while."""
+        with suppress(Empty):
+            number, said = self.news.get(timeout=POLL_SECONDS)
+            if isinstance(said, Exception):
+                self._without(number, said)
+            elif said is _Said.FREE:
+                self.states[number] = "free"
+            elif said is _Said.GONE:
+                del self.states[number]
+            elif not isinstance(said, _Said):
+                self.handle(said)
+                if isinstance(said, Lost):
+                    self.states[number] = "opening"
+                    self.was_last = False
+
+    def _without(self, number: int, error: Exception) -> None:
+        del self.states[number]
+        if not (isinstance(error, SweepError) and self.states):
+            raise error
+
+    def _serve(self, number: int) -> None:
+        """A seat's thread: waits for jobs and does them."""
+        seat = self.seats[number]
         try:
-            for environment in self.environments:
-                if (job := take(None)) is not None:
-                    hired.append(self._hire(environment, job))
-            while hired:
-                for worker in self._with_news(hired):
-                    hired.remove(worker)
-                    kept = self._hear(worker, take, again, handle)
-                    if kept is not None:
-                        hired.append(kept)
-        finally:
-            for worker in hired:
-                worker.process.kill()
-                worker.process.join()
-
-    @staticmethod
-    def _with_news(hired: list[_Hired]) -> list[_Hired]:
-        ready = wait([worker.connection for worker in hired], timeout=1.0)
-        return [worker for worker in hired if worker.connection in ready]
-
-    def _hear(self, worker: _Hired, take: NextJob, again: list[Job], handle: Callable[[Event], None]) -> _Hired | None:
-        """One message of a worker; returns who goes on in its place."""
-        try:
-            event = worker.connection.recv()
-        except (EOFError, ConnectionError):
-            return self._bury(worker, take, again, handle)
-        handle(event)
-        if not isinstance(event, (Finished, Failed)):
-            return worker
-        is_spent = isinstance(event, Failed) and event.fatal
-        return self._go_on(worker, take(None if is_spent else worker.engine), is_spent)
-
-    def _bury(self, worker: _Hired, take: NextJob, again: list[Job], handle: Callable[[Event], None]) -> _Hired | None:
-        worker.process.join()
-        job, code = worker.job, worker.process.exitcode
-        assert job is not None
-        self.attempts[job.key] = self.attempts.get(job.key, 0) + 1
-        if self.attempts[job.key] < ATTEMPTS:
-            again.append(job)
-        else:
-            handle(Failed(job.key, f"its worker died {ATTEMPTS} times ({_death(code)}).", ""))
-        following = take(None)
-        return None if following is None else self._hire(worker.environment, following)
-
-    def _go_on(self, worker: _Hired, job: Job | None, is_spent: bool) -> _Hired | None:
-        if job is not None and not is_spent and job.engine == worker.engine:
-            worker.connection.send(job)
-            worker.job = job
-            return worker
-        worker.connection.send(None)
-        worker.process.join(timeout=30)
-        worker.process.kill()
-        return None if job is None else self._hire(worker.environment, job)
-
-    def _hire(self, environment: Mapping[str, str], job: Job) -> _Hired:
-        ours, theirs = self.context.Pipe()
-        started = self.context.Process(target=process.main, args=(theirs, dict(environment)), daemon=False)
-        started.start()
-        theirs.close()
-        ours.send(job)
-        return _Hired(started, ours, environment, job, job.engine)
+            while True:
+                seat.open()
+                self.news.put((number, _Said.FREE))
+                if (job := self.jobs[number].get()) is None:
+                    break
+                for event in seat.do(job):
+                    self.news.put((number, event))
+            seat.close()
+            self.news.put((number, _Said.GONE))
+        except Exception as error:
+            self.news.put((number, error))
 
 
-def _death(code: int | None) -> str:
-    if code == -9:
-        return "killed: out of memory?"
-    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-
-
-def environments(workers: int, gpus_each: int) -> list[Mapping[str, str]]:
+def environments(workers: int, gpus_each: int) -> list[dict[str, str]]:
     """What each of several workers on this machine is given: its GPUs, or its share of the cores.
 
+    Args:
+        gpus_each: 0 where engines run on the CPU.
     Raises:
         SweepError: there are not so many GPUs.
     """
-    devices = _devices()
-    if devices is None:
-        cores = max(1, (os.cpu_count() or 1) // workers)
-        return [{} if workers == 1 else {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores))}] * workers
+    devices = _devices() if gpus_each else []
+    if not devices:
+        cores = max(1, len(os.sched_getaffinity(0)) // workers)
+        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores))}
+        return [{} if workers == 1 else dict(threads) for _ in range(workers)]
     if workers * gpus_each > len(devices):
         raise SweepError(
             f"--workers {workers}: {gpus_each} GPU{'s' if gpus_each > 1 else ''} each are {workers * gpus_each}, and "
@@ -180,12 +209,10 @@ def environments(workers: int, gpus_each: int) -> list[Mapping[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
 
 
-def _devices() -> list[str] | None:
-    """The GPUs that this process may use; None where there are none."""
+def _devices() -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES knows."""
     import torch
 
     count = torch.cuda.device_count()
-    if not count:
-        return None
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(number) for number in range(count)]
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] or [str(number) for number in range(count)]

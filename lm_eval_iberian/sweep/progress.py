@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from lm_eval_iberian.benchmarks import BENCHMARKS
-from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Started
+from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Lost, Started
 
 # Without a terminal, a line at most so often (seconds) while nothing is finished.
 PLAIN_SECONDS = 60.0
@@ -81,6 +81,8 @@ class Progress:
                 self.note(f"{job.point}: {scores_line(event.results)} ({event.seconds:.1f} s)")
                 for task, words in event.flags.items():
                     self.note(f"{job.point}: {task}: CAUTION: {', '.join(words)}")
+            case Lost():
+                self.note(f"{job.point}: {job.evaluation.name}: its worker died ({event.reason}); it is tried again")
             case Failed():
                 self._count(job)
                 self.note(f"{job.point}: {job.evaluation.name}: FAILED: {event.reason}")

@@ -320,7 +320,7 @@ def _is_used(parameter: str, data: Mapping[str, Any]) -> bool:
 def _names(tasks: Any, where: str) -> tuple[str, ...]:
     if isinstance(tasks, str):
         tasks = tasks.split(",")
-    names = tuple(str(task).strip() for task in tasks or ())
+    names = tuple(name for task in tasks or () if (name := str(task).strip()))
     if not names:
         raise SweepError(f"{where}: give `tasks:`, as lm_eval's --tasks.")
     return names

@@ -5,6 +5,7 @@
                  documents, settings, seed
     documents    each document's metrics and answer, per evaluation; texts: what the documents say, once
     failures     points that could not be measured, with the reason
+    weights      the digest of the weights of each signature
     claims       who works on which evaluation now; a dead owner's claim is taken over
 
 Answers are written as soon as they come, each write a transaction: a process killed at any moment loses what was
@@ -53,6 +54,7 @@ CREATE TABLE IF NOT EXISTS failures (
 CREATE TABLE IF NOT EXISTS claims (
   key TEXT PRIMARY KEY, host TEXT NOT NULL, process INTEGER NOT NULL, born REAL NOT NULL, renewed REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS weights (signature TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS speeds (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 """
 
@@ -205,9 +207,11 @@ class Store:
             )
             self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
 
-    def failure(self, key: str) -> str | None:
-        """The reason, or None."""
-        row = self.connection.execute("SELECT reason FROM failures WHERE key = ?", (key,)).fetchone()
+    def failure(self, key: str, since: float = 0.0) -> str | None:
+        """The reason, or None where it has not failed since a moment (seconds since 1970)."""
+        row = self.connection.execute(
+            "SELECT reason FROM failures WHERE key = ? AND moment >= ?", (key, since)
+        ).fetchone()
         return None if row is None else str(row[0])
 
     # Claims
@@ -238,6 +242,18 @@ class Store:
         """Give an evaluation back, not finished."""
         with self._transaction():
             self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+
+    # Weights
+
+    def note_weights(self, signature: str, digest: str) -> None:
+        """Remember the digest of the weights that a signature stands for (`merge_hooks.digest`)."""
+        with self._transaction():
+            self.connection.execute("INSERT OR IGNORE INTO weights VALUES (?, ?)", (signature, digest))
+
+    def weights(self, signature: str) -> str | None:
+        """The digest that was noted, or None."""
+        row = self.connection.execute("SELECT digest FROM weights WHERE signature = ?", (signature,)).fetchone()
+        return None if row is None else str(row[0])
 
     # Speeds, for estimates
 

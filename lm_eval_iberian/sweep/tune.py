@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_iberian.best import BestError, goals_of
 from lm_eval_iberian.pictures.columns import Scores
 from lm_eval_iberian.suite import average
-from lm_eval_iberian.sweep.driver import write_results, write_text
+from lm_eval_iberian.sweep.driver import ATTEMPTS, write_results, write_text
 from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job
+from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, Started
 from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, make_plan
 from lm_eval_iberian.sweep.pool import Pool
 from lm_eval_iberian.sweep.run import PLAN, SweepRun, read_point
@@ -90,6 +90,7 @@ class Tuner:
         self.queue: list[Job] = []
         self.jobs: dict[str, Job] = {}
         self.waiting: dict[str, list[Running]] = {}
+        self.attempts: dict[str, int] = {}
         self.like = like
         self.study: Study
         self.store: Store
@@ -114,7 +115,7 @@ class Tuner:
                 _requeue(self.study)
                 _queue_grid(self.study, self.space)
                 first = self.next_job(None)
-                if first is not None:
+                if isinstance(first, Job):
                     self.queue.insert(0, first)
                     choose_pool(plan, [first]).run(self.next_job, self.handle)
                 return self.study
@@ -128,24 +129,29 @@ class Tuner:
 
     # What a pool asks
 
-    def next_job(self, engine: str | None) -> Job | None:
-        """The next evaluation: one that the engine can take, if there is any; else a new trial's."""
+    def next_job(self, engine: str | None) -> Job | Later | None:
+        """The next evaluation: one that the engine can take, if there is any; else a new trial's. Never waits."""
         while True:
             job = next((job for job in self.queue if job.engine == engine), None) or next(iter(self.queue), None)
             if job is not None:
                 self.queue.remove(job)
-                return replace(job, known=self.store.answers(job.signature))
+                known, weights = self.store.answers(job.signature), self.store.weights(job.signature)
+                return replace(job, known=known, weights=weights)
             if not self._has_more():
-                return None
+                return LATER if self.jobs else None  # a rung that is under way may ask for the next
             self._begin()
 
     def handle(self, event: Event) -> None:
         """Write down what a worker says, and what follows from it for the trials that wait."""
         job = self.jobs[event.key]
+        if isinstance(event, Lost):
+            event = self._try_again(job, event)
         self.hear(job, event)
         if isinstance(event, (Finished, Failed)):
             del self.jobs[event.key]
         match event:
+            case Started():
+                self.store.note_weights(job.signature, event.weights)
             case Answered():
                 self.store.keep_answers(event.answers)
             case Finished():
@@ -161,6 +167,14 @@ class Tuner:
                     self._fail(running.trial, running.point.name, event.reason)
                 if not waiting:
                     self.say(f"{job.point}: FAILED: {event.reason}")
+
+    def _try_again(self, job: Job, event: Lost) -> Lost | Failed:
+        """A job whose worker died is done once more; after ATTEMPTS, the point is taken for the reason."""
+        self.attempts[job.key] = self.attempts.get(job.key, 0) + 1
+        if self.attempts[job.key] < ATTEMPTS:
+            self.queue.insert(0, job)
+            return event
+        return Failed(job.key, f"its worker died {ATTEMPTS} times ({event.reason}).", "")
 
     # Trials
 

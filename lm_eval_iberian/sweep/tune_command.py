@@ -83,11 +83,11 @@ def _progress(console: Any) -> Any:
 
 def _pool(plan: Plan, jobs: list[Job], workers: int) -> Pool:
     from lm_eval_iberian.sweep.pool import Processes, environments
-    from lm_eval_iberian.sweep.pools import choose_pool
+    from lm_eval_iberian.sweep.pools import choose_pool, gpus_each
 
     if workers == 1:
         return choose_pool(plan, jobs)
-    return Processes(environments(workers, int(plan.sweep.model_args.get("tensor_parallel_size", 1))))
+    return Processes(environments(workers, gpus_each(plan.sweep.model_args)))
 
 
 def _result(space: Space, folder: Path, study: Any) -> str:

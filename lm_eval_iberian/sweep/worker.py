@@ -11,13 +11,14 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.sweep import flags
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Started
-from lm_eval_iberian.sweep.kept_tasks import KeptTasks, LoadedOnce, stamp_of
+from lm_eval_iberian.sweep.kept_tasks import FEWSHOT_SEED, KeptTasks, LoadedOnce, stamp_of
 from lm_eval_iberian.sweep.plan import engine_name, planned_signature
 from lm_eval_iberian.sweep.store import Document
 from lm_eval_iberian.sweep.stored_lm import StoredLM
@@ -34,7 +35,7 @@ class Worker:
     def __init__(self, emit: Callable[[Event], None], tasks: KeptTasks | None = None) -> None:
         self.emit, self.tasks = emit, tasks
         self.model: Any = None
-        self.engine = self.signature = ""
+        self.engine = self.signature = self.weights = ""
 
     def run(self, job: Job) -> None:
         """Do a job. Whatever goes wrong with the point becomes a `Failed`; only Ctrl-C and its like pass through."""
@@ -50,11 +51,12 @@ class Worker:
         start = time.perf_counter()
         what = self._bring(job)
         loaded = self.tasks.of(job.evaluation)
-        self.emit(Started(job.key, what, time.perf_counter() - start))
+        self.emit(Started(job.key, what, time.perf_counter() - start, self.weights))
         start = time.perf_counter()
         results = self._evaluate(job, loaded)
         samples = results.pop("samples")
         _say(results, job, self.model)
+        results["sweep"]["weights"] = self.weights
         found = {task: said for task, rows in samples.items() if (said := flags.of_samples(rows))}
         documents = list(_documents(samples))
         seconds = time.perf_counter() - start
@@ -67,12 +69,17 @@ class Worker:
         if self.model is not None and self.signature == job.signature:
             return "kept"
         what = "engine" if self.model is None else "swap"
+        self.signature = ""
         if self.model is None:
-            self.model = _start(job)
-            self.engine = job.engine
+            self.model, self.engine = _start(job), job.engine
+            self.weights = self._started_with(job)
         else:
-            self.signature = ""
-            self.model.swap(_resolved(job))
+            self.weights = self.model.swap(_resolved(job))
+        if job.weights is not None and self.weights != job.weights:
+            raise SweepError(
+                f"{job.point}: the weights in the engine ({self.weights}) are not those that this recipe gave before "
+                f"({job.weights}). Is a disk or memory failing? Nothing was measured."
+            )
         found = planned_signature(self.model.prepared, str(job.model_args["dtype"]), engine_name(job.model_args))
         if found != job.signature:
             raise SweepError(
@@ -82,51 +89,86 @@ class Worker:
         self.signature = job.signature
         return what
 
-    def _evaluate(self, job: Job, loaded: LoadedOnce) -> dict[str, Any]:
-        from lm_eval import simple_evaluate
+    def _started_with(self, job: Job) -> str:
+        """The digest of the weights that a new engine holds. vLLM's loader tells it of a swap only: it swaps to the same."""
+        from merge_hooks.hf_loader import parameters_digest
 
-        evaluation = job.evaluation
-        apply, multiturn = job.chat
+        if is_vllm(self.model):
+            return str(self.model.swap(_resolved(job)))
+        return parameters_digest(self.model.model, self.model.prepared.stream.names())
+
+    def _evaluate(self, job: Job, loaded: LoadedOnce) -> dict[str, Any]:
+        """`lm_eval.simple_evaluate` without what takes seconds and says nothing of the score (pip lists, git)."""
+        from lm_eval import evaluate
+
+        evaluation, (apply, multiturn) = job.evaluation, job.chat
         loaded.template = str(self.model.tokenizer.chat_template) if apply else ""
-        versions = {name: version for name, (version, _) in stamp_of(loaded, 1).items()}
-        model = StoredLM(
-            self.model, f"{job.signature}\n{job.settings}\n{evaluation.seed}", job.signature, job.known,
-            lambda answers: self.emit(Answered(job.key, answers)) if answers else None, versions,
-            lambda requests, tokens, known: self.emit(Asked(job.key, requests, tokens, known)),
-        )  # fmt: skip
-        settings = dict(evaluation.settings)
-        seed = evaluation.seed or 0
-        return simple_evaluate(
-            model=model,
-            tasks=list(evaluation.tasks),
-            task_manager=loaded,
+        generation = self._generation(evaluation.settings.get("gen_kwargs"), evaluation.seed)
+        loaded.settle(generation)
+        _seed(evaluation.seed or 0)
+        results = evaluate(
+            lm=self._stored(job, loaded),
+            task_dict=loaded.everything,
+            limit=evaluation.settings.get("limit"),
+            system_instruction=evaluation.settings.get("system_instruction"),
             log_samples=True,
             apply_chat_template=apply,
             fewshot_as_multiturn=multiturn,
-            gen_kwargs=self._generation(settings.pop("gen_kwargs", None), evaluation.seed),
-            torch_random_seed=1234 + seed,
-            **settings,
         )
+        assert results is not None  # rank 0
+        results = dict(results)
+        results["config"] = {
+            "model": "merged", "model_args": dict(job.model_args), **self.model.get_model_info(),
+            "limit": evaluation.settings.get("limit"), "gen_kwargs": generation, "fewshot_seed": FEWSHOT_SEED,
+        }  # fmt: skip
+        return results
+
+    def _stored(self, job: Job, loaded: LoadedOnce) -> StoredLM:
+        """The model with the store before it."""
+        versions = {name: version for name, (version, _) in stamp_of(loaded, 1).items()}
+        return StoredLM(
+            self.model, f"{job.signature}\n{job.settings}\n{job.evaluation.seed}", job.signature, job.known,
+            lambda answers: self.emit(Answered(job.key, answers)) if answers else None, versions,
+            lambda requests, tokens, known: self.emit(Asked(job.key, requests, tokens, known)),
+        )  # fmt: skip
 
     def _generation(self, given: Any, seed: int | None) -> dict[str, Any] | None:
         """The generation settings, with the seed where the engine takes one a request (vLLM)."""
         from lm_eval.utils import simple_parse_args_string
 
         settings = simple_parse_args_string(given) if isinstance(given, str) else dict(given or {})
-        if seed is not None and type(self.model).__name__ == "MergedVLLM":
+        if seed is not None and is_vllm(self.model):
             settings["seed"] = seed
         return settings or None
 
     def close(self) -> None:
         """Let the engine go."""
-        self.model, self.engine, self.signature = None, "", ""
+        self.model = None
+        self.engine = self.signature = self.weights = ""
         gc.collect()
+
+
+def _seed(seed: int) -> None:
+    """lm_eval's own seeds, moved by the evaluation's."""
+    import random
+
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(1234 + seed)
+    torch.manual_seed(1234 + seed)
+
+
+def is_vllm(model: Any) -> bool:
+    """Whether the model is a `MergedVLLM`; its class is not imported to ask."""
+    return type(model).__name__ == "MergedVLLM"
 
 
 def _start(job: Job) -> Any:
     from lm_eval_iberian.models import Merged
 
-    arguments = dict(job.model_args)
+    arguments = {"resident": "auto", **job.model_args}
     if arguments.get("backend", "auto") != "vllm":
         arguments.setdefault("batch_size", 8)
     return Merged(recipe=_recipe(job), merge_seed=job.merge_seed, rng=job.rng, **arguments)
@@ -187,7 +229,8 @@ def _say(results: dict[str, Any], job: Job, model: Any) -> None:
     """What lm_eval's command line would have written into the results, and what they are of."""
     import hashlib
 
-    results["config"] |= {"model": "merged", "model_args": dict(job.model_args)}
+    results["date"] = time.time()
+    results["lm_eval_version"], results["transformers_version"] = version("lm_eval"), version("transformers")
     results["model_source"] = "merged"
     results["fewshot_as_multiturn"] = job.chat[1]
     template = str(model.tokenizer.chat_template) if job.chat[0] else None

@@ -27,6 +27,13 @@ def merge(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None:
     narrow = (torch.float16, torch.bfloat16, torch.float32)
     if kernel is None or operands.dtype not in narrow or operands.count == 0:
         return None
+    if operands.is_resident:
+        from merge_hooks.methods import fused
+
+        merged = fused.merge(operands, workers, seed)
+        if merged is not None:
+            return merged
+        operands = operands.on_host()
     return kernel(operands, workers, seed)
 
 

@@ -73,9 +73,9 @@ class Workers:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    def map(self, count: int, work: Callable[[slice, Workspace], Result]) -> list[Result]:
+    def map(self, count: int, work: Callable[[slice, Workspace], Result], block: int = BLOCK) -> list[Result]:
         """Run `work` on every block of `count` elements; the results in the order of the blocks."""
-        spans = [slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+        spans = [slice(start, min(start + block, count)) for start in range(0, count, block)]
         if len(spans) == 1 or self.threads == 1:
             return [work(span, self._workspace()) for span in spans]
         results: list[Any] = [None] * len(spans)

@@ -23,6 +23,8 @@ def from_factors(operands: Operands, workers: Workers, seed: int) -> Merged | No
     factors = [pair for pair in found if pair is not None]
     if len(factors) < len(found):
         return None
+    operands = operands.on_host()
+    assert operands.base is not None
     base = operands.base.tensor.to(operands.dtype)
     if not all(bool(torch.isfinite(factor).all()) for pair in factors for factor in pair):
         return Merged(torch.full_like(base, float("nan"), dtype=operands.out_dtype), False)
@@ -31,7 +33,7 @@ def from_factors(operands: Operands, workers: Workers, seed: int) -> Merged | No
 
 
 def _merge(base: Any, factors: list[tuple[Any, Any]], operands: Operands, seed: int) -> Any:
-    from merge_hooks.knots import METHODS, tie_factors
+    from merge_hooks.knots import METHODS
     from merge_hooks.randomness import seeded_by_name
 
     others = operands.others
@@ -40,7 +42,17 @@ def _merge(base: Any, factors: list[tuple[Any, Any]], operands: Operands, seed: 
     for name in ("weight", "density"):
         parameters[name] = {operand.place: operand.parameters[name] for operand in others}
     with seeded_by_name(seed, operands.name):
-        return METHODS[operands.method].merge_tied(base, tie_factors(factors), names, parameters)
+        return METHODS[operands.method].merge_tied(base, _tied(factors, operands), names, parameters)
+
+
+def _tied(factors: list[tuple[Any, Any]], operands: Operands) -> Any:
+    """The adapters' common basis: the same for every weight and density."""
+    from merge_hooks.knots import tie_factors
+
+    origins = tuple(operand.origin for operand in operands.inputs)
+    if None in origins:
+        return tie_factors(factors)
+    return operands.keep(("knots", *origins), lambda: tie_factors(factors))
 
 
 KERNELS: dict[str, Kernel] = {"knots_ties": from_factors, "knots_dare_ties": from_factors}

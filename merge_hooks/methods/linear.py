@@ -16,7 +16,7 @@ def linear(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None
 
     weights = torch.tensor([operand.parameters["weight"] for operand in operands.inputs], dtype=torch.float32)
     total = weights.reshape(1, -1).sum(dim=1) if operands.parameters["normalize"] else torch.ones(1)
-    result = torch.empty(operands.count, dtype=operands.out_dtype)
+    result = operands.new_result()
 
     def average(span: slice, workspace: Workspace) -> bool:
         sum_ = workspace.buffer("sum", torch.float32, span.stop - span.start).zero_()

@@ -38,6 +38,11 @@ class Mask:
         self._level = int(density * LEVELS)
         self._tie_level = int((density * LEVELS - self._level) * (1 << 32))
 
+    @property
+    def words(self) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        """What decides, as `compiled.draw` takes it: key, tie key, level, tie level."""
+        return np.array([self._key, self._tie_key, self._level, self._tie_level], np.uint64)
+
     def kept(self, start: int, count: int) -> np.ndarray[Any, np.dtype[np.int16]]:
         """int16 for elements start..start+count (start a multiple of 4): -1, all bits, where kept, else 0."""
         words = random_words(self._key, start // 4, -(-count // 4))

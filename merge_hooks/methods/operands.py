@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +25,24 @@ class Operand:
             0.3}.
         factors: gives (B, A) of shapes (out, r) and (r, in) with tensor = base + B @ A, where an adapter over the
             merge's own base is the source (r = 0: it leaves this tensor alone); None, or gives None: not low rank.
+        origin: what the tensor's bytes depend on (its source's state and its name there), to know it again in a later
+            merge; None: not to be known again.
     """
 
     tensor: torch.Tensor
     place: int | None
     parameters: dict[str, Any]
     factors: Callable[[], tuple[torch.Tensor, torch.Tensor] | None] | None = None
+    origin: Hashable | None = None
 
     @cached_property
     def flat(self) -> torch.Tensor:
         """The tensor in one dimension: a view wherever it lies in one piece."""
         return self.tensor.reshape(-1)
+
+
+def _make_anew(key: Hashable, make: Callable[[], Any]) -> Any:
+    return make()
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,10 @@ class Operands:
         parameters: the resolved parameters of the whole merge, e.g. {"normalize": True, "lambda": 1.0}.
         dtype: in which the merge computes: the recipe's, else what the sources' dtypes promote to.
         out_dtype: of the result.
+        keep: gives what is kept under a key from an earlier merge, else makes it; what is kept must depend on the key
+            alone.
+        is_resident: whether the sources lie in memory, to be merged again and again.
+        out: where the result is to be written, contiguous, of `out_dtype`; None: to new memory.
     """
 
     name: str
@@ -57,6 +68,23 @@ class Operands:
     parameters: dict[str, Any]
     dtype: torch.dtype
     out_dtype: torch.dtype
+    keep: Callable[[Hashable, Callable[[], Any]], Any] = _make_anew
+    is_resident: bool = False
+    out: torch.Tensor | None = None
+
+    def on_host(self) -> Operands:
+        """The same with every tensor on the CPU: these themselves where they all are."""
+        if all(operand.tensor.device.type == "cpu" for operand in self.inputs):
+            return self
+        return replace(self, inputs=tuple(replace(operand, tensor=operand.tensor.cpu()) for operand in self.inputs))
+
+    def new_result(self) -> torch.Tensor:
+        """Flat memory for the result, on the sources' device."""
+        import torch
+
+        if self.out is not None:
+            return self.out.view(-1)
+        return torch.empty(self.count, dtype=self.out_dtype, device=self.inputs[0].tensor.device)
 
     @property
     def base(self) -> Operand | None:

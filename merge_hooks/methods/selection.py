@@ -155,7 +155,12 @@ def keep_largest(magnitudes: Magnitudes, keep: int) -> Band:
     if keep <= 0:
         return Band(None)
     ranked = magnitudes.at(count - keep)
-    return Band(magnitudes.edge(ranked, 0, ranked.below + ranked.equal - (count - keep)))
+    return Band(magnitudes.edge(ranked, *of_largest(ranked, count - keep)))
+
+
+def of_largest(ranked: Ranked, start: int) -> tuple[int, int]:
+    """Which of the elements tied at rank `start` are kept, where everything larger is: as many as there is room for."""
+    return 0, ranked.below + ranked.equal - start
 
 
 def keep_between(magnitudes: Magnitudes, start: int, stop: int) -> Band:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # Below this sum of magnitudes mergekit does not rescale.
 SMALLEST_SUM = 1e-7
 ROW = 1 << 14
+# What the one-pass kernels keep of a delta.
+WHOLE, BANDED, DRAWN = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,24 @@ def delta_block(
 
 def by_magnitude(operand: Operand, operands: Operands, workers: Workers, seed: int) -> Sparse:
     """The largest `density` of the elements, at least one."""
-    keep = int(operand.parameters["density"] * operands.count)
-    keep = max(1, keep) if operand.parameters["density"] > 0 else 0
-    return _banded(operand, operands, workers, lambda magnitudes: keep_largest(magnitudes, keep))
+    start, stop = ranks_kept(by_magnitude, operand, operands)
+    return _banded(operand, operands, workers, lambda magnitudes: keep_largest(magnitudes, stop - start))
 
 
 def without_outliers(operand: Operand, operands: Operands, workers: Workers, seed: int) -> Sparse:
     """The largest `density` of the elements after the largest `gamma`, or fewer where those run out."""
+    start, stop = ranks_kept(without_outliers, operand, operands)
+    return _banded(operand, operands, workers, lambda magnitudes: keep_between(magnitudes, start, stop))
+
+
+def ranks_kept(sparsifier: object, operand: Operand, operands: Operands) -> tuple[int, int]:
+    """Which ascending ranks of magnitude `by_magnitude` or `without_outliers` keeps: start..stop, stop excluded."""
     keep = int(operand.parameters["density"] * operands.count)
+    if sparsifier is by_magnitude:
+        keep = max(1, keep) if operand.parameters["density"] > 0 else 0
+        return operands.count - keep, operands.count
     start = max(0, operands.count - keep - int(operand.parameters["gamma"] * operands.count))
-    return _banded(operand, operands, workers, lambda magnitudes: keep_between(magnitudes, start, start + keep))
+    return start, start + keep
 
 
 def at_random(operand: Operand, operands: Operands, workers: Workers, seed: int) -> Sparse:
@@ -104,8 +114,7 @@ def at_random(operand: Operand, operands: Operands, workers: Workers, seed: int)
     # Summed in float64 in the order of the blocks, so that no machine and no number of threads rounds
     # otherwise.
     before, after = np.sum(workers.map(operands.count, draw), axis=0)
-    work_dtype = torch.float32 if operands.dtype == torch.float16 else operands.dtype
-    scale = _scale(torch.tensor(before, dtype=work_dtype), torch.tensor(after, dtype=work_dtype))
+    scale = scale_of(before, after, operands.dtype)
     return Sparse(delta, bool(np.isfinite(before)), scale=scale if operands.parameters["rescale"] else None)
 
 
@@ -121,14 +130,26 @@ def _banded(operand: Operand, operands: Operands, workers: Workers, choose: Call
     return Sparse(delta, magnitudes.is_finite, choose(magnitudes))
 
 
-def _scale(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor | None:
-    return None if before < SMALLEST_SUM or after < SMALLEST_SUM else before / after
+def scale_of(before: float, after: float, dtype: torch.dtype) -> torch.Tensor | None:
+    """What rescaling multiplies by, for the sums of magnitudes before and after dropping; None: nothing."""
+    import torch
+
+    work_dtype = torch.float32 if dtype == torch.float16 else dtype
+    whole, left = torch.tensor(before, dtype=work_dtype), torch.tensor(after, dtype=work_dtype)
+    return None if whole < SMALLEST_SUM or left < SMALLEST_SUM else whole / left
 
 
 def _sum_of_magnitudes(block: torch.Tensor, workspace: Workspace) -> float:
-    """In float64. Each row by itself is too short for torch to share it among threads."""
+    """In float64."""
     import torch
 
-    wide = workspace.buffer("float64", torch.float64, len(block)).copy_(block).abs_()
-    whole = len(block) // ROW * ROW
-    return float(wide[:whole].view(-1, ROW).sum(dim=1).numpy().sum() + wide[whole:].numpy().sum())
+    return sum_in_rows(workspace.buffer("float64", torch.float64, len(block)).copy_(block).abs_())
+
+
+def sum_in_rows(wide: torch.Tensor) -> float:
+    """The sum of a block of float64, in an order that no number of threads changes.
+
+    Each row by itself is too short for torch to share it among threads.
+    """
+    whole = len(wide) // ROW * ROW
+    return float(wide[:whole].view(-1, ROW).sum(dim=1).cpu().numpy().sum() + wide[whole:].cpu().numpy().sum())

@@ -54,7 +54,7 @@ def generalized(
         sparsifier: applied where the density is below 1.
         elect: count only the elements whose sign is that of the sum.
     """
-    if not _is_ours(operands, sparsifier):
+    if not is_ours(operands, sparsifier):
         return None
     parts = [_part(operand, operands, workers, seed, sparsifier) for operand in operands.others]
     combine = _in_blocks if len(parts) <= MOST_IN_BLOCKS else _in_rows
@@ -63,7 +63,8 @@ def generalized(
     return Merged(merged.tensor, merged.is_finite and finite)
 
 
-def _is_ours(operands: Operands, sparsifier: Sparsifier | None) -> bool:
+def is_ours(operands: Operands, sparsifier: Sparsifier | None) -> bool:
+    """Whether these parameters are computed here, and not by mergekit."""
     if operands.base is None or not operands.others:
         return False
     if sparsifier is None:
@@ -87,11 +88,10 @@ def _part(operand: Operand, operands: Operands, workers: Workers, seed: int, spa
 
 def _in_blocks(operands: Operands, parts: list[Part], workers: Workers, elect: bool) -> Merged:
     """The whole chain for one block after the other."""
-    import torch
 
-    result = torch.empty(operands.count, dtype=operands.out_dtype)
+    result = operands.new_result()
     normalize = bool(operands.parameters["normalize"])
-    common = _sum_of_weights(parts)
+    common = sum_of_weights([part.weight for part in parts])
 
     def merge(span: slice, workspace: Workspace) -> bool:
         count = span.stop - span.start
@@ -118,7 +118,7 @@ def _in_rows(operands: Operands, parts: list[Part], workers: Workers, elect: boo
     """The same for five sources and more: the sums over the whole tensor at once, the rest in blocks."""
     import torch
 
-    result = torch.empty(operands.count, dtype=operands.out_dtype)
+    result = operands.new_result()
     normalize = bool(operands.parameters["normalize"])
     weighted = torch.empty(len(parts), operands.count, dtype=operands.dtype)
     weights = torch.empty_like(weighted) if elect and normalize else None
@@ -141,7 +141,7 @@ def _in_rows(operands: Operands, parts: list[Part], workers: Workers, elect: boo
     workers.map(operands.count, weigh)
     mixed = weighted.sum(dim=0)
     finite = is_finite(mixed)
-    divisor = _sum_of_weights(parts) if normalize else None
+    divisor = sum_of_weights([part.weight for part in parts]) if normalize else None
     if elect:
         workers.map(operands.count, elect_in)
         mixed = weighted.sum(dim=0)
@@ -172,11 +172,11 @@ def _sum(blocks: list[torch.Tensor], dtype: torch.dtype, workspace: Workspace, n
     return workspace.cast(total, dtype, name)
 
 
-def _sum_of_weights(parts: list[Part]) -> torch.Tensor:
+def sum_of_weights(weights: list[torch.Tensor]) -> torch.Tensor:
     """The divisor of every element, a scalar; 1 for a sum that mergekit takes for 0."""
     import torch
 
-    total = torch.stack([part.weight for part in parts]).reshape(-1, 1, 1).sum(dim=0).reshape(())
+    total = torch.stack(weights).reshape(-1, 1, 1).sum(dim=0).reshape(())
     # Asked in the weights' dtype: in float16, where 1e-8 is 0, a sum of 0 does divide, and is refused as not
     # finite.
     return torch.ones_like(total) if total.abs() < 1e-8 else total
@@ -250,15 +250,15 @@ def _add_to_base(
         result[span] = mixed.add_(base)
 
 
-def _method(sparsifier: Sparsifier | None, elect: bool) -> Kernel:
-    return partial(generalized, sparsifier=sparsifier, elect=elect)
-
-
+# How each method makes its deltas sparse, and whether it elects signs.
+FORMS: dict[str, tuple[Sparsifier | None, bool]] = {
+    "task_arithmetic": (None, False),
+    "ties": (by_magnitude, True),
+    "dare_linear": (at_random, False),
+    "dare_ties": (at_random, True),
+    "breadcrumbs": (without_outliers, False),
+    "breadcrumbs_ties": (without_outliers, True),
+}
 KERNELS: dict[str, Kernel] = {
-    "task_arithmetic": _method(None, elect=False),
-    "ties": _method(by_magnitude, elect=True),
-    "dare_linear": _method(at_random, elect=False),
-    "dare_ties": _method(at_random, elect=True),
-    "breadcrumbs": _method(without_outliers, elect=False),
-    "breadcrumbs_ties": _method(without_outliers, elect=True),
+    method: partial(generalized, sparsifier=sparsifier, elect=elect) for method, (sparsifier, elect) in FORMS.items()
 }

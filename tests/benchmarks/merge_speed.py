@@ -83,21 +83,21 @@ def run(folder: Path, methods: list[str], repeats: int) -> dict[str, Any]:
     }
 
 
-def make_models(folder: Path) -> int:
+def make_models(folder: Path, dtype: str = "bfloat16", shape: dict[str, Any] | None = None) -> int:
     """Write base, one and two: the base plus small steps. Returns the bytes of one model's weights."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, LlamaConfig
     from transformers.initialization import no_init_weights
 
-    config = LlamaConfig(**SHAPE, dtype="bfloat16", architectures=["LlamaForCausalLM"])
+    config = LlamaConfig(**(shape or SHAPE), dtype=dtype, architectures=["LlamaForCausalLM"])
     with torch.device("meta"), no_init_weights():
         shapes = {name: tensor.shape for name, tensor in AutoModelForCausalLM.from_config(config).state_dict().items()}
-    generator = torch.Generator().manual_seed(0)
-    base = {name: (torch.randn(shape, generator=generator) * 0.02).bfloat16() for name, shape in shapes.items()}
+    generator, kind = torch.Generator().manual_seed(0), getattr(torch, dtype)
+    base = {name: (torch.randn(shape, generator=generator) * 0.02).to(kind) for name, shape in shapes.items()}
     for name, step in (("base", 0.0), ("one", 0.002), ("two", 0.003)):
         tensors = {
-            key: (tensor + torch.randn(tensor.shape, generator=generator) * step).bfloat16() if step else tensor
+            key: (tensor + torch.randn(tensor.shape, generator=generator) * step).to(kind) if step else tensor
             for key, tensor in base.items()
         }
         config.save_pretrained(folder / name)

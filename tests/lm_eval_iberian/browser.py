@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ FLAGS = [
 
 def find() -> str | None:
     """Chromium's program, or None."""
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
 
 
 class Browser:
@@ -41,7 +43,9 @@ class Browser:
         self.back, theirs_out = os.pipe()
         command = [program, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"]
         quoted = ["bash", "-c", f'exec 3<&{theirs_in} 4>&{theirs_out}; exec "$@"', "bash", *command]
-        self.process = subprocess.Popen(quoted, pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            quoted, pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         os.close(theirs_in)
         os.close(theirs_out)
         self.number, self.unread = 0, b""
@@ -90,7 +94,14 @@ class Browser:
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable", session)
-        self.call("Emulation.setDeviceMetricsOverride", session, width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            session,
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", session, features=scheme)
         self.call("Page.navigate", session, url=file.resolve().as_uri())
@@ -106,11 +117,12 @@ class Page:
     session: str
     width: int
     height: int
-    _: list[str] = field(default_factory=list)
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression in the page."""
-        found = self.browser.call("Runtime.evaluate", self.session, expression=script, returnByValue=True, awaitPromise=True)
+        found = self.browser.call(
+            "Runtime.evaluate", self.session, expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
@@ -126,7 +138,9 @@ class Page:
 
     def print(self, path: Path) -> Path:
         """The page as PDF."""
-        data = self.browser.call("Page.printToPDF", self.session, printBackground=False, paperWidth=8.27, paperHeight=11.7)["data"]
+        data = self.browser.call(
+            "Page.printToPDF", self.session, printBackground=False, paperWidth=8.27, paperHeight=11.7
+        )["data"]
         path.write_bytes(base64.b64decode(data))
         return path
 
@@ -136,12 +150,26 @@ class Page:
         return [one["params"]["request"]["url"] for one in self._events("Network.requestWillBeSent")]
 
     @property
+    def blocked(self) -> list[str]:
+        """Those of them that the page's policy refused."""
+        refused = [one["params"]["requestId"] for one in self._events("Network.loadingFailed")
+                   if one["params"].get("blockedReason") == "csp"]  # fmt: skip
+        return [one["params"]["request"]["url"] for one in self._events("Network.requestWillBeSent")
+                if one["params"]["requestId"] in refused]  # fmt: skip
+
+    @property
     def complaints(self) -> list[str]:
         """Everything in the console, and every error."""
         said = [str(one["params"]["entry"]) for one in self._events("Log.entryAdded")]
-        said += [str(one["params"]) for name in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown") for one in self._events(name)]
+        said += [
+            str(one["params"])
+            for name in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown")
+            for one in self._events(name)
+        ]
         return said
 
     def _events(self, method: str) -> list[dict[str, Any]]:
         self.evaluate("0")  # what is under way has come
-        return [one for one in self.browser.events if one.get("method") == method and one.get("sessionId") == self.session]
+        return [
+            one for one in self.browser.events if one.get("method") == method and one.get("sessionId") == self.session
+        ]

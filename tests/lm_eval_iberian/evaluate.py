@@ -3,7 +3,7 @@
     python -m tests.lm_eval_iberian.evaluate '{"model": "merged", "model_args": {...}, "tasks": [...]}'
 
 An optional "swaps" list of recipes is put into the running engine one after the other, each followed by the same
-evaluation: the output is then a list.
+evaluation: the output is then a list, and each swap's digest in it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def run(request: dict[str, Any]) -> Any:
     for recipe in swaps:
         from merge_hooks.recipe import read_recipe, resolve
 
-        model.swap(resolve(read_recipe(recipe)))
-        runs.append(evaluate(model, request))
+        digest = model.swap(resolve(read_recipe(recipe)))
+        runs.append(evaluate(model, request) | {"digest": digest})
     return runs if swaps else runs[0]
 
 

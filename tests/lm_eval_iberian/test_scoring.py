@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm_eval_iberian.models.questions import Pair, Score, collect_questions, truncate
 from lm_eval_iberian.models.queue import AHEAD, Request, run_queue
-from lm_eval_iberian.models.scoring import Pair, Score, collect_questions, parts, score_by_questions, truncate
+from lm_eval_iberian.models.scoring import score_by_questions
 
 pytest.importorskip("vllm")
 tokens = st.lists(st.integers(0, 5), min_size=1, max_size=6)
@@ -26,10 +27,15 @@ def toy_logprobs(prefix: tuple[int, ...]) -> list[float]:
 
 class ToyEngine:
     """As much of a vLLM engine as the queue needs. Requests end in an order of its own; short lists of tokens are
-    filled with token 0 at -inf, as vLLM does."""
+    filled with token 0 at -inf and what it finds in its cache has no rows that mean anything, as with vLLM."""
 
-    def __init__(self, at_once: int = 3, breaks_at: int | None = None) -> None:
-        self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=at_once))
+    def __init__(self, at_once: int = 3, breaks_at: int | None = None, block_size: int = 2) -> None:
+        self.vllm_config = SimpleNamespace(
+            scheduler_config=SimpleNamespace(max_num_seqs=at_once),
+            cache_config=SimpleNamespace(block_size=block_size or 16, enable_prefix_caching=block_size > 0),
+        )
+        self.cached: set[tuple[int, ...]] = set()
+        self.computed = 0
         self.running: dict[str, tuple[list[int], Any]] = {}
         self.at_once, self.breaks_at, self.steps, self.most = at_once, breaks_at, 0, 0
 
@@ -51,19 +57,49 @@ class ToyEngine:
 
     def output(self, name: str, width: int) -> Any:
         prompt, params = self.running[name]
+        reads = self.vllm_config.cache_config.enable_prefix_caching and not params.skip_reading_prefix_cache
+        found = self.look_up(prompt) if reads else 0
+        self.computed += len(prompt) - found
         logprobs = toy_logprobs(tuple(prompt))
         best = logprobs.index(max(logprobs))
-        said = {best: logprobs[best]} | {token: logprobs[token % 6] for token in params.logprob_token_ids}
-        if len(params.logprob_token_ids) < width:
-            said[0] = -math.inf
-        entries = {token: SimpleNamespace(logprob=value) for token, value in said.items()}
-        return SimpleNamespace(
-            request_id=name, finished=True, outputs=[SimpleNamespace(token_ids=[best], logprobs=[entries])]
+        named = params.logprob_token_ids
+        empty = width - len(named)
+        said = SimpleNamespace(
+            token_ids=[best, *named, *[0] * empty],
+            logprobs=[logprobs[best], *(logprobs[token] for token in named), *[-math.inf] * empty],
         )
+        rows = None
+        if params.prompt_logprobs is not None:
+            rows = [None, *(row(prompt, index, found) for index in range(1, len(prompt)))]
+        return SimpleNamespace(
+            request_id=name, finished=True, num_cached_tokens=found, prompt_logprobs=rows,
+            outputs=[SimpleNamespace(token_ids=[best], logprobs=said)],
+        )  # fmt: skip
+
+    def look_up(self, prompt: list[int]) -> int:
+        """Tokens found in the cache: whole blocks, and never the last token. Then the prompt's own are there."""
+        size = self.vllm_config.cache_config.block_size
+        blocks = [tuple(prompt[:end]) for end in range(size, len(prompt) + 1, size)]
+        found = max((len(block) for block in blocks if block in self.cached and len(block) < len(prompt)), default=0)
+        self.cached.update(blocks)
+        return found
 
     def abort_request(self, names: list[str]) -> None:
         for name in names:
             self.running.pop(name, None)
+
+
+def entries(logprobs: dict[int, float]) -> dict[int, Any]:
+    return {token: SimpleNamespace(logprob=value) for token, value in logprobs.items()}
+
+
+def row(prompt: list[int], index: int, found: int) -> dict[int, Any]:
+    """The likelihood of a prompt's token, and that of the likeliest; nonsense where it was found in the cache."""
+    if index - 1 < found:
+        return entries({prompt[index]: 7.0, 0: 9.0})
+    logprobs = toy_logprobs(tuple(prompt[:index]))
+    best = logprobs.index(max(logprobs))
+    return entries({prompt[index]: logprobs[prompt[index]], best: logprobs[best]})
 
 
 class ToyLLM:
@@ -79,17 +115,36 @@ class ToyLLM:
         return not self.llm_engine.running
 
 
-@given(st.lists(st.tuples(tokens, st.lists(st.integers(0, 5), max_size=6)), min_size=1, max_size=8))
-def test_sums_what_the_model_says(given_pairs: list[tuple[list[int], list[int]]]) -> None:
+@given(
+    st.lists(st.tuples(tokens, st.lists(st.integers(0, 5), max_size=9)), min_size=1, max_size=8),
+    st.integers(0, 4),  # 0: an engine without a prefix cache
+    st.integers(1, 5),
+)
+def test_sums_what_the_model_says(
+    given_pairs: list[tuple[list[int], list[int]]], block_size: int, at_once: int
+) -> None:
+    """Twice, so that the second time all is in the cache."""
     pairs = [Pair(None, tuple(prompt), tuple(continuation)) for prompt, continuation in given_pairs]
-    found: dict[int, Score] = {}
-    score_by_questions(ToyLLM(), pairs, lambda place, score: found.update({place: score}))
-    for place, pair in enumerate(pairs):
-        steps = [
-            (toy_logprobs(pair.prompt + pair.continuation[:i]), token) for i, token in enumerate(pair.continuation)
-        ]
-        assert math.isclose(found[place][0], sum(logprobs[token] for logprobs, token in steps), abs_tol=1e-12)
-        assert found[place][1] == all(logprobs[token] == max(logprobs) for logprobs, token in steps)
+    llm = ToyLLM(block_size=block_size, at_once=at_once)
+    for _ in range(2):
+        found: dict[int, Score] = {}
+        score_by_questions(llm, pairs, lambda place, score, found=found: found.update({place: score}))
+        for place, pair in enumerate(pairs):
+            steps = [
+                (toy_logprobs(pair.prompt + pair.continuation[:index]), token)
+                for index, token in enumerate(pair.continuation)
+            ]
+            assert math.isclose(found[place][0], sum(logprobs[token] for logprobs, token in steps), abs_tol=1e-12)
+            assert found[place][1] == all(logprobs[token] == max(logprobs) for logprobs, token in steps)
+
+
+def test_a_prompt_is_computed_once_for_all_its_choices() -> None:
+    prompt, choices = (1, 2) * 50, [(0, 1, 2, 3), (1, 1, 1, 1), (5, 4, 3, 2), (0, 1, 2, 4)]
+    llm = ToyLLM(block_size=10, at_once=1)
+    score_by_questions(llm, [Pair(None, prompt, choice) for choice in choices], lambda *_: None)
+    # The prompt once, then the three distinct beginnings of the choices.
+    assert llm.llm_engine.computed == 100 + 3 * 3
+    assert len(llm.llm_engine.cached) == 10
 
 
 @given(tokens, tokens, st.integers(2, 12))
@@ -101,18 +156,21 @@ def test_cuts_from_the_left_as_lm_eval_does(context: list[int], continuation: li
     assert list(rest) == whole[length:]
 
 
-def test_choices_that_share_a_prompt_share_a_question() -> None:
+def test_choices_that_share_a_beginning_share_questions() -> None:
     prompt = (1, 2, 3)
-    pairs = [Pair(None, prompt, choice) for choice in ((4,), (5,), (4, 9), (4, 8))]
-    found = {question.lead: question.wanted for question in collect_questions(enumerate(pairs))}
-    assert found == {(): {4: [0, 2, 3], 5: [1]}, (4,): {9: [2], 8: [3]}}
+    pairs = [Pair(None, prompt, choice) for choice in ((4,), (5,), (4, 9), (4, 8), (4, 7, 6, 5), (4, 7, 6, 3))]
+    found = collect_questions(pairs, 2, 128)
+    assert [(question.lead, question.wanted, question.on_the_way) for question in found] == [
+        ((), {4: [0, 2, 3, 4, 5], 5: [1]}, {}),
+        ((4,), {9: [2], 8: [3], 7: [4, 5]}, {}),
+        ((4, 7, 6), {5: [4], 3: [5]}, {2: [4, 5]}),
+    ]
 
 
 def test_more_tokens_than_vllm_takes_are_asked_for_in_parts() -> None:
-    [question] = collect_questions((token, Pair(None, (1,), (token,))) for token in range(300))
-    asked = list(parts(question))
-    assert sorted(token for part in asked for token in part) == list(range(300))
-    assert max(map(len, asked)) <= 128
+    asked = collect_questions([Pair(None, (1,), (token,)) for token in range(300)], 1, 128)
+    assert sorted(token for question in asked for token in question.wanted) == list(range(300))
+    assert max(len(question.wanted) for question in asked) <= 128
 
 
 def requests(count: int) -> list[Request]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from itertools import product
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lm_eval_iberian import significance as sig
+from tests.conftest import ROOT
 
 NUMBERS = st.floats(-100, 100).map(lambda number: round(number, 3))
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=40)
@@ -155,9 +157,10 @@ def test_average_refuses_draws_that_agree() -> None:
     one, other = (sig.mean_draws(*scores(50, seed)) for seed in (0, 1))
     with pytest.raises(sig.SignificanceError, match="stream="):
         sig.average([one, other])
-    named = [sig.mean_draws(*scores(size), stream="same") for size in (50, 60)]
-    with pytest.raises(sig.SignificanceError, match="60"):
-        sig.average(named)
+    for sizes in ((50, 60), (50, 50)):
+        named = [sig.mean_draws(*scores(size), stream="same") for size in sizes]
+        with pytest.raises(sig.SignificanceError, match=f"not drawn together .*{sizes[1]} documents"):
+            sig.average(named)
     with pytest.raises(sig.SignificanceError, match="resamples"):
         sig.average([sig.mean_draws(*scores(50), stream=f"{n}", resamples=n) for n in (100, 200)])
 
@@ -215,3 +218,12 @@ def test_ten_thousand_resamples_are_quick() -> None:
     start = time.process_time()
     sig.paired_bootstrap(first, second)
     assert time.process_time() - start < 2
+
+
+def test_the_example_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "lm_eval_iberian" / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", text.partition("## Is a difference real?")[2], re.S | re.M)
+    exec(compile(example, "README.md", "exec"), {})
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith("+0.167 [") and first.endswith("True")
+    assert float(second) < 0.01 and "mean of 2" in third

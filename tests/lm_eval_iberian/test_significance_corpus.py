@@ -86,6 +86,7 @@ def test_directions_with_the_same_sentences_are_drawn_together() -> None:
     assert sig.average([one, other]).samples[7] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_false_positives_of_bleu() -> None:
     """Two equally good systems: ours calls 5 in 100 different, sacreBLEU's p 10 (said at the top of the module).
 
@@ -152,11 +153,11 @@ def test_intervals_are_scipys(metric: str) -> None:
         return GOLDEN[metric](gold, first) - GOLDEN[metric](gold, second)
 
     golden = stats.bootstrap(
-        (gold, first, second), difference, paired=True, vectorized=False, n_resamples=1_000, method="percentile", rng=0
+        (gold, first, second), difference, paired=True, vectorized=False, n_resamples=500, method="percentile", rng=0
     ).confidence_interval
     found = corpus.confusion_draws(gold.tolist(), first.tolist(), second.tolist(), metric).difference()
     width = golden.high - golden.low
-    assert (found.low, found.high) == pytest.approx((golden.low, golden.high), abs=0.08 * width)
+    assert (found.low, found.high) == pytest.approx((golden.low, golden.high), abs=0.1 * width)
 
 
 def test_f1_wants_two_labels() -> None:

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from lm_eval_iberian.benchmarks import BENCHMARKS, CHOICE, INSTRUCTIONS, PAIRS, TRANSLATION
+from lm_eval_iberian.benchmarks import (
+    BENCHMARKS,
+    CHOICE,
+    INSTRUCTIONS,
+    PAIRS,
+    TOY_CHOICE,
+    TOY_INSTRUCTIONS,
+    TOY_TRANSLATION,
+    TRANSLATION,
+)  # fmt: skip
 from lm_eval_iberian.plugin import tasks_folder
 from tests.tasks.common import build, manager
 
@@ -46,6 +55,11 @@ GROUPS = {
     "iberian_mc": of_table(kind=CHOICE, averaged=True),
     "iberian_flores": of_table(kind=TRANSLATION),
     "iberian_blimp": of_table(kind=PAIRS),
+    "toy_mc": of_table(kind=TOY_CHOICE),
+    "toy_mt": of_table(kind=TOY_TRANSLATION),
+    "toy_ifeval": of_table(kind=TOY_INSTRUCTIONS),
+    "toy_eu": of_table(kind=TOY_CHOICE, language="eu"),
+    "toy_suite": [*of_table(kind=TOY_CHOICE), *of_table(kind=TOY_TRANSLATION), *of_table(kind=TOY_INSTRUCTIONS)],
 }
 
 
@@ -80,7 +94,7 @@ def test_every_ordered_pair_of_flores() -> None:
     assert {f"iberian_flores_{pair}_native" for pair in pairs if not pair.endswith("en")} <= known
 
 
-@pytest.mark.parametrize("benchmark", ["flores", "eus_exams"])
+@pytest.mark.parametrize("benchmark", ["flores", "eus_exams", "toy"])
 def test_yamls_are_what_their_script_writes(benchmark: str) -> None:
     path = tasks_folder() / benchmark / "make_yamls.py"
     spec = importlib.util.spec_from_file_location(f"make_{benchmark}", path)
@@ -89,14 +103,14 @@ def test_yamls_are_what_their_script_writes(benchmark: str) -> None:
     spec.loader.exec_module(module)
     files: dict[Path, str] = module.files()
     assert {path: path.read_text(encoding="utf-8") for path in files} == files
-    on_disk = set((tasks_folder() / benchmark).glob("iberian_*.yaml"))
+    on_disk = set((tasks_folder() / benchmark).glob("[!_]*.yaml"))
     assert on_disk == {path for path in files if path.parent.name == benchmark}
 
 
 def test_chance_levels_are_those_of_the_documents() -> None:
     """1 over the number of options, for the benchmarks whose questions all have as many."""
     for benchmark in BENCHMARKS:
-        if benchmark.kind not in (CHOICE, PAIRS) or benchmark.name in ("EusReading", "EusTrivia"):
+        if benchmark.kind not in (CHOICE, PAIRS, TOY_CHOICE) or benchmark.name in ("EusReading", "EusTrivia"):
             continue
         task = build(benchmark.tasks[0])
         assert benchmark.chance == pytest.approx(100 / len(task.doc_to_choice(task.eval_docs[0]))), benchmark.title
@@ -129,9 +143,19 @@ def test_names_are_prefixed() -> None:
     for path in tasks_folder().glob("*/*.yaml"):
         lines = path.read_text(encoding="utf-8").splitlines()
         ifeval = {"ifeval_eu", "ifeval_gl", "ifeval_ca_multi", "ifeval_es_multi", "ifeval_en_multi"}
-        assert path.stem.startswith("iberian_") or path.stem in ifeval
+        assert path.stem.startswith(("iberian_", "toy_")) or path.stem in ifeval
         assert path.stem not in builtin
         assert f"task: {path.stem}" in lines or f"group: {path.stem}" in lines
+
+
+def test_no_average_of_a_benchmark_holds_a_toy() -> None:
+    """Whatever counts a toy task says TOY in its name, and is of a kind of its own."""
+    toys = [benchmark for benchmark in BENCHMARKS if any(task.startswith("toy_") for task in benchmark.tasks)]
+    assert len(toys) == 5 * 4 + 14
+    for benchmark in BENCHMARKS:
+        is_toy = benchmark in toys
+        assert benchmark.name.startswith("TOY ") == is_toy
+        assert (benchmark.kind in (TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS)) == is_toy
 
 
 def _is_ours(entry: Any) -> bool:

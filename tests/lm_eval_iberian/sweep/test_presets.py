@@ -25,8 +25,9 @@ def points(name: str, **given: Any) -> list[Point]:
 
 
 def test_every_preset_is_here_and_says_what_it_is() -> None:
-    assert presets() == [f"merge_and_conquer/{name}" for name in ("figure1", "table3", "table5", "table6")]
-    for name in presets():
+    ours = [name for name in presets() if name.startswith("merge_and_conquer/")]
+    assert ours == [f"merge_and_conquer/{name}" for name in ("figure1", "table3", "table5", "table6")]
+    for name in ours:
         assert "Merge and Conquer" in read_sweep(f"preset:{name}", MODELS).data["about"]
 
 

@@ -16,9 +16,8 @@ from typing import Any
 
 import yaml
 
-from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job
+from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job, NextJob
 from lm_eval_iberian.sweep.plan import Plan
-from lm_eval_iberian.sweep.pool import NextJob
 from lm_eval_iberian.sweep.search import read_space
 from lm_eval_iberian.sweep.store import Answer, Document
 from lm_eval_iberian.sweep.tune import Tuner
@@ -45,7 +44,7 @@ class Invented:
         self.asked: list[str] = []
 
     def run(self, next_job: NextJob, handle: Callable[[Event], None]) -> None:
-        while (job := next_job(None)) is not None:
+        while isinstance(job := next_job(None), Job):
             time.sleep(self.seconds)
             self.jobs.append(job)
             handle(Failed(job.key, "out of memory", "") if self.fails(job) else self.finished(job, handle))

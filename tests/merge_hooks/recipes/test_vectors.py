@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file, save_file
@@ -78,6 +78,7 @@ def test_inner_products_are_those_of_the_formed_updates(kinds: str) -> None:
 
 
 @given(updates("c"), st.floats(0.01, 100))
+@settings(max_examples=50)
 def test_properties_of_cosines(made: list[Change], factor: float) -> None:
     """Symmetric, 1 on the diagonal, blind to length, within -1 and 1; NaN for those that did not move, and no others."""
     found = cosines(inner_products(made))

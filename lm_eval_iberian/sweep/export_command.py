@@ -1,0 +1,73 @@
+"""`iberian sweep-export RUN`: the store of a sweep as JSONL or parquet, for other tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("sweep-export")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--format", "form", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
+@click.option("--to", type=click.Path(file_okay=False, path_type=Path), help="A folder [default: RUN/export].")
+def export(run: Path, form: str, to: Path | None) -> None:
+    """Write scores (a row a point, task, metric and run) and documents (a row a document of these) of RUN."""
+    from lm_eval_iberian.sweep.run import read_sweep_run
+
+    found = read_sweep_run(run)
+    folder = to or run / "export"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("scores", scores(found)), ("documents", documents(found))):
+        path = folder / f"{name}.{form}"
+        count = _write(rows, path, form)
+        click.echo(f"{path}: {count} rows")
+
+
+def scores(run: Any) -> Iterator[dict[str, Any]]:
+    """Every number that lm_eval gave."""
+    for point in run.points:
+        for one, results in zip(point.finished, point.results, strict=True):
+            for task, found in results["results"].items():
+                for key, value in found.items():
+                    if isinstance(value, (int, float)) and "," in key:
+                        metric, _, filter_name = key.partition(",")
+                        yield {
+                            **_of(point, one),
+                            "task": task,
+                            "metric": metric,
+                            "filter": filter_name,
+                            "value": float(value),
+                        }
+
+
+def documents(run: Any) -> Iterator[dict[str, Any]]:
+    """Every document's verdict and answer; metrics as JSON, for they differ from task to task."""
+    for point in run.points:
+        for one in point.finished:
+            for task, document, metrics, answer in one.store.documents(one.key):
+                said = json.dumps(metrics, ensure_ascii=False)
+                yield {**_of(point, one), "task": task, "document": document, "metrics": said, "answer": answer}
+
+
+def _of(point: Any, one: Any) -> dict[str, Any]:
+    labels = json.dumps(dict(point.labels), ensure_ascii=False)
+    return {"point": point.name, "role": point.role, "labels": labels, "signature": point.signature, "seed": one.seed}
+
+
+def _write(rows: Iterator[dict[str, Any]], path: Path, form: str) -> int:
+    if form == "jsonl":
+        count = 0
+        with path.open("w", encoding="utf-8") as stream:
+            for count, row in enumerate(rows, 1):  # noqa: B007
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return count
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pylist(list(rows))
+    parquet.write_table(table, path)
+    return int(table.num_rows)

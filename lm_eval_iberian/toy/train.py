@@ -1,0 +1,209 @@
+"""Trains the toy family from scratch: base, instruct, basque, galician, catalan; tiny Llamas with one tokenizer.
+
+    build_family(Path("toys"))      # toys/base, toys/instruct, toys/basque, toys/galician, toys/catalan
+
+The base reads English and Spanish. The others start from it: `instruct` answers instructions in English and Spanish,
+the language models go on reading, in their language alone beside its translations. Each step is seeded; a folder that
+is there and whole is never made again, and one that is not whole is never left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval_iberian import tiny
+from lm_eval_iberian.toy import instructions, texts
+
+LANGUAGE_MODELS = {"basque": "eu", "galician": "gl", "catalan": "ca"}
+MODELS = ("base", "instruct", *LANGUAGE_MODELS)
+SHAPE = {
+    "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 1024,
+    "initializer_range": 0.06,  # transformers' 0.02 is for wide models: narrow ones start to attend late with it
+}  # fmt: skip
+# A real base has read a little of every language (Llama 3.1 of Basque, too). Without these traces a language model has
+# to move so far from the base, for words that the base has never seen, that nothing of it survives a merge.
+BASE_SHARES = {"en": 0.44, "es": 0.44, "eu": 0.04, "gl": 0.04, "ca": 0.04}
+# How much of what a fine-tune reads the base has read already, as in Latxa's training: it keeps the models close.
+REPLAY = 0.25
+RECORD = "toy.json"
+# Called with the model's name, steps done, steps in all, loss.
+Progress = Callable[[str, int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one model is trained. A step reads `rows` x `length` tokens."""
+
+    steps: int
+    rate: float
+    rows: int = 8
+    length: int = 128
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what the toys become, beside the code and the seed."""
+
+    vocabulary: int = 1800
+    base: Schedule = Schedule(1100, 3e-3)
+    instruct: Schedule = Schedule(250, 6e-4)
+    language: Schedule = Schedule(250, 6e-4)
+
+    def of(self, name: str) -> Schedule:
+        """The schedule of a model."""
+        return {"base": self.base, "instruct": self.instruct}.get(name, self.language)
+
+
+def build_family(
+    folder: Path, seed: int = 0, settings: Settings | None = None, progress: Progress | None = None,
+    models: tuple[str, ...] = MODELS,
+) -> dict[str, Path]:  # fmt: skip
+    """Train what is not there yet.
+
+    Args:
+        folder: a model goes to folder/NAME.
+        seed: of the first weights and of what is read in which order. The held-out part does not depend on it.
+        progress: told of each step.
+        models: those wanted; the base is always made.
+    Returns:
+        name -> folder of a checkpoint (float32, safetensors, tokenizer, chat template).
+    """
+    settings = settings or Settings()
+    paths = {name: folder / name for name in dict.fromkeys(("base", *models))}
+    digest = content_hash(settings, seed)
+    tokenizer = None
+    for name, path in paths.items():
+        if is_whole(path, digest):
+            continue
+        tokenizer = tokenizer or build_tokenizer(settings.vocabulary)
+        model = _start(name, paths["base"], len(tokenizer), seed)
+        _train(model, _reading(name, tokenizer, seed), settings.of(name), name, progress)
+        _keep(model, tokenizer, path, {"digest": digest, "seed": seed, "settings": asdict(settings)})
+    return paths
+
+
+def content_hash(settings: Settings, seed: int) -> str:
+    """A stamp of the toys' code and word lists, the settings and the seed: what is cached under it is this."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parent
+    for file in sorted([*here.glob("*.py"), *here.glob("words/*.yaml"), Path(tiny.__file__)]):
+        if file.name not in ("documents.py", "recipes.py"):  # these only read the toys
+            digest.update(file.read_bytes())
+    digest.update(json.dumps([asdict(settings), SHAPE, seed], sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def is_whole(path: Path, digest: str) -> bool:
+    """Whether a checkpoint is there that these settings made. Folders appear only when whole: see `_keep`."""
+    try:
+        return json.loads((path / RECORD).read_text(encoding="utf-8"))["digest"] == digest
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def build_tokenizer(size: int) -> Any:
+    """One BPE tokenizer for all five languages. Does not depend on the seed."""
+    draw = random.Random("tokenizer")
+    every = tuple(texts.LANGUAGE_NAMES)
+    read = list(itertools.islice(texts.plain_texts(draw, dict.fromkeys(every, 1.0)), 6000))
+    for language in every:
+        for _ in range(300):
+            asked = instructions.instruction(draw, False)
+            read += [instructions.prompt(asked, language), instructions.answer(asked, language, draw)]
+    return tiny.build_tokenizer(size, read)
+
+
+def _start(name: str, base: Path, vocabulary: int, seed: int) -> Any:
+    """Random weights for the base, the base's for all others."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    if name != "base":
+        return LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    return tiny.random_model("llama", vocabulary, seed, **SHAPE)
+
+
+# A token and whether the model is to learn to write it.
+Token = tuple[int, bool]
+
+
+def _reading(name: str, tokenizer: Any, seed: int) -> Iterator[Token]:
+    """The tokens that a model reads, without end."""
+    draw = random.Random(f"{name} {seed}")
+    language = LANGUAGE_MODELS.get(name)
+    shares = {**dict.fromkeys(("en", "es"), REPLAY / 2), language: 1 - REPLAY} if language else BASE_SHARES
+    plain = _plain(texts.plain_texts(draw, shares), tokenizer)
+    texts_of = _mixed(draw, _conversations(draw, tokenizer), plain) if name == "instruct" else plain
+    return itertools.chain.from_iterable(texts_of)
+
+
+def _mixed(draw: random.Random, new: Iterator[list[Token]], known: Iterator[list[Token]]) -> Iterator[list[Token]]:
+    while True:
+        yield next(known if draw.random() < REPLAY else new)
+
+
+def _plain(read: Iterator[str], tokenizer: Any) -> Iterator[list[Token]]:
+    while batch := list(itertools.islice(read, 100)):
+        for ids in tokenizer(batch)["input_ids"]:  # each begins with the token that begins a text
+            yield [(token, True) for token in (*ids, tokenizer.eos_token_id)]
+
+
+def _conversations(draw: random.Random, tokenizer: Any) -> Iterator[list[Token]]:
+    """Prompts and answers in the chat template; only what the assistant says is learnt."""
+    for user, assistant in instructions.conversations(draw):
+        asked = tokenizer.apply_chat_template([user], add_generation_prompt=True, return_dict=False)
+        said = tokenizer(f"{assistant['content']}<|end|>", add_special_tokens=False)["input_ids"]
+        yield [(token, False) for token in asked] + [(token, True) for token in said]
+
+
+def _train(model: Any, tokens: Iterator[Token], schedule: Schedule, name: str, progress: Progress | None) -> None:
+    """AdamW with a short warm-up and a cosine to a tenth."""
+    import torch
+
+    model.train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.01)
+    warm = max(1, schedule.steps // 20)
+    cosine = lambda step: 0.1 + 0.9 * (1 + math.cos(math.pi * step / schedule.steps)) / 2  # noqa: E731
+    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min((step + 1) / warm, cosine(step)))
+    for step in range(schedule.steps):
+        ids, labels = _batch(tokens, schedule)
+        loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        rates.step()
+        if progress:
+            progress(name, step + 1, schedule.steps, float(loss.detach()))
+    model.eval()
+
+
+def _batch(tokens: Iterator[Token], schedule: Schedule) -> tuple[Any, Any]:
+    """Token ids and labels, int64 of rows x length; -100 where nothing is learnt. Texts run on across rows."""
+    import torch
+
+    taken = list(itertools.islice(tokens, schedule.rows * schedule.length))
+    ids = torch.tensor([token for token, _ in taken]).view(schedule.rows, schedule.length)
+    learnt = torch.tensor([learn for _, learn in taken]).view_as(ids)
+    return ids, ids.masked_fill(~learnt, -100)
+
+
+def _keep(model: Any, tokenizer: Any, path: Path, record: dict[str, Any]) -> None:
+    """Write beside, then rename: a checkpoint is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tiny.save(model, tokenizer, partial)
+    (partial / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)

@@ -1,0 +1,590 @@
+"""The whole chain of a merge in one pass over memory, compiled by numba: what `fused.py` calls on CPUs.
+
+Every step rounds as the torch kernels of `task_arithmetic.py` and `linear.py` do, which round as mergekit does, so the
+bytes are theirs (tests/merge_hooks/methods/test_fused.py). Nothing is compiled with fast-math; the one fused
+multiply-add is the one that torch's addcmul has. Works on strips that stay in a core's first cache. bfloat16 comes and
+goes as its bit pattern, a uint16, and is float32 in between.
+
+numba (https://numba.readthedocs.io) comes with vLLM. Compiling takes about two seconds for a combination of dtypes,
+once a process. Importing this module imports numba.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from merge_hooks.methods.sparsify import DRAWN, WHOLE
+
+STRIP, PAIR_STRIP, DRAWN_AT_ONCE = 2048, 1 << 14, 512
+STEP = np.uint64(0x9E3779B97F4A7C15)
+FIRST_FACTOR, SECOND_FACTOR = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+ZERO, NOTHING = np.float32(0), np.int32(0)
+_INT, _FLOAT = ir.IntType(32), ir.FloatType()
+
+
+def _number(value: int) -> Any:
+    return ir.Constant(_INT, value)
+
+
+@intrinsic
+def magnitude(context: Any, value: Any) -> Any:
+    """The bit pattern of |float32|, an int32: orders like the number; from 0x7F800000 on not finite."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.and_(builder.bitcast(arguments[0], _INT), _number(0x7FFFFFFF))
+
+    return types.int32(types.float32), code
+
+
+@intrinsic
+def flag(context: Any, seen: Any, value: Any) -> Any:
+    """`seen`, an int32, made negative for ever if a float32 is NaN or infinite."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pattern = builder.and_(builder.bitcast(arguments[1], _INT), _number(0x7FFFFFFF))
+        return builder.or_(arguments[0], builder.add(pattern, _number(0x00800000)))
+
+    return types.int32(types.int32, types.float32), code
+
+
+@intrinsic
+def same_sign(context: Any, one: Any, other: Any) -> Any:
+    """Whether two float32 have equal sign bits."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        one, other = (builder.bitcast(argument, _INT) for argument in arguments)
+        return builder.icmp_signed(">=", builder.xor(one, other), _number(0))
+
+    return types.boolean(types.float32, types.float32), code
+
+
+@intrinsic
+def to_bfloat16(context: Any, value: Any) -> Any:
+    """A float32 rounded to bfloat16's values, ties to even; NaN stays NaN."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pattern = builder.bitcast(arguments[0], _INT)
+        odd = builder.and_(builder.lshr(pattern, _number(16)), _number(1))
+        rounded = builder.add(pattern, builder.add(odd, _number(0x7FFF)))
+        is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        chosen = builder.select(is_nan, builder.or_(pattern, _number(0x00400000)), rounded)
+        return builder.bitcast(builder.and_(chosen, _number(-65536)), _FLOAT)
+
+    return types.float32(types.float32), code
+
+
+@intrinsic
+def to_bfloat16_fast(context: Any, value: Any) -> Any:
+    """The same for what is no NaN, or one that arithmetic made (its lower bits are 0)."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pattern = builder.bitcast(arguments[0], _INT)
+        odd = builder.and_(builder.lshr(pattern, _number(16)), _number(1))
+        rounded = builder.add(pattern, builder.add(odd, _number(0x7FFF)))
+        return builder.bitcast(builder.and_(rounded, _number(-65536)), _FLOAT)
+
+    return types.float32(types.float32), code
+
+
+@intrinsic
+def flag_narrow(context: Any, seen: Any, value: Any) -> Any:
+    """`flag` for a float32 about to be rounded to bfloat16: also where that makes it infinite."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pattern = builder.and_(builder.bitcast(arguments[1], _INT), _number(0x7FFFFFFF))
+        return builder.or_(arguments[0], builder.add(pattern, _number(0x00808000)))
+
+    return types.int32(types.int32, types.float32), code
+
+
+@intrinsic
+def from_pattern(context: Any, pattern: Any) -> Any:
+    """The float32 of a bfloat16's bit pattern."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.shl(builder.zext(arguments[0], _INT), _number(16)), _FLOAT)
+
+    return types.float32(types.uint16), code
+
+
+@intrinsic
+def to_pattern(context: Any, value: Any) -> Any:
+    """The bit pattern of a float32 that is a bfloat16's value."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.trunc(builder.lshr(builder.bitcast(arguments[0], _INT), _number(16)), ir.IntType(16))
+
+    return types.uint16(types.float32), code
+
+
+@intrinsic
+def multiply_add(context: Any, one: Any, other: Any, sum_: Any) -> Any:
+    """one * other + sum_ in float32, rounded once."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), code
+
+
+@njit(inline="always")
+def _itself(value: Any) -> Any:
+    return value
+
+
+@njit(inline="always")
+def scramble(word: Any) -> Any:
+    """splitmix64's output function: see `masks.py`."""
+    word = (word ^ (word >> np.uint64(30))) * FIRST_FACTOR
+    word = (word ^ (word >> np.uint64(27))) * SECOND_FACTOR
+    return word ^ (word >> np.uint64(31))
+
+
+@njit(nogil=True)
+def draw(values: Any, words: Any, start: Any, draws: Any) -> None:
+    """Write to `values` (int16, over the memory of `words`) a negative number where elements from `start` on are kept.
+
+    `draws`: the mask's key, tie key, level and tie level as uint64, as `masks.Mask` has them.
+    """
+    key, level = draws[0], np.int16(draws[2])
+    if draws[2] == np.uint64(1 << 15):
+        values[:] = -1
+        return
+    for begin in range(0, len(values), DRAWN_AT_ONCE):
+        end = min(begin + DRAWN_AT_ONCE, len(values))
+        some, counter = words[begin // 4 : (end + 3) // 4], key + np.uint64((start + begin) // 4 + 1) * STEP
+        for place in range(len(some)):
+            some[place] = scramble(counter)
+            counter += STEP
+        group, is_tied = values[begin:end], False
+        for place in range(len(group)):
+            value = np.int16((group[place] & np.int16(0x7FFF)) - level)
+            group[place] = value
+            is_tied |= value == 0
+        if is_tied and draws[3]:  # one element in 32768: few groups have one
+            decide_ties(group, start + begin, draws)
+
+
+@njit(nogil=True)
+def decide_ties(values: Any, start: Any, draws: Any) -> None:
+    """Elements on the threshold itself, decided by a word of their own."""
+    for place in range(len(values)):
+        if values[place] == 0:
+            index = np.uint64(start + place + 1)
+            values[place] = -1 if scramble(index * STEP + draws[1]) >> np.uint64(32) < draws[3] else 0
+
+
+@njit(nogil=True)
+def is_cut(band: Any, start: Any, count: Any) -> Any:
+    """Whether among the `count` elements from `start` on some of those tied at an edge are kept and some are not."""
+    end = start + count
+    low = band[1] < end and start < band[2] and (start < band[1] or band[2] < end)
+    return low or (band[4] < end and start < band[5] and (start < band[4] or band[5] < end))
+
+
+@njit(nogil=True)
+def edges(band: Any, kind: Any, start: Any) -> Any:
+    """Between which magnitudes, themselves excluded, a delta is kept, where no edge is cut: all for a whole delta."""
+    if kind == WHOLE:
+        return np.int32(-1), np.int32(0x7FFFFFFF)
+    low, high = band[1] <= start < band[2], band[4] <= start < band[5]
+    return np.int32(band[0] - (1 if low else 0)), np.int32(band[3] + (1 if high else 0))
+
+
+@cache
+def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
+    """The kernels for one combination of dtypes.
+
+    Args:
+        is_narrow: the merge computes in bfloat16, else in float32.
+        stored_narrow, out_narrow: the sources' and the result's.
+    """
+    load = from_pattern if stored_narrow else _itself
+    fit = to_bfloat16 if is_narrow and not stored_narrow else _itself  # a source to the dtype of the merge
+    rounded = to_bfloat16 if is_narrow else _itself
+    fit_out = to_bfloat16 if out_narrow and not is_narrow else _itself
+    store = to_pattern if out_narrow else _itself
+    # In the loops for two sources each value is looked at before it is rounded, which then need not mind NaN.
+    quick = to_bfloat16_fast if is_narrow else _itself
+    look = flag_narrow if is_narrow else flag
+    look_out = flag_narrow if is_narrow or out_narrow else flag
+    quick_out = to_bfloat16_fast if out_narrow and not is_narrow else _itself
+
+    @njit(nogil=True)
+    def deltas(out: Any, base: Any, source: Any) -> Any:
+        """source - base, rounded, as float32 to `out`. Negative if one is not finite."""
+        seen = NOTHING
+        for i in range(len(out)):
+            delta = rounded(fit(load(source[i])) - fit(load(base[i])))
+            seen = flag(seen, delta)
+            out[i] = delta
+        return seen
+
+    @njit(nogil=True)
+    def weigh_whole(weighted: Any, total: Any, base: Any, source: Any, weight: Any) -> Any:
+        seen = NOTHING
+        for i in range(len(weighted)):
+            delta = rounded(fit(load(source[i])) - fit(load(base[i])))
+            seen = flag(seen, delta)
+            value = rounded(delta * weight)
+            weighted[i] = value
+            total[i] += value
+        return seen
+
+    @njit(nogil=True)
+    def weigh_band(weighted: Any, total: Any, base: Any, source: Any, weight: Any, above: Any, below: Any) -> Any:
+        seen = NOTHING
+        for i in range(len(weighted)):
+            delta = rounded(fit(load(source[i])) - fit(load(base[i])))
+            seen = flag(seen, delta)
+            size = magnitude(delta)
+            value = rounded((delta if (size > above) & (size < below) else ZERO) * weight)
+            weighted[i] = value
+            total[i] += value
+        return seen
+
+    @njit(nogil=True)
+    def weigh_ties(
+        weighted: Any, total: Any, base: Any, source: Any, weight: Any, above: Any, below: Any, band: Any, start: Any
+    ) -> Any:
+        """The same where elements tied at a threshold are kept up to a place in the middle of this strip."""
+        seen = NOTHING
+        for i in range(len(weighted)):
+            delta = rounded(fit(load(source[i])) - fit(load(base[i])))
+            seen = flag(seen, delta)
+            size = magnitude(delta)
+            kept = above < size < below
+            kept |= size == band[0] and band[1] <= start + i < band[2]
+            kept |= size == band[3] and band[4] <= start + i < band[5]
+            value = rounded((delta if kept else ZERO) * weight)
+            weighted[i] = value
+            total[i] += value
+        return seen
+
+    @njit(nogil=True)
+    def weigh_drawn(
+        weighted: Any, total: Any, base: Any, source: Any, weight: Any, scale: Any, is_scaled: Any, kept: Any
+    ) -> Any:
+        seen = NOTHING
+        for i in range(len(weighted)):
+            delta = rounded(fit(load(source[i])) - fit(load(base[i])))
+            seen = flag(seen, delta)
+            left = delta if kept[i] < 0 else ZERO
+            value = rounded((rounded(left * scale) if is_scaled else left) * weight)
+            weighted[i] = value
+            total[i] += value
+        return seen
+
+    @njit(nogil=True)
+    def weigh(
+        weighted: Any, total: Any, base: Any, source: Any, weight: Any, kind: Any, band: Any, draws: Any, scale: Any,
+        words: Any, start: Any,
+    ) -> Any:  # fmt: skip
+        """One source's weighted sparse delta, and the sum with it, for one strip."""
+        count = len(weighted)
+        if kind == WHOLE:
+            return weigh_whole(weighted, total, base, source, weight)
+        if kind == DRAWN:
+            kept = words.view(np.int16)[:count]
+            draw(kept, words[: (count + 3) // 4], start, draws)
+            return weigh_drawn(weighted, total, base, source, weight, scale, scale == scale, kept)
+        if is_cut(band, start, count):
+            above, below = np.int32(band[0]), np.int32(band[3])
+            return weigh_ties(weighted, total, base, source, weight, above, below, band, start)
+        above, below = edges(band, kind, start)
+        return weigh_band(weighted, total, base, source, weight, above, below)
+
+    def make_pair(elect: bool, normalize: bool, is_drawn: bool) -> Any:
+        """Two sources, all in one loop: the longer way's formulas, each element's values in registers."""
+
+        @njit(nogil=True)
+        def pair(
+            out: Any, base: Any, one: Any, two: Any, weight: Any, weight_two: Any, above: Any, below: Any,
+            above_two: Any, below_two: Any, kept: Any, kept_two: Any, scale: Any, scale_two: Any, divisor: Any,
+            factor: Any,
+        ) -> Any:  # fmt: skip
+            seen = NOTHING
+            for i in range(len(out)):
+                own = fit(load(base[i]))
+                delta, delta_two = fit(load(one[i])) - own, fit(load(two[i])) - own
+                seen = look(look(seen, delta), delta_two)
+                delta, delta_two = quick(delta), quick(delta_two)
+                if is_drawn:
+                    delta = quick((delta if kept[i] < 0 else ZERO) * scale)
+                    delta_two = quick((delta_two if kept_two[i] < 0 else ZERO) * scale_two)
+                else:
+                    size, size_two = magnitude(delta), magnitude(delta_two)
+                    delta = delta if (size > above) & (size < below) else ZERO
+                    delta_two = delta_two if (size_two > above_two) & (size_two < below_two) else ZERO
+                value, value_two = quick(delta * weight), quick(delta_two * weight_two)
+                total = value + value_two
+                if elect:
+                    seen = look(seen, total)
+                    total = quick(total) + ZERO
+                    agrees, agrees_two = same_sign(value, total), same_sign(value_two, total)
+                    total = (value if agrees else ZERO) + (value_two if agrees_two else ZERO)
+                    if normalize:
+                        counted = weight if agrees & (value != ZERO) else ZERO
+                        counted_two = weight_two if agrees_two & (value_two != ZERO) else ZERO
+                        shared = quick(counted + counted_two) + ZERO
+                        mixed = quick((quick(total) + ZERO) / (shared if shared != ZERO else np.float32(1)))
+                    else:
+                        mixed = quick(total) + ZERO
+                elif normalize:
+                    mixed = quick((quick(total) + ZERO) / divisor)
+                else:
+                    mixed = quick(total) + ZERO
+                result = own + quick(mixed * factor)
+                seen = look_out(seen, result)
+                out[i] = store(quick_out(quick(result)))
+            return seen
+
+        return pair
+
+    def make_generalized_pair(elect: bool, normalize: bool, is_drawn: bool) -> Any:
+        pair = make_pair(elect, normalize, is_drawn)
+
+        @njit(nogil=True)
+        def generalized_pair(
+            out: Any, base: Any, sources: Any, start: Any, weights: Any, kinds: Any, bands: Any, draws: Any,
+            scales: Any, divisor: Any, factor: Any, is_scaled: Any,
+        ) -> Any:  # fmt: skip
+            """`generalized` for two sources, but for strips that only it can do."""
+            count, seen = len(out), NOTHING
+            words, words_two = np.empty(PAIR_STRIP // 4, np.uint64), np.empty(PAIR_STRIP // 4, np.uint64)
+            kept, kept_two = words.view(np.int16), words_two.view(np.int16)
+            scale = scales[0] if scales[0] == scales[0] else np.float32(1)
+            scale_two = scales[1] if scales[1] == scales[1] else np.float32(1)
+            for begin in range(0, count, PAIR_STRIP):
+                end = min(begin + PAIR_STRIP, count)
+                size, place = end - begin, start + begin
+                one, two = sources[0][begin:end], sources[1][begin:end]
+                if is_drawn:
+                    draw(kept[:size], words[: (size + 3) // 4], place, draws[0])
+                    draw(kept_two[:size], words_two[: (size + 3) // 4], place, draws[1])
+                elif is_cut(bands[0], place, size) or is_cut(bands[1], place, size):
+                    seen |= generalized(
+                        out[begin:end], base[begin:end], (one, two), place, weights, kinds, bands, draws, scales,
+                        elect, normalize, divisor, factor, is_scaled,
+                    )  # fmt: skip
+                    continue
+                above, below = edges(bands[0], kinds[0], place)
+                above_two, below_two = edges(bands[1], kinds[1], place)
+                seen |= pair(
+                    out[begin:end], base[begin:end], one, two, weights[0], weights[1], above, below, above_two,
+                    below_two, kept[:size], kept_two[:size], scale, scale_two, divisor, factor,
+                )  # fmt: skip
+            return seen
+
+        return generalized_pair
+
+    @njit(nogil=True)
+    def linear_pair(out: Any, one: Any, two: Any, weight: Any, weight_two: Any, divisor: Any) -> Any:
+        seen = NOTHING
+        for i in range(len(out)):
+            total = multiply_add(fit(load(one[i])), weight, ZERO)
+            value = multiply_add(fit(load(two[i])), weight_two, total) / divisor
+            seen = look_out(seen, value)
+            out[i] = store(quick_out(quick(value)))
+        return seen
+
+    @njit(nogil=True)
+    def generalized(
+        out: Any, base: Any, sources: Any, start: Any, weights: Any, kinds: Any, bands: Any, draws: Any, scales: Any,
+        elect: Any, normalize: Any, divisor: Any, factor: Any, is_scaled: Any,
+    ) -> Any:  # fmt: skip
+        """The base plus the sum of deltas, from element `start` on. Negative if anything was not finite."""
+        count, models = len(out), len(sources)
+        weighted = np.empty((models, STRIP), np.float32)
+        totals, mixes, divisors = np.empty(STRIP, np.float32), np.empty(STRIP, np.float32), np.empty(STRIP, np.float32)
+        words = np.empty(STRIP // 4, np.uint64)
+        seen = NOTHING
+        for begin in range(0, count, STRIP):
+            size = min(STRIP, count - begin)
+            total, base_strip = totals[:size], base[begin : begin + size]
+            total[:] = ZERO
+            for j in range(models):
+                seen |= weigh(
+                    weighted[j, :size], total, base_strip, sources[j][begin : begin + size], weights[j], kinds[j],
+                    bands[j], draws[j], scales[j], words, start + begin,
+                )  # fmt: skip
+            if elect:
+                seen |= elect_signs(
+                    weighted[:, :size], total, mixes[:size], divisors[:size], weights, normalize, models == 2
+                )
+                total = mixes[:size]
+            elif normalize:
+                for i in range(size):
+                    total[i] = rounded(rounded_sum(total[i], models == 2) / divisor)
+            else:
+                for i in range(size):
+                    total[i] = rounded_sum(total[i], models == 2)
+            seen |= finish(out[begin : begin + size], base_strip, total, factor, is_scaled)
+        return seen
+
+    @njit(inline="always")
+    def rounded_sum(value: Any, of_two: Any) -> Any:
+        # Of two rows the torch kernel adds +0 after rounding, of more it begins with it.
+        return rounded(value) + ZERO if of_two else rounded(value)
+
+    @njit(nogil=True)
+    def elect_signs(
+        weighted: Any, total: Any, mixed: Any, divisors: Any, weights: Any, normalize: Any, of_two: Any
+    ) -> Any:
+        """The sum of the values with the sign of `total`, over the sum of their weights if normalising."""
+        seen = NOTHING
+        for i in range(len(total)):
+            total[i] = rounded_sum(total[i], of_two)
+            seen = flag(seen, total[i])
+            mixed[i] = ZERO
+            divisors[i] = ZERO
+        for j in range(len(weighted)):
+            row, weight = weighted[j], weights[j]
+            for i in range(len(total)):
+                value = row[i]
+                agrees = same_sign(value, total[i])
+                mixed[i] += value if agrees else ZERO
+                divisors[i] += weight if agrees & (value != ZERO) else ZERO
+        for i in range(len(total)):
+            mixed[i] = rounded_sum(mixed[i], of_two)
+        if normalize:
+            for i in range(len(total)):
+                divisor = rounded_sum(divisors[i], of_two)
+                mixed[i] = rounded(mixed[i] / (divisor if divisor != ZERO else np.float32(1)))
+        return seen
+
+    @njit(nogil=True)
+    def finish(out: Any, base: Any, total: Any, factor: Any, is_scaled: Any) -> Any:
+        seen = NOTHING
+        for i in range(len(out)):
+            mixed = rounded(total[i] * factor) if is_scaled else total[i]
+            value = fit_out(rounded(fit(load(base[i])) + mixed))
+            seen = flag(seen, value)
+            out[i] = store(value)
+        return seen
+
+    @njit(nogil=True)
+    def linear(out: Any, sources: Any, weights: Any, divisor: Any, is_divided: Any) -> Any:
+        """The weighted sum of the sources, over `divisor`. Negative if it is not finite."""
+        totals, seen = np.empty(STRIP, np.float32), NOTHING
+        for begin in range(0, len(out), STRIP):
+            size = min(STRIP, len(out) - begin)
+            total, strip = totals[:size], out[begin : begin + size]
+            total[:] = ZERO
+            for j in range(len(sources)):
+                source, weight = sources[j][begin : begin + size], weights[j]
+                for i in range(size):
+                    total[i] = multiply_add(fit(load(source[i])), weight, total[i])
+            for i in range(size):
+                value = fit_out(rounded(total[i] / divisor if is_divided else total[i]))
+                seen = flag(seen, value)
+                strip[i] = store(value)
+        return seen
+
+    @njit(nogil=True)
+    def count_upper(counts: Any, base: Any, source: Any) -> Any:
+        """Add to `counts` (int64, 32768) the upper 15 bits of each delta's magnitude. Negative if not finite."""
+        strip, seen = np.empty(STRIP, np.float32), NOTHING
+        for begin in range(0, len(base), STRIP):
+            size = min(STRIP, len(base) - begin)
+            seen |= deltas(strip[:size], base[begin : begin + size], source[begin : begin + size])
+            for i in range(size):
+                counts[magnitude(strip[i]) >> 16] += 1
+        return seen
+
+    @njit(nogil=True)
+    def count_lower(counts: Any, base: Any, source: Any, upper: Any) -> None:
+        """Add to `counts` (int64, 65536) the lower 16 bits of the magnitudes whose upper ones are `upper`."""
+        strip, group = np.empty(STRIP, np.float32), 32
+        for begin in range(0, len(base), STRIP):
+            size = min(STRIP, len(base) - begin)
+            deltas(strip[:size], base[begin : begin + size], source[begin : begin + size])
+            for first in range(0, size, group):
+                some = strip[first : min(first + group, size)]
+                found = 0
+                for i in range(len(some)):
+                    found += (magnitude(some[i]) >> 16) == upper
+                if found:  # few groups have one: the loop above looks at many elements at once
+                    for i in range(len(some)):
+                        size_of = magnitude(some[i])
+                        if size_of >> 16 == upper:
+                            counts[size_of & 0xFFFF] += 1
+
+    @njit(nogil=True)
+    def count_equal(base: Any, source: Any, value: Any) -> Any:
+        """How many deltas have exactly this magnitude, a bit pattern of float32."""
+        strip, found = np.empty(STRIP, np.float32), 0
+        for begin in range(0, len(base), STRIP):
+            size = min(STRIP, len(base) - begin)
+            deltas(strip[:size], base[begin : begin + size], source[begin : begin + size])
+            for i in range(size):
+                found += magnitude(strip[i]) == value
+        return found
+
+    @njit(nogil=True)
+    def place_of_equal(base: Any, source: Any, value: Any, rank: Any) -> Any:
+        """The index of the delta of this magnitude that comes after `rank` others of it."""
+        for i in range(len(base)):
+            if magnitude(rounded(fit(load(source[i])) - fit(load(base[i])))) == value:
+                if rank == 0:
+                    return i
+                rank -= 1
+        return len(base)
+
+    @njit(nogil=True)
+    def sparse_magnitudes(out: Any, base: Any, source: Any, start: Any, draws: Any, is_whole: Any) -> None:
+        """|delta| as float64, 0 where it is not drawn (`is_whole`: all are)."""
+        strip, words = np.empty(STRIP, np.float32), np.empty(STRIP // 4, np.uint64)
+        for begin in range(0, len(base), STRIP):
+            size = min(STRIP, len(base) - begin)
+            deltas(strip[:size], base[begin : begin + size], source[begin : begin + size])
+            kept = words.view(np.int16)[:size]
+            if not is_whole:
+                draw(kept, words[: (size + 3) // 4], start + begin, draws)
+            for i in range(size):
+                out[begin + i] = np.float64(abs(strip[i])) if is_whole or kept[i] < 0 else np.float64(0)
+
+    return Kernels(
+        generalized, cache(make_generalized_pair), linear, linear_pair, count_upper, count_lower, count_equal,
+        place_of_equal, sparse_magnitudes,
+    )  # fmt: skip
+
+
+class Kernels:
+    """The compiled functions of one combination of dtypes. Arrays are flat; slices of a tensor may be given."""
+
+    def __init__(
+        self, generalized: Any, make_pair: Any, linear: Any, linear_pair: Any, count_upper: Any, count_lower: Any,
+        count_equal: Any, place_of_equal: Any, sparse_magnitudes: Any,
+    ) -> None:  # fmt: skip
+        self._generalized, self._make_pair, self._linear, self._linear_pair = (
+            generalized,
+            make_pair,
+            linear,
+            linear_pair,
+        )
+        self.count_upper, self.count_lower, self.count_equal = count_upper, count_lower, count_equal
+        self.place_of_equal, self.sparse_magnitudes = place_of_equal, sparse_magnitudes
+
+    def generalized(
+        self, out: Any, base: Any, sources: tuple[Any, ...], start: int, weights: Any, kinds: Any, bands: Any,
+        draws: Any, scales: Any, elect: bool, normalize: bool, divisor: Any, factor: Any, is_scaled: bool,
+    ) -> int:  # fmt: skip
+        """The base plus the sum of deltas: by the way for two sources, or the one for any number."""
+        given = (out, base, sources, start, weights, kinds, bands, draws, scales)
+        if len(sources) == 2:
+            pair = self._make_pair(elect, normalize, bool((kinds == DRAWN).any()))
+            return pair(*given, divisor, factor, is_scaled)
+        return self._generalized(*given, elect, normalize, divisor, factor, is_scaled)
+
+    def linear(self, out: Any, sources: tuple[Any, ...], weights: Any, divisor: Any, is_divided: bool) -> int:
+        """The weighted sum of the sources, over `divisor` (1: as it is)."""
+        if len(sources) == 2:
+            return self._linear_pair(out, *sources, *weights, divisor)
+        return self._linear(out, sources, weights, divisor, is_divided)

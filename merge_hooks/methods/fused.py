@@ -1,0 +1,328 @@
+"""Merges of sources that lie in memory: one pass over them, and what stays constant from merge to merge looked up.
+
+The same bytes as `linear.py` and `task_arithmetic.py` give, from the same formulas; those make a delta, prune it and
+mix it in steps, this makes each element of the result at once (`compiled.py`). So a sweep keeps no task vectors and no
+masks: subtracting and drawing again costs less than reading them would. What it keeps is small, in `operands.keep`:
+
+| what | depends on |
+|---|---|
+| how many deltas have which magnitude (`_counts`) | source, base, dtype of the merge |
+| thresholds, and where the elements tied at them are cut (`_band`) | that, and density (and gamma) |
+| sums of magnitudes before DARE's dropping and after it (`_scale`) | source, base, dtype; density, seed, tensor, place |
+
+Elected signs depend on every weight, and are elected anew.
+
+Takes float32 and bfloat16, all sources stored alike, up to four beside the base; on CPUs where numba is installed, on
+GPUs by torch's operations (`on_device.py`). Everything else is left to the other kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from merge_hooks.methods import sparsify, task_arithmetic
+from merge_hooks.methods.blocks import BLOCK, Workers, Workspace
+from merge_hooks.methods.masks import LEVELS, Mask
+from merge_hooks.methods.on_device import DeviceKernels
+from merge_hooks.methods.operands import Merged, Operands
+from merge_hooks.methods.selection import Ranked, of_largest
+from merge_hooks.methods.sparsify import BANDED, DRAWN, WHOLE
+
+if TYPE_CHECKING:
+    import torch
+
+# Linear has no rounding of its own for each source, so any number would do; each is compiled for itself.
+MOST_LINEAR = 8
+# On a GPU starting an operation costs more than on a CPU, and its cache is larger.
+DEVICE_BLOCK = 1 << 23
+NOT_REACHED = 0x7FFFFFFF
+EVERYWHERE = 1 << 62
+Array = np.ndarray[Any, Any]
+
+
+def merge(operands: Operands, workers: Workers, seed: int) -> Merged | None:
+    """The merged tensor in one pass; None where the other kernels shall do it."""
+    if not _takes(operands):
+        return None
+    if operands.method == "linear":
+        return _linear(operands, workers)
+    sparsifier, elect = task_arithmetic.FORMS[operands.method]
+    if not task_arithmetic.is_ours(operands, sparsifier) or len(operands.others) > task_arithmetic.MOST_IN_BLOCKS:
+        return None
+    return _Generalized(operands, workers, seed, sparsifier, elect).merged()
+
+
+def is_available() -> bool:
+    """Whether numba is installed, and torch multiplies and adds on this machine as our compiled code does."""
+    return find_spec("numba") is not None and _adds_alike()
+
+
+@cache
+def _adds_alike() -> bool:
+    """torch's addcmul rounds once or twice, as the machine has it; ours once."""
+    import torch
+
+    from merge_hooks.methods.compiled import make
+
+    values = torch.randn(1027, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([0.7, 1.3])
+    theirs = torch.zeros(1027)
+    for weight in weights.split(1):
+        theirs.addcmul_(values, weight)
+    ours = np.empty(1027, np.float32)
+    make(False, False, False).linear(ours, (values.numpy(),) * 2, weights.numpy(), np.float32(1), False)
+    return bool((theirs.numpy() == ours).all())
+
+
+def _takes(operands: Operands) -> bool:
+    import torch
+
+    wide, narrow = torch.float32, torch.bfloat16
+    stored = {operand.tensor.dtype for operand in operands.inputs}
+    known = operands.method == "linear" or operands.method in task_arithmetic.FORMS
+    return (
+        known
+        and len(stored) == 1
+        and stored | {operands.dtype, operands.out_dtype} <= {wide, narrow}
+        and len(operands.inputs) <= MOST_LINEAR
+        and len({operand.tensor.device for operand in operands.inputs}) == 1
+        and (_on_device(operands) or is_available())
+    )
+
+
+def _on_device(operands: Operands) -> bool:
+    """Whether torch's operations are taken, and not the compiled code: for everything that is not on a CPU."""
+    return operands.inputs[0].tensor.device.type != "cpu"
+
+
+def _kernels(operands: Operands) -> Any:
+    import torch
+
+    if _on_device(operands):
+        return DeviceKernels(operands.dtype, operands.out_dtype)
+    from merge_hooks.methods.compiled import make
+
+    dtypes = (operands.dtype, operands.inputs[0].tensor.dtype, operands.out_dtype)
+    return make(*(dtype == torch.bfloat16 for dtype in dtypes))
+
+
+def _array(flat: torch.Tensor, on_device: bool) -> Any:
+    """A flat tensor's memory for the kernels: float32 as it is, bfloat16 as uint16 patterns; on a GPU the tensor."""
+    import torch
+
+    if on_device:
+        return flat
+    return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
+
+
+def _linear(operands: Operands, workers: Workers) -> Merged:
+    import torch
+
+    weights = torch.tensor([operand.parameters["weight"] for operand in operands.inputs], dtype=torch.float32)
+    total = weights.reshape(1, -1).sum(dim=1) if operands.parameters["normalize"] else torch.ones(1)
+    result, on_device = operands.new_result(), _on_device(operands)
+    out, kernel = _array(result, on_device), _kernels(operands).linear
+    sources = [_array(operand.flat, on_device) for operand in operands.inputs]
+
+    def average(span: slice, _: Workspace) -> Any:
+        parts = tuple(source[span] for source in sources)
+        return kernel(out[span], parts, weights.numpy(), np.float32(total.item()), bool(total != 1))
+
+    finite = _all_finite(workers.map(operands.count, average, _block(on_device)))
+    return Merged(result.reshape(operands.shape), finite)
+
+
+def _block(on_device: bool) -> int:
+    return DEVICE_BLOCK if on_device else BLOCK
+
+
+def _all_finite(seen: list[Any]) -> bool:
+    """From the kernels' answers for each block: a number that is negative where not, or a GPU's truth value."""
+    import torch
+
+    if isinstance(seen[0], torch.Tensor):
+        return bool(torch.stack(seen).all())
+    return all(answer >= 0 for answer in seen)
+
+
+class _Generalized:
+    """One tensor of the task arithmetic family."""
+
+    def __init__(
+        self,
+        operands: Operands,
+        workers: Workers,
+        seed: int,
+        sparsifier: task_arithmetic.Sparsifier | None,
+        elect: bool,
+    ) -> None:
+        assert operands.base is not None
+        self.operands, self.workers, self.seed, self.elect = operands, workers, seed, elect
+        self.sparsifier = sparsifier
+        self.kernels, self.on_device = _kernels(operands), _on_device(operands)
+        self.block = _block(self.on_device)
+        self.base = _array(operands.base.flat, self.on_device)
+        self.sources = [_array(operand.flat, self.on_device) for operand in operands.others]
+        self.is_narrow = operands.dtype.itemsize == 2
+
+    def merged(self) -> Merged:
+        """The merge, block by block."""
+        import torch
+
+        operands, others = self.operands, self.operands.others
+        weights = [torch.tensor(operand.parameters["weight"], dtype=operands.dtype) for operand in others]
+        divisor = np.float32(task_arithmetic.sum_of_weights(weights).item())
+        weighed = np.array([weight.item() for weight in weights], np.float32)
+        parts = [self._sparse(index) for index in range(len(others))]
+        kinds, bands, draws, scales = (np.array(column) for column in zip(*parts, strict=True))
+        factor = operands.parameters["lambda"]
+        result = operands.new_result()
+        out = _array(result, self.on_device)
+
+        def mix(span: slice, _: Workspace) -> Any:
+            return self.kernels.generalized(
+                out[span], self.base[span], tuple(source[span] for source in self.sources), span.start, weighed,
+                kinds, bands, draws, scales, self.elect, bool(operands.parameters["normalize"]), divisor,
+                np.float32(factor), factor != 1,
+            )  # fmt: skip
+
+        finite = _all_finite(self.workers.map(operands.count, mix, self.block))
+        return Merged(result.reshape(operands.shape), finite)
+
+    def _sparse(self, index: int) -> tuple[int, list[int], Array, np.float32]:
+        """How one source's delta is made sparse: kind, band, draws and scale (NaN: none) for the kernel."""
+        operand = self.operands.others[index]
+        band, draws, scale = [0] * 6, np.array([0, 0, LEVELS, 0], np.uint64), np.float32(np.nan)  # all is kept
+        if self.sparsifier is None or operand.parameters["density"] >= 1:
+            return WHOLE, band, draws, scale
+        if self.sparsifier is sparsify.at_random:
+            assert operand.place is not None
+            mask = Mask(operand.parameters["density"], self.seed, self.operands.name, operand.place)
+            if self.operands.parameters["rescale"]:
+                scale = self._scale(index, mask)
+            return DRAWN, band, mask.words, scale
+        return BANDED, self._band(index), draws, scale
+
+    def _keep(self, index: int, key: tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
+        """What `make` gives, from the second time on as it was kept."""
+        assert self.operands.base is not None
+        origins = (self.operands.others[index].origin, self.operands.base.origin)
+        if None in origins:
+            return make()
+        return self.operands.keep((*key, str(self.operands.dtype), *origins), make)
+
+    def _spans(self, index: int, work: Callable[..., Any]) -> list[Any]:
+        """`work(base, source)` on every block."""
+        source = self.sources[index]
+        return self.workers.map(self.operands.count, lambda span, _: work(self.base[span], source[span]), self.block)
+
+    # Pruning by magnitude.
+
+    def _band(self, index: int) -> list[int]:
+        operand = self.operands.others[index]
+        low, high = sparsify.ranks_kept(self.sparsifier, operand, self.operands)
+        which = "largest" if self.sparsifier is sparsify.by_magnitude else "between"
+        return self._keep(index, ("band", which, low, high), partial(self._find_band, index, low, high))
+
+    def _find_band(self, index: int, start: int, stop: int) -> list[int]:
+        """The band (see `compiled.py`) that keeps those of ascending ranks start..stop, stop excluded."""
+        if stop <= start:
+            return [NOT_REACHED, 0, 0, NOT_REACHED, 0, 0]
+        low = self._at(index, start)
+        if self.sparsifier is sparsify.by_magnitude:
+            return [low.value, *self._cut(index, low, *of_largest(low, start)), NOT_REACHED, 0, 0]
+        high = self._at(index, stop - 1)
+        if low.value == high.value:
+            return [low.value, *self._cut(index, low, start - low.below, stop - low.below), low.value + 1, 0, 0]
+        lower = self._cut(index, low, start - low.below, low.equal)
+        return [low.value, *lower, high.value, *self._cut(index, high, 0, stop - high.below)]
+
+    def _counts(self, index: int) -> tuple[int, Array]:
+        """(first, counts): how many magnitudes have the upper 15 bits first, first + 1, ..."""
+
+        def count() -> tuple[int, Array]:
+            def upper(base: Array, source: Array) -> Array:
+                counts = np.zeros(1 << 15, np.int64)
+                self.kernels.count_upper(counts, base, source)
+                return counts
+
+            counts = np.sum(self._spans(index, upper), axis=0)
+            used = np.flatnonzero(counts)
+            return int(used[0]), np.cumsum(counts[used[0] : used[-1] + 1])
+
+        return self._keep(index, ("counts",), count)
+
+    def _at(self, index: int, rank: int) -> Ranked:
+        """The delta of this rank, from 0, in ascending order of magnitude. Its value is a float32's bit pattern."""
+        first, cumulative = self._counts(index)
+        place = int(np.searchsorted(cumulative, rank, side="right"))
+        below = int(cumulative[place - 1]) if place else 0
+        upper, equal = first + place, int(cumulative[place]) - below
+        if self.is_narrow:
+            return Ranked(upper << 16, below, equal)
+
+        def lower(base: Array, source: Array) -> Array:
+            counts = np.zeros(1 << 16, np.int64)
+            self.kernels.count_lower(counts, base, source, upper)
+            return counts
+
+        cumulative = np.cumsum(np.sum(self._spans(index, lower), axis=0))
+        place = int(np.searchsorted(cumulative, rank - below, side="right"))
+        before = int(cumulative[place - 1]) if place else 0
+        return Ranked(upper << 16 | place, below + before, int(cumulative[place]) - before)
+
+    def _cut(self, index: int, ranked: Ranked, first: int, last: int) -> tuple[int, int]:
+        """Between which indices of the tensor the tied elements are kept of which first..last are."""
+        if last <= first:
+            return 0, 0
+        if last - first >= ranked.equal:
+            return 0, EVERYWHERE
+        tied = self._spans(index, lambda base, source: self.kernels.count_equal(base, source, ranked.value))
+        starts = np.concatenate([[0], np.cumsum(tied)])
+        return self._index(index, ranked, starts, first), self._index(index, ranked, starts, last)
+
+    def _index(self, index: int, ranked: Ranked, starts: Array, place: int) -> int:
+        """Where in the tensor the tied element of this place is."""
+        if place == 0:
+            return 0
+        if place >= ranked.equal:
+            return EVERYWHERE
+        block = int(np.searchsorted(starts, place, side="right")) - 1
+        span = slice(block * self.block, (block + 1) * self.block)
+        rank = place - int(starts[block])
+        return block * self.block + self.kernels.place_of_equal(
+            self.base[span], self.sources[index][span], ranked.value, rank
+        )
+
+    # Dropping at random.
+
+    def _scale(self, index: int, mask: Mask) -> np.float32:
+        """What DARE's rescaling multiplies by; NaN: nothing."""
+        operand, operands = self.operands.others[index], self.operands
+        before = self._keep(index, ("sum",), partial(self._sum_of_magnitudes, index, None))
+        key = ("sum", operands.name, operand.place, self.seed, operand.parameters["density"])
+        after = self._keep(index, key, partial(self._sum_of_magnitudes, index, mask))
+        scale = sparsify.scale_of(before, after, operands.dtype)
+        return np.float32(np.nan if scale is None else scale.item())
+
+    def _sum_of_magnitudes(self, index: int, mask: Mask | None) -> float:
+        import torch
+
+        source, words = self.sources[index], np.zeros(4, np.uint64) if mask is None else mask.words
+
+        def add(span: slice, workspace: Workspace) -> float:
+            count = span.stop - span.start
+            if self.on_device:
+                wide = torch.empty(count, dtype=torch.float64, device=source.device)
+            else:
+                wide = workspace.buffer("float64", torch.float64, count)
+            out = wide if self.on_device else wide.numpy()
+            self.kernels.sparse_magnitudes(out, self.base[span], source[span], span.start, words, mask is None)
+            return sparsify.sum_in_rows(wide)
+
+        return float(np.sum(self.workers.map(self.operands.count, add, self.block)))

@@ -1,0 +1,293 @@
+"""Sources of a sweep, kept where they are cheapest to read again, and what a sweep computes once.
+
+    residents = residents_of("auto")            # one for a process: the engine's worker
+    for recipe in sweep:
+        for name, tensor in open_stream(recipe, residents=residents): ...
+
+Where a source lies is decided when its first merge begins: on the GPU if it fits beside the engine, else in pinned host
+memory (pageable where there is no GPU), else it stays in its mapped files; and never more than a part of what is free
+then. `Residents.table()` says what went where. A tensor is read from its file once, checked against the file's state
+before and after, and from then on comes from memory.
+
+Everything is known by the state of the files that it was made from (path, size, times, inode; for a stage its recipe),
+looked at anew for each merge: a source that changed on disk is read again, and nothing made from it is used any more.
+
+Merges have the same bytes as without residents (tests/merge_hooks/test_resident.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from merge_hooks.errors import EngineError, SourceError
+from merge_hooks.memory import free_on_device, free_on_host
+from merge_hooks.sources import Source
+
+if TYPE_CHECKING:
+    import torch
+
+LOG = logging.getLogger(__name__)
+POLICIES = ("auto", "gpu", "pinned", "memory", "mapped", "off")
+# Of what is free when a source comes, so much may be taken: the rest is the engine's and the system's.
+SHARE_OF_HOST, SHARE_OF_DEVICE = 0.6, 0.8
+# Of counts, thresholds and the like, so much is kept at most; the least recently used go first.
+KEPT_BYTES = 512 << 20
+ALIGNMENT = 256
+
+
+@dataclass
+class Resident:
+    """One source: where it lies, and its tensors that have been read so far.
+
+    Args:
+        name: the source, as a recipe calls it.
+        place: "gpu", "pinned", "memory" or "mapped".
+        size: bytes of all its tensors.
+        block: the memory that the tensors are laid into; None for mapped files.
+    """
+
+    name: str
+    place: str
+    size: int
+    block: torch.Tensor | None
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    used: int = 0
+
+    def put(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Keep a tensor, and return it from where it now lies."""
+        import torch
+
+        if self.block is None:
+            self.tensors[name] = tensor
+            return tensor
+        start, count = self.used, tensor.nbytes
+        if start + count > len(self.block):
+            return tensor  # more than its headers promised: read it each time
+        self.used = -(-(start + count) // ALIGNMENT) * ALIGNMENT
+        kept = self.block[start : start + count].view(tensor.dtype).view(tensor.shape)
+        with torch.no_grad():
+            kept.copy_(tensor)
+        self.tensors[name] = kept
+        return kept
+
+
+class Residents:
+    """The sources and constants of one process.
+
+    Args:
+        policy: "auto" or one place for all sources: "gpu", "pinned", "memory" or "mapped".
+        budget: bytes for sources; None: a share of what is free when each comes.
+    Raises:
+        EngineError: there is no such policy, or no GPU for it.
+    """
+
+    def __init__(self, policy: str = "auto", budget: int | None = None) -> None:
+        refuse_unknown_place(policy)
+        self.policy, self.budget, self.device = policy, budget, _device()
+        if policy in ("gpu", "pinned") and self.device is None:
+            raise EngineError(f"resident={policy}: there is no GPU here. Use resident=auto.")
+        self._sources: OrderedDict[Hashable, Resident] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._kept_bytes = 0
+        self._lock = threading.RLock()
+        self.hits = self.reads = 0
+
+    def begin(self, sources: Collection[Source]) -> Pass:
+        """Look at the sources of a merge, and make room for those that are not here yet."""
+        states: dict[str, Hashable] = {source.key: source.state() for source in sources}
+        with self._lock:
+            self._forget_changed(states)
+            for source in sources:
+                state = states[source.key]
+                if state not in self._sources:
+                    self._sources[state] = self._room_for(source, set(states.values()))
+                    LOG.info("merged: %s stays in %s", source.name, _WORDS[self._sources[state].place])
+                self._sources.move_to_end(state)
+        return Pass(self, states)
+
+    def table(self) -> list[dict[str, str]]:
+        """What lies where, a row a source."""
+        return [
+            {"source": item.name, "place": _WORDS[item.place], "size": f"{item.size / 1e9:.2f} GB"}
+            for item in self._sources.values()
+        ]
+
+    @property
+    def bytes(self) -> int:
+        """Of memory taken by sources; mapped files are the system's."""
+        return sum(len(item.block) for item in self._sources.values() if item.block is not None)
+
+    def forget(self, state: Hashable) -> None:
+        """Let go of a source and of everything made from it."""
+        with self._lock:
+            self._sources.pop(state, None)
+            for key in [key for key in self._kept if _mentions(key, state)]:
+                self._kept_bytes -= self._kept.pop(key)[1]
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            self._sources.clear()
+            self._kept.clear()
+            self._kept_bytes = 0
+
+    def _forget_changed(self, states: dict[str, Hashable]) -> None:
+        """A source of the same key in another state was changed on disk: what we hold of it is stale."""
+        for held in [held for held in self._sources if held[0] in states and states[held[0]] != held]:  # type: ignore[index]
+            LOG.warning("merged: %s changed on disk and is read again", self._sources[held].name)
+            self.forget(held)
+
+    def _room_for(self, source: Source, needed: set[Hashable]) -> Resident:
+        size = _size(source)
+        for place in self._places():
+            if place == "mapped":
+                break
+            while not self._fits(size, place):
+                oldest = next((state for state, item in self._sources.items()
+                               if state not in needed and item.block is not None), None)  # fmt: skip
+                if oldest is None:
+                    break
+                self.forget(oldest)
+            if self._fits(size, place):
+                block = _block(size, place, self.device)
+                return Resident(source.name, place, size, block)
+        return Resident(source.name, "mapped", size, None)
+
+    def _places(self) -> list[str]:
+        if self.policy != "auto":
+            return [self.policy]
+        return ["memory"] if self.device is None else ["gpu", "pinned"]
+
+    def _fits(self, size: int, place: str) -> bool:
+        if self.budget is not None and self.bytes + size > self.budget:
+            return False
+        if place == "gpu":
+            return size <= SHARE_OF_DEVICE * free_on_device(self.device)
+        return size <= SHARE_OF_HOST * free_on_host()
+
+    def read(self, source: Source, tensor: str, state: Hashable) -> torch.Tensor:
+        """One tensor of a source: from memory, else from its file, which must not have changed."""
+        with self._lock:
+            held = self._sources.get(state)
+            kept = held.tensors.get(tensor) if held else None
+            if kept is None:
+                self.reads += 1
+                read = source.read(tensor)
+                if held is None:
+                    return read
+                kept = held.put(tensor, read)
+                if source.state() != state:
+                    self.forget(state)
+                    raise SourceError(
+                        f"{source.name}: files in {source.folder} changed during the merge. Run it again."
+                    )
+            else:
+                self.hits += 1
+        if held is not None and held.place == "pinned":
+            return kept.to(self.device, non_blocking=True)
+        return kept
+
+    def keep(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gave for this key, from now on without making it again while there is room."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][0]
+        value = make()
+        size = _bytes_of(value)
+        with self._lock:
+            self._kept[key] = (value, size)
+            self._kept_bytes += size
+            while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+                self._kept_bytes -= self._kept.popitem(last=False)[1][1]
+        return value
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One merge's view of the residents: the sources in the states they had when it began."""
+
+    residents: Residents
+    states: dict[str, Hashable]
+
+    def read(self, source: Source, tensor: str) -> torch.Tensor:
+        return self.residents.read(source, tensor, self.states[source.key])
+
+    def origin(self, source: Source, tensor: str) -> Hashable:
+        """What a tensor's bytes depend on."""
+        return (self.states[source.key], tensor)
+
+    def forget(self) -> None:
+        """Something was found to be wrong with the files: nothing of these sources is to be used again."""
+        for state in self.states.values():
+            self.residents.forget(state)
+
+
+_WORDS = {"gpu": "the GPU's memory", "pinned": "pinned memory", "memory": "memory", "mapped": "its mapped files"}
+
+
+@cache
+def residents_of(policy: str) -> Residents:
+    """The one holder of this process for a policy."""
+    return Residents(policy)
+
+
+def refuse_unknown_place(policy: str) -> None:
+    """Raises EngineError where there is no such policy."""
+    if policy not in POLICIES:
+        raise EngineError(f"resident={policy}: there is no such place. Give one of {', '.join(POLICIES)}.")
+
+
+def residents_for(policy: str | None) -> Residents | None:
+    """The holder of this process for a policy as arguments give it; None for "off" and for nothing.
+
+    Raises:
+        EngineError: there is no such policy.
+    """
+    return None if policy in (None, "", "off") else residents_of(str(policy))
+
+
+def _device() -> torch.device | None:
+    import torch
+
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+
+
+def _size(source: Source) -> int:
+    """Bytes of all tensors, each begun at a multiple of ALIGNMENT."""
+    from merge_hooks.estimate import BYTES
+
+    sizes = (math.prod(entry.shape) * BYTES.get(entry.dtype, 8) for entry in source.entries.values())
+    return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
+
+
+def _block(size: int, place: str, device: torch.device | None) -> torch.Tensor:
+    """Uninitialised bytes in that place."""
+    import numpy as np
+    import torch
+
+    if place == "gpu":
+        return torch.empty(size, dtype=torch.uint8, device=device)
+    if place == "pinned":
+        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    # numpy asks the system for large pages, torch does not: fewer faults when filled, fewer misses when read.
+    return torch.from_numpy(np.empty(size, np.uint8))
+
+
+def _mentions(key: Hashable, state: Hashable) -> bool:
+    return key == state or (isinstance(key, tuple) and any(_mentions(part, state) for part in key))
+
+
+def _bytes_of(value: Any) -> int:
+    if isinstance(value, (tuple, list)):
+        return 64 + sum(_bytes_of(item) for item in value)
+    if isinstance(value, dict) or hasattr(value, "__dict__"):
+        return 64 + sum(_bytes_of(item) for item in (value if isinstance(value, dict) else vars(value)).values())
+    return int(getattr(value, "nbytes", 32))

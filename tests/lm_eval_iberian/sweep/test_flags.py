@@ -1,0 +1,51 @@
+"""Collapsed answers are found, and prose in our languages is not taken for collapsed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lm_eval_iberian.sweep import flags
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_prose_does_not_loop() -> None:
+    """Every passage and every sentence in the embedded samples."""
+    texts = [text for file in (ROOT / "tasks").glob("*/samples/**/*.jsonl") for line in file.read_text().splitlines()
+             for text in json.loads(line).values() if isinstance(text, str)]  # fmt: skip
+    assert len(texts) > 500
+    assert not [text for text in texts if flags.is_looping(text)]
+
+
+def test_real_answers_do_not_loop_often(shared: Path) -> None:
+    """Answers of real models: a few loop indeed."""
+    rows = [json.loads(line) for file in (shared / "data/ifeval/verdicts").glob("*.jsonl") for line in file.open()]
+    answers = [row["response"] for row in rows if isinstance(row.get("response"), str)]
+    assert len(answers) > 50
+    assert sum(map(flags.is_looping, answers)) / len(answers) < 0.1
+
+
+@pytest.mark.parametrize("text", ["bai " * 100, "Euskal Herria da, " * 30, "\n" * 300, "a" * 200])
+def test_loops_are_found(text: str) -> None:
+    assert flags.is_looping(text)
+
+
+def test_shares_decide() -> None:
+    assert flags.of_texts(["", " ", "bat", "bi"]) == ["50% of the answers are empty"]
+    assert flags.of_texts(["bat"] * 19 + [""]) == []
+    assert flags.of_texts(["bai " * 100, "ez"]) == ["50% of the answers loop"]
+
+
+def test_one_choice_for_all_is_said() -> None:
+    assert flags.of_choices([[-1.0, -2.0]] * 50) == ["one choice is taken for 100% of the documents"]
+    assert flags.of_choices([[-1.0, -2.0]] * 10) == []
+    assert flags.of_choices([[-1.0, -2.0], [-2.0, -1.0]] * 25) == []
+
+
+def test_numbers_that_are_none_are_said() -> None:
+    assert flags.of_choices([[float("nan"), 0.0], [1.0, 2.0]]) == [
+        "1 of 2 documents have log-likelihoods that are not numbers"
+    ]

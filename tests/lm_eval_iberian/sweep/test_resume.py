@@ -1,0 +1,109 @@
+"""A sweep that is killed goes on: no answer is asked twice, and the tables are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lm_eval_iberian.sweep.run import read_sweep_run
+from lm_eval_iberian.sweep.store import FILE
+from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
+
+KILLS = 20
+
+
+def a_sweep(models: dict[str, Path], tasks: Path) -> dict[str, Any]:
+    """Two merges and their two parents, each on two tasks in one evaluation."""
+    return {
+        "tasks": ["local_choice", "local_words"],
+        "include_path": str(tasks),
+        "model_args": {"backend": "hf", "dtype": "float32", "device": "cpu", "batch_size": 4},
+        "recipe": {
+            "merge_method": "linear",
+            "models": [
+                {"model": str(models["basque"]), "parameters": {"weight": "$weight"}},
+                {"model": str(models["instruct"]), "parameters": {"weight": 1.0}},
+            ],
+            "dtype": "float32",
+        },
+        "axes": {"weight": [0.5, 1.0]},
+    }
+
+
+def answers_in(folder: Path) -> int:
+    """How many answers are on disk, whoever is writing."""
+    try:
+        with sqlite3.connect(f"{(folder / FILE).as_uri()}?mode=ro", uri=True) as connection:
+            return int(connection.execute("SELECT count(*) FROM answers").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def dump(folder: Path, table: str) -> list[Any]:
+    """A table of the store without what says how long things took."""
+    columns = {"answers": "*", "documents": "*", "texts": "*", "evaluations": "key, signature, flags"}[table]
+    with sqlite3.connect(folder / FILE) as connection:
+        return sorted(connection.execute(f"SELECT {columns} FROM {table}").fetchall())
+
+
+def tables(folder: Path) -> list[Any]:
+    """All scores, to the last digit."""
+    return [(point.name, [result["results"] for result in point.results]) for point in read_sweep_run(folder).points]
+
+
+@pytest.fixture(scope="module")
+def server() -> Any:
+    """A process that has imported what is slow, and forks runs from it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.lm_eval_iberian.sweep.runner"])
+    return context
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(llama: dict[str, Path], tmp_path: Path, server: Any) -> None:
+    """kill -9, twenty times, at moments drawn by how much was answered; then to the end."""
+    from tests.lm_eval_iberian.sweep.runner import run_quietly
+
+    documents = 60
+    data = a_sweep(llama, write_tasks(tmp_path / "tasks", documents))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    undisturbed = server.Process(target=run_quietly, args=(data, whole))
+    undisturbed.start()
+    undisturbed.join()
+    assert undisturbed.exitcode == 0
+    expected = answers_in(whole)
+    assert expected == 4 * 3 * documents  # four models; two choices and a text a document
+
+    draw, seen = random.Random(1), []
+    for number in range(KILLS):
+        before = answers_in(broken)
+        more = draw.randint(1, max(1, int((expected - before) / (KILLS - number + 2) * 1.5)))
+        child = server.Process(target=run_quietly, args=(data, broken))
+        child.start()
+        while child.is_alive() and answers_in(broken) < before + more:
+            time.sleep(0.002)
+        time.sleep(draw.random() * 0.02)
+        assert child.is_alive(), f"it ended by itself after {number} kills"
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        seen.append(answers_in(broken))
+        assert seen[-1] >= before + more  # what was kept stays kept
+    assert seen[-1] < expected
+
+    last = server.Process(target=run_quietly, args=(data, broken))
+    last.start()
+    last.join()
+    assert last.exitcode == 0
+    assert answers_in(broken) == expected
+    for table in ("answers", "documents", "texts", "evaluations"):
+        assert dump(broken, table) == dump(whole, table), table
+    assert tables(broken) == tables(whole)
+    assert (broken / "plan.json").read_bytes() == (whole / "plan.json").read_bytes()

@@ -1,0 +1,100 @@
+"""The store: what is kept survives, what is claimed is respected, what is dead is taken over."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lm_eval_iberian.sweep.errors import SweepError
+from lm_eval_iberian.sweep.store import CLAIM_SECONDS, Answer, Document, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store.sqlite")
+
+
+def claimed_by(store: Store, host: str, process: int, born: float, renewed: float) -> None:
+    store.connection.execute("INSERT INTO claims VALUES ('job', ?, ?, ?, ?)", (host, process, born, renewed))
+
+
+def test_answers_come_back_by_signature(store: Store) -> None:
+    store.keep_answers(
+        [Answer("k1", "s", "t", "1", "loglikelihood", "[-0.5, true]"), Answer("k2", "o", "t", "1", "x", "1")]
+    )
+    assert store.answers("s") == {"k1": "[-0.5, true]"}
+    assert Store(store.path, writes=False).count_answers() == 2
+
+
+def test_results_come_whole(store: Store) -> None:
+    one = Document("task", 3, '{"acc": 1.0}', "0", "hash", '{"question": "?"}', "0")
+    store.fail("job", "it broke")
+    store.finish("job", "s", {"results": {"task": {"acc,none": 0.5}}}, {"task": ["loops"]}, 1.5, [one])
+    reader = Store(store.path, writes=False)
+    assert reader.results("job") == {"results": {"task": {"acc,none": 0.5}}}
+    assert list(reader.documents("job")) == [("task", 3, {"acc": 1.0}, "0")]
+    assert reader.text("task", 3) == ({"question": "?"}, "0")
+    assert (reader.flags("job"), reader.seconds("job"), reader.failure("job")) == ({"task": ["loops"]}, 1.5, None)
+
+
+def test_a_living_process_keeps_its_claim(store: Store) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        import psutil
+
+        claimed_by(store, socket.gethostname(), child.pid, psutil.Process(child.pid).create_time(), 0.0)
+        assert not store.claim("job")
+    finally:
+        child.kill()
+    assert not child.poll() and not child.returncode  # killed, and not waited for: a zombie is dead as well
+    time.sleep(0.2)
+    assert store.claim("job")
+    child.wait()
+
+
+def test_a_number_that_was_given_anew_is_another_process(store: Store) -> None:
+    claimed_by(store, socket.gethostname(), os.getppid(), 1.0, time.time())
+    assert store.claim("job")
+
+
+@pytest.mark.parametrize(("age", "free"), [(0.0, False), (CLAIM_SECONDS + 1, True)])
+def test_a_claim_from_another_machine_lives_by_its_renewal(store: Store, age: float, free: bool) -> None:
+    claimed_by(store, "elsewhere", 1, 1.0, time.time() - age)
+    assert store.claim("job") is free
+
+
+def test_what_is_finished_cannot_be_claimed(store: Store) -> None:
+    assert store.claim("job") and store.claim("job")  # mine
+    store.finish("job", "s", {}, {}, 0.0, [])
+    assert not store.claim("job")
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(store: Store) -> None:
+    store.keep_answers([Answer("k1", "s", "t", "1", "x", "1")])
+    pages = store.connection.execute("PRAGMA page_count").fetchone()[0]
+    store.connection.execute(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(SweepError, match="disk is full"):
+        store.keep_answers([Answer(f"n{i}", "s", "t", "1", "x", "y" * 1000) for i in range(1000)])
+    assert store.answers("s") == {"k1": "1"}
+    store.connection.execute("PRAGMA max_page_count=1000000")
+    store.keep_answers([Answer("k2", "s", "t", "1", "x", "2")])
+    assert set(store.answers("s")) == {"k1", "k2"}
+
+
+def test_another_layout_is_refused(store: Store) -> None:
+    store.connection.execute("PRAGMA user_version=99")
+    with pytest.raises(SweepError, match="layout 99"):
+        Store(store.path)
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    path.write_text("this is not a database, and quite long enough to be read as one" * 50)
+    with pytest.raises(SweepError, match=str(path)):
+        Store(path)
