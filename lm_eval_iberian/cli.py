@@ -20,6 +20,11 @@ COMMANDS = {
     "recipe": ("lm_eval_iberian.recipe_cli:recipe", "Check, show, verify or export a merge recipe."),
     "fisher": ("lm_eval_iberian.fisher_command:fisher", "Make a model's Fisher map, for `merge_method: fisher`."),
     "sweep": ("lm_eval_iberian.sweep.command:sweep", "Measure many merges over one engine; killed, it goes on."),
+    "tune": ("lm_eval_iberian.sweep.tune_command:tune", "Search for the best recipe with Optuna; killed, it goes on."),
+    "best": (
+        "lm_eval_iberian.best_command:best",
+        "Name a sweep's best recipe, by how much it leads, and export it.",
+    ),
     "slurm": ("lm_eval_iberian.sweep.slurm_command:slurm", "Write a Slurm job script for a sweep."),
     "report": (
         "lm_eval_iberian.report_command:report",

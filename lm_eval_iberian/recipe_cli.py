@@ -143,7 +143,7 @@ def export(written: str, out: str, results: str | None, shard_gb: float, trust_r
     from merge_hooks.export import export as write
 
     stream = _fitting_stream(written, trust_remote_code)
-    files = write(stream, Path(out), Path(results) if results else None, int(shard_gb * 1e9))
+    files = write(stream, Path(out), Path(results) if results else (), int(shard_gb * 1e9))
     click.echo(f"{out}: {', '.join(files)}")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,10 +17,15 @@ from merge_hooks.tokenizer import TokenizerChoice, template_hash, tokenizer_hash
 if TYPE_CHECKING:
     from merge_hooks.stream import Stream
 
+# What lm_eval writes into results_*.json.
+Results = Mapping[str, Any]
 
-def model_card(stream: Stream, choice: TokenizerChoice, results: Path | None = None) -> str:
+
+def model_card(stream: Stream, choice: TokenizerChoice, results: Path | Sequence[Results] = ()) -> str:
     """README.md in the Hub's form.
 
+    Args:
+        results: lm_eval's results of this merge, as a file or as they are; several where it was run several times.
     Raises:
         RecipeError: the results are no results of lm_eval, or of another merge.
     """
@@ -33,8 +40,11 @@ def model_card(stream: Stream, choice: TokenizerChoice, results: Path | None = N
         f"## Recipe\n{_fenced(resolved.recipe.text, 'yaml')}",
         f"## Signature\n{_fenced(str(_signature(stream, choice)), '')}",
     ]
-    if results is not None:
-        parts.append(f"## Scores\n{_scores(results, recipe_digest(resolved))}")
+    found = [(str(results), _read(results))] if isinstance(results, Path) else [("the results", one) for one in results]
+    if found:
+        for origin, content in found:
+            _refuse_others(origin, content, stream)
+        parts.append(f"## Scores\n{_scores([content for _, content in found])}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -57,20 +67,57 @@ def _fenced(text: str, language: str) -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def _scores(results: Path, digest: str) -> str:
-    """lm_eval's results as a table, if they are of this merge."""
+def _read(file: Path) -> Results:
     try:
-        content = json.loads(results.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RecipeError(f"{results}: no results of lm_eval to be read there ({error}).") from None
-    signature = str((content.get("config") or {}).get("iberian", {}).get("signature", ""))
-    if f"recipe:{digest}" not in signature.split("|"):
+        raise RecipeError(f"{file}: no results of lm_eval to be read there ({error}).") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{file}: no results of lm_eval to be read there.")
+    return content
+
+
+def _signed(content: Results) -> str:
+    return str((content.get("config") or {}).get("iberian", {}).get("signature", ""))
+
+
+def _refuse_others(origin: str, content: Results, stream: Stream) -> None:
+    """Raises RecipeError where the results are not of this merge: other weights, or another draw of a random method."""
+    wanted = {f"recipe:{recipe_digest(stream.resolved)}", f"seed:{stream.resolved.draws}"}
+    signature = _signed(content)
+    if not wanted <= set(signature.split("|")):
         what = f"they are of another merge ({signature})" if signature else "they do not say which merge they are of"
-        raise RecipeError(f"{results}: {what}, so they do not belong into this model card. Score this recipe first.")
-    rows = [
-        f"| {task} | {key.split(',')[0]} | {value:.4f} |"
-        for task, scores in sorted(content.get("results", {}).items())
-        for key, value in scores.items()
-        if isinstance(value, float) and "stderr" not in key
-    ]
-    return "\n".join([f"`{signature}`", "", "| task | metric | value |", "|---|---|---|", *rows])
+        raise RecipeError(f"{origin}: {what}, so they do not belong into this model card. Score this recipe first.")
+
+
+def _scores(results: Sequence[Results]) -> str:
+    """lm_eval's results as a table, under the signatures that they were measured with; several runs as mean and SD."""
+    rows: dict[tuple[str, str], list[float]] = {}
+    notes: dict[str, str] = {}
+    for content in results:
+        for task, scores in content.get("results", {}).items():
+            if note := _shortened(content, task):
+                notes[task] = note
+            for key, value in scores.items():
+                if isinstance(value, float) and "stderr" not in key:
+                    rows.setdefault((task, key.split(",")[0]), []).append(value)
+    lines = [f"`{signature}`" for signature in dict.fromkeys(map(_signed, results))]
+    lines += ["", "| task | metric | value |", "|---|---|---|"]
+    for (task, metric), values in sorted(rows.items()):
+        lines.append(f"| {task}{' †' if task in notes else ''} | {metric} | {_mean(values)} |")
+    return "\n".join(lines + [f"\n† {task}: {note}" for task, note in sorted(notes.items())])
+
+
+def _mean(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f} ({len(values)} runs)"
+
+
+def _shortened(content: Results, task: str) -> str:
+    """Why a score is not one over the whole benchmark: a limit, or the embedded samples."""
+    counts = (content.get("n-samples") or {}).get(task) or {}
+    effective, original = counts.get("effective"), counts.get("original")
+    metadata = ((content.get("configs") or {}).get(task) or {}).get("metadata") or {}
+    said = [f"{effective} of {original} documents"] if effective != original else []
+    return "; ".join(said + (["embedded samples, not the benchmark"] if metadata.get("documents") == "samples" else []))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,19 +24,22 @@ from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer
 if TYPE_CHECKING:
     import torch
 
+    from merge_hooks.card import Results
     from merge_hooks.stream import Stream
 
 SHARD_BYTES = 5_000_000_000
 INDEX = "model.safetensors.index.json"
 
 
-def export(stream: Stream, out: Path, results: Path | None = None, shard_bytes: int = SHARD_BYTES) -> list[str]:
+def export(
+    stream: Stream, out: Path, results: Path | Sequence[Results] = (), shard_bytes: int = SHARD_BYTES
+) -> list[str]:
     """Write a merge as a checkpoint that transformers and vLLM load.
 
     Args:
         stream: the merge, whose sources were seen to fit (`check_fit`).
         out: the folder to make; must not exist, or be empty.
-        results: lm_eval's results JSON of this merge, for the model card.
+        results: lm_eval's results of this merge for the model card: its JSON file, or what such files hold.
         shard_bytes: the largest size of a weight file.
     Returns:
         The names of the files that were written.

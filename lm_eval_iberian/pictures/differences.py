@@ -75,6 +75,10 @@ class Comparer:
         """Every merge against each of its parents, column by column, each column followed by its benchmarks."""
         return [found for merge in self.scores.merges for found in self.merge(merge)]
 
+    def draws(self, first: SweepPoint, second: SweepPoint, benchmark: Benchmark) -> Draws | str:
+        """One point minus another in one benchmark, resampled, in percent points; or why there is no test."""
+        return self._benchmark(first, second, benchmark)
+
     def merge(self, merge: SweepPoint) -> list[Compared]:
         """One merge against each of its parents."""
         measured = {point.name: point for point in self.scores.points}

@@ -35,7 +35,7 @@ def sweep(
 
     from lm_eval_iberian.sweep.spec import read_sweep
 
-    _quiet()
+    quiet()
     settings = parse_settings(given)
     if limit is not None:
         settings["limit"] = int(limit) if limit >= 1 else limit
@@ -139,7 +139,7 @@ def _shard(text: str | None) -> tuple[int, int]:
     return int(number) - 1, int(of)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """lm_eval, transformers and vLLM say much that a sweep's log need not hold; errors still come."""
     import os
 

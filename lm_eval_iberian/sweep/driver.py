@@ -225,17 +225,18 @@ class _Idle:
 
 def write_plan(folder: Path, plan: Plan) -> None:
     """plan.json, whole or not at all."""
-    _write(folder / PLAN, json.dumps(plan.as_data(), indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / PLAN, json.dumps(plan.as_data(), indent=2, ensure_ascii=False) + "\n")
 
 
 def write_results(folder: Path, job: Job, results: dict[str, Any]) -> None:
     """One evaluation's results as lm_eval writes them, for those who want a file."""
     path = folder / "points" / slug(job.point) / f"results_{job.key[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps(results, indent=2, ensure_ascii=False))
+    write_text(path, json.dumps(results, indent=2, ensure_ascii=False))
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """A file, whole or not at all."""
     # Several sweeps may write the same file (plan.json) at the same time.
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")

@@ -139,18 +139,20 @@ class Plan:
         )
 
 
-def make_plan(sweep: Sweep) -> Plan:
+def make_plan(sweep: Sweep, like: Plan | None = None) -> Plan:
     """The plan of a sweep: opens every source's headers, hashes what has no revision, loads the tasks.
 
+    Args:
+        like: a plan on the same tasks, whose loaded tasks are used again.
     Raises:
         SweepError: something that concerns every point (tasks, engine arguments).
     """
     planner = _Planner(sweep)
     points = [planner.plan(point) for point in sweep.points]
     points = planner.with_parents(points) if sweep.adds_parents else points
-    tasks = KeptTasks(sweep.include_path, dict(sweep.model_args))
+    tasks = like.tasks if like else KeptTasks(sweep.include_path, dict(sweep.model_args))
     _check_tasks(points, tasks)
-    return Plan(sweep, points, tasks)
+    return Plan(sweep, points, tasks, like._stamps if like else {})
 
 
 class _Planner:

@@ -58,6 +58,8 @@ class SweepPoint:
         signature: the digest of its signature; "" where it could not be planned.
         recipe: its YAML.
         problem: why it could not even be planned, or "".
+        folder: where the recipe's relative paths are looked up, after the current folder.
+        merge_seed, rng: of random methods.
     """
 
     name: str
@@ -68,6 +70,9 @@ class SweepPoint:
     recipe: str
     problem: str
     evaluations: tuple[Measured, ...] = field(default=())
+    folder: str | None = None
+    merge_seed: int = 0
+    rng: str = "iberian"
 
     @property
     def finished(self) -> list[Measured]:
@@ -191,7 +196,7 @@ def read_sweep_run(folder: Path) -> SweepRun:
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise SweepError(f"{path}: cannot be read ({error}).") from None
     stores = tuple(Store(file, writes=False) for file in sorted(folder.glob("store*.sqlite")))
-    points = tuple(_point(entry, stores) for entry in plan["points"])
+    points = tuple(read_point(entry, stores) for entry in plan["points"])
     return SweepRun(folder, plan["name"], plan["axes"], points, stores)
 
 
@@ -200,11 +205,12 @@ def is_sweep_run(folder: Path) -> bool:
     return (folder / PLAN).is_file()
 
 
-def _point(entry: Mapping[str, Any], stores: Sequence[Store]) -> SweepPoint:
+def read_point(entry: Mapping[str, Any], stores: Sequence[Store]) -> SweepPoint:
+    """A point from its entry in plan.json."""
     evaluations = tuple(_measured(one, stores) for one in entry["evaluations"])
     return SweepPoint(
         entry["name"], entry["role"], entry["labels"], tuple(entry["parents"]), entry["signature"], entry["recipe"],
-        entry["problem"], evaluations,
+        entry["problem"], evaluations, entry.get("folder"), entry.get("merge_seed", 0), entry.get("rng", "iberian"),
     )  # fmt: skip
 
 

@@ -212,10 +212,17 @@ def read_sweep(written: str | Path, given: Mapping[str, Any] | None = None) -> S
     """A sweep from a file, or `preset:merge_and_conquer/figure1`.
 
     Args:
-        given: parameters and axes to set (`--set name=value`); `axis.label` sets or adds one value.
+        given: parameters and axes to set (`--set name=value`); labels of an axis leave these alone of it;
+            `axis.label` sets or adds one value.
     Raises:
         SweepError: it is not there, not YAML, or has keys that mean nothing.
     """
+    data, name, folder = read_data(written)
+    return check_sweep(with_settings(data, given or {}, name), name, folder)
+
+
+def read_data(written: str | Path) -> tuple[dict[str, Any], str, Path | None]:
+    """(what stands in a sweep.yml, its name, the folder that its paths are relative to). Raises SweepError."""
     path, name = _find(str(written))
     if path.stat().st_size > MAX_BYTES:
         raise SweepError(f"{path}: too large for a sweep.yml. Is this the right file?")
@@ -225,8 +232,7 @@ def read_sweep(written: str | Path, given: Mapping[str, Any] | None = None) -> S
         raise SweepError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise SweepError(f"{path}: not a sweep: write `tasks:`, `recipe:` and `axes:`.")
-    folder = None if PRESETS in path.parents else path.resolve().parent
-    return check_sweep(_with(data, given or {}, name), name, folder)
+    return data, name, None if PRESETS in path.parents else path.resolve().parent
 
 
 def check_sweep(data: Mapping[str, Any], name: str, folder: Path | None = None) -> Sweep:
@@ -248,7 +254,7 @@ def check_sweep(data: Mapping[str, Any], name: str, folder: Path | None = None) 
     missing = [key for key, value in (data.get("parameters") or {}).items() if value is None and _is_used(key, data)]
     if missing:
         raise SweepError(f"{name}: give {', '.join(f'--set {key}=...' for key in missing)}")
-    unused = set(sweep.axes) - names_in({key: value for key, value in data.items() if key not in ("axes", "points")})
+    unused = set(sweep.axes) - names_in({key: value for key, value in data.items() if key != "points"})
     if unused:
         raise SweepError(f"{name}: axes: ${', $'.join(sorted(unused))} stands nowhere in the recipe.")
     return sweep
@@ -271,15 +277,15 @@ def _find(written: str) -> tuple[Path, str]:
     return path, path.stem
 
 
-def _with(data: dict[str, Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The file's data with what the command line sets."""
+def with_settings(data: dict[str, Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The file's data with what the command line sets. Raises SweepError for a name that stands nowhere in it."""
     data = {**data, "parameters": dict(data.get("parameters") or {}), "axes": dict(data.get("axes") or {})}
     for key, value in given.items():
         axis, dot, label = key.partition(".")
         if key in data["parameters"]:
             data["parameters"][key] = value
         elif key in data["axes"]:
-            data["axes"][key] = value
+            data["axes"][key] = _chosen(data["axes"][key], value)
         elif dot and isinstance(data["axes"].get(axis), Mapping):
             data["axes"][axis] = {**data["axes"][axis], label: value}
         elif key in KEYS and key not in ("axes", "parameters", "recipe", "recipes", "points", "runs"):
@@ -290,6 +296,13 @@ def _with(data: dict[str, Any], given: Mapping[str, Any], name: str) -> dict[str
                 f"{name}: --set {key}: no such parameter or axis. There are: {', '.join(known) or 'none'}."
             )
     return {key: value for key, value in data.items() if value != {} or key not in ("axes", "parameters")}
+
+
+def _chosen(axis: Any, given: Any) -> Any:
+    """An axis as the command line sets it: some of its labels, where it has labels; else values."""
+    labels = [str(label) for label in (given if isinstance(given, list) else [given])]
+    known = {str(label): value for label, value in axis.items()} if isinstance(axis, Mapping) else {}
+    return {label: known[label] for label in labels} if set(labels) <= set(known) else given
 
 
 def _refuse_unknown(data: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -111,11 +111,13 @@ def test_the_card_takes_scores_of_this_merge_only(llama: dict[str, str], tmp_pat
         scores = {"iberian_eus_trivia": {"acc,none": 0.5125, "acc_stderr,none": 0.01, "alias": "x"}}
         results.write_text(json.dumps({"config": config, "results": scores}))
 
-    for other in ("method:ties|recipe:0000000000000000|dtype:bfloat16", None):
+    mine = f"method:ties|recipe:{recipe_digest(stream.resolved)}|dtype:bfloat16|seed:"
+    # Another recipe; another draw of a random method; no signature.
+    for other in ("method:ties|recipe:0000000000000000|dtype:bfloat16|seed:none", f"{mine}iberian-7", None):
         write(other)
         with pytest.raises(RecipeError, match="do not belong into this model card"):
             export(stream, tmp_path / "out", results)
-    write(f"method:ties|recipe:{recipe_digest(stream.resolved)}|dtype:bfloat16")
+    write(f"{mine}none")
     export(stream, tmp_path / "out", results)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| iberian_eus_trivia | acc | 0.5125 |" in card and "stderr" not in card

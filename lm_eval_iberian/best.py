@@ -1,0 +1,270 @@
+"""Which point of a sweep is best, by how much, and whether that is more than the luck of the documents.
+
+    found = find_best(read_sweep_run(Path("runs/figure1")), ["bench_eu", "ifeval_eu"])
+    found.best.point.recipe
+
+Points compete only on the same documents: those that were measured on fewer than the others (a limit, a trial that
+was stopped early) or that miss something are named with the reason. Columns are those of the suite ("bench_eu",
+"mt_eu", "ifeval_eu"), tasks ("iberian_eus_trivia"), or tasks with a metric ("iberian_eus_trivia:acc").
+"""
+
+from __future__ import annotations
+
+import difflib
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from lm_eval_iberian.benchmarks import BENCHMARKS, Benchmark, of_column
+from lm_eval_iberian.pictures.columns import OF_HUNDRED, Scores, others
+from lm_eval_iberian.pictures.differences import SAME, Comparer
+from lm_eval_iberian.significance import Difference, Draws, SignificanceError, average
+from lm_eval_iberian.suite import Score
+from lm_eval_iberian.suite import average as mean_score
+from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
+
+
+class BestError(Exception):
+    """There is no best point to name: an unknown column, nothing measured, or points measured in different ways."""
+
+    for_people = True
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A column that is to be high: the plain mean of its benchmarks, in percent."""
+
+    name: str
+    benchmarks: tuple[Benchmark, ...]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point with its figures.
+
+    Args:
+        scores: one a goal.
+        refused: why it cannot win; "" where it can.
+    """
+
+    point: SweepPoint
+    scores: tuple[Score, ...]
+    refused: str = ""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The figures, where all are there."""
+        return tuple(score.value for score in self.scores if score.value is not None)
+
+    @property
+    def mean(self) -> float:
+        """What points are ranked by."""
+        return statistics.fmean(self.values)
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.values) == len(self.scores)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The ranking.
+
+    Args:
+        ranked: the points that compete, best first; those that are as good stand in the sweep's order.
+        refused: all others, with the reason.
+        lead: the first minus the second, in percent points; None without a second, or without a test.
+        no_test: why there is no test.
+        front: of `ranked`, those that no other beats in one goal without losing in another.
+    """
+
+    goals: tuple[Goal, ...]
+    ranked: tuple[Candidate, ...]
+    refused: tuple[Candidate, ...]
+    lead: Difference | None
+    no_test: str
+    front: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate:
+        return self.ranked[0]
+
+
+def find_best(run: SweepRun, names: Sequence[str], any_role: bool = False) -> Best:
+    """The best point by the plain mean of the named columns.
+
+    Args:
+        any_role: parents and baselines may win, too.
+    Raises:
+        BestError: a name is no column of this run, no point can win, or points were measured in different ways.
+    """
+    scores = Scores(run)
+    goals = goals_of(scores, names)
+    candidates = [_candidate(scores, point, goals, any_role) for point in run.points]
+    candidates = _on_the_same_documents(candidates, goals)
+    able = [candidate for candidate in candidates if not candidate.refused]
+    if not able:
+        reasons = "\n".join(f"- {one.point.name}: {one.refused}" for one in candidates)
+        raise BestError(f"no point of {run.folder} can be the best by {', '.join(names)}:\n{reasons}")
+    ranked = sorted(able, key=lambda one: -one.mean)
+    lead, no_test = _lead(scores, ranked, goals)
+    refused = tuple(one for one in candidates if one.refused)
+    return Best(tuple(goals), tuple(ranked), refused, lead, no_test, tuple(pareto(ranked)))
+
+
+def goals_of(scores: Scores, names: Sequence[str]) -> list[Goal]:
+    """The named columns. Raises BestError for a name that is none, or comes twice."""
+    if len(set(names)) < len(names):
+        raise BestError(f"{', '.join(names)}: name each column once.")
+    return [Goal(name, _benchmarks(scores, name)) for name in names]
+
+
+def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that no other beats: none is at least as high everywhere and higher somewhere."""
+
+    def beats(one: Candidate, other: Candidate) -> bool:
+        pairs = list(zip(one.values, other.values, strict=True))
+        return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+    return [one for one in candidates if not any(beats(other, one) for other in candidates)]
+
+
+def _benchmarks(scores: Scores, name: str) -> tuple[Benchmark, ...]:
+    """What a column is the mean of."""
+    if known := of_column(name):
+        return tuple(known)
+    for column in scores.columns:  # tasks that the suite does not know, put together by the end of their names
+        if column.key == name and not column.left_out:
+            return column.benchmarks
+    task, _, metric = name.partition(":")
+    if task not in scores.run.tasks:
+        raise BestError(_unknown(scores, name))
+    benchmark = _of_task(scores, task)
+    if metric:
+        return (_by_metric(scores.run, task, metric),)
+    if benchmark is None:
+        raise BestError(f"{name}: no metric of it is known to be better when it is higher. Name one: {name}:METRIC.")
+    return (benchmark,)
+
+
+def _of_task(scores: Scores, task: str) -> Benchmark | None:
+    """A leaf task as a benchmark of its own, by the metric that it is read by."""
+    for benchmark in BENCHMARKS:
+        if task in (*benchmark.tasks, *benchmark.upstream):
+            return replace(benchmark, name=task, tasks=(task,), upstream=())
+    return next((benchmark for benchmark in others(scores.run) if task in benchmark.tasks), None)
+
+
+def _by_metric(run: SweepRun, task: str, metric: str) -> Benchmark:
+    found = {name: values for point in run.points for name, values in point.scores(task).items()}
+    if metric not in found:
+        raise BestError(f"{task}:{metric}: it has no such metric. It has: {', '.join(found)}.")
+    for result in (result for point in run.points for result in point.results):
+        if (result.get("higher_is_better", {}).get(task) or {}).get(metric) is False:
+            raise BestError(f"{task}:{metric}: less of it is better, so the highest is not the best.")
+    values = [value for point in run.points for value in point.scores(task).get(metric, [])]
+    of_hundred = metric in OF_HUNDRED or max(map(abs, values)) > 1
+    return Benchmark(task, "", metric, (task,), metric=metric, chance=0.0, shots=None,
+                     percent=100.0 if of_hundred else 1.0)  # fmt: skip
+
+
+def _unknown(scores: Scores, name: str) -> str:
+    columns = [column.key for column in scores.columns if not column.left_out]
+    known = [*columns, *scores.run.tasks]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    tasks = scores.run.tasks
+    shown = ", ".join(tasks[:8]) + (f" and {len(tasks) - 8} more" if len(tasks) > 8 else "")
+    return f"{name}: nothing of that name was measured.{hint} Columns: {', '.join(columns) or 'none whole'}. Tasks: {shown}."
+
+
+def _candidate(scores: Scores, point: SweepPoint, goals: Iterable[Goal], any_role: bool) -> Candidate:
+    measured = tuple(
+        mean_score({benchmark: scores.benchmark(point, benchmark) for benchmark in goal.benchmarks}) for goal in goals
+    )
+    candidate = Candidate(point, measured)
+    if point.role != "merge" and not any_role:
+        return replace(candidate, refused=f"a {point.role}, not a merge")
+    if candidate.is_complete:
+        return candidate
+    if point.failures:
+        return replace(candidate, refused="; ".join(point.failures))
+    lacking = [word for score in measured if score.value is None for word in score.problems]
+    shown = "; ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if len(lacking) > 4 else "")
+    return replace(candidate, refused=shown if point.results else "not measured yet")
+
+
+# What tells two measurements of a task apart: task -> (documents, what else).
+Coverage = dict[str, tuple[int, tuple[str, ...]]]
+
+
+def _on_the_same_documents(candidates: list[Candidate], goals: Sequence[Goal]) -> list[Candidate]:
+    """Refuse those that were measured on fewer documents than others. Raises BestError where settings differ."""
+    covered = {one.point.name: _coverage(one.point, goals) for one in candidates if not one.refused}
+    if not covered:
+        return candidates
+    fullest = max(covered, key=lambda name: sum(count for count, _ in covered[name].values()))
+    return [
+        replace(one, refused=_fewer(one.point.name, covered[one.point.name], fullest, covered[fullest]))
+        if one.point.name in covered
+        else one
+        for one in candidates
+    ]
+
+
+def _coverage(point: SweepPoint, goals: Sequence[Goal]) -> Coverage:
+    found: Coverage = {}
+    for benchmark in dict.fromkeys(benchmark for goal in goals for benchmark in goal.benchmarks):
+        for run in point.runs:
+            for task in (*benchmark.tasks, *benchmark.upstream):
+                if task in run.tasks:
+                    settings = dict(run.leaf(task, benchmark.metric).settings)
+                    settings.pop("documents and prompts", None)  # prompts differ with a chat template
+                    documents = int(settings.pop("documents", "0"))
+                    count, others_said = found.get(task, (0, ()))
+                    said = ", ".join(f"{key} {value}" for key, value in settings.items())
+                    found[task] = (count + documents, (*others_said, said))
+    return found
+
+
+def _fewer(name: str, own: Coverage, fullest: str, full: Coverage) -> str:
+    """Why a point cannot be compared with the one that was measured on most; "" where it can."""
+    for task in full:
+        if task not in own:
+            return f"{task} was not measured, and {fullest} was measured on it"
+        if own[task][0] != full[task][0]:
+            return f"{task}: {own[task][0]} documents, and {full[task][0]} of {fullest}"
+        if own[task][1] != full[task][1]:
+            raise BestError(
+                f"{task} was measured in different ways: {own[task][1][0]} ({name}), {full[task][1][0]} ({fullest}). "
+                "Measure all points alike."
+            )
+    return ""
+
+
+def _lead(scores: Scores, ranked: Sequence[Candidate], goals: Sequence[Goal]) -> tuple[Difference | None, str]:
+    """The first minus the second, tested over the documents that both answered."""
+    if len(ranked) < 2:
+        return None, "there is no other to compare with"
+    first, second = ranked[0], ranked[1]
+    comparer = Comparer(scores)
+    columns: list[Draws] = []
+    try:
+        for goal in goals:
+            drawn = [comparer.draws(first.point, second.point, benchmark) for benchmark in goal.benchmarks]
+            if problems := [one for one in drawn if isinstance(one, str)]:
+                return None, problems[0]
+            columns.append(_averaged([one for one in drawn if not isinstance(one, str)]))
+        found = _averaged(columns)
+    except SignificanceError as error:
+        return None, str(error)
+    if abs(found.value - (first.mean - second.mean)) > SAME:
+        return None, f"from the documents it is {found.value:+.3f}: scores and documents do not agree"
+    return found.difference(), ""
+
+
+def _averaged(draws: Sequence[Draws]) -> Draws:
+    """Their plain mean, cut to the least number of resamples: BLEU has fewer than accuracies."""
+    least = min(len(one.samples) for one in draws)
+    cut = [replace(one, samples=one.samples[:least]) for one in draws]
+    return average(cut) if len(cut) > 1 else cut[0]

@@ -1,0 +1,178 @@
+"""`iberian best RUN --by ifeval_eu,mt_eu`: the best recipe of a sweep, and how to have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lm_eval_iberian.best import Best, Candidate, Goal
+    from lm_eval_iberian.suite import Score
+    from lm_eval_iberian.sweep.run import SweepPoint
+
+# How many rows of a long ranking are shown.
+ROWS = 10
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--by", required=True, metavar="COLUMNS",
+              help="What counts, e.g. ifeval_eu,mt_eu: columns of the suite, tasks, or task:metric. Their plain mean.")  # fmt: skip
+@click.option(
+    "--pareto", is_flag=True, help="List the points that no other beats in one column without losing in another."
+)
+@click.option("--any", "any_role", is_flag=True, help="Parents and baselines may win, too.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the recipe to this file.")
+@click.option("--export", "out", type=click.Path(path_type=Path), help="Write the merged checkpoint to this folder.")
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Let the configurations of models bring Python code of their own."
+)
+def best(
+    run: Path, by: str, pareto: bool, any_role: bool, save: Path | None, out: Path | None, trust_remote_code: bool
+) -> None:
+    """Name the best recipe of the sweep in RUN by the mean of the columns, and say by how much it leads.
+
+    Points compete only where they were measured on the same documents; all others are named with the reason. †:
+    a score over part of the documents, or over the embedded samples.
+    """
+    from lm_eval_iberian.best import find_best
+    from lm_eval_iberian.sweep.run import read_sweep_run
+
+    names = [name.strip() for name in by.split(",") if name.strip()]
+    if not names:
+        raise click.UsageError("--by: name at least one column.")
+    if pareto and len(names) < 2:
+        raise click.UsageError("--pareto wants several columns: --by bench_eu,ifeval_eu.")
+    found = find_best(read_sweep_run(run), names, any_role)
+    click.echo(best_text(found, pareto, save))
+    point = found.best.point
+    if save is not None:
+        save.write_text(point.recipe, encoding="utf-8")
+    if out is not None:
+        click.echo(f"\n{out}: {', '.join(_export(point, out, trust_remote_code))}")
+
+
+def best_text(found: Best, pareto: bool = False, save: Path | None = None) -> str:
+    """All that is said of the best point: ranking, lead, who may not win, recipe, command."""
+    point = found.best.point
+    lines = [*_lines(found, pareto), "", "Recipe:", "", _indented(point.recipe), "", _how_to_run(point, save)]
+    return "\n".join(lines)
+
+
+def _lines(found: Best, pareto: bool) -> list[str]:
+    names = ", ".join(goal.name for goal in found.goals)
+    many = len(found.goals) > 1
+    lines = [f"The best by {'the mean of ' if many else ''}{names}: {found.best.point.name}", ""]
+    lines += _table(found.ranked, found.goals)
+    if len(found.ranked) > ROWS:
+        lines.append(f"and {len(found.ranked) - ROWS} more")
+    lines += ["", _lead(found)]
+    lines += [f"CAUTION: {found.best.point.name}: {task}: {', '.join(words)}."
+              for task, words in found.best.point.flags.items()]  # fmt: skip
+    if pareto:
+        lines += ["", "The Pareto front: no other point is as good in all columns and better in one.", ""]
+        lines += _table(sorted(found.front, key=lambda one: one.values, reverse=True), found.goals, rows=None)
+    if shown := [one for one in found.refused if one.is_complete]:
+        lines += ["", "Not in the running, with the figures that they have:", ""]
+        lines += _table(sorted(shown, key=lambda one: one.point.role == "merge"), found.goals)
+        lines += [f"and {len(shown) - ROWS} more"] if len(shown) > ROWS else []
+    if found.refused:
+        lines += ["", *(f"- {one.point.name}: {one.refused}" for one in found.refused)]
+    if problems := _problems(found):
+        lines += ["", *(f"† {problem}" for problem in problems)]
+    return lines
+
+
+def _table(candidates: Sequence[Candidate], goals: tuple[Goal, ...], rows: int | None = ROWS) -> list[str]:
+    """A Markdown table: point, columns, mean."""
+    heads = ["point", *(goal.name for goal in goals), *(["mean"] if len(goals) > 1 else [])]
+    lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    for one in list(candidates)[:rows]:
+        cells = [_cell(score) for score in one.scores]
+        mean = [f"{one.mean:.2f}"] if len(goals) > 1 else []
+        lines.append(f"| {' | '.join([one.point.name.replace('|', '/'), *cells, *mean])} |")
+    return lines
+
+
+def _cell(score: Score) -> str:
+    spread = score.deviation if score.runs > 1 and score.deviation is not None else score.stderr
+    return f"{score.value:.2f}" + (f" ± {spread:.2f}" if spread is not None else "") + (" †" if score.problems else "")
+
+
+def _lead(found: Best) -> str:
+    if len(found.ranked) < 2:
+        return "It is the only one that can win."
+    next_one, value = found.ranked[1].point.name, found.best.mean - found.ranked[1].mean
+    if value == 0:
+        return f"{next_one} is exactly as good; it comes later in the sweep."
+    if found.lead is None:
+        return f"It leads {next_one} by {value:.2f} points; whether that is chance was not tested ({found.no_test})."
+    said = "significant" if found.lead.significant() else "not significant: either may be the better one"
+    chosen = f" The best of {len(found.ranked)} is also the luckiest: expect a little less of it on other documents."
+    return (
+        f"It leads {next_one} by {value:.2f} points (95 % interval {found.lead.low:+.2f} to {found.lead.high:+.2f}, "
+        f"p = {found.lead.p:.3f}, {found.lead.method}): {said}.{chosen if len(found.ranked) > 2 else ''}"
+    )
+
+
+def _problems(found: Best) -> list[str]:
+    """Why scores are marked, each reason once with how many points have it."""
+    counts: dict[str, int] = {}
+    for one in (*found.ranked, *found.refused):
+        for problem in dict.fromkeys(p for score in one.scores if score.value is not None for p in score.problems):
+            counts[problem] = counts.get(problem, 0) + 1
+    return [f"{problem} ({count} points)" if count > 1 else problem for problem, count in counts.items()]
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" if line else "" for line in text.rstrip().splitlines())
+
+
+def _how_to_run(point: SweepPoint, save: Path | None) -> str:
+    """The commands that measure the point again without the sweep."""
+    where = f" Its relative paths are looked up from {point.folder}." if point.folder else ""
+    saved = f"The recipe is in {save}; to run it:" if save else "Save it as best.yml (--save best.yml), then run"
+    commands = dict.fromkeys(_command(point, result, save or Path("best.yml")) for result in point.results)
+    return f"{saved}\n\n{chr(10).join(commands)}\n\nor have it as a checkpoint with --export DIR.{where}"
+
+
+def _command(point: SweepPoint, result: Mapping[str, Any], recipe: Path) -> str:
+    import shlex
+
+    given = result["config"].get("model_args")
+    arguments = {"recipe": recipe, **(given if isinstance(given, dict) else {})}
+    if point.merge_seed or point.rng != "iberian":
+        arguments |= {"merge_seed": point.merge_seed, "rng": point.rng}
+    evaluation = (result.get("sweep") or {}).get("evaluation") or {}
+    words = ["lm_eval", "--model", "merged", "--model_args", _pairs(arguments)]
+    words += ["--tasks", ",".join(evaluation.get("tasks") or result["results"])]
+    for key, value in (evaluation.get("settings") or {}).items():
+        words += [f"--{key}", _pairs(value) if isinstance(value, dict) else str(value)]
+    if evaluation.get("seed") is not None:
+        words += ["--seed", str(1234 + evaluation["seed"])]  # as `lm_eval_iberian.sweep.worker`
+    if result.get("chat_template_sha"):
+        words += ["--apply_chat_template", *(["--fewshot_as_multiturn"] if result.get("fewshot_as_multiturn") else [])]
+    return f"    {shlex.join(words)}"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in values.items())
+
+
+def _export(point: SweepPoint, out: Path, trust_remote_code: bool) -> list[str]:
+    """The merged checkpoint with its card, on which the measured scores stand."""
+    from lm_eval_iberian.best import BestError
+    from merge_hooks.export import export
+    from merge_hooks.preflight import check_fit
+    from merge_hooks.recipe import Recipe, resolve
+    from merge_hooks.stream import open_stream
+
+    recipe = Recipe(point.recipe, point.name, Path(point.folder) if point.folder else None)
+    stream = open_stream(resolve(recipe, point.merge_seed, point.rng), trust_remote_code)
+    check_fit(stream)
+    if any("signature" not in (result["config"].get("iberian") or {}) for result in point.results):
+        raise BestError(f"{point.name}: its results carry no signature, so they cannot go onto a model card.")
+    return export(stream, out, point.results)

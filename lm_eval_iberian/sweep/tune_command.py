@@ -1,0 +1,118 @@
+"""`iberian tune SPACE`: search for the best recipe, one engine for all trials."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lm_eval_iberian.sweep.job import Job
+    from lm_eval_iberian.sweep.plan import Plan
+    from lm_eval_iberian.sweep.pool import Pool
+    from lm_eval_iberian.sweep.search import Space
+
+# Of fewer complete trials Optuna's importances say little.
+IMPORTANCE_TRIALS = 10
+
+
+@click.command()
+@click.argument("space")
+@click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="Set a parameter, or a key such as sampler.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The run folder [default: runs/NAME].")
+@click.option("--trials", type=click.IntRange(1), help="How many trials in all, those of earlier runs among them.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Engines on this machine.")
+def tune(space: str, given: tuple[str, ...], out: Path | None, trials: int | None, workers: int) -> None:
+    """Search the axes of SPACE, a sweep.yml with `search`, `objective` and `trials`, with Optuna.
+
+    Killed at any moment, the same command goes on; with more --trials it goes further. `iberian report` and
+    `iberian best` read its run folder.
+    """
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise click.ClickException("`iberian tune` needs Optuna: pip install 'lm_eval_iberian[tune]'") from None
+    from rich.console import Console
+
+    from lm_eval_iberian.sweep.command import parse_settings, quiet
+    from lm_eval_iberian.sweep.search import read_space
+
+    quiet()
+    settings = parse_settings(given) | ({} if trials is None else {"trials": trials})
+    read = read_space(space, settings)
+    folder = out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
+    console = Console(stderr=True)
+    study = _search(read, folder, workers, console)
+    click.echo(_result(read, folder, study))
+
+
+def _search(space: Space, folder: Path, workers: int, console: Any) -> Any:
+    from lm_eval_iberian.sweep.tune import Tuner
+
+    progress = _progress(console)
+    tuner = Tuner(space, folder, progress.note, workers, progress.hear)
+    progress.begin([], set())
+    try:
+        return tuner.run(lambda plan, jobs: _pool(plan, jobs, workers))
+    except KeyboardInterrupt:
+        progress.end()
+        console.print(f"\nStopped. What was answered is kept in {folder}; the same command goes on.", markup=False)
+        sys.exit(130)
+    finally:
+        progress.end()
+
+
+def _progress(console: Any) -> Any:
+    from lm_eval_iberian.sweep.progress import Progress
+
+    class TrialProgress(Progress):
+        """What is left of a search is not known: trials are stopped early, and answers known."""
+
+        def begin(self, jobs: Any, open_keys: set[str]) -> None:
+            super().begin(jobs, open_keys)
+            self.bar.remove_task(self.whole)
+            self.whole = self.bar.add_task("evaluations", total=None, speed="", left="")
+
+        def _left(self) -> str:
+            return ""
+
+    return TrialProgress(console)
+
+
+def _pool(plan: Plan, jobs: list[Job], workers: int) -> Pool:
+    from lm_eval_iberian.sweep.pool import Processes, environments
+    from lm_eval_iberian.sweep.pools import choose_pool, gpus_each
+
+    if workers == 1:
+        return choose_pool(plan, jobs)
+    return Processes(environments(workers, gpus_each(plan.sweep.model_args)))
+
+
+def _result(space: Space, folder: Path, study: Any) -> str:
+    """The best trials, their recipe, and what mattered."""
+    from lm_eval_iberian.best import find_best
+    from lm_eval_iberian.best_command import best_text
+    from lm_eval_iberian.sweep.run import read_sweep_run
+
+    found = find_best(read_sweep_run(folder), space.objectives)
+    states = [trial.state.name for trial in study.get_trials(deepcopy=False)]
+    said = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed or killed"}
+    counts = ", ".join(f"{states.count(state)} {words}" for state, words in said.items() if state in states)
+    lines = [f"Trials: {counts}.", "", best_text(found, pareto=len(space.objectives) > 1)]
+    return "\n".join(lines + importance(study, states.count("COMPLETE")))
+
+
+def importance(study: Any, complete: int) -> list[str]:
+    """A line with Optuna's importances of the axes; none where they would say little."""
+    import optuna
+
+    if len(study.directions) > 1 or complete < IMPORTANCE_TRIALS or len(study.best_params) < 2:
+        return []
+    try:
+        found = optuna.importance.get_param_importances(study)
+    except (RuntimeError, ValueError, ImportError) as error:
+        return ["", f"What mattered is not known: {error}"]
+    shown = ", ".join(f"{axis} {share:.0%}" for axis, share in found.items())
+    return ["", f"What mattered (Optuna's importances over {complete} trials): {shown}."]

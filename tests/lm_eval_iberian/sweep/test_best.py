@@ -1,0 +1,246 @@
+"""`iberian best`: who wins, by how much, who may not compete and why, and what --export writes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm_eval_iberian import cli
+from lm_eval_iberian.benchmarks import of_column
+from lm_eval_iberian.best import Best, BestError, Candidate, find_best, pareto
+from lm_eval_iberian.suite import Score
+from lm_eval_iberian.sweep.run import SweepPoint, SweepRun, read_sweep_run
+from lm_eval_iberian.sweep.store import FILE, Store
+from tests.lm_eval_iberian.sweep_maker import figure1_run, figure1_tasks, toy_run
+
+
+@pytest.fixture(scope="module")
+def figure1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    name = "language=eu method=linear weight={}"
+    states = {name.format("2.0"): "failed", name.format("1.5"): "unfinished"}
+    return figure1_run(tmp_path_factory.mktemp("runs") / "figure1", ("eu",), documents=60, states=states)
+
+
+def mean_by_hand(run: SweepRun, name: str, *columns: str) -> float:
+    """The mean over columns of the means over benchmarks of the means over tasks, from lm_eval's own numbers."""
+    results = {task: scores for result in run[name].results for task, scores in result["results"].items()}
+    averages = []
+    for column in columns:
+        parts = [
+            statistics.fmean(100 / one.percent * results[task][f"{one.metric},none"] for task in one.tasks)
+            for one in of_column(column)
+        ]
+        averages.append(statistics.fmean(parts))
+    return statistics.fmean(averages)
+
+
+@pytest.mark.parametrize("columns", [("bench_eu",), ("ifeval_eu",), ("bench_eu", "ifeval_eu"), ("mt_eu", "ifeval_eu")])
+def test_the_best_has_the_highest_mean(figure1: Path, columns: tuple[str, ...]) -> None:
+    run = read_sweep_run(figure1)
+    found = find_best(run, columns)
+    means = {point.name: mean_by_hand(run, point.name, *columns)
+             for point in run.points if point.role == "merge" and point.results}  # fmt: skip
+    assert [one.point.name for one in found.ranked] == sorted(means, key=lambda name: -means[name])
+    assert [one.mean for one in found.ranked] == pytest.approx(sorted(means.values(), reverse=True))
+    assert found.lead is not None, found.no_test
+    assert found.lead.value == pytest.approx(found.ranked[0].mean - found.ranked[1].mean, abs=1e-3)
+
+
+def test_the_lead_is_the_paired_test_of_the_two_first(figure1: Path) -> None:
+    from lm_eval_iberian.significance import paired_bootstrap
+
+    run = read_sweep_run(figure1)
+    found = find_best(run, ["iberian_eus_trivia"])
+    columns = []
+    for one in found.ranked[:2]:
+        documents = one.point.documents("iberian_eus_trivia")
+        columns.append([100 * documents[number][0]["acc"] for number in sorted(documents)])
+    expected = paired_bootstrap(*columns, stream="iberian_eus_trivia")
+    assert found.lead is not None
+    assert (found.lead.value, found.lead.p) == pytest.approx((expected.value, expected.p))
+    assert (found.lead.low, found.lead.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_who_may_not_win_is_named_with_the_reason(figure1: Path) -> None:
+    refused = {one.point.name: one.refused for one in find_best(read_sweep_run(figure1), ["bench_eu"]).refused}
+    assert refused == {
+        "Latxa-Llama-3.1-8B-eu": "a parent, not a merge",
+        "Llama-3.1-8B-Instruct": "a parent, not a merge",
+        "language=eu method=linear weight=1.5": "not measured yet",
+        "language=eu method=linear weight=2.0": refused["language=eu method=linear weight=2.0"],
+    }
+    assert "models/other has 32 layers" in refused["language=eu method=linear weight=2.0"]
+
+
+def test_a_parent_wins_only_where_asked(figure1: Path) -> None:
+    run = read_sweep_run(figure1)
+    assert find_best(run, ["ifeval_eu"]).best.point.role == "merge"
+    assert find_best(run, ["ifeval_eu"], any_role=True).best.point.name == "Llama-3.1-8B-Instruct"
+
+
+def _cut(folder: Path, name: str, documents: int, **versions: Any) -> None:
+    """Make a point's results those of fewer documents."""
+    run = read_sweep_run(folder)
+    store, key = Store(folder / FILE), run[name].evaluations[0].key
+    result = run[name].results[0]
+    for counts in result["n-samples"].values():
+        counts["effective"] = documents
+    result["versions"] |= versions
+    store.finish(key, name, result, {}, 1.0, [])
+    store.close()
+
+
+def test_points_with_fewer_documents_do_not_compete(tmp_path: Path) -> None:
+    folder = figure1_run(tmp_path / "run", ("eu",), ("linear",))
+    best = find_best(read_sweep_run(folder), ["bench_eu"]).best.point.name
+    _cut(folder, best, 20)
+    found = find_best(read_sweep_run(folder), ["bench_eu"])
+    assert found.best.point.name != best
+    assert "20 documents, and 40 of" in next(one.refused for one in found.refused if one.point.name == best)
+
+
+def test_points_of_another_task_version_are_refused_altogether(tmp_path: Path) -> None:
+    folder = figure1_run(tmp_path / "run", ("eu",), ("linear",))
+    _cut(folder, "language=eu method=linear weight=1.0", 40, iberian_eus_trivia=0.5)
+    with pytest.raises(BestError, match=r"iberian_eus_trivia was measured in different ways: .*version 0.5"):
+        find_best(read_sweep_run(folder), ["bench_eu"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bench_ue", "nothing of that name was measured. Did you mean bench_eu?"),
+        ("bench_gl", "no point of"),
+        ("iberian_eus_trivia:acc_norm", "it has no such metric. It has: acc"),
+    ],
+)
+def test_columns_that_are_none(figure1: Path, name: str, words: str) -> None:
+    with pytest.raises(BestError) as raised:
+        find_best(read_sweep_run(figure1), [name])
+    assert words in str(raised.value)
+
+
+def test_less_is_better_is_no_column(tmp_path: Path) -> None:
+    folder = toy_run(tmp_path / "run")
+    store = Store(folder / FILE)
+    for point in read_sweep_run(folder).points:
+        result = point.results[0]
+        result["results"]["toy_choice_eu"]["word_perplexity,none"] = 12.0
+        result["higher_is_better"] = {"toy_choice_eu": {"acc": True, "word_perplexity": False}}
+        store.finish(point.evaluations[0].key, point.name, result, {}, 1.0, [])
+    store.close()
+    with pytest.raises(BestError, match="less of it is better"):
+        find_best(read_sweep_run(folder), ["toy_choice_eu:word_perplexity"])
+    assert find_best(read_sweep_run(folder), ["toy_choice_eu"]).best.point.name == "weight=1.0"
+
+
+def test_tasks_that_no_table_knows(tmp_path: Path) -> None:
+    run = read_sweep_run(toy_run(tmp_path / "run", documents=200))
+    assert find_best(run, ["toy_choice_eu"]).best.point.name == "weight=1.0"
+    assert find_best(run, ["toy_choice_gl:acc"]).best.point.name == "weight=0.0"
+    assert find_best(run, ["toy_translation_en-eu:bleu"]).best.point.name == "weight=1.0"
+
+
+def _candidate(*values: float) -> Candidate:
+    point = SweepPoint("point", "merge", {}, (), "", "", "")
+    return Candidate(point, tuple(Score(value, None, None, 1, 0.0) for value in values))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))
+def test_pareto(rows: list[tuple[int, int, int]]) -> None:
+    candidates = [_candidate(*row) for row in rows]
+    front = {one.values for one in pareto(candidates)}
+    for row in set(rows):
+        beaten = any(other != row and all(a >= b for a, b in zip(other, row, strict=True)) for other in rows)
+        assert (row in front) is not beaten
+    for first, second in itertools.permutations(front, 2):
+        assert any(a > b for a, b in zip(first, second, strict=True))
+
+
+def shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["best", *arguments])
+    captured = capsys.readouterr()
+    return int(stopped.value.code or 0), captured.out, captured.err
+
+
+def test_the_command(figure1: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "best.yml"
+    code, out, _ = shown([str(figure1), "--by", "bench_eu,ifeval_eu", "--pareto", "--save", str(recipe)], capsys)
+    found: Best = find_best(read_sweep_run(figure1), ["bench_eu", "ifeval_eu"])
+    assert code == 0
+    assert out.startswith(f"The best by the mean of bench_eu, ifeval_eu: {found.best.point.name}\n")
+    assert f"It leads {found.ranked[1].point.name} by {found.ranked[0].mean - found.ranked[1].mean:.2f} points" in out
+    assert "Pareto front" in out and "†" not in out
+    assert yaml.safe_load(recipe.read_text(encoding="utf-8")) == {"merge_method": "linear"}
+    assert f"--model_args recipe={recipe}" in out
+
+
+def test_scores_that_are_not_whole_carry_the_dagger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = figure1_run(tmp_path / "run", ("eu",), ("linear",), ("1.0", "2.0"), samples=True)
+    _, out, _ = shown([str(folder), "--by", "ifeval_eu"], capsys)
+    assert "† |" in out
+    assert "† IFEval (eu): embedded samples, not the benchmark" in out
+
+
+def test_an_error_is_one_message(figure1: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown([str(figure1), "--by", "nonsense"], capsys)[0] == 1
+    assert shown([str(figure1), "--by", "bench_eu", "--pareto"], capsys)[0] == 2
+
+
+@pytest.fixture
+def merged(llama: dict[str, Path], tmp_path: Path) -> Path:
+    """A run with one real merge in it, whose scores are invented and whose signature is its own."""
+    from merge_hooks.recipe import Recipe, resolve
+    from merge_hooks.signature import sign
+
+    models = [{"model": str(llama[name]), "parameters": {"weight": 1.0}} for name in ("instruct", "basque")]
+    text = yaml.safe_dump({"merge_method": "linear", "models": models, "dtype": "float32"}, sort_keys=False)
+    signature = sign(resolve(Recipe(text, "test")), dtype="float32", tokenizer="t", template="t", engine="transformers")
+    folder = figure1_run(tmp_path / "run", ("eu",), ("linear",), ("1.0",))
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    store = Store(folder / FILE)
+    for entry in plan["points"]:
+        entry["recipe"] = text
+        result = store.results(entry["evaluations"][0]["key"])
+        assert result is not None
+        result["config"]["iberian"]["signature"] = str(signature)
+        store.finish(entry["evaluations"][0]["key"], "", result, {}, 1.0, [])
+    store.close()
+    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    return folder
+
+
+def test_export_writes_the_checkpoint_with_its_scores(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "merged"
+    code, _, err = shown([str(merged), "--by", "bench_eu", "--export", str(out)], capsys)
+    assert code == 0, err
+    card = (out / "README.md").read_text(encoding="utf-8")
+    point = find_best(read_sweep_run(merged), ["bench_eu"]).best.point
+    result = point.results[0]
+    assert result["config"]["iberian"]["signature"] in card
+    for task in figure1_tasks(("eu",)):
+        assert f"| {task} | " in card
+    assert f"| iberian_eus_trivia | acc | {result['results']['iberian_eus_trivia']['acc,none']:.4f} |" in card
+    assert (out / "model.safetensors").is_file()
+
+
+def test_export_refuses_scores_of_another_merge(
+    merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = merged / "plan.json"
+    plan.write_text(plan.read_text(encoding="utf-8").replace("weight: 1.0", "weight: 0.9"), encoding="utf-8")
+    code, _, err = shown([str(merged), "--by", "bench_eu", "--export", str(tmp_path / "merged")], capsys)
+    assert code == 1
+    assert "they are of another merge" in err
+    assert not (tmp_path / "merged").exists()
