@@ -60,7 +60,12 @@ def _padded(row: list[str], widths: list[int]) -> str:
 
 def _markdown_cell(cell: Cell) -> str:
     figure = {BEST: f"**{cell.shown}**", SECOND: f"<u>{cell.shown}</u>"}.get(cell.rank, cell.shown)
-    return figure + ("†" if cell.marked else "") + ("‡" if cell.flagged else "") + (f" ±{cell.spread:.2f}" if cell.spread is not None else "")
+    return (
+        figure
+        + ("†" if cell.marked else "")
+        + ("‡" if cell.flagged else "")
+        + (f" ±{cell.spread:.2f}" if cell.spread is not None else "")
+    )
 
 
 def grouped(notes: list[str]) -> list[str]:

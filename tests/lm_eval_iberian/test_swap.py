@@ -70,14 +70,32 @@ def test_another_rope_is_refused(llama: dict[str, Path], tmp_path: Path) -> None
         model.swap(resolved(task_arithmetic({**llama, "base": base})))
 
 
-def test_another_tokenizer_or_template_is_refused(llama: dict[str, Path]) -> None:
+def test_a_template_comes_with_its_merge(llama: dict[str, Path]) -> None:
+    """And goes with it; one that the user named for all stays."""
     first = linear(llama)
     other = {**first, "chat_template": "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"}
     model = MergedHF(recipe=first, device="cpu")
-    with pytest.raises(PreflightError, match="this merge has the chat template of first model"):
-        model.swap(resolved(other))
+    stamp, chat = model.signature.digest, [{"role": "user", "content": "kaixo"}]
+    before = model.apply_chat_template(chat)
+    model.swap(resolved(other))
+    assert model.apply_chat_template(chat) == "<kaixo>"
+    assert model.signature.digest == MergedHF(recipe=other, device="cpu").signature.digest != stamp
+    model.swap(resolved(first))
+    assert model.apply_chat_template(chat) == before and model.signature.digest == stamp
     named = MergedHF(recipe=first, device="cpu", tokenizer=str(llama["base"]))
     named.swap(resolved(other))
+    assert named.apply_chat_template(chat) == before
+
+
+def test_other_end_tokens_are_refused(llama: dict[str, Path], tmp_path: Path) -> None:
+    """The engine stops where it was told to at its start."""
+    other = tmp_path / "basque"
+    shutil.copytree(llama["basque"], other)
+    config = other / "generation_config.json"
+    config.write_text(config.read_text().replace("1,", "1, 4,", 1))
+    model = MergedHF(recipe=linear(llama), device="cpu")
+    with pytest.raises(PreflightError, match="end tokens"):
+        model.swap(resolved(linear({**llama, "basque": other})))
 
 
 def test_no_result_of_a_swap_that_broke_off(llama: dict[str, Path], tmp_path: Path) -> None:
