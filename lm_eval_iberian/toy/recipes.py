@@ -50,7 +50,7 @@ def write_recipes(folder: Path) -> list[Path]:
     written = [_write_texts(folder, "instruct", "es")]
     for language_model in LANGUAGE_MODELS:
         names = ("base", "instruct", language_model)
-        made = recipe({name: (folder / name).resolve() for name in names}, language_model)
+        made = recipe({name: (folder / name).resolve() for name in names}, language_model, "task_arithmetic")
         path = folder / f"merge-{language_model}.yml"
         path.write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")
         written += [path, _write_texts(folder, language_model, LANGUAGE_MODELS[language_model])]

@@ -33,9 +33,6 @@ SHAPE = {
 # A real base has read a little of every language (Llama 3.1 of Basque, too). Without these traces a language model has
 # to move so far from the base, for words that the base has never seen, that nothing of it survives a merge.
 BASE_SHARES = {"en": 0.44, "es": 0.44, "eu": 0.04, "gl": 0.04, "ca": 0.04}
-# ... and a little of how people talk to assistants: tokens that only the instruct model had ever read would be strange
-# to every merge that takes half of its step.
-DIALOGUES = 0.04
 # How much of what a fine-tune reads the base has read already, as in Latxa's training: it keeps the models close.
 REPLAY = 0.25
 RECORD = "toy.json"
@@ -146,27 +143,13 @@ def _reading(name: str, tokenizer: Any, seed: int) -> Iterator[Token]:
     language = LANGUAGE_MODELS.get(name)
     shares = {**dict.fromkeys(("en", "es"), REPLAY / 2), language: 1 - REPLAY} if language else BASE_SHARES
     plain = _plain(texts.plain_texts(draw, shares), tokenizer)
-    if name == "instruct":
-        plain = _mixed(draw, _conversations(draw, tokenizer), plain, REPLAY)
-    if name == "base":
-        plain = _mixed(draw, plain, _dialogues(draw, tokenizer), DIALOGUES)
-    return itertools.chain.from_iterable(plain)
+    texts_of = _mixed(draw, _conversations(draw, tokenizer), plain) if name == "instruct" else plain
+    return itertools.chain.from_iterable(texts_of)
 
 
-def _mixed(
-    draw: random.Random, most: Iterator[list[Token]], some: Iterator[list[Token]], share: float
-) -> Iterator[list[Token]]:
+def _mixed(draw: random.Random, new: Iterator[list[Token]], known: Iterator[list[Token]]) -> Iterator[list[Token]]:
     while True:
-        yield next(some if draw.random() < share else most)
-
-
-def _dialogues(draw: random.Random, tokenizer: Any) -> Iterator[list[Token]]:
-    """Two texts in the chat template, one said after the other: its tokens, without any instruction."""
-    read = texts.plain_texts(draw, {"en": 0.5, "es": 0.5})
-    while True:
-        turns = [{"role": role, "content": next(read)} for role in ("user", "assistant")]
-        ids = tokenizer.apply_chat_template(turns, return_dict=False)
-        yield [(token, True) for token in ids]
+        yield next(known if draw.random() < REPLAY else new)
 
 
 def _plain(read: Iterator[str], tokenizer: Any) -> Iterator[list[Token]]:
