@@ -45,7 +45,7 @@ def recipe(
 
 
 def write_recipes(folder: Path) -> list[Path]:
-    """folder/merge-basque.yml and texts-basque.jsonl, and so on: the paper's linear merge of each language model,
+    """folder/merge-basque.yml and texts-basque.jsonl, and so on: each language model by task arithmetic (README.md says why),
     and texts of each model's reading (for `iberian fisher`)."""
     written = [_write_texts(folder, "instruct", "es")]
     for language_model in LANGUAGE_MODELS:
