@@ -58,7 +58,7 @@ class MergedHF(Swapping, Answers, HFLM):
         _refuse(arguments)
         self.choose_scoring(scoring)
         if arguments.get("device") is None:
-            arguments.pop("device", None)
+            arguments["device"] = _default_device()  # HFLM's own is "cuda", there or not
         self.prepared: Prepared = prepare(
             recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
             holds_model=self._on_cpu(arguments), residents=residents_for(resident),
@@ -75,10 +75,7 @@ class MergedHF(Swapping, Answers, HFLM):
     @staticmethod
     def _on_cpu(arguments: Mapping[str, Any]) -> bool:
         """Whether the model will lie in this machine's memory, as HFLM will decide."""
-        import torch
-
-        device = str(arguments.get("device") or ("cuda" if torch.accelerator.is_available() else "cpu"))
-        return device.startswith("cpu")
+        return str(arguments["device"]).startswith("cpu")
 
     def _get_config(self, pretrained: str, **_: Any) -> None:
         """The merged model's configuration, which may have another layer count than any source."""
@@ -112,6 +109,14 @@ class MergedHF(Swapping, Answers, HFLM):
         info = self.prepared.info("hf", self._dtype_name, self.signature, self.tokenizer)
         info["iberian"]["answers"] = self.answers.counts()
         return {"model_num_parameters": self.model.num_parameters(), **info}
+
+
+def _default_device() -> str:
+    """The accelerator that is there, else the CPU."""
+    import torch
+
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found.type if found is not None else "cpu"
 
 
 def _refuse(arguments: dict[str, Any]) -> None:
