@@ -52,7 +52,8 @@ def test_the_commands_of_the_readme(llama: dict[str, Path], tmp_path: Path) -> N
     assert list((tmp_path / "out").rglob("results_*.json"))
 
 
-@pytest.mark.parametrize("folder", ["", "lm_eval_iberian", "merge_hooks", "ifeval_multi", "tasks", "tests"])
+@pytest.mark.parametrize("folder", ["", "lm_eval_iberian", "merge_hooks", "ifeval_multi", "tasks", "tests",
+                                    "lm_eval_iberian/sweep", "lm_eval_iberian/toy"])  # fmt: skip
 def test_links_in_readmes_lead_somewhere(folder: str) -> None:
     readme = ROOT / folder / "README.md"
     text = readme.read_text(encoding="utf-8")
