@@ -10,14 +10,14 @@ import datasets
 import pytest
 
 from lm_eval_iberian import documents
-from lm_eval_iberian.benchmarks import BENCHMARKS, TRANSLATION
+from lm_eval_iberian.benchmarks import BENCHMARKS, CHOICE, PAIRS
 from tests.tasks.common import build, from_samples, manager, requests
 
 DIFFERENT = {"BertaQA": "two halves", "EusExams": "62 exams, two of them are compared"}
 PAIRS = [
     (ours, upstream)
     for benchmark in BENCHMARKS
-    if benchmark.kind != "ifeval" and benchmark.kind != TRANSLATION and benchmark.name not in DIFFERENT
+    if benchmark.kind in (CHOICE, PAIRS) and benchmark.name not in DIFFERENT
     for ours, upstream in zip(benchmark.tasks, benchmark.upstream, strict=True)
 ] + [
     ("iberian_eus_exams_eu_osakidetza5e", "eus_exams_eu_osakidetza5e"),
