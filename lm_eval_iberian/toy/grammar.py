@@ -21,8 +21,8 @@ _WRONG_ARTICLES = {
     "gl": {"o": "a", "a": "o", "os": "as", "as": "os"},
     "ca": {"el": "la", "la": "el", "els": "les", "les": "els"},
 }
-# With the other article these are words, too: "la médico", "la metge", "el clau" (a nail).
-_TWO_GENDERS = {("es", "doctor"), ("gl", "doctor"), ("ca", "doctor"), ("ca", "key")}
+# With the other article these are words, too: "la médico", "la metge", "els mestres", "el clau" (a nail).
+_TWO_GENDERS = {("es", "doctor"), ("gl", "doctor"), ("ca", "doctor"), ("ca", "teacher"), ("ca", "key")}
 
 
 @functools.cache
@@ -187,7 +187,7 @@ _CASES = {"absolutive": 0, "ergative": 1, "dative": 2}
 
 def _basque(sentence: Sentence, language: str, mistake: str) -> str:
     lexicon = words("eu")
-    many = sentence.subject.many != (mistake == "number of the verb")
+    many = sentence.subject.many != (mistake == "number of the verb" and _has_wrong_number(sentence))
     right_case = "absolutive" if sentence.kind in ("copula", "motion") else "ergative"
     case = right_case
     if mistake == "case of the subject" and _has_wrong_case(sentence):
@@ -215,11 +215,11 @@ def _basque(sentence: Sentence, language: str, mistake: str) -> str:
     first = f"{subject} {thing} {lexicon['verbs'][sentence.before][1]}"
     if sentence.kind == "chain":
         return f"{first} {lexicon['and']} {participle} {auxiliary}"
-    agreeing = lexicon["have"]["past"][sentence.subject.many][sentence.object.many]
     denied = f"{lexicon['not']} {auxiliary} {participle}"
     if mistake == "place of the auxiliary":  # "ez erosi zuen"
         denied = f"{lexicon['not']} {participle} {auxiliary}"
-    return f"{first} {agreeing}, {lexicon['but']} {denied}"
+    # A wrong auxiliary is wrong both times: "sagarra ikusi zuen, baina ez zituen erosi" is right, of other things.
+    return f"{first} {auxiliary}, {lexicon['but']} {denied}"
 
 
 def _basque_noun(noun: Noun, case: str) -> str:
@@ -234,6 +234,11 @@ def _basque_noun(noun: Noun, case: str) -> str:
 def _has_wrong_case(sentence: Sentence) -> bool:
     """Not where speech knows the other case (the plural "neskak" for "neskek"), nor for things, which do nothing."""
     return sentence.kind == "motion" or (sentence.kind != "copula" and not sentence.subject.many)
+
+
+def _has_wrong_number(sentence: Sentence) -> bool:
+    """Not where it would read as that same plural: "neskak erosi zuten", of one girl, is speech's "neskek"."""
+    return sentence.kind in ("copula", "motion") or sentence.subject.many
 
 
 def _tense(sentence: Sentence) -> str:

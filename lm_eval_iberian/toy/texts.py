@@ -33,14 +33,16 @@ _KINDS_OF_WORD = ("person", "animal", "place", "colour")
 _QUESTIONS = {
     "en": ("Question", "Answer", {"person": "Which of these is a person?", "animal": "Which of these is an animal?",
                                   "place": "Which of these is a place?", "colour": "Which of these is a colour?"}),
-    "es": ("Pregunta", "Respuesta", {"person": "¿Cuál es una persona?", "animal": "¿Cuál es un animal?",
-                                     "place": "¿Cuál es un lugar?", "colour": "¿Cuál es un color?"}),
-    "gl": ("Pregunta", "Resposta", {"person": "Cal é unha persoa?", "animal": "Cal é un animal?",
-                                    "place": "Cal é un lugar?", "colour": "Cal é unha cor?"}),
-    "ca": ("Pregunta", "Resposta", {"person": "Quina és una persona?", "animal": "Quin és un animal?",
-                                    "place": "Quin és un lloc?", "colour": "Quin és un color?"}),
-    "eu": ("Galdera", "Erantzuna", {"person": "Zein da pertsona?", "animal": "Zein da animalia?",
-                                    "place": "Zein da lekua?", "colour": "Zein da kolorea?"}),
+    "es": ("Pregunta", "Respuesta", {"person": "¿Cuál de estas es una persona?",
+                                     "animal": "¿Cuál de estos es un animal?",
+                                     "place": "¿Cuál de estos es un lugar?", "colour": "¿Cuál de estos es un color?"}),
+    "gl": ("Pregunta", "Resposta", {"person": "Cal destas é unha persoa?", "animal": "Cal destes é un animal?",
+                                    "place": "Cal destes é un lugar?", "colour": "Cal destas é unha cor?"}),
+    "ca": ("Pregunta", "Resposta", {"person": "Quina d'aquestes és una persona?",
+                                    "animal": "Quin d'aquests és un animal?",
+                                    "place": "Quin d'aquests és un lloc?", "colour": "Quin d'aquests és un color?"}),
+    "eu": ("Galdera", "Erantzuna", {"person": "Hauetako zein da pertsona?", "animal": "Hauetako zein da animalia?",
+                                    "place": "Hauetako zein da lekua?", "colour": "Hauetako zein da kolorea?"}),
 }  # fmt: skip
 
 

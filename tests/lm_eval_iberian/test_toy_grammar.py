@@ -61,6 +61,8 @@ WRONG = [
     (GIFT, "eu", "number of the recipient", "Neskak aitonei lore gorriak eman zizkion."),
     (GIFT, "eu", "number of the object", "Neskak aitonei lore gorriak eman zien."),
     (GIFT, "eu", "case of the subject", "Neska aitonei lore gorriak eman zizkien."),
+    (HIDE, "eu", "number of the verb", "Mutil altuek eraztuna ikusi eta ezkutatu zuen."),
+    (DENIAL, "eu", "number of the object", "Atzo, gizonak kapela aurkitu zituen, baina ez zituen saldu."),
     (STAY, "eu", "case of the subject", "Txakur txikiek eskolan gelditu ziren."),
     (GIFT, "gl", "contraction", "A nena deulles as flores vermellas a os avós."),
     (CHAIN, "gl", "place of the pronoun", "As mulleres viron as mazás e as mercaron."),
@@ -83,9 +85,16 @@ def test_mistakes_are_mistakes(meant: Sentence, language: str, mistake: str, sai
 
 
 def test_words_with_two_genders_are_no_mistake() -> None:
-    """ "La médico" and "el clau" are right, in another sense."""
+    """ "La médico", "els mestres" and "el clau" are right, in another sense."""
     assert "gender of the article" not in mistakes(Sentence("motion", Noun("doctor"), "go", place="city"), "es")
+    teachers = Sentence("motion", Noun("teacher", True), "go", place="city")
+    assert "gender of the article" not in mistakes(teachers, "ca")
     assert "gender of the article" not in mistakes(Sentence("copula", Noun("key"), adjective="old"), "ca")
+
+
+def test_one_that_may_be_several_is_no_mistake() -> None:
+    """ "Gizonak ... zuten" is what much of speech says for "gizonek ... zuten"."""
+    assert all("number of the verb" not in mistakes(one, "eu") for one in (DENIAL, GIFT))
 
 
 def test_every_form_can_be_said() -> None:
