@@ -21,8 +21,7 @@ demo: install
 	@mkdir -p $(DEMO)
 	$(VENV)/bin/iberian toy $(DEMO)/toys
 	cd $(DEMO) && ../$(VENV)/bin/lm_eval --model merged \
-	  --model_args recipe=toys/merge-basque.yml,max_model_len=512 --tasks toy_eu,toy_mt_es-eu,toy_ifeval_eu \
-	  --apply_chat_template --output_path out
+	  --model_args recipe=toys/merge-basque.yml,max_model_len=512 --tasks toy_eu --output_path out
 	$(VENV)/bin/iberian report $(DEMO)/out
 	cd $(DEMO) && ../$(VENV)/bin/iberian sweep preset:toy/figure1 --set language=eu --out run
 	@echo

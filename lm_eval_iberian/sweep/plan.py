@@ -134,7 +134,7 @@ class Plan:
             rng=point.rng,
             evaluation=evaluation,
             model_args={**self.sweep.model_args, "dtype": planned.dtype},
-            chat=planned.chat,
+            chat=_chat(planned, evaluation),
             include_path=self.sweep.include_path,
         )
 
@@ -217,6 +217,13 @@ class _Planner:
         return self.plan(
             Point(name, "parent", {}, recipe, child.point.evaluations, chat=child.point.chat and (None, None))
         )
+
+
+def _chat(planned: PlannedPoint, evaluation: Evaluation) -> tuple[bool, bool]:
+    """apply_chat_template and fewshot_as_multiturn: a run's own word, else the point's."""
+    apply = bool(evaluation.settings.get("apply_chat_template", planned.chat[0]))
+    multiturn = evaluation.settings.get("fewshot_as_multiturn", planned.chat[1] and apply)
+    return apply, bool(multiturn)
 
 
 def planned_signature(prepared: Prepared, dtype: str, engine: str) -> str:

@@ -35,7 +35,7 @@ SETTINGS = ("num_fewshot", "limit", "gen_kwargs", "system_instruction")
 CHAT = ("apply_chat_template", "fewshot_as_multiturn")
 KEYS = ("about", "tasks", "model_args", *SETTINGS, *CHAT, "include_path", "output_path", "runs", "parameters", "axes",
         "points", "exclude", "recipe", "recipes", "parents", "baselines", "merge_seed", "rng")  # fmt: skip
-RUN_KEYS = ("tasks", "seeds", *SETTINGS)
+RUN_KEYS = ("tasks", "seeds", *SETTINGS, *CHAT)
 PRESETS = Path(__file__).parent / "presets"
 MAX_BYTES = 1 << 20
 
@@ -46,7 +46,7 @@ class Evaluation:
 
     Args:
         tasks: names of tasks and groups.
-        settings: of SETTINGS, those that are set.
+        settings: of SETTINGS and CHAT, those that are set.
         seed: of sampled generation; None where nothing is run several times.
     """
 
@@ -202,7 +202,7 @@ class Sweep:
         made = []
         for run in runs:
             run = fill(dict(run), values, f"{self.name}: runs")
-            settings = {**shared, **{key: run[key] for key in SETTINGS if run.get(key) is not None}}
+            settings = {**shared, **{key: run[key] for key in (*SETTINGS, *CHAT) if run.get(key) is not None}}
             tasks = _names(run.get("tasks"), self.name)
             made += [Evaluation(tasks, settings, seed) for seed in run.get("seeds") or [None]]
         return tuple(made)

@@ -182,6 +182,16 @@ def test_a_parent_with_its_own_template_shares_the_engine(llama: dict[str, Path]
     assert read_sweep_run(tmp_path / "run")["plain"].results[0]["results"] == expected["results"]
 
 
+def test_a_run_has_its_own_word_on_the_template(llama: dict[str, Path], tasks: Path, tmp_path: Path) -> None:
+    """Choices without it, texts with it, in one sweep: each as lm_eval has it when it is told so."""
+    data = a_sweep(llama, tasks) | {"parents": False, "axes": {"weight": [1.0]}}
+    del data["tasks"]
+    data["runs"] = [{"tasks": "local_choice", "apply_chat_template": False}, {"tasks": "local_words"}]
+    assert run(data, tmp_path / "run") == {}
+    point = read_sweep_run(tmp_path / "run").points[0]
+    assert [bool(one["chat_template_sha"]) for one in point.results] == [False, True]
+
+
 def theirs_plain(checkpoint: Path, tasks: Path) -> dict[str, Any]:
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
