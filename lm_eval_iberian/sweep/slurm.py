@@ -112,7 +112,7 @@ RAY = """\
 export RAY_USAGE_STATS_ENABLED=0
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}"
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-head=${{nodes[0]}}
+head=${nodes[0]}
 address=$head:$((20000 + SLURM_JOB_ID % 10000))  # two jobs on one node do not meet
 trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 srun --nodes=1 --ntasks=1 --nodelist="$head" \\

@@ -133,12 +133,12 @@ def multiply_add(context: Any, one: Any, other: Any, sum_: Any) -> Any:
     return types.float32(types.float32, types.float32, types.float32), code
 
 
-@njit(inline="always")
+@njit(inline="always", error_model="numpy")
 def _itself(value: Any) -> Any:
     return value
 
 
-@njit(inline="always")
+@njit(inline="always", error_model="numpy")
 def scramble(word: Any) -> Any:
     """splitmix64's output function: see `masks.py`."""
     word = (word ^ (word >> np.uint64(30))) * FIRST_FACTOR
@@ -146,7 +146,7 @@ def scramble(word: Any) -> Any:
     return word ^ (word >> np.uint64(31))
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def draw(values: Any, words: Any, start: Any, draws: Any) -> None:
     """Write to `values` (int16, over the memory of `words`) a negative number where elements from `start` on are kept.
 
@@ -171,7 +171,7 @@ def draw(values: Any, words: Any, start: Any, draws: Any) -> None:
             decide_ties(group, start + begin, draws)
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def decide_ties(values: Any, start: Any, draws: Any) -> None:
     """Elements on the threshold itself, decided by a word of their own."""
     for place in range(len(values)):
@@ -180,7 +180,7 @@ def decide_ties(values: Any, start: Any, draws: Any) -> None:
             values[place] = -1 if scramble(index * STEP + draws[1]) >> np.uint64(32) < draws[3] else 0
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def is_cut(band: Any, start: Any, count: Any) -> Any:
     """Whether among the `count` elements from `start` on some of those tied at an edge are kept and some are not."""
     end = start + count
@@ -188,7 +188,7 @@ def is_cut(band: Any, start: Any, count: Any) -> Any:
     return low or (band[4] < end and start < band[5] and (start < band[4] or band[5] < end))
 
 
-@njit(nogil=True)
+@njit(nogil=True, error_model="numpy")
 def edges(band: Any, kind: Any, start: Any) -> Any:
     """Between which magnitudes, themselves excluded, a delta is kept, where no edge is cut: all for a whole delta."""
     if kind == WHOLE:
@@ -216,7 +216,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
     look_out = flag_narrow if is_narrow or out_narrow else flag
     quick_out = to_bfloat16_fast if out_narrow and not is_narrow else _itself
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def deltas(out: Any, base: Any, source: Any) -> Any:
         """source - base, rounded, as float32 to `out`. Negative if one is not finite."""
         seen = NOTHING
@@ -226,7 +226,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             out[i] = delta
         return seen
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def weigh_whole(weighted: Any, total: Any, base: Any, source: Any, weight: Any) -> Any:
         seen = NOTHING
         for i in range(len(weighted)):
@@ -237,7 +237,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             total[i] += value
         return seen
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def weigh_band(weighted: Any, total: Any, base: Any, source: Any, weight: Any, above: Any, below: Any) -> Any:
         seen = NOTHING
         for i in range(len(weighted)):
@@ -249,7 +249,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             total[i] += value
         return seen
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def weigh_ties(
         weighted: Any, total: Any, base: Any, source: Any, weight: Any, above: Any, below: Any, band: Any, start: Any
     ) -> Any:
@@ -267,7 +267,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             total[i] += value
         return seen
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def weigh_drawn(
         weighted: Any, total: Any, base: Any, source: Any, weight: Any, scale: Any, is_scaled: Any, kept: Any
     ) -> Any:
@@ -281,7 +281,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             total[i] += value
         return seen
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def weigh(
         weighted: Any, total: Any, base: Any, source: Any, weight: Any, kind: Any, band: Any, draws: Any, scale: Any,
         words: Any, start: Any,
@@ -303,7 +303,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
     def make_pair(elect: bool, normalize: bool, is_drawn: bool) -> Any:
         """Two sources, all in one loop: the longer way's formulas, each element's values in registers."""
 
-        @njit(nogil=True)
+        @njit(nogil=True, error_model="numpy")
         def pair(
             out: Any, base: Any, one: Any, two: Any, weight: Any, weight_two: Any, above: Any, below: Any,
             above_two: Any, below_two: Any, kept: Any, kept_two: Any, scale: Any, scale_two: Any, divisor: Any,
@@ -350,7 +350,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
     def make_generalized_pair(elect: bool, normalize: bool, is_drawn: bool) -> Any:
         pair = make_pair(elect, normalize, is_drawn)
 
-        @njit(nogil=True)
+        @njit(nogil=True, error_model="numpy")
         def generalized_pair(
             out: Any, base: Any, sources: Any, start: Any, weights: Any, kinds: Any, bands: Any, draws: Any,
             scales: Any, divisor: Any, factor: Any, is_scaled: Any,
@@ -384,7 +384,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
 
         return generalized_pair
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def linear_pair(out: Any, one: Any, two: Any, weight: Any, weight_two: Any, divisor: Any) -> Any:
         seen = NOTHING
         for i in range(len(out)):
@@ -394,7 +394,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             out[i] = store(quick_out(quick(value)))
         return seen
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def generalized(
         out: Any, base: Any, sources: Any, start: Any, weights: Any, kinds: Any, bands: Any, draws: Any, scales: Any,
         elect: Any, normalize: Any, divisor: Any, factor: Any, is_scaled: Any,
@@ -428,12 +428,12 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             seen |= finish(out[begin : begin + size], base_strip, total, factor, is_scaled)
         return seen
 
-    @njit(inline="always")
+    @njit(inline="always", error_model="numpy")
     def rounded_sum(value: Any, of_two: Any) -> Any:
         # Of two rows the torch kernel adds +0 after rounding, of more it begins with it.
         return rounded(value) + ZERO if of_two else rounded(value)
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def elect_signs(
         weighted: Any, total: Any, mixed: Any, divisors: Any, weights: Any, normalize: Any, of_two: Any
     ) -> Any:
@@ -459,7 +459,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                 mixed[i] = rounded(mixed[i] / (divisor if divisor != ZERO else np.float32(1)))
         return seen
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def finish(out: Any, base: Any, total: Any, factor: Any, is_scaled: Any) -> Any:
         seen = NOTHING
         for i in range(len(out)):
@@ -469,7 +469,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             out[i] = store(value)
         return seen
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def linear(out: Any, sources: Any, weights: Any, divisor: Any, is_divided: Any) -> Any:
         """The weighted sum of the sources, over `divisor`. Negative if it is not finite."""
         totals, seen = np.empty(STRIP, np.float32), NOTHING
@@ -487,7 +487,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                 strip[i] = store(value)
         return seen
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def count_upper(counts: Any, base: Any, source: Any) -> Any:
         """Add to `counts` (int64, 32768) the upper 15 bits of each delta's magnitude. Negative if not finite."""
         strip, seen = np.empty(STRIP, np.float32), NOTHING
@@ -498,7 +498,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                 counts[magnitude(strip[i]) >> 16] += 1
         return seen
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def count_lower(counts: Any, base: Any, source: Any, upper: Any) -> None:
         """Add to `counts` (int64, 65536) the lower 16 bits of the magnitudes whose upper ones are `upper`."""
         strip, group = np.empty(STRIP, np.float32), 32
@@ -516,7 +516,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                         if size_of >> 16 == upper:
                             counts[size_of & 0xFFFF] += 1
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def count_equal(base: Any, source: Any, value: Any) -> Any:
         """How many deltas have exactly this magnitude, a bit pattern of float32."""
         strip, found = np.empty(STRIP, np.float32), 0
@@ -527,7 +527,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                 found += magnitude(strip[i]) == value
         return found
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def place_of_equal(base: Any, source: Any, value: Any, rank: Any) -> Any:
         """The index of the delta of this magnitude that comes after `rank` others of it."""
         for i in range(len(base)):
@@ -537,7 +537,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                 rank -= 1
         return len(base)
 
-    @njit(nogil=True)
+    @njit(nogil=True, error_model="numpy")
     def sparse_magnitudes(out: Any, base: Any, source: Any, start: Any, draws: Any, is_whole: Any) -> None:
         """|delta| as float64, 0 where it is not drawn (`is_whole`: all are)."""
         strip, words = np.empty(STRIP, np.float32), np.empty(STRIP // 4, np.uint64)
