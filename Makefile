@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE := 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check lint install clean
+.PHONY: demo test test-engines test-rest check lint install clean
 
 install: $(VENV)/.installed
 
@@ -37,8 +37,15 @@ lint: install
 check: lint
 	$(PYTHON) -m pytest -m "not slow"
 
+# Two halves at a time, one for each core: engines here, merging, instructions, tasks and toys there.
 test: lint
-	$(PYTHON) -m pytest
+	$(MAKE) -j2 --output-sync=target test-engines test-rest
+
+test-engines:
+	$(PYTHON) -m pytest tests/lm_eval_iberian --ignore-glob='*/test_toy*'
+
+test-rest:
+	$(PYTHON) -m pytest tests/ifeval_multi tests/merge_hooks tests/tasks tests/lm_eval_iberian/test_toy_*.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)
