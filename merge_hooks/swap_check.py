@@ -63,9 +63,17 @@ def _computing(stream: Stream) -> dict[str, Any]:
 def _tensors(running: Stream, new: Stream) -> list[str]:
     """Names and shapes, where they differ: the first few."""
     ours, theirs = _shapes(new), _shapes(running)
-    names = [name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name)]
+    unknown = _rearranged(new) | _rearranged(running)  # theirs is the vocabulary's size, which the configurations share
+    names = [name for name in {**theirs, **ours} if name not in unknown and ours.get(name) != theirs.get(name)]
     found = [f"{name} is {_shape(ours.get(name))}, in the engine {_shape(theirs.get(name))}" for name in names[:3]]
     return [*found, f"... and {len(names) - 3} more tensors"] if len(names) > 3 else found
+
+
+def _rearranged(stream: Stream) -> set[str]:
+    """The tensors whose rows a tokenizer of the recipe's rearranges."""
+    if stream.plan.tokenizer_task is None:
+        return set()
+    return {output.name for output in stream.plan if output.vocabulary_axis is not None}
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

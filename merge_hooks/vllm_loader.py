@@ -148,7 +148,7 @@ def engine_start() -> Iterator[None]:
         for module in list(sys.modules.values())
         if isinstance(space := getattr(module, "__dict__", None), dict)
         for name, value in list(space.items())
-        if type(value).__name__ == "_lib_fn_wrapper"
+        if type(value).__module__ == "llvmlite.binding.ffi"
     ]
     for space, name, _ in aside:
         del space[name]

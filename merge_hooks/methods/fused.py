@@ -69,9 +69,9 @@ def _adds_alike() -> bool:
 
     from merge_hooks.methods.compiled import make
 
-    values = torch.randn(1027, generator=torch.Generator().manual_seed(0))
-    weights = torch.tensor([0.7, 1.3])
-    theirs = torch.zeros(1027)
+    values = torch.randn(1027, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([0.7, 1.3], dtype=torch.float32)
+    theirs = torch.zeros(1027, dtype=torch.float32)
     for weight in weights.split(1):
         theirs.addcmul_(values, weight)
     ours = np.empty(1027, np.float32)
@@ -124,7 +124,9 @@ def _linear(operands: Operands, workers: Workers) -> Merged:
     import torch
 
     weights = torch.tensor([operand.parameters["weight"] for operand in operands.inputs], dtype=torch.float32)
-    total = weights.reshape(1, -1).sum(dim=1) if operands.parameters["normalize"] else torch.ones(1)
+    total = (
+        weights.reshape(1, -1).sum(dim=1) if operands.parameters["normalize"] else torch.ones(1, dtype=torch.float32)
+    )
     result, on_device = operands.new_result(), _on_device(operands)
     out, kernel = _array(result, on_device), _kernels(operands).linear
     sources = [_array(operand.flat, on_device) for operand in operands.inputs]

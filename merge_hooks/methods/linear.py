@@ -15,7 +15,9 @@ def linear(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None
     import torch
 
     weights = torch.tensor([operand.parameters["weight"] for operand in operands.inputs], dtype=torch.float32)
-    total = weights.reshape(1, -1).sum(dim=1) if operands.parameters["normalize"] else torch.ones(1)
+    total = (
+        weights.reshape(1, -1).sum(dim=1) if operands.parameters["normalize"] else torch.ones(1, dtype=torch.float32)
+    )
     result = operands.new_result()
 
     def average(span: slice, workspace: Workspace) -> bool:

@@ -46,10 +46,10 @@ class DeviceKernels:
 
         total = torch.zeros(len(out), dtype=torch.float32, device=out.device)
         for source, weight in zip(sources, weights, strict=True):
-            factor = torch.full((1,), float(weight), device=out.device)
+            factor = torch.full((1,), float(weight), dtype=torch.float32, device=out.device)
             total.addcmul_(source.to(self.dtype).float(), factor)
         if is_divided:
-            total.div_(torch.full((1,), float(divisor), device=out.device))
+            total.div_(torch.full((1,), float(divisor), dtype=torch.float32, device=out.device))
         out.copy_(total.to(self.dtype))
         return out.isfinite().all()
 

@@ -87,6 +87,14 @@ def test_a_template_comes_with_its_merge(llama: dict[str, Path]) -> None:
     assert named.apply_chat_template(chat) == before
 
 
+def test_a_recipe_that_names_its_tokenizer_follows_a_plain_model(llama: dict[str, Path]) -> None:
+    """As a merge follows its parents in a sweep."""
+    named = {**linear(llama), "tokenizer_source": str(llama["instruct"])}
+    model = MergedHF(pretrained=str(llama["basque"]), dtype="float32", device="cpu")
+    model.swap(resolved(named))
+    assert same(weights(model), weights(MergedHF(recipe=named, device="cpu")))
+
+
 def test_other_end_tokens_are_refused(llama: dict[str, Path], tmp_path: Path) -> None:
     """The engine stops where it was told to at its start."""
     other = tmp_path / "basque"
