@@ -108,11 +108,12 @@ class LoadedOnce:
 
 def stamp_of(loaded: LoadedOnce, limit: float | None) -> dict[str, list[str]]:
     """What the tasks measure, for the key of an evaluation: task -> version, and a hash of settings and documents."""
-    return {
-        name: [str(task.VERSION if task.config.metadata is None else task.config.metadata.get("version", task.VERSION)),
-               _hash(task, limit)]
-        for name, task in loaded.tasks.items()
-    }  # fmt: skip
+    return {name: [version_of(task), _hash(task, limit)] for name, task in loaded.tasks.items()}
+
+
+def version_of(task: Any) -> str:
+    """A task's version, as lm_eval writes it into its results."""
+    return str((task.config.metadata or {}).get("version", task.VERSION))
 
 
 def documents_of(task: Any, limit: float | None) -> int:

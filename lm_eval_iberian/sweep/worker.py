@@ -18,7 +18,7 @@ from typing import Any
 from lm_eval_iberian.sweep import flags
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Started
-from lm_eval_iberian.sweep.kept_tasks import FEWSHOT_SEED, KeptTasks, LoadedOnce, stamp_of
+from lm_eval_iberian.sweep.kept_tasks import FEWSHOT_SEED, KeptTasks, LoadedOnce, version_of
 from lm_eval_iberian.sweep.plan import engine_name, planned_signature
 from lm_eval_iberian.sweep.store import Document
 from lm_eval_iberian.sweep.stored_lm import StoredLM
@@ -72,9 +72,8 @@ class Worker:
         self.signature = ""
         if self.model is None:
             self.model, self.engine = _start(job), job.engine
-            self.weights = self._started_with(job)
-        else:
-            self.weights = self.model.swap(_resolved(job))
+        # Also after a start, which tells no digest: one digest, made in one way, whatever came before a point.
+        self.weights = self.model.swap(_resolved(job))
         if job.weights is not None and self.weights != job.weights:
             raise SweepError(
                 f"{job.point}: the weights in the engine ({self.weights}) are not those that this recipe gave before "
@@ -88,14 +87,6 @@ class Worker:
             )
         self.signature = job.signature
         return what
-
-    def _started_with(self, job: Job) -> str:
-        """The digest of the weights that a new engine holds. vLLM's loader tells it of a swap only: it swaps to the same."""
-        from merge_hooks.hf_loader import parameters_digest
-
-        if is_vllm(self.model):
-            return str(self.model.swap(_resolved(job)))
-        return parameters_digest(self.model.model, self.model.prepared.stream.names())
 
     def _evaluate(self, job: Job, loaded: LoadedOnce) -> dict[str, Any]:
         """`lm_eval.simple_evaluate` without what takes seconds and says nothing of the score (pip lists, git)."""
@@ -125,7 +116,7 @@ class Worker:
 
     def _stored(self, job: Job, loaded: LoadedOnce) -> StoredLM:
         """The model with the store before it."""
-        versions = {name: version for name, (version, _) in stamp_of(loaded, 1).items()}
+        versions = {name: version_of(task) for name, task in loaded.tasks.items()}
         return StoredLM(
             self.model, f"{job.signature}\n{job.settings}\n{job.evaluation.seed}", job.signature, job.known,
             lambda answers: self.emit(Answered(job.key, answers)) if answers else None, versions,

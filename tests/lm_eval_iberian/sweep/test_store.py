@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lm_eval_iberian.sweep.errors import SweepError
@@ -46,14 +47,14 @@ def test_results_come_whole(store: Store) -> None:
 def test_a_living_process_keeps_its_claim(store: Store) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        import psutil
-
         claimed_by(store, socket.gethostname(), child.pid, psutil.Process(child.pid).create_time(), 0.0)
         assert not store.claim("job")
     finally:
         child.kill()
-    assert not child.poll() and not child.returncode  # killed, and not waited for: a zombie is dead as well
-    time.sleep(0.2)
+    while (
+        psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE
+    ):  # killed, and not waited for: that is dead as well
+        time.sleep(0.01)
     assert store.claim("job")
     child.wait()
 
