@@ -131,22 +131,13 @@ class Driver:
         job = self._jobs[event.key]
         if isinstance(event, Lost):
             event = self._try_again(job, event)
-        match event:
-            case Started():
-                self.store.note_weights(job.signature, event.weights)
-            case Answered():
-                self.store.keep_answers(event.answers)
-            case Finished():
-                self.store.finish(
-                    event.key, event.signature, event.results, event.flags, event.seconds, event.documents
-                )
-                if event.key in self._fresh:
-                    self.store.note_speed(speed_name(self.plan, job.evaluation), event.seconds)
-                self.failures.pop(event.key, None)
-                write_results(self.folder, job, event.results)
-            case Failed():
-                self.store.fail(event.key, event.reason, event.details)
-                self._note_failure(job, event.reason)
+        write_down(self.store, self.folder, job, event)
+        if isinstance(event, Finished):
+            if event.key in self._fresh:
+                self.store.note_speed(speed_name(self.plan, job.evaluation), event.seconds)
+            self.failures.pop(event.key, None)
+        elif isinstance(event, Failed):
+            self._note_failure(job, event.reason)
         self.progress.hear(job, event)
 
     def _try_again(self, job: Job, event: Lost) -> Lost | Failed:
@@ -226,6 +217,20 @@ class _Idle:
 def write_plan(folder: Path, plan: Plan) -> None:
     """plan.json, whole or not at all."""
     write_text(folder / PLAN, json.dumps(plan.as_data(), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_down(store: Store, folder: Path, job: Job, event: Event) -> None:
+    """Keep what a worker said: the digest of its weights, answers, results, or the reason for none."""
+    match event:
+        case Started():
+            store.note_weights(job.signature, event.weights)
+        case Answered():
+            store.keep_answers(event.answers)
+        case Finished():
+            store.finish(event.key, event.signature, event.results, event.flags, event.seconds, event.documents)
+            write_results(folder, job, event.results)
+        case Failed():
+            store.fail(event.key, event.reason, event.details)
 
 
 def write_results(folder: Path, job: Job, results: dict[str, Any]) -> None:

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_iberian.best import BestError, goals_of
 from lm_eval_iberian.pictures.columns import Scores
 from lm_eval_iberian.suite import average
-from lm_eval_iberian.sweep.driver import ATTEMPTS, write_results, write_text
+from lm_eval_iberian.sweep.driver import ATTEMPTS, write_down, write_text
 from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, Started
+from lm_eval_iberian.sweep.job import LATER, Event, Failed, Finished, Job, Later, Lost
 from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, make_plan
 from lm_eval_iberian.sweep.pool import Pool
 from lm_eval_iberian.sweep.run import PLAN, SweepRun, read_point
@@ -149,19 +149,11 @@ class Tuner:
         self.hear(job, event)
         if isinstance(event, (Finished, Failed)):
             del self.jobs[event.key]
+        write_down(self.store, self.folder, job, event)
         match event:
-            case Started():
-                self.store.note_weights(job.signature, event.weights)
-            case Answered():
-                self.store.keep_answers(event.answers)
             case Finished():
-                self.store.finish(
-                    event.key, event.signature, event.results, event.flags, event.seconds, event.documents
-                )
-                write_results(self.folder, job, event.results)
                 self._arrived(event.key)
             case Failed():
-                self.store.fail(event.key, event.reason, event.details)
                 waiting = self.waiting.pop(event.key, [])
                 for running in waiting:
                     self._fail(running.trial, running.point.name, event.reason)
