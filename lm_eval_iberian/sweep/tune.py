@@ -112,7 +112,7 @@ class Tuner:
             try:
                 self.study = open_study(self.space, self.folder)
                 self.entries = self._entries()
-                _requeue(self.study)
+                _requeue(self.study, self.space)
                 _queue_grid(self.study, self.space)
                 first = self.next_job(None)
                 if isinstance(first, Job):
@@ -368,7 +368,7 @@ def counted(study: Study) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in killed]
 
 
-def _requeue(study: Study) -> None:
+def _requeue(study: Study, space: Space) -> None:
     """Give what a killed process left under way to Optuna again; in Optuna's books the old trial failed."""
     from optuna.trial import TrialState
 
@@ -377,8 +377,17 @@ def _requeue(study: Study) -> None:
     for trial in trials:
         if trial.state == TrialState.RUNNING:
             if trial.number not in again:
-                study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+                kept = {GRID: trial.user_attrs[GRID]} if GRID in trial.user_attrs else {}
+                study.enqueue_trial(_parameters(trial, space), user_attrs={**kept, AGAIN: trial.number})
             study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _parameters(trial: FrozenTrial, space: Space) -> dict[str, Any]:
+    """What a killed trial tried. Nothing where it was killed while Optuna was still being asked: the sampler, seeded
+    by the trial's number, would not say the rest as it would have if it were told a part; all of it, it says again."""
+    if trial.user_attrs.get(GRID, len(space.grid)) < len(space.grid):
+        return space.grid[trial.user_attrs[GRID]]
+    return dict(trial.params) if len(trial.params) == len(space.axes) else {}
 
 
 def _queue_grid(study: Study, space: Space) -> None:

@@ -8,6 +8,10 @@ route answer them in turn, every route in a process of its own with an engine th
 on the checkpoint, `merged` on the same with `pretrained=`. Between two measurements the prefix cache is emptied.
 Nothing is counted but `model.loglikelihood(requests)`. A route is warmed up with two documents of each task.
 
+"At most" is what the matrix products alone would allow: those of lm_eval's route over the least that any route must
+compute, where each distinct beginning goes through the layers once and logits are made only where one is asked
+for. Log-softmax, ranks and gathering over the vocabulary, of which lm_eval's vLLM does much, are not in it.
+
 Memory is the largest resident size of the route's process while it answers (VmHWM, which is set back before).
 """
 
@@ -26,6 +30,8 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from scoring_documents import SHAPES, TASKS, make_mirror, make_model, make_requests
@@ -67,6 +73,7 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     mirror = folder / "mirror"
     origin = make_mirror(mirror, arguments.documents)
     model = make_model(folder, arguments.shape)
+    tokenizer = AutoTokenizer.from_pretrained(model)
     requests = {
         task: make_requests(task, min(arguments.documents, MOST_DOCUMENTS.get(task, 10**6)), mirror)
         for task in arguments.tasks
@@ -80,7 +87,9 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         for route in sides.values():
             route.ask([pair for task, pairs in tasks.items() if "Reading" not in task for pair in pairs[:8]])
         measured[backend] = {
-            task: compare(sides, pairs, arguments.repeats, f"{backend} {task}") for task, pairs in tasks.items()
+            task: compare(sides, pairs, arguments.repeats, f"{backend} {task}")
+            | {"at_most": most_saved(encode(tokenizer, pairs, MAX_LENGTH[backend]), SHAPES[arguments.shape], backend)}
+            for task, pairs in tasks.items()
         }
         if backend == "vllm":
             measured["memory"] = {
@@ -117,6 +126,42 @@ def compare(sides: dict[str, Route], pairs: list[list[str]], repeats: int, name:
         "same_best_choice": sum(a == b for a, b in zip(*best, strict=True)),
         "same_greedy": sum(a[1] == b[1] for a, b in zip(ours, theirs, strict=True)),
     }
+
+
+Encoded = list[tuple[list[int], list[int]]]
+
+
+def encode(tokenizer: Any, pairs: list[list[str]], limit: int) -> Encoded:
+    """Token ids of prompts and choices, split as lm_eval splits them, cut from the left."""
+    found = []
+    for context, choice in pairs:
+        whole, cut = tokenizer(context + choice)["input_ids"], len(tokenizer(context)["input_ids"])
+        found.append((whole[-limit:cut], whole[cut:]))
+    return found
+
+
+def most_saved(encoded: Encoded, shape: dict[str, Any], backend: str) -> float:
+    """Floating-point operations of lm_eval's route over the least that will do. HFLM, too, computes a prompt whose
+    choices are single tokens only once."""
+    width, layers = shape["hidden_size"], shape["num_hidden_layers"]
+    keys = width * shape["num_key_value_heads"] // shape["num_attention_heads"]
+    body = 2 * layers * (2 * width * width + 2 * width * keys + 3 * width * shape["intermediate_size"])
+    head = 2 * width * shape["vocab_size"]
+    work = lambda positions, rows: sum(body + 4 * layers * width * at for at in positions) + rows * head  # noqa: E731
+    sent = [tuple(prompt + choice) for prompt, choice in encoded]
+    if backend == "hf" and all(len(choice) == 1 for _, choice in encoded):
+        sent = list({tuple(prompt) for prompt, _ in encoded})
+    theirs = work((at for tokens in sent for at in range(1, len(tokens) + 1)), sum(map(len, sent)))
+    # Of each distinct beginning, down to the token before the last one asked for: how many tokens it has.
+    beginnings: dict[tuple[int, int], tuple[int, int]] = {}
+    asked = set()
+    for prompt, choice in encoded:
+        node = (0, 0)
+        for at, token in enumerate(prompt + choice[:-1], 1):
+            node = beginnings.setdefault((node[0], token), (len(beginnings) + 1, at))
+            if at >= len(prompt):
+                asked.add(node)
+    return theirs / work((at for _, at in beginnings.values()), len(asked))
 
 
 class Route:
@@ -181,8 +226,8 @@ def machine() -> dict[str, Any]:
 
 def as_table(result: dict[str, Any]) -> str:
     lines = [f"{json.dumps(result['machine'])}\n", f"{json.dumps(result['shape'])}; EusTrivia: {result['eus_trivia']}\n",
-             "| task | documents | lm_eval, s | ours, s | ratio | ratio of processor time | goal | largest difference | same answer | same is_greedy | peak GB, lm_eval | ours |",
-             "|---|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+             "| task | documents | lm_eval, s | ours, s | ratio | ratio of processor time | at most | goal | largest difference | same answer | same is_greedy | peak GB, lm_eval | ours |",
+             "|---|---|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for backend in ("vllm", "hf"):
         for task, row in result["measured"].get(backend, {}).items():
             lines.append(table_row(f"{backend}: {task}", HF_GOAL if backend == "hf" else GOALS[task.split()[0]], row))
@@ -200,7 +245,7 @@ def table_row(name: str, goal: float, row: dict[str, Any]) -> str:
         ratios = [b / a for a, b in zip(row[unit]["ours"], row[unit]["theirs"], strict=True)]
         spans.append(f"{statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})")
     peaks = [f"{row['peak_bytes'][side] / 1e9:.2f}" for side in ("theirs", "ours")]
-    cells = [name, row["documents"], *spans, goal, f"{row['largest_difference']:.1e}",
+    cells = [name, row["documents"], *spans, f"{row['at_most']:.1f}", goal, f"{row['largest_difference']:.1e}",
              f"{row['same_best_choice']} of {row['documents']}", f"{row['same_greedy']} of {row['requests']}", *peaks]  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"
 

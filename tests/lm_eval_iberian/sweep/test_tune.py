@@ -20,7 +20,7 @@ from lm_eval_iberian import cli
 from lm_eval_iberian.best import find_best
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.run import read_sweep_run
-from lm_eval_iberian.sweep.search import check_space
+from lm_eval_iberian.sweep.search import Choices, check_space
 from lm_eval_iberian.sweep.tune import AGAIN, counted
 from lm_eval_iberian.sweep.tune_command import importance
 from tests.lm_eval_iberian.sweep.tuning import OPTIMUM, OTHER, TASK, Invented, search
@@ -189,6 +189,32 @@ def test_parents_are_measured_once_on_all_documents(write_space: Any, tmp_path: 
         assert point.finished and [job.point for job in pool.jobs].count(point.name) == 1
         assert [job.evaluation.settings.get("limit") for job in pool.jobs if job.point == point.name] == [None]
     assert all({"instruct", "basque"} <= set(point.parents) for point in run.points if point.role == "merge")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+def test_killed_between_two_parameters_of_a_trial(
+    write_space: Any, tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Optuna was only told half of is asked for again as a whole."""
+    weights = {"weight": {"low": 0.0, "high": 2.0, "step": 0.5}} if sampler == "grid" else {}
+    written = yaml.safe_load(write_space().read_text())
+    space = write_space(search={**written["search"], **weights}, trials=6, sampler=sampler)
+    search(space, tmp_path / "undisturbed")
+    suggest, calls = Choices.suggest, iter(range(100))
+
+    def killed(axis: Choices, trial: Any) -> Any:
+        if next(calls) == 4:
+            raise KeyboardInterrupt
+        return suggest(axis, trial)
+
+    monkeypatch.setattr(Choices, "suggest", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search(space, tmp_path / "killed")
+    search(space, tmp_path / "killed")
+    found, expected = proposed(tmp_path / "killed"), proposed(tmp_path / "undisturbed")
+    if sampler == "grid":  # the rest of the grid waits already: the killed one comes after it
+        found, expected = sorted(found, key=repr), sorted(expected, key=repr)
+    assert found == expected
 
 
 @pytest.mark.slow
