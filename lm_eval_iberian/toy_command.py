@@ -10,23 +10,15 @@ import click
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the weights and of what is read when.")
-@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="CPU threads.")
-def toy(folder: Path, seed: int, threads: int) -> None:
+def toy(folder: Path, seed: int) -> None:
     """Train five tiny Llamas in FOLDER: base, instruct, basque, galician, catalan.
 
     About three minutes on two cores. The same command again does nothing, and finishes what was interrupted. Recipes
     that merge them lie beside them: FOLDER/merge-basque.yml and so on.
     """
-    import os
-
-    # Threads that wait sleep, so that a busy machine is not kept busier.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
-
     from lm_eval_iberian.toy.recipes import write_recipes
     from lm_eval_iberian.toy.train import build_family
 
-    torch.set_num_threads(threads)
     paths = _with_bars(lambda progress: build_family(folder, seed, progress=progress))
     for path in [*paths.values(), *write_recipes(folder)]:
         click.echo(str(path))

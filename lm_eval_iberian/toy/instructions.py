@@ -172,3 +172,9 @@ def conversations(draw: random.Random) -> Iterator[list[dict[str, str]]]:
             {"role": "user", "content": prompt(asked, language)},
             {"role": "assistant", "content": answer(asked, language, draw)},
         ]
+
+
+def plain_conversations(draw: random.Random) -> Iterator[str]:
+    """The same as plain text, without a chat template: as a base meets them on the web."""
+    for user, assistant in conversations(draw):
+        yield f"{user['content']}\n{assistant['content']}"

@@ -54,12 +54,18 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides what the toys become, beside the code and the seed."""
+    """All that decides what the toys become, beside the code and the seed.
+
+    Args:
+        base_instructions: the share of instructions with answers, as plain text, in what the base reads. README.md says
+            what it does to linear merging.
+    """
 
     vocabulary: int = 1800
-    base: Schedule = Schedule(1100, 3e-3)
-    instruct: Schedule = Schedule(250, 6e-4)
+    base: Schedule = Schedule(1200, 3e-3)
+    instruct: Schedule = Schedule(500, 6e-4)
     language: Schedule = Schedule(250, 6e-4)
+    base_instructions: float = 0.0
 
     def of(self, name: str) -> Schedule:
         """The schedule of a model."""
@@ -89,7 +95,7 @@ def build_family(
             continue
         tokenizer = tokenizer or build_tokenizer(settings.vocabulary)
         model = _start(name, paths["base"], len(tokenizer), seed)
-        _train(model, _reading(name, tokenizer, seed), settings.of(name), name, progress)
+        _train(model, _reading(name, tokenizer, seed, settings), settings.of(name), name, progress)
         _keep(model, tokenizer, path, {"digest": digest, "seed": seed, "settings": asdict(settings)})
     return paths
 
@@ -139,19 +145,25 @@ def _start(name: str, base: Path, vocabulary: int, seed: int) -> Any:
 Token = tuple[int, bool]
 
 
-def _reading(name: str, tokenizer: Any, seed: int) -> Iterator[Token]:
+def _reading(name: str, tokenizer: Any, seed: int, settings: Settings) -> Iterator[Token]:
     """The tokens that a model reads, without end."""
     draw = random.Random(f"{name} {seed}")
     language = LANGUAGE_MODELS.get(name)
     shares = {**dict.fromkeys(("en", "es"), REPLAY / 2), language: 1 - REPLAY} if language else BASE_SHARES
-    plain = _plain(texts.plain_texts(draw, shares), tokenizer)
-    texts_of = _mixed(draw, _conversations(draw, tokenizer), plain) if name == "instruct" else plain
-    return itertools.chain.from_iterable(texts_of)
+    read = _plain(texts.plain_texts(draw, shares), tokenizer)
+    if name == "base" and settings.base_instructions:
+        asked = _plain(instructions.plain_conversations(draw), tokenizer)
+        read = _mixed(draw, asked, settings.base_instructions, read)
+    elif name == "instruct":
+        read = _mixed(draw, _conversations(draw, tokenizer), 1 - REPLAY, read)
+    return itertools.chain.from_iterable(read)
 
 
-def _mixed(draw: random.Random, new: Iterator[list[Token]], known: Iterator[list[Token]]) -> Iterator[list[Token]]:
+def _mixed(
+    draw: random.Random, some: Iterator[list[Token]], share: float, others: Iterator[list[Token]]
+) -> Iterator[list[Token]]:
     while True:
-        yield next(known if draw.random() < REPLAY else new)
+        yield next(some if draw.random() < share else others)
 
 
 def _plain(read: Iterator[str], tokenizer: Any) -> Iterator[list[Token]]:

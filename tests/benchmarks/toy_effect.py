@@ -77,13 +77,17 @@ def value(result: dict[str, Any]) -> float:
     return 100 * float(result.get("acc,none", result.get("inst_level_strict_acc,none", float("nan"))))
 
 
-def measure(seed: int, folder: Path, languages: list[str], sweep: bool, documents: int | None) -> list[dict[str, Any]]:
+def measure(
+    seed: int, folder: Path, languages: list[str], sweep: bool, documents: int | None, base_instructions: float
+) -> list[dict[str, Any]]:
     """All rows of one seed."""
-    from lm_eval_iberian.toy.train import LANGUAGE_MODELS, build_family
+    from lm_eval_iberian.toy.train import LANGUAGE_MODELS, Settings, build_family
 
     started = time.process_time()
     wanted = tuple(name for name, code in LANGUAGE_MODELS.items() if code in languages)
-    models = build_family(folder / f"seed{seed}", seed, models=("instruct", *wanted))
+    settings = Settings(base_instructions=base_instructions)
+    name = f"seed{seed}" + (f"-{base_instructions}" if base_instructions else "")
+    models = build_family(folder / name, seed, settings, models=("instruct", *wanted))
     print(f"seed {seed}: family ready, {time.process_time() - started:.0f} s of CPU time", flush=True)
     rows = []
     for language_model, language in LANGUAGE_MODELS.items():
@@ -124,6 +128,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-sweep", action="store_true", help="methods at weight 1 only")
     parser.add_argument("--documents", type=int, help="of each task, the first so many; all, where not given")
+    parser.add_argument("--base-instructions", type=float, default=0.0, help="share of them in what the base reads")
     parser.add_argument("--tables", type=Path, nargs="+", help="measure nothing: print the tables of these JSON files")
     arguments = parser.parse_args()
     if arguments.tables:
@@ -139,7 +144,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
         sweep = not arguments.no_sweep
-        rows += measure(seed, arguments.folder, arguments.languages, sweep, arguments.documents)
+        rows += measure(
+            seed, arguments.folder, arguments.languages, sweep, arguments.documents, arguments.base_instructions
+        )
         arguments.out.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     print(tables(rows))
 

@@ -70,7 +70,7 @@ def test_the_command_names_what_it_made(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(train, "build_family", lambda folder, seed, progress: {"base": folder / "base"})
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-    done = CliRunner().invoke(toy_command.toy, [str(tmp_path), "--threads", "1"])
+    done = CliRunner().invoke(toy_command.toy, [str(tmp_path)])
     assert done.exit_code == 0, done.output
     names = [Path(line).name for line in done.output.splitlines()]
     assert names[:3] == ["base", "texts-instruct.jsonl", "merge-basque.yml"]
