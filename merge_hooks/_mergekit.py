@@ -9,7 +9,7 @@ and so is the order and the life of every tensor (`merge_hooks.stream`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial, reduce
@@ -494,8 +494,8 @@ class _Reader:
         return self
 
     @property
-    def tensor_paths(self) -> dict[str, str]:
-        return {name: entry.file for name, entry in self.source.entries.items()}
+    def tensor_paths(self) -> Mapping[str, Any]:
+        return self.source.entries  # LoadTensor only looks whether a name is in it
 
     def get_tensor(self, key: str, device: str = "cpu", **_: Any) -> torch.Tensor:
         tensor = self.source.read(key) if self.view is None else self.view.read(self.source, key)

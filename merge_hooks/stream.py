@@ -10,8 +10,9 @@ a checksum. One tensor of each source is in memory at a time; nothing is written
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,35 @@ if TYPE_CHECKING:
 # After so many bytes of output the sources' files are mapped anew, so that what was read does not count as
 # ours.
 MAPPED_BYTES = 64 << 20
+# With residents, so many bytes of tensors are begun before they are asked for: small ones in the time of large ones.
+AHEAD_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A tensor at which the workers are.
+
+    Args:
+        size: its bytes.
+        wait: gives it; None for an optional weight that no source has.
+    """
+
+    output: OutputTensor
+    size: int
+    wait: Callable[[], Merged | None]
+
+
+def ahead(tensors: Iterable[Begun], most: int) -> Iterator[Begun]:
+    """The same, begun before they are used, so that no worker waits: one more, and on up to `most` bytes."""
+    waiting: deque[Begun] = deque()
+    size = 0
+    for begun in tensors:
+        waiting.append(begun)
+        size += begun.size
+        while len(waiting) > 1 and size > most:
+            size -= waiting[0].size
+            yield waiting.popleft()
+    yield from (waiting.popleft() for _ in range(len(waiting)))
 
 
 class Stream:
@@ -115,40 +145,52 @@ class Stream:
     def _merged(self, places: Mapping[str, torch.Tensor], view: Pass | None) -> Iterator[tuple[str, torch.Tensor]]:
         produced = 0
         with Workers() as workers:
-            for output in self.plan:
-                with self.plan.reading(view):  # not longer: a stage that shares sources with us reads in turns with us
-                    merged = self._merge(output, workers, places.get(output.name))
-                if merged is None:  # an optional weight that no source has
+            tensors = self._begun(places, view, workers)
+            # Without residents nothing but one tensor of each source shall be in memory.
+            for begun in ahead(tensors, AHEAD_BYTES) if view else tensors:
+                merged = begun.wait()
+                if merged is None:
                     continue
                 if not merged.is_finite:
-                    self._refuse_nan(output)
-                yield output.name, merged.tensor
+                    self._refuse_nan(begun.output)
+                name = begun.output.name
+                del begun
+                yield name, merged.tensor
                 produced += merged.tensor.nbytes
                 del merged
                 if produced > MAPPED_BYTES:
                     self._let_go()
                     produced = 0
 
+    def _begun(self, places: Mapping[str, torch.Tensor], view: Pass | None, workers: Workers) -> Iterator[Begun]:
+        """Each tensor, begun."""
+        for output in self.plan:
+            with self.plan.reading(view):  # not longer: a stage that shares sources with us reads in turns with us
+                begun = self._begin(output, workers, places.get(output.name))
+            yield begun
+            del begun
+
     def tensor(self, name: str) -> torch.Tensor | None:
         """One tensor by itself, its bytes those of the whole stream. Raises KeyError and SourceError."""
         output = self._outputs[name]
         with Workers() as workers, self.plan.reading():
-            merged = self._merge(output, workers)
+            merged = self._begin(output, workers).wait()
         if merged is not None and not merged.is_finite:
             self._refuse_nan(output)
         return merged.tensor if merged else None
 
-    def _merge(self, output: OutputTensor, workers: Workers, place: torch.Tensor | None = None) -> Merged | None:
+    def _begin(self, output: OutputTensor, workers: Workers, place: torch.Tensor | None = None) -> Begun:
+        """Begin to merge a tensor by a kernel of ours, else merge it by mergekit's method."""
         if self._is_ours():
             operands = output.operands(self._memory)
             if operands and place is not None and place.dtype == operands.out_dtype and place.shape == operands.shape:
                 operands = replace(operands, out=place)
-            merged = methods.merge(operands, workers, self.seed) if operands else None
-            if merged is not None:
-                return merged
+            if operands and (pending := methods.begin(operands, workers, self.seed)):
+                return Begun(output, operands.count * operands.out_dtype.itemsize, pending)
         with self._generator(output):
             tensor = output.compute(self._memory)
-        return None if tensor is None else Merged(tensor, is_finite(tensor))
+        merged = None if tensor is None else Merged(tensor, is_finite(tensor))
+        return Begun(output, 0 if tensor is None else tensor.nbytes, lambda: merged)
 
     def _is_ours(self) -> bool:
         method = self.resolved.method

@@ -10,9 +10,9 @@ itself.
 from __future__ import annotations
 
 from merge_hooks.methods.blocks import Workers
-from merge_hooks.methods.operands import Kernel, Merged, Operand, Operands
+from merge_hooks.methods.operands import Kernel, Merged, Operand, Operands, Pending
 
-__all__ = ["Merged", "Operand", "Operands", "Workers", "has_kernel", "is_random", "merge"]
+__all__ = ["Merged", "Operand", "Operands", "Pending", "Workers", "begin", "has_kernel", "is_random", "merge"]
 
 # Those of mergekit's and our methods that draw at random; arcee_fusion samples its quantiles in tensors above a
 # million.
@@ -21,6 +21,12 @@ RANDOM = ("dare_linear", "dare_ties", "della", "della_linear", "arcee_fusion", "
 
 def merge(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None:
     """The merged tensor by a kernel of ours; None: there is none for this method, dtype or parameters."""
+    pending = begin(operands, workers, seed)
+    return pending() if pending else None
+
+
+def begin(operands: Operands, workers: Workers, seed: int = 0) -> Pending | None:
+    """As `merge`, but where the sources are resident the workers are at it when this returns."""
     import torch
 
     kernel = _kernels().get(operands.method)
@@ -30,11 +36,11 @@ def merge(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None:
     if operands.is_resident:
         from merge_hooks.methods import fused
 
-        merged = fused.merge(operands, workers, seed)
-        if merged is not None:
-            return merged
+        if pending := fused.begin(operands, workers, seed):
+            return pending
         operands = operands.on_host()
-    return kernel(operands, workers, seed)
+    merged = kernel(operands, workers, seed)
+    return None if merged is None else lambda: merged
 
 
 def has_kernel(method: str) -> bool:

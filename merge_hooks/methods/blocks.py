@@ -75,9 +75,16 @@ class Workers:
 
     def map(self, count: int, work: Callable[[slice, Workspace], Result], block: int = BLOCK) -> list[Result]:
         """Run `work` on every block of `count` elements; the results in the order of the blocks."""
+        return self.start(count, work, block)()
+
+    def start(
+        self, count: int, work: Callable[[slice, Workspace], Result], block: int = BLOCK
+    ) -> Callable[[], list[Result]]:
+        """As `map`, but returns what waits for the results: the threads go on with it meanwhile."""
         spans = [slice(start, min(start + block, count)) for start in range(0, count, block)]
         if len(spans) == 1 or self.threads == 1:
-            return [work(span, self._workspace()) for span in spans]
+            done = [work(span, self._workspace()) for span in spans]
+            return lambda: done
         results: list[Any] = [None] * len(spans)
         places = itertools.count()  # next() is atomic: each block goes to the first thread that is free
 
@@ -87,9 +94,14 @@ class Workers:
                 results[place] = work(spans[place], workspace)
 
         pool = self._started_pool()
-        for future in [pool.submit(pull) for _ in range(self.threads)]:
-            future.result()
-        return results
+        pulling = [pool.submit(pull) for _ in range(self.threads)]
+
+        def finish() -> list[Result]:
+            for future in pulling:
+                future.result()
+            return results
+
+        return finish
 
     def _workspace(self) -> Workspace:
         if not hasattr(self._local, "workspace"):

@@ -498,40 +498,43 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                 counts[magnitude(strip[i]) >> 16] += 1
         return seen
 
+    @njit(inline="always", error_model="numpy")
+    def size_of_delta(base: Any, source: Any) -> Any:
+        return magnitude(rounded(fit(load(source)) - fit(load(base))))
+
     @njit(nogil=True, error_model="numpy")
-    def count_lower(counts: Any, base: Any, source: Any, upper: Any) -> None:
-        """Add to `counts` (int64, 65536) the lower 16 bits of the magnitudes whose upper ones are `upper`."""
-        strip, group = np.empty(STRIP, np.float32), 32
-        for begin in range(0, len(base), STRIP):
-            size = min(STRIP, len(base) - begin)
-            deltas(strip[:size], base[begin : begin + size], source[begin : begin + size])
-            for first in range(0, size, group):
-                some = strip[first : min(first + group, size)]
-                found = 0
+    def count_lower(counts: Any, base: Any, source: Any, upper: Any, other: Any) -> None:
+        """Add to `counts` (int64, 2 x 65536) the lower 16 bits of the magnitudes whose upper ones are `upper`, `other`."""
+        group = 64
+        low, high = np.int32(upper << 16), np.int32(upper << 16 | 0xFFFF)
+        low_two, high_two = np.int32(other << 16), np.int32(other << 16 | 0xFFFF)
+        for begin in range(0, len(base), group):
+            some, theirs = base[begin : begin + group], source[begin : begin + group]
+            found = False
+            for i in range(len(some)):
+                size = size_of_delta(some[i], theirs[i])
+                found |= ((size >= low) & (size <= high)) | ((size >= low_two) & (size <= high_two))
+            if found:  # few groups have one: the loop above looks at many elements at once
                 for i in range(len(some)):
-                    found += (magnitude(some[i]) >> 16) == upper
-                if found:  # few groups have one: the loop above looks at many elements at once
-                    for i in range(len(some)):
-                        size_of = magnitude(some[i])
-                        if size_of >> 16 == upper:
-                            counts[size_of & 0xFFFF] += 1
+                    size = size_of_delta(some[i], theirs[i])
+                    if low <= size <= high:
+                        counts[0, size & 0xFFFF] += 1
+                    elif low_two <= size <= high_two:
+                        counts[1, size & 0xFFFF] += 1
 
     @njit(nogil=True, error_model="numpy")
     def count_equal(base: Any, source: Any, value: Any) -> Any:
         """How many deltas have exactly this magnitude, a bit pattern of float32."""
-        strip, found = np.empty(STRIP, np.float32), 0
-        for begin in range(0, len(base), STRIP):
-            size = min(STRIP, len(base) - begin)
-            deltas(strip[:size], base[begin : begin + size], source[begin : begin + size])
-            for i in range(size):
-                found += magnitude(strip[i]) == value
+        wanted, found = np.int32(value), 0
+        for i in range(len(base)):
+            found += size_of_delta(base[i], source[i]) == wanted
         return found
 
     @njit(nogil=True, error_model="numpy")
     def place_of_equal(base: Any, source: Any, value: Any, rank: Any) -> Any:
         """The index of the delta of this magnitude that comes after `rank` others of it."""
         for i in range(len(base)):
-            if magnitude(rounded(fit(load(source[i])) - fit(load(base[i])))) == value:
+            if size_of_delta(base[i], source[i]) == value:
                 if rank == 0:
                     return i
                 rank -= 1

@@ -19,7 +19,7 @@ GPUs by torch's operations (`on_device.py`). Everything else is left to the othe
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from merge_hooks.methods import sparsify, task_arithmetic
 from merge_hooks.methods.blocks import BLOCK, Workers, Workspace
 from merge_hooks.methods.masks import LEVELS, Mask
 from merge_hooks.methods.on_device import DeviceKernels
-from merge_hooks.methods.operands import Merged, Operands
+from merge_hooks.methods.operands import Merged, Operands, Pending
 from merge_hooks.methods.selection import Ranked, of_largest
 from merge_hooks.methods.sparsify import BANDED, DRAWN, WHOLE
 
@@ -40,21 +40,24 @@ if TYPE_CHECKING:
 MOST_LINEAR = 8
 # On a GPU starting an operation costs more than on a CPU, and its cache is larger.
 DEVICE_BLOCK = 1 << 23
+# A tensor is cut into so many pieces a thread, none smaller than this, each a multiple of what is drawn at once.
+PIECES_A_THREAD, SMALLEST_PIECE, ROUNDED = 2, 1 << 17, 1 << 14
+SUMMED_AT_ONCE = 2 * sparsify.ROW
 NOT_REACHED = 0x7FFFFFFF
 EVERYWHERE = 1 << 62
 Array = np.ndarray[Any, Any]
 
 
-def merge(operands: Operands, workers: Workers, seed: int) -> Merged | None:
-    """The merged tensor in one pass; None where the other kernels shall do it."""
+def begin(operands: Operands, workers: Workers, seed: int) -> Pending | None:
+    """Begin to merge a tensor in one pass; None where the other kernels shall do it."""
     if not _takes(operands):
         return None
     if operands.method == "linear":
-        return _linear(operands, workers)
+        return _begin_linear(operands, workers)
     sparsifier, elect = task_arithmetic.FORMS[operands.method]
     if not task_arithmetic.is_ours(operands, sparsifier) or len(operands.others) > task_arithmetic.MOST_IN_BLOCKS:
         return None
-    return _Generalized(operands, workers, seed, sparsifier, elect).merged()
+    return _Generalized(operands, workers, seed, sparsifier, elect).begin()
 
 
 def is_available() -> bool:
@@ -120,7 +123,7 @@ def _array(flat: torch.Tensor, on_device: bool) -> Any:
     return (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
 
 
-def _linear(operands: Operands, workers: Workers) -> Merged:
+def _begin_linear(operands: Operands, workers: Workers) -> Pending:
     import torch
 
     weights = torch.tensor([operand.parameters["weight"] for operand in operands.inputs], dtype=torch.float32)
@@ -135,12 +138,28 @@ def _linear(operands: Operands, workers: Workers) -> Merged:
         parts = tuple(source[span] for source in sources)
         return kernel(out[span], parts, weights.numpy(), np.float32(total.item()), bool(total != 1))
 
-    finite = _all_finite(workers.map(operands.count, average, _block(on_device)))
-    return Merged(result.reshape(operands.shape), finite)
+    return _begin_pass(operands, workers, average, result)
 
 
 def _block(on_device: bool) -> int:
     return DEVICE_BLOCK if on_device else BLOCK
+
+
+def _begin_pass(
+    operands: Operands, workers: Workers, work: Callable[[slice, Workspace], Any], result: torch.Tensor
+) -> Pending:
+    """Begin the one pass that writes the result."""
+    block = _pass_block(operands.count, workers, _on_device(operands))
+    finish = workers.start(operands.count, work, block)
+    return lambda: Merged(result.reshape(operands.shape), _all_finite(finish()))
+
+
+def _pass_block(count: int, workers: Workers, on_device: bool) -> int:
+    """Elements that one call of the last pass takes: few calls, between which a thread waits for Python's lock."""
+    if on_device:
+        return DEVICE_BLOCK
+    pieces = max(1, min(PIECES_A_THREAD * workers.threads, count // SMALLEST_PIECE))
+    return -(-count // pieces // ROUNDED) * ROUNDED
 
 
 def _all_finite(seen: list[Any]) -> bool:
@@ -150,6 +169,16 @@ def _all_finite(seen: list[Any]) -> bool:
     if isinstance(seen[0], torch.Tensor):
         return bool(torch.stack(seen).all())
     return all(answer >= 0 for answer in seen)
+
+
+@lru_cache(maxsize=64)
+def _weights(given: tuple[float, ...], dtype: torch.dtype) -> tuple[Array, np.float32]:
+    """Weights as the merge rounds them, and their sum; most tensors of a merge have the same."""
+    import torch
+
+    weights = [torch.tensor(weight, dtype=dtype) for weight in given]
+    rounded = np.array([weight.item() for weight in weights], np.float32)
+    return rounded, np.float32(task_arithmetic.sum_of_weights(weights).item())
 
 
 class _Generalized:
@@ -172,14 +201,10 @@ class _Generalized:
         self.sources = [_array(operand.flat, self.on_device) for operand in operands.others]
         self.is_narrow = operands.dtype.itemsize == 2
 
-    def merged(self) -> Merged:
-        """The merge, block by block."""
-        import torch
-
+    def begin(self) -> Pending:
+        """Find thresholds and scales, and begin the merge."""
         operands, others = self.operands, self.operands.others
-        weights = [torch.tensor(operand.parameters["weight"], dtype=operands.dtype) for operand in others]
-        divisor = np.float32(task_arithmetic.sum_of_weights(weights).item())
-        weighed = np.array([weight.item() for weight in weights], np.float32)
+        weighed, divisor = _weights(tuple(operand.parameters["weight"] for operand in others), operands.dtype)
         parts = [self._sparse(index) for index in range(len(others))]
         kinds, bands, draws, scales = (np.array(column) for column in zip(*parts, strict=True))
         factor = operands.parameters["lambda"]
@@ -193,8 +218,7 @@ class _Generalized:
                 np.float32(factor), factor != 1,
             )  # fmt: skip
 
-        finite = _all_finite(self.workers.map(operands.count, mix, self.block))
-        return Merged(result.reshape(operands.shape), finite)
+        return _begin_pass(operands, self.workers, mix, result)
 
     def _sparse(self, index: int) -> tuple[int, list[int], Array, np.float32]:
         """How one source's delta is made sparse: kind, band, draws and scale (NaN: none) for the kernel."""
@@ -235,10 +259,10 @@ class _Generalized:
         """The band (see `compiled.py`) that keeps those of ascending ranks start..stop, stop excluded."""
         if stop <= start:
             return [NOT_REACHED, 0, 0, NOT_REACHED, 0, 0]
-        low = self._at(index, start)
         if self.sparsifier is sparsify.by_magnitude:
+            low, _ = self._at(index, start, start)
             return [low.value, *self._cut(index, low, *of_largest(low, start)), NOT_REACHED, 0, 0]
-        high = self._at(index, stop - 1)
+        low, high = self._at(index, start, stop - 1)
         if low.value == high.value:
             return [low.value, *self._cut(index, low, start - low.below, stop - low.below), low.value + 1, 0, 0]
         lower = self._cut(index, low, start - low.below, low.equal)
@@ -259,24 +283,32 @@ class _Generalized:
 
         return self._keep(index, ("counts",), count)
 
-    def _at(self, index: int, rank: int) -> Ranked:
-        """The delta of this rank, from 0, in ascending order of magnitude. Its value is a float32's bit pattern."""
+    def _at(self, index: int, *ranks: int) -> list[Ranked]:
+        """The deltas of two ranks, from 0, in ascending order of magnitude. A value is a float32's bit pattern."""
         first, cumulative = self._counts(index)
-        place = int(np.searchsorted(cumulative, rank, side="right"))
-        below = int(cumulative[place - 1]) if place else 0
-        upper, equal = first + place, int(cumulative[place]) - below
+        places = [int(np.searchsorted(cumulative, rank, side="right")) for rank in ranks]
+        below = [int(cumulative[place - 1]) if place else 0 for place in places]
+        uppers = [first + place for place in places]
         if self.is_narrow:
-            return Ranked(upper << 16, below, equal)
+            return [
+                Ranked(upper << 16, under, int(cumulative[place]) - under)
+                for upper, under, place in zip(uppers, below, places, strict=True)
+            ]
 
         def lower(base: Array, source: Array) -> Array:
-            counts = np.zeros(1 << 16, np.int64)
-            self.kernels.count_lower(counts, base, source, upper)
+            counts = np.zeros((2, 1 << 16), np.int64)
+            self.kernels.count_lower(counts, base, source, *uppers)
             return counts
 
-        cumulative = np.cumsum(np.sum(self._spans(index, lower), axis=0))
-        place = int(np.searchsorted(cumulative, rank - below, side="right"))
-        before = int(cumulative[place - 1]) if place else 0
-        return Ranked(upper << 16 | place, below + before, int(cumulative[place]) - before)
+        counts = np.sum(self._spans(index, lower), axis=0)
+        if uppers[0] == uppers[1]:
+            counts[1] = counts[0]
+        found = []
+        for upper, rank, under, row in zip(uppers, ranks, below, np.cumsum(counts, axis=1), strict=True):
+            place = int(np.searchsorted(row, rank - under, side="right"))
+            before = int(row[place - 1]) if place else 0
+            found.append(Ranked(upper << 16 | place, under + before, int(row[place]) - before))
+        return found
 
     def _cut(self, index: int, ranked: Ranked, first: int, last: int) -> tuple[int, int]:
         """Between which indices of the tensor the tied elements are kept of which first..last are."""
@@ -317,7 +349,7 @@ class _Generalized:
 
         source, words = self.sources[index], np.zeros(4, np.uint64) if mask is None else mask.words
 
-        def add(span: slice, workspace: Workspace) -> float:
+        def some(span: slice, workspace: Workspace) -> sparsify.Sums:
             count = span.stop - span.start
             if self.on_device:
                 wide = torch.empty(count, dtype=torch.float64, device=source.device)
@@ -325,6 +357,12 @@ class _Generalized:
                 wide = workspace.buffer("float64", torch.float64, count)
             out = wide if self.on_device else wide.numpy()
             self.kernels.sparse_magnitudes(out, self.base[span], source[span], span.start, words, mask is None)
-            return sparsify.sum_in_rows(wide)
+            return sparsify.sums_of_rows(wide)
+
+        def add(span: slice, workspace: Workspace) -> float:
+            # As float64 a block is larger than a core's cache: a few rows at a time.
+            step = self.block if self.on_device else SUMMED_AT_ONCE
+            parts = [slice(start, min(start + step, span.stop)) for start in range(span.start, span.stop, step)]
+            return sparsify.sum_of_rows([some(part, workspace) for part in parts])
 
         return float(np.sum(self.workers.map(self.operands.count, add, self.block)))

@@ -121,11 +121,12 @@ class DeviceKernels:
 
         counts += torch.bincount(self._magnitudes(base, source) >> 16, minlength=1 << 15).cpu().numpy()
 
-    def count_lower(self, counts: Any, base: Any, source: Any, upper: int) -> None:
+    def count_lower(self, counts: Any, base: Any, source: Any, upper: int, other: int) -> None:
         import torch
 
         sizes = self._magnitudes(base, source)
-        counts += torch.bincount(sizes[sizes >> 16 == upper] & 0xFFFF, minlength=1 << 16).cpu().numpy()
+        for row, one in enumerate({upper: 0, other: 1}):
+            counts[row] += torch.bincount(sizes[sizes >> 16 == one] & 0xFFFF, minlength=1 << 16).cpu().numpy()
 
     def count_equal(self, base: Any, source: Any, value: int) -> int:
         return int((self._magnitudes(base, source) == value).sum())

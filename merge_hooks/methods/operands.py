@@ -116,3 +116,5 @@ class Merged:
 # A kernel computes one output tensor; None: these parameters are not its own, so mergekit shall do it.
 # The second argument is the seed of random masks.
 Kernel = Callable[[Operands, "Workers", int], Merged | None]
+# Waits for a tensor that is being merged.
+Pending = Callable[[], Merged]

@@ -13,9 +13,9 @@ computes the delta and what must be known of it, `Sparse.block` gives its blocks
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -143,13 +143,20 @@ def _sum_of_magnitudes(block: torch.Tensor, workspace: Workspace) -> float:
     """In float64."""
     import torch
 
-    return sum_in_rows(workspace.buffer("float64", torch.float64, len(block)).copy_(block).abs_())
+    return sum_of_rows([sums_of_rows(workspace.buffer("float64", torch.float64, len(block)).copy_(block).abs_())])
 
 
-def sum_in_rows(wide: torch.Tensor) -> float:
-    """The sum of a block of float64, in an order that no number of threads changes.
+# Sums of rows, and of what is left over after the last whole one.
+Sums = tuple[np.ndarray[Any, Any], float]
 
-    Each row by itself is too short for torch to share it among threads.
-    """
+
+def sums_of_rows(wide: torch.Tensor) -> Sums:
+    """Of a piece of float64 that begins a row. Each row by itself is too short for torch to share it among threads."""
     whole = len(wide) // ROW * ROW
-    return float(wide[:whole].view(-1, ROW).sum(dim=1).cpu().numpy().sum() + wide[whole:].cpu().numpy().sum())
+    return wide[:whole].view(-1, ROW).sum(dim=1).cpu().numpy(), float(wide[whole:].cpu().numpy().sum())
+
+
+def sum_of_rows(pieces: Sequence[Sums]) -> float:
+    """The sum of a block, in an order that neither its pieces nor the number of threads change."""
+    rows, rest = zip(*pieces, strict=True)
+    return float(np.concatenate(rows).sum() + sum(rest))

@@ -55,8 +55,8 @@ def measure(dtype: torch.dtype) -> dict[str, float]:
         lambda: kernels.count_upper(np.zeros(1 << 15, np.int64), base, one)
     )
     if not is_narrow:
-        lower = np.zeros(1 << 16, np.int64)
-        times["a new density, each source"] = best(lambda: kernels.count_lower(lower, base, one, threshold >> 16))
+        lower, upper = np.zeros((2, 1 << 16), np.int64), threshold >> 16
+        times["a new density, each source"] = best(lambda: kernels.count_lower(lower, base, one, upper, upper + 200))
     return times
 
 

@@ -50,9 +50,9 @@ def fused(case: Case, kept: Kept | None = None, threads: int = 2, seed: int = 3,
     inputs = tuple(replace(operand, origin=index) for index, operand in enumerate(operands.inputs))
     operands = replace(operands, inputs=inputs, is_resident=True, keep=kept or Kept(), out=out)
     with Workers(threads) as workers:
-        merged = fused.merge(operands, workers, seed)
-    assert merged is not None, "the fused kernel did not take this case"
-    return merged
+        pending = fused.begin(operands, workers, seed)
+        assert pending is not None, "the fused kernel did not take this case"
+        return pending()
 
 
 @st.composite
