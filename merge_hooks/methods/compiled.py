@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from merge_hooks.methods.sparsify import DRAWN, WHOLE
+from merge_hooks.methods.sparsify import DRAWN, LANES, ROW, WHOLE
 
 STRIP, PAIR_STRIP, DRAWN_AT_ONCE = 2048, 1 << 14, 512
 STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -489,7 +489,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
 
     @njit(nogil=True, error_model="numpy")
     def count_upper(counts: Any, base: Any, source: Any) -> Any:
-        """Add to `counts` (int64, 32768) the upper 15 bits of each delta's magnitude. Negative if not finite."""
+        """Add to `counts` (int32, 32768) the upper 15 bits of each delta's magnitude. Negative if not finite."""
         strip, seen = np.empty(STRIP, np.float32), NOTHING
         for begin in range(0, len(base), STRIP):
             size = min(STRIP, len(base) - begin)
@@ -504,7 +504,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
 
     @njit(nogil=True, error_model="numpy")
     def count_lower(counts: Any, base: Any, source: Any, upper: Any, other: Any) -> None:
-        """Add to `counts` (int64, 2 x 65536) the lower 16 bits of the magnitudes whose upper ones are `upper`, `other`."""
+        """Add to `counts` (int32, 2 x 65536) the lower 16 bits of the magnitudes whose upper ones are `upper`, `other`."""
         group = 64
         low, high = np.int32(upper << 16), np.int32(upper << 16 | 0xFFFF)
         low_two, high_two = np.int32(other << 16), np.int32(other << 16 | 0xFFFF)
@@ -525,10 +525,16 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
     @njit(nogil=True, error_model="numpy")
     def count_equal(base: Any, source: Any, value: Any) -> Any:
         """How many deltas have exactly this magnitude, a bit pattern of float32."""
-        wanted, found = np.int32(value), 0
-        for i in range(len(base)):
-            found += size_of_delta(base[i], source[i]) == wanted
-        return found
+        wanted, group, count = np.int32(value), 64, 0
+        for begin in range(0, len(base), group):
+            some, theirs = base[begin : begin + group], source[begin : begin + group]
+            found = False
+            for i in range(len(some)):
+                found |= size_of_delta(some[i], theirs[i]) == wanted
+            if found:
+                for i in range(len(some)):
+                    count += size_of_delta(some[i], theirs[i]) == wanted
+        return count
 
     @njit(nogil=True, error_model="numpy")
     def place_of_equal(base: Any, source: Any, value: Any, rank: Any) -> Any:
@@ -541,21 +547,36 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
         return len(base)
 
     @njit(nogil=True, error_model="numpy")
-    def sparse_magnitudes(out: Any, base: Any, source: Any, start: Any, draws: Any, is_whole: Any) -> None:
-        """|delta| as float64, 0 where it is not drawn (`is_whole`: all are)."""
+    def sums_of_magnitudes(
+        lanes: Any, rest: Any, base: Any, source: Any, start: Any, draws: Any, is_whole: Any
+    ) -> None:
+        """Sums of |delta| in float64, 0 where it is not drawn (`is_whole`: all are): see `sparsify.sum_in_rows`.
+
+        Added to `lanes` [rows, LANES]; magnitudes after the last whole row are written to `rest`.
+        """
         strip, words = np.empty(STRIP, np.float32), np.empty(STRIP // 4, np.uint64)
         for begin in range(0, len(base), STRIP):
             size = min(STRIP, len(base) - begin)
             deltas(strip[:size], base[begin : begin + size], source[begin : begin + size])
-            kept = words.view(np.int16)[:size]
             if not is_whole:
+                kept = words.view(np.int16)[:size]
                 draw(kept, words[: (size + 3) // 4], start + begin, draws)
-            for i in range(size):
-                out[begin + i] = np.float64(abs(strip[i])) if is_whole or kept[i] < 0 else np.float64(0)
+                for i in range(size):
+                    strip[i] = strip[i] if kept[i] < 0 else ZERO
+            row = begin // ROW
+            if row < len(lanes):  # a row is so many whole strips
+                sums = lanes[row]
+                for first in range(0, size, LANES):
+                    some = strip[first : first + LANES]
+                    for i in range(LANES):
+                        sums[i] += np.float64(abs(some[i]))
+            else:
+                for i in range(size):
+                    rest[begin - len(lanes) * ROW + i] = np.float64(abs(strip[i]))
 
     return Kernels(
         generalized, cache(make_generalized_pair), linear, linear_pair, count_upper, count_lower, count_equal,
-        place_of_equal, sparse_magnitudes,
+        place_of_equal, sums_of_magnitudes,
     )  # fmt: skip
 
 
@@ -564,7 +585,7 @@ class Kernels:
 
     def __init__(
         self, generalized: Any, make_pair: Any, linear: Any, linear_pair: Any, count_upper: Any, count_lower: Any,
-        count_equal: Any, place_of_equal: Any, sparse_magnitudes: Any,
+        count_equal: Any, place_of_equal: Any, sums_of_magnitudes: Any,
     ) -> None:  # fmt: skip
         self._generalized, self._make_pair, self._linear, self._linear_pair = (
             generalized,
@@ -573,7 +594,7 @@ class Kernels:
             linear_pair,
         )
         self.count_upper, self.count_lower, self.count_equal = count_upper, count_lower, count_equal
-        self.place_of_equal, self.sparse_magnitudes = place_of_equal, sparse_magnitudes
+        self.place_of_equal, self.sums_of_magnitudes = place_of_equal, sums_of_magnitudes
 
     def generalized(
         self, out: Any, base: Any, sources: tuple[Any, ...], start: int, weights: Any, kinds: Any, bands: Any,

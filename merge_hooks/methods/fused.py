@@ -42,7 +42,6 @@ MOST_LINEAR = 8
 DEVICE_BLOCK = 1 << 23
 # A tensor is cut into so many pieces a thread, none smaller than this, each a multiple of what is drawn at once.
 PIECES_A_THREAD, SMALLEST_PIECE, ROUNDED = 2, 1 << 17, 1 << 14
-SUMMED_AT_ONCE = 2 * sparsify.ROW
 NOT_REACHED = 0x7FFFFFFF
 EVERYWHERE = 1 << 62
 Array = np.ndarray[Any, Any]
@@ -242,10 +241,21 @@ class _Generalized:
             return make()
         return self.operands.keep((*key, str(self.operands.dtype), *origins), make)
 
-    def _spans(self, index: int, work: Callable[..., Any]) -> list[Any]:
+    def _spans(self, index: int, work: Callable[..., Any], block: int | None = None) -> list[Any]:
         """`work(base, source)` on every block."""
-        source = self.sources[index]
-        return self.workers.map(self.operands.count, lambda span, _: work(self.base[span], source[span]), self.block)
+        source, count = self.sources[index], self.operands.count
+        return self.workers.map(count, lambda span, _: work(self.base[span], source[span]), block or self.block)
+
+    def _counted(self, index: int, count: Callable[[Array, Array, Array], None], *shape: int) -> Array:
+        """The sum of histograms, which `count` adds to; few pieces, for a histogram costs as much as many elements."""
+
+        def histogram(base: Array, source: Array) -> Array:
+            counts = np.zeros(shape, np.int32)
+            count(counts, base, source)
+            return counts
+
+        block = max(BLOCK, _pass_block(self.operands.count, self.workers, self.on_device))
+        return np.asarray(np.sum(self._spans(index, histogram, block), axis=0, dtype=np.int64))
 
     # Pruning by magnitude.
 
@@ -272,12 +282,7 @@ class _Generalized:
         """(first, counts): how many magnitudes have the upper 15 bits first, first + 1, ..."""
 
         def count() -> tuple[int, Array]:
-            def upper(base: Array, source: Array) -> Array:
-                counts = np.zeros(1 << 15, np.int64)
-                self.kernels.count_upper(counts, base, source)
-                return counts
-
-            counts = np.sum(self._spans(index, upper), axis=0)
+            counts = self._counted(index, self.kernels.count_upper, 1 << 15)
             used = np.flatnonzero(counts)
             return int(used[0]), np.cumsum(counts[used[0] : used[-1] + 1])
 
@@ -295,12 +300,10 @@ class _Generalized:
                 for upper, under, place in zip(uppers, below, places, strict=True)
             ]
 
-        def lower(base: Array, source: Array) -> Array:
-            counts = np.zeros((2, 1 << 16), np.int64)
+        def lower(counts: Array, base: Array, source: Array) -> None:
             self.kernels.count_lower(counts, base, source, *uppers)
-            return counts
 
-        counts = np.sum(self._spans(index, lower), axis=0)
+        counts = self._counted(index, lower, 2, 1 << 16)
         if uppers[0] == uppers[1]:
             counts[1] = counts[0]
         found = []
@@ -349,20 +352,15 @@ class _Generalized:
 
         source, words = self.sources[index], np.zeros(4, np.uint64) if mask is None else mask.words
 
-        def some(span: slice, workspace: Workspace) -> sparsify.Sums:
-            count = span.stop - span.start
+        def add(span: slice, _: Workspace) -> float:
+            given, count = (self.base[span], source[span], span.start, words, mask is None), span.stop - span.start
             if self.on_device:
                 wide = torch.empty(count, dtype=torch.float64, device=source.device)
-            else:
-                wide = workspace.buffer("float64", torch.float64, count)
-            out = wide if self.on_device else wide.numpy()
-            self.kernels.sparse_magnitudes(out, self.base[span], source[span], span.start, words, mask is None)
-            return sparsify.sums_of_rows(wide)
-
-        def add(span: slice, workspace: Workspace) -> float:
-            # As float64 a block is larger than a core's cache: a few rows at a time.
-            step = self.block if self.on_device else SUMMED_AT_ONCE
-            parts = [slice(start, min(start + step, span.stop)) for start in range(span.start, span.stop, step)]
-            return sparsify.sum_of_rows([some(part, workspace) for part in parts])
+                self.kernels.sparse_magnitudes(wide, *given)
+                return sparsify.sum_in_rows(wide)
+            lanes = np.zeros((count // sparsify.ROW, sparsify.LANES))
+            rest = np.empty(count % sparsify.ROW)
+            self.kernels.sums_of_magnitudes(lanes, rest, *given)
+            return sparsify.sum_of_lanes(lanes, rest)
 
         return float(np.sum(self.workers.map(self.operands.count, add, self.block)))

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from merge_hooks.methods.compiled import make
-from merge_hooks.methods.sparsify import BANDED, DRAWN, WHOLE
+from merge_hooks.methods.sparsify import BANDED, DRAWN, LANES, ROW, WHOLE
 
 COUNT = 1 << 23
 FORMS = {"task_arithmetic": (WHOLE, False), "breadcrumbs": (BANDED, False), "ties": (BANDED, True),
@@ -52,11 +52,16 @@ def measure(dtype: torch.dtype) -> dict[str, float]:
             name == "ties", np.float32(1), np.float32(1), False,  # noqa: B023
         ))  # fmt: skip
     times["counting magnitudes, once a source"] = best(
-        lambda: kernels.count_upper(np.zeros(1 << 15, np.int64), base, one)
+        lambda: kernels.count_upper(np.zeros(1 << 15, np.int32), base, one)
     )
     if not is_narrow:
-        lower, upper = np.zeros((2, 1 << 16), np.int64), threshold >> 16
+        lower, upper = np.zeros((2, 1 << 16), np.int32), threshold >> 16
         times["a new density, each source"] = best(lambda: kernels.count_lower(lower, base, one, upper, upper + 200))
+        times["... and where some are tied"] = best(lambda: kernels.count_equal(base, one, threshold))
+    lanes, rest = np.zeros((COUNT // ROW, LANES)), np.empty(0)
+    times["DARE: a new density, each source"] = best(
+        lambda: kernels.sums_of_magnitudes(lanes, rest, base, one, 0, draws[0], False)
+    )
     return times
 
 
