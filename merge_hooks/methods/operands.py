@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import torch
 
@@ -84,7 +86,11 @@ class Operands:
 
         if self.out is not None:
             return self.out.view(-1)
-        return torch.empty(self.count, dtype=self.out_dtype, device=self.inputs[0].tensor.device)
+        device = self.inputs[0].tensor.device
+        if device.type != "cpu":
+            return torch.empty(self.count, dtype=self.out_dtype, device=device)
+        # numpy asks the system for large pages, torch does not: memory that is new for each tensor has many faults.
+        return torch.from_numpy(np.empty(self.count * self.out_dtype.itemsize, np.uint8)).view(self.out_dtype)
 
     @property
     def base(self) -> Operand | None:
