@@ -23,7 +23,7 @@ demo: install
 	cd $(DEMO) && ../$(VENV)/bin/lm_eval --model merged \
 	  --model_args recipe=toys/merge-basque.yml,max_model_len=512 --tasks toy_eu --output_path out
 	$(VENV)/bin/iberian report $(DEMO)/out
-	cd $(DEMO) && ../$(VENV)/bin/iberian sweep preset:toy/figure1 --set language=eu --limit 60 --out run
+	cd $(DEMO) && ../$(VENV)/bin/iberian sweep preset:toy/figure1 --set language=eu --out run
 	@echo
 	@echo "These are toys of a million parameters: what they show is what a merge does, not how well. Open the page in a"
 	@echo "browser: $(DEMO)/run/report/report.html. Now point recipe= at your own models, and IBERIAN_DATA at real documents."
