@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,24 @@ def test_what_was_killed_is_finished_by_the_same_call(tmp_path: Path) -> None:
     assert "base" not in said
     assert weights(paths["base"]) == weights(build_family(tmp_path / "again", settings=FEW, models=())["base"])
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_the_number_of_threads_changes_nothing_and_instructions_in_the_base_do(tmp_path: Path) -> None:
+    import torch
+
+    made, before = [], torch.get_num_threads()
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            made.append(weights(build_family(tmp_path / str(number), settings=FEW, models=())["base"]))
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(before)
+    assert made[0] == made[1]
+    with_instructions = replace(FEW, base_instructions=0.5)
+    assert content_hash(with_instructions, 0) != content_hash(FEW, 0)
+    assert weights(build_family(tmp_path / "asked", settings=with_instructions, models=())["base"]) != made[0]
 
 
 def test_a_damaged_record_is_no_checkpoint(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from merge_hooks.errors import PreflightError, SourceError
@@ -191,3 +194,24 @@ def test_a_missing_shard_is_named(tmp_path: Path, llama: dict[str, Path]) -> Non
     files[1].unlink()
     with pytest.raises(SourceError, match=f"1 of {len(files)} weight files are missing.*{files[1].name}"):
         check_fit(stream_of(linear({**llama, "instruct": tmp_path / "sharded"})))
+
+
+@given(sizes=st.lists(st.integers(0, 9), max_size=30), most=st.integers(0, 20))
+def test_tensors_are_begun_ahead_in_order_and_not_too_many(sizes: list[int], most: int) -> None:
+    from merge_hooks.stream import Begun, ahead
+
+    begun: list[int] = []
+
+    def begin() -> Iterator[Any]:
+        for place, size in enumerate(sizes):
+            begun.append(place)
+            yield Begun(place, size, lambda: None)  # type: ignore[arg-type]
+
+    used = []
+    for one in ahead(begin(), most):
+        used.append(one.output)
+        waiting = [sizes[place] for place in begun if place not in used]
+        # What is used, and the one that made it too many, come on top.
+        assert sum(waiting[:-1]) <= most
+        assert waiting or len(used) == len(sizes)
+    assert used == list(range(len(sizes)))
