@@ -14,6 +14,7 @@ What adapter_config.json may say is checked in `merge_hooks.lora_config`.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -287,10 +288,17 @@ class LoraSource(Source):
 
     @cached_property
     def size(self) -> int:
-        return self.base.size + (self.adapter / WEIGHTS).stat().st_size
+        return self.base.size + self._weights_stat().st_size
+
+    def _weights_stat(self) -> os.stat_result:
+        """Raises SourceError where there are none: an adapter that is named for its tokenizer alone is not read before."""
+        try:
+            return (self.adapter / WEIGHTS).stat()
+        except FileNotFoundError:
+            raise SourceError(self._no_weights()) from None
 
     def file_state(self) -> dict[str, tuple[int, int]]:
-        state = (self.adapter / WEIGHTS).stat()
+        state = self._weights_stat()
         return self.base.file_state() | {WEIGHTS: (state.st_size, state.st_mtime_ns)}
 
     def state(self) -> tuple[Hashable, ...]:

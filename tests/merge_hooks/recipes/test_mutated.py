@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from merge_hooks.errors import MergeHooksError
@@ -62,6 +62,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(recipe=mutated())
+@example(recipe={**RECIPES[0], "tokenizer_source": "BASE+OTHER"})  # no adapter, and read for its tokenizer alone
 def test_a_mutated_recipe_gives_tensors_or_a_message(recipe: dict[str, Any], llama: dict[str, str]) -> None:
     try:
         stream = open_stream(resolve(read_recipe(_with_models(recipe, llama))))
