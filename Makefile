@@ -37,15 +37,18 @@ lint: install
 check: lint
 	$(PYTHON) -m pytest -m "not slow"
 
-# Two halves at a time, one for each core: engines here, merging, instructions, tasks and toys there.
+# Two halves at a time, one for each core, about as long as each other: engines here, all else there.
 test: lint
 	$(MAKE) -j2 --output-sync=target test-engines test-rest
 
+THERE := $(wildcard tests/lm_eval_iberian/test_toy_*.py) tests/lm_eval_iberian/test_registration.py \
+  $(patsubst %,tests/lm_eval_iberian/sweep/test_%.py,resume tune slurm)
+
 test-engines:
-	$(PYTHON) -m pytest tests/lm_eval_iberian --ignore-glob='*/test_toy*'
+	$(PYTHON) -m pytest tests/lm_eval_iberian $(THERE:%=--ignore=%)
 
 test-rest:
-	$(PYTHON) -m pytest tests/ifeval_multi tests/merge_hooks tests/tasks tests/lm_eval_iberian/test_toy_*.py
+	$(PYTHON) -m pytest tests/ifeval_multi tests/merge_hooks tests/tasks $(THERE)
 
 clean:
 	rm -rf $(VENV) $(DEMO)
