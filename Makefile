@@ -37,7 +37,7 @@ lint: install
 check: lint
 	$(PYTHON) -m pytest -m "not slow"
 
-# Two halves at a time, one for each core, about as long as each other: engines here, all else there.
+# Two halves at a time, one for each core: engines here, all else there, and of ours so much that both take as long.
 test: lint
 	$(MAKE) -j2 --output-sync=target test-engines test-rest
 

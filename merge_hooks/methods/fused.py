@@ -42,6 +42,7 @@ MOST_LINEAR = 8
 DEVICE_BLOCK = 1 << 23
 # A tensor is cut into so many pieces a thread, none smaller than this, each a multiple of what is drawn at once.
 PIECES_A_THREAD, SMALLEST_PIECE, ROUNDED = 2, 1 << 17, 1 << 14
+MOST_COUNTED = 1 << 30  # in one piece: an int32 holds it, should all of them be alike
 NOT_REACHED = 0x7FFFFFFF
 EVERYWHERE = 1 << 62
 Array = np.ndarray[Any, Any]
@@ -254,7 +255,7 @@ class _Generalized:
             count(counts, base, source)
             return counts
 
-        block = max(BLOCK, _pass_block(self.operands.count, self.workers, self.on_device))
+        block = min(max(BLOCK, _pass_block(self.operands.count, self.workers, self.on_device)), MOST_COUNTED)
         return np.asarray(np.sum(self._spans(index, histogram, block), axis=0, dtype=np.int64))
 
     # Pruning by magnitude.
@@ -270,9 +271,9 @@ class _Generalized:
         if stop <= start:
             return [NOT_REACHED, 0, 0, NOT_REACHED, 0, 0]
         if self.sparsifier is sparsify.by_magnitude:
-            low, _ = self._at(index, start, start)
+            low, _ = self._at(index, (start, start))
             return [low.value, *self._cut(index, low, *of_largest(low, start)), NOT_REACHED, 0, 0]
-        low, high = self._at(index, start, stop - 1)
+        low, high = self._at(index, (start, stop - 1))
         if low.value == high.value:
             return [low.value, *self._cut(index, low, start - low.below, stop - low.below), low.value + 1, 0, 0]
         lower = self._cut(index, low, start - low.below, low.equal)
@@ -288,7 +289,7 @@ class _Generalized:
 
         return self._keep(index, ("counts",), count)
 
-    def _at(self, index: int, *ranks: int) -> list[Ranked]:
+    def _at(self, index: int, ranks: tuple[int, int]) -> list[Ranked]:
         """The deltas of two ranks, from 0, in ascending order of magnitude. A value is a float32's bit pattern."""
         first, cumulative = self._counts(index)
         places = [int(np.searchsorted(cumulative, rank, side="right")) for rank in ranks]

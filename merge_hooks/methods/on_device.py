@@ -125,7 +125,7 @@ class DeviceKernels:
         import torch
 
         sizes = self._magnitudes(base, source)
-        for row, one in enumerate({upper: 0, other: 1}):
+        for row, one in enumerate(dict.fromkeys((upper, other))):
             counts[row] += torch.bincount(sizes[sizes >> 16 == one] & 0xFFFF, minlength=1 << 16).cpu().numpy()
 
     def count_equal(self, base: Any, source: Any, value: int) -> int:

@@ -147,8 +147,11 @@ def _sum_of_magnitudes(block: torch.Tensor, workspace: Workspace) -> float:
 
 
 def sum_in_rows(wide: torch.Tensor) -> float:
-    """The sum of a block of float64, in an order that neither the number of threads nor the processor changes: each row
-    in LANES lanes, one after the other, as a compiled loop does it at once (`compiled.sums_of_magnitudes`)."""
+    """The sum of a block of float64, on CPUs in an order that neither the number of threads nor the processor changes.
+
+    Each row in LANES lanes, one element after the other, as a compiled loop does it at once
+    (`compiled.sums_of_magnitudes`). On a GPU torch chooses the order in a lane.
+    """
     whole = len(wide) // ROW * ROW
     rows, rest = wide[:whole].view(-1, ROW // LANES, LANES), wide[whole:].cpu().numpy()
     # numpy adds along an axis that is not the last in order; torch does not, but reads a GPU's memory where it is.
