@@ -9,12 +9,12 @@ and so is the order and the life of every tensor (`merge_hooks.stream`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from merge_hooks.errors import PreflightError, RecipeError
 from merge_hooks.lora import LoraSource
@@ -246,6 +246,7 @@ class OutputTensor:
         vocabulary_axis: the axis that token ids index, else None.
         dtype: what it is cast to in the end, as mergekit names it; None: as it comes.
         merge: mergekit's ExecuteMergeMethodTask: method, resolved parameters, order of the models.
+        sources: each source by its folder.
     """
 
     name: str
@@ -254,6 +255,7 @@ class OutputTensor:
     vocabulary_axis: int | None
     dtype: str | None
     merge: Any
+    sources: dict[str, Source]
 
     def parameter(self, name: str) -> Any:
         """The value of a parameter of the whole merge, as resolved for this tensor."""
@@ -273,96 +275,101 @@ class OutputTensor:
             raise RecipeError(f"mergekit cannot merge {self.name}: {_in_words(error)}.") from error
         return tensor if tensor is None or not self.dtype else tensor.to(dtype=dtype_from_name(self.dtype))
 
-    def operands(self, memory: dict[str, Any]) -> Operands | None:
-        """What a kernel of ours is given; None where mergekit has rules of its own.
+    def operands(self, view: Pass | None = None) -> Operands | None:
+        """What a kernel of ours is given; None where mergekit has rules of its own (see `gathered`).
 
-        Those are tensors that some source lacks, integer buffers, and shapes that do not fit (mergekit says
-        why). Tensors come as they are stored where that can be: a kernel casts them block by block.
+        Tensors come as they are stored: a kernel casts them block by block. They are read here and not by mergekit's
+        tasks, which take longer to start than a small tensor takes to merge.
+
+        Args:
+            view: the residents to read from; None: the sources' files.
         """
-        import torch
-        from mergekit.common import dtype_from_name
-
-        read = self._read_inputs(memory)
-        if read is None or len(read.tensors) != len(self.merge.model_order):
-            return None
-        tensors = list(read.tensors.values())
-        if not all(tensor.is_floating_point() and tensor.shape == tensors[0].shape for tensor in tensors):
-            return None
-        dtype = read.dtype or reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-        view = self._view()
-        operands = Operands(
-            name=self.name,
-            method=self.merge.method_name,
-            inputs=tuple(self._operands_in_order(read.tensors)),
-            parameters=dict(self.merge.parameters.items()),
-            dtype=dtype,
-            out_dtype=dtype_from_name(self.dtype) or dtype,
-        )
-        return replace(operands, keep=view.residents.keep, is_resident=True) if view else operands
-
-    def _view(self) -> Pass | None:
-        """The residents that this tensor's sources are read from, if any."""
-        from mergekit.io.tasks import LoaderCache
-
-        return LoaderCache.loaders[self.merge.model_order[0]].view
-
-    def _operands_in_order(self, tensors: dict[Any, torch.Tensor]) -> Iterator[Operand]:
-        parameters = dict(self.merge.input_parameters.items())
-        place = 0
-        for reference in self.merge.model_order:
-            is_base = reference == self.merge.base_model
-            own = dict(parameters.get(reference, {}).items())
-            factors = None if is_base else partial(self._factors, reference)
-            yield Operand(tensors[reference], None if is_base else place, own, factors, self._origin(reference))
-            place += not is_base
-
-    def _origin(self, reference: Any) -> Hashable | None:
-        """See `Operand.origin`; None where it is not kept, or rearranged for another tokenizer."""
-        from mergekit.io.tasks import GatherTensors, LoaderCache
-
-        reader = LoaderCache.loaders[reference]
-        if reader.view is None or not isinstance(self.merge.gather_tensors, GatherTensors):
-            return None
-        names = self.inputs[reference_key(reference)]
-        held = next((name for name in names if name in reader.source.entries), None)
-        return None if held is None else reader.view.origin(reader.source, held)
-
-    def _factors(self, reference: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """A source's difference to the base as factors (see `Operand`), where it is an adapter over that base."""
-        from mergekit.io.tasks import GatherTensors, LoaderCache
-
-        if self.merge.base_model is None or not isinstance(self.merge.gather_tensors, GatherTensors):
-            return None  # rows moved to another tokenizer's places are not the adapter's
-        source = LoaderCache.loaders[reference].source
-        held = [name for name in self.inputs[reference_key(reference)] if name in source.entries]
-        if not isinstance(source, LoraSource) or not held:
-            return None
-        return source.low_rank_update(held[0], LoaderCache.loaders[self.merge.base_model].source)
-
-    def _read_inputs(self, memory: dict[str, Any]) -> _Inputs | None:
-        """The source tensors by reference, and the dtype to cast them to (None: they are as they shall be)."""
-        from mergekit.common import dtype_from_name
         from mergekit.io.tasks import GatherTensors
 
         gather = self.merge.gather_tensors
         if not isinstance(gather, GatherTensors):  # aligned to a tokenizer
-            return _Inputs(run_task(gather, memory), None)
+            return None
+        dtypes = {info.force_dtype or gather.dtype for info in gather.weight_info.values()}
+        held = {key: next((name for name in names if name in self.sources[key].entries), None)
+                for key, names in self.inputs.items()}  # fmt: skip
+        if len(dtypes) != 1 or None in held.values():
+            return None
+        names = cast("dict[str, str]", held)
+        tensors = {key: view.read(self.sources[key], name) if view else self.sources[key].read(name)
+                   for key, name in names.items()}  # fmt: skip
+        return self._operands(tensors, dtypes.pop(), names, view)
+
+    def gathered(self, memory: dict[str, Any], view: Pass | None = None) -> Operands | None:
+        """The same from what mergekit's tasks gather, within `Plan.reading`.
+
+        None where mergekit has rules of its own: for tensors that some source lacks, integer buffers, and shapes that do
+        not fit (mergekit says why).
+        """
+        from mergekit.io.tasks import GatherTensors
+
+        gather = self.merge.gather_tensors
+        if not isinstance(gather, GatherTensors):  # aligned to a tokenizer, and cast
+            aligned = run_task(gather, memory)
+            return self._operands(
+                {reference_key(reference): tensor for reference, tensor in aligned.items()}, None, None, view
+            )
         loads = dict(zip(gather.weight_info.keys(), gather.arguments().values(), strict=True))
         dtypes = {load.dtype for load in loads.values()}
         if len(dtypes) != 1:
             return None
         as_stored = {"dtype": None}
         with _left_where_they_are(loads):
-            tensors = {reference: load.model_copy(update=as_stored).execute() for reference, load in loads.items()}
+            tensors = {
+                reference_key(reference): load.model_copy(update=as_stored).execute()
+                for reference, load in loads.items()
+            }
         if any(tensor is None for tensor in tensors.values()):
             return None
-        return _Inputs(tensors, dtype_from_name(dtypes.pop()))
+        return self._operands(tensors, dtypes.pop(), None, view)
 
+    def _operands(
+        self, tensors: dict[str, torch.Tensor], dtype: str | None, held: dict[str, str] | None, view: Pass | None
+    ) -> Operands | None:
+        """From the source tensors.
 
-@dataclass(frozen=True)
-class _Inputs:
-    tensors: dict[Any, torch.Tensor]
-    dtype: torch.dtype | None
+        Args:
+            tensors: by source, as they are stored or cast.
+            dtype: what they are to be cast to; None: to what they promote to.
+            held: their names in the sources; None where they are not the sources' own.
+        """
+        import torch
+        from mergekit.common import dtype_from_name
+
+        order = [reference_key(reference) for reference in self.merge.model_order]
+        if set(tensors) != set(order) or len(tensors) != len(order):
+            return None
+        shapes = {tensor.shape for tensor in tensors.values()}
+        if len(shapes) != 1 or not all(tensor.is_floating_point() for tensor in tensors.values()):
+            return None
+        merged_in = dtype_from_name(dtype) or reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
+        base = reference_key(self.merge.base_model) if self.merge.base_model is not None else None
+        parameters = {reference_key(reference): own for reference, own in self.merge.input_parameters.items()}
+        inputs: list[Operand] = []
+        for key in order:
+            own = dict(parameters[key].items()) if key in parameters else {}
+            place = None if key == base else len([operand for operand in inputs if operand.place is not None])
+            factors = partial(self._factors, key, base, held) if held and base and key != base else None
+            origin = view.origin(self.sources[key], held[key]) if view and held else None
+            inputs.append(Operand(tensors[key], place, own, factors, origin))
+        operands = Operands(
+            name=self.name,
+            method=self.merge.method_name,
+            inputs=tuple(inputs),
+            parameters=dict(self.merge.parameters.items()),
+            dtype=merged_in,
+            out_dtype=dtype_from_name(self.dtype) or merged_in,
+        )
+        return replace(operands, keep=view.residents.keep, is_resident=True) if view else operands
+
+    def _factors(self, key: str, base: str, held: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A source's difference to the base as factors (see `Operand`), where it is an adapter over that base."""
+        source = self.sources[key]
+        return source.low_rank_update(held[key], self.sources[base]) if isinstance(source, LoraSource) else None
 
 
 class Plan:
@@ -386,6 +393,7 @@ class Plan:
         from mergekit.tokenizer import BuildTokenizer
 
         register_methods()
+        self._sources = sources
         self._read = [(reference, sources[reference_key(reference)]) for reference in _ordered_references(config)]
         from mergekit.io.tasks import LoaderCache
 
@@ -431,15 +439,16 @@ class Plan:
                 if reader is not None:
                     LoaderCache.loaders[reference] = reader
 
-    @staticmethod
-    def _output(save: Any) -> OutputTensor:
+    def _output(self, save: Any) -> OutputTensor:
         weight, gather = save.tensor_task.output_weight, save.tensor_task.gather_tensors
         gather = getattr(gather, "gather_tensors", gather)
         inputs = {
             reference_key(reference): [info.name, *(info.aliases or ()), *(info.tied_names or ())]
             for reference, info in gather.weight_info.items()
         }
-        return OutputTensor(weight.name, inputs, weight.optional, weight.vocabulary_axis, save.dtype, save.tensor_task)
+        return OutputTensor(
+            weight.name, inputs, weight.optional, weight.vocabulary_axis, save.dtype, save.tensor_task, self._sources
+        )
 
     def __iter__(self) -> Iterator[OutputTensor]:
         return iter(self.tensors)

@@ -63,7 +63,8 @@ def _draw(output: OutputTensor, memory: dict[str, Any]) -> None:
     """Move the generator on by as many draws as mergekit makes for this tensor."""
     import torch
 
-    operands = output.operands(memory) if output.merge.method_name.startswith(("dare_", "della")) else None
+    is_drawn_here = output.merge.method_name.startswith(("dare_", "della"))
+    operands = (output.operands() or output.gathered(memory)) if is_drawn_here else None
     if operands is None:
         output.compute(memory)
         return

@@ -21,7 +21,7 @@ from merge_hooks._mergekit import OutputTensor, Plan, run_task
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.fisher_fit import map_paths
 from merge_hooks.methods.blocks import Workers, is_finite
-from merge_hooks.methods.operands import Merged
+from merge_hooks.methods.operands import Merged, Operands
 from merge_hooks.randomness import GENERATORS, generator_states, seeded_by_name, started_at
 from merge_hooks.recipe import Resolved
 
@@ -165,32 +165,36 @@ class Stream:
     def _begun(self, places: Mapping[str, torch.Tensor], view: Pass | None, workers: Workers) -> Iterator[Begun]:
         """Each tensor, begun."""
         for output in self.plan:
-            with self.plan.reading(view):  # not longer: a stage that shares sources with us reads in turns with us
-                begun = self._begin(output, workers, places.get(output.name))
-            yield begun
-            del begun
+            yield self._begin(output, workers, view, places.get(output.name))
 
     def tensor(self, name: str) -> torch.Tensor | None:
         """One tensor by itself, its bytes those of the whole stream. Raises KeyError and SourceError."""
         output = self._outputs[name]
-        with Workers() as workers, self.plan.reading():
+        with Workers() as workers:
             merged = self._begin(output, workers).wait()
         if merged is not None and not merged.is_finite:
             self._refuse_nan(output)
         return merged.tensor if merged else None
 
-    def _begin(self, output: OutputTensor, workers: Workers, place: torch.Tensor | None = None) -> Begun:
+    def _begin(
+        self, output: OutputTensor, workers: Workers, view: Pass | None = None, place: torch.Tensor | None = None
+    ) -> Begun:
         """Begin to merge a tensor by a kernel of ours, else merge it by mergekit's method."""
         if self._is_ours():
-            operands = output.operands(self._memory)
+            operands = output.operands(view) or self._gathered(output, view)
             if operands and place is not None and place.dtype == operands.out_dtype and place.shape == operands.shape:
                 operands = replace(operands, out=place)
             if operands and (pending := methods.begin(operands, workers, self.seed)):
                 return Begun(output, operands.count * operands.out_dtype.itemsize, pending)
-        with self._generator(output):
+        # Not longer than needed: a stage that shares sources with us reads in turns with us.
+        with self.plan.reading(view), self._generator(output):
             tensor = output.compute(self._memory)
         merged = None if tensor is None else Merged(tensor, is_finite(tensor))
         return Begun(output, 0 if tensor is None else tensor.nbytes, lambda: merged)
+
+    def _gathered(self, output: OutputTensor, view: Pass | None) -> Operands | None:
+        with self.plan.reading(view):
+            return output.gathered(self._memory, view)
 
     def _is_ours(self) -> bool:
         method = self.resolved.method

@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from merge_hooks.methods.sparsify import DRAWN, LANES, ROW, WHOLE
+from merge_hooks.methods.sparsify import DRAWN, LANES, LOWER_BITS, ROW, WHOLE
 
 STRIP, PAIR_STRIP, DRAWN_AT_ONCE = 2048, 1 << 14, 512
 STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -206,6 +206,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
         stored_narrow, out_narrow: the sources' and the result's.
     """
     load = from_pattern if stored_narrow else _itself
+    dropped = LOWER_BITS[is_narrow]
     fit = to_bfloat16 if is_narrow and not stored_narrow else _itself  # a source to the dtype of the merge
     rounded = to_bfloat16 if is_narrow else _itself
     fit_out = to_bfloat16 if out_narrow and not is_narrow else _itself
@@ -489,13 +490,13 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
 
     @njit(nogil=True, error_model="numpy")
     def count_upper(counts: Any, base: Any, source: Any) -> Any:
-        """Add to `counts` (int32, 32768) the upper 15 bits of each delta's magnitude. Negative if not finite."""
+        """Add to `counts` (int32) each delta's magnitude without its lower bits. Negative if one is not finite."""
         strip, seen = np.empty(STRIP, np.float32), NOTHING
         for begin in range(0, len(base), STRIP):
             size = min(STRIP, len(base) - begin)
             seen |= deltas(strip[:size], base[begin : begin + size], source[begin : begin + size])
             for i in range(size):
-                counts[magnitude(strip[i]) >> 16] += 1
+                counts[magnitude(strip[i]) >> dropped] += 1
         return seen
 
     @njit(inline="always", error_model="numpy")
@@ -503,11 +504,24 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
         return magnitude(rounded(fit(load(source)) - fit(load(base))))
 
     @njit(nogil=True, error_model="numpy")
-    def count_lower(counts: Any, base: Any, source: Any, upper: Any, other: Any) -> None:
-        """Add to `counts` (int32, 2 x 65536) the lower 16 bits of the magnitudes whose upper ones are `upper`, `other`."""
-        group = 64
-        low, high = np.int32(upper << 16), np.int32(upper << 16 | 0xFFFF)
-        low_two, high_two = np.int32(other << 16), np.int32(other << 16 | 0xFFFF)
+    def count_lower(counts: Any, base: Any, source: Any, first: Any) -> None:
+        """Add to `counts` (int32) how far above `first` the magnitudes are that lie less than its length above it."""
+        low, high = np.int32(first), np.int32(first + len(counts) - 1)
+        for i in range(len(base)):
+            size = size_of_delta(base[i], source[i])
+            if low <= size <= high:
+                counts[size - low] += 1
+
+    @njit(nogil=True, error_model="numpy")
+    def collect(base: Any, source: Any, start: Any, low: Any, high: Any, low_two: Any, high_two: Any, most: Any) -> Any:
+        """(magnitudes, indices from `start` on) of the deltas whose magnitude is in low..high or low_two..high_two.
+
+        Args:
+            most: how many there can be.
+        """
+        sizes, places = np.empty(most, np.int32), np.empty(most, np.int64)
+        low, high, low_two, high_two = np.int32(low), np.int32(high), np.int32(low_two), np.int32(high_two)
+        group, count = 64, 0
         for begin in range(0, len(base), group):
             some, theirs = base[begin : begin + group], source[begin : begin + group]
             found = False
@@ -517,33 +531,27 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             if found:  # few groups have one: the loop above looks at many elements at once
                 for i in range(len(some)):
                     size = size_of_delta(some[i], theirs[i])
-                    if low <= size <= high:
-                        counts[0, size & 0xFFFF] += 1
-                    elif low_two <= size <= high_two:
-                        counts[1, size & 0xFFFF] += 1
-
-    @njit(nogil=True, error_model="numpy")
-    def count_equal(base: Any, source: Any, value: Any) -> Any:
-        """How many deltas have exactly this magnitude, a bit pattern of float32."""
-        wanted, group, count = np.int32(value), 64, 0
-        for begin in range(0, len(base), group):
-            some, theirs = base[begin : begin + group], source[begin : begin + group]
-            found = False
-            for i in range(len(some)):
-                found |= size_of_delta(some[i], theirs[i]) == wanted
-            if found:
-                for i in range(len(some)):
-                    count += size_of_delta(some[i], theirs[i]) == wanted
-        return count
+                    if low <= size <= high or low_two <= size <= high_two:
+                        sizes[count], places[count] = size, start + begin + i
+                        count += 1
+        return sizes[:count], places[:count]
 
     @njit(nogil=True, error_model="numpy")
     def place_of_equal(base: Any, source: Any, value: Any, rank: Any) -> Any:
         """The index of the delta of this magnitude that comes after `rank` others of it."""
-        for i in range(len(base)):
-            if size_of_delta(base[i], source[i]) == value:
-                if rank == 0:
-                    return i
-                rank -= 1
+        wanted, group = np.int32(value), 64
+        for begin in range(0, len(base), group):
+            some, theirs = base[begin : begin + group], source[begin : begin + group]
+            equal = 0
+            for i in range(len(some)):
+                equal += size_of_delta(some[i], theirs[i]) == wanted
+            if rank < equal:
+                for i in range(len(some)):
+                    if size_of_delta(some[i], theirs[i]) == wanted:
+                        if rank == 0:
+                            return begin + i
+                        rank -= 1
+            rank -= equal
         return len(base)
 
     @njit(nogil=True, error_model="numpy")
@@ -575,8 +583,8 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                     rest[begin - len(lanes) * ROW + i] = np.float64(abs(strip[i]))
 
     return Kernels(
-        generalized, cache(make_generalized_pair), linear, linear_pair, count_upper, count_lower, count_equal,
-        place_of_equal, sums_of_magnitudes,
+        generalized, cache(make_generalized_pair), linear, linear_pair, count_upper, count_lower, collect, place_of_equal,
+        sums_of_magnitudes,
     )  # fmt: skip
 
 
@@ -585,7 +593,7 @@ class Kernels:
 
     def __init__(
         self, generalized: Any, make_pair: Any, linear: Any, linear_pair: Any, count_upper: Any, count_lower: Any,
-        count_equal: Any, place_of_equal: Any, sums_of_magnitudes: Any,
+        collect: Any, place_of_equal: Any, sums_of_magnitudes: Any,
     ) -> None:  # fmt: skip
         self._generalized, self._make_pair, self._linear, self._linear_pair = (
             generalized,
@@ -593,7 +601,7 @@ class Kernels:
             linear,
             linear_pair,
         )
-        self.count_upper, self.count_lower, self.count_equal = count_upper, count_lower, count_equal
+        self.count_upper, self.count_lower, self.collect = count_upper, count_lower, collect
         self.place_of_equal, self.sums_of_magnitudes = place_of_equal, sums_of_magnitudes
 
     def generalized(

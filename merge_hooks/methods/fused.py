@@ -6,7 +6,7 @@ masks: subtracting and drawing again costs less than reading them would. What it
 
 | what | depends on |
 |---|---|
-| how many deltas have which magnitude (`_counts`) | source, base, dtype of the merge |
+| how many deltas have which magnitude (`ranking.py`) | source, base, dtype of the merge |
 | thresholds, and where the elements tied at them are cut (`_band`) | that, and density (and gamma) |
 | sums of magnitudes before DARE's dropping and after it (`_scale`) | source, base, dtype; density, seed, tensor, place |
 
@@ -30,7 +30,8 @@ from merge_hooks.methods.blocks import BLOCK, Workers, Workspace
 from merge_hooks.methods.masks import LEVELS, Mask
 from merge_hooks.methods.on_device import DeviceKernels
 from merge_hooks.methods.operands import Merged, Operands, Pending
-from merge_hooks.methods.selection import Ranked, of_largest
+from merge_hooks.methods.ranking import Ranking, Tied
+from merge_hooks.methods.selection import of_largest
 from merge_hooks.methods.sparsify import BANDED, DRAWN, WHOLE
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ MOST_LINEAR = 8
 DEVICE_BLOCK = 1 << 23
 # A tensor is cut into so many pieces a thread, none smaller than this, each a multiple of what is drawn at once.
 PIECES_A_THREAD, SMALLEST_PIECE, ROUNDED = 2, 1 << 17, 1 << 14
-MOST_COUNTED = 1 << 30  # in one piece: an int32 holds it, should all of them be alike
 NOT_REACHED = 0x7FFFFFFF
 EVERYWHERE = 1 << 62
 Array = np.ndarray[Any, Any]
@@ -242,22 +242,6 @@ class _Generalized:
             return make()
         return self.operands.keep((*key, str(self.operands.dtype), *origins), make)
 
-    def _spans(self, index: int, work: Callable[..., Any], block: int | None = None) -> list[Any]:
-        """`work(base, source)` on every block."""
-        source, count = self.sources[index], self.operands.count
-        return self.workers.map(count, lambda span, _: work(self.base[span], source[span]), block or self.block)
-
-    def _counted(self, index: int, count: Callable[[Array, Array, Array], None], *shape: int) -> Array:
-        """The sum of histograms, which `count` adds to; few pieces, for a histogram costs as much as many elements."""
-
-        def histogram(base: Array, source: Array) -> Array:
-            counts = np.zeros(shape, np.int32)
-            count(counts, base, source)
-            return counts
-
-        block = min(max(BLOCK, _pass_block(self.operands.count, self.workers, self.on_device)), MOST_COUNTED)
-        return np.asarray(np.sum(self._spans(index, histogram, block), axis=0, dtype=np.int64))
-
     # Pruning by magnitude.
 
     def _band(self, index: int) -> list[int]:
@@ -270,72 +254,18 @@ class _Generalized:
         """The band (see `compiled.py`) that keeps those of ascending ranks start..stop, stop excluded."""
         if stop <= start:
             return [NOT_REACHED, 0, 0, NOT_REACHED, 0, 0]
+        ranking = Ranking(
+            self.kernels, self.base, self.sources[index], self.workers, partial(self._keep, index), self.is_narrow,
+            _pass_block(self.operands.count, self.workers, self.on_device),
+        )  # fmt: skip
         if self.sparsifier is sparsify.by_magnitude:
-            low, _ = self._at(index, (start, start))
-            return [low.value, *self._cut(index, low, *of_largest(low, start)), NOT_REACHED, 0, 0]
-        low, high = self._at(index, (start, stop - 1))
+            (low,) = ranking.at(start)
+            return [low.value, *_cut(low, *of_largest(low, start)), NOT_REACHED, 0, 0]
+        low, high = ranking.at(start, stop - 1)
         if low.value == high.value:
-            return [low.value, *self._cut(index, low, start - low.below, stop - low.below), low.value + 1, 0, 0]
-        lower = self._cut(index, low, start - low.below, low.equal)
-        return [low.value, *lower, high.value, *self._cut(index, high, 0, stop - high.below)]
-
-    def _counts(self, index: int) -> tuple[int, Array]:
-        """(first, counts): how many magnitudes have the upper 15 bits first, first + 1, ..."""
-
-        def count() -> tuple[int, Array]:
-            counts = self._counted(index, self.kernels.count_upper, 1 << 15)
-            used = np.flatnonzero(counts)
-            return int(used[0]), np.cumsum(counts[used[0] : used[-1] + 1])
-
-        return self._keep(index, ("counts",), count)
-
-    def _at(self, index: int, ranks: tuple[int, int]) -> list[Ranked]:
-        """The deltas of two ranks, from 0, in ascending order of magnitude. A value is a float32's bit pattern."""
-        first, cumulative = self._counts(index)
-        places = [int(np.searchsorted(cumulative, rank, side="right")) for rank in ranks]
-        below = [int(cumulative[place - 1]) if place else 0 for place in places]
-        uppers = [first + place for place in places]
-        if self.is_narrow:
-            return [
-                Ranked(upper << 16, under, int(cumulative[place]) - under)
-                for upper, under, place in zip(uppers, below, places, strict=True)
-            ]
-
-        def lower(counts: Array, base: Array, source: Array) -> None:
-            self.kernels.count_lower(counts, base, source, *uppers)
-
-        counts = self._counted(index, lower, 2, 1 << 16)
-        if uppers[0] == uppers[1]:
-            counts[1] = counts[0]
-        found = []
-        for upper, rank, under, row in zip(uppers, ranks, below, np.cumsum(counts, axis=1), strict=True):
-            place = int(np.searchsorted(row, rank - under, side="right"))
-            before = int(row[place - 1]) if place else 0
-            found.append(Ranked(upper << 16 | place, under + before, int(row[place]) - before))
-        return found
-
-    def _cut(self, index: int, ranked: Ranked, first: int, last: int) -> tuple[int, int]:
-        """Between which indices of the tensor the tied elements are kept of which first..last are."""
-        if last <= first:
-            return 0, 0
-        if last - first >= ranked.equal:
-            return 0, EVERYWHERE
-        tied = self._spans(index, lambda base, source: self.kernels.count_equal(base, source, ranked.value))
-        starts = np.concatenate([[0], np.cumsum(tied)])
-        return self._index(index, ranked, starts, first), self._index(index, ranked, starts, last)
-
-    def _index(self, index: int, ranked: Ranked, starts: Array, place: int) -> int:
-        """Where in the tensor the tied element of this place is."""
-        if place == 0:
-            return 0
-        if place >= ranked.equal:
-            return EVERYWHERE
-        block = int(np.searchsorted(starts, place, side="right")) - 1
-        span = slice(block * self.block, (block + 1) * self.block)
-        rank = place - int(starts[block])
-        return block * self.block + self.kernels.place_of_equal(
-            self.base[span], self.sources[index][span], ranked.value, rank
-        )
+            return [low.value, *_cut(low, start - low.below, stop - low.below), low.value + 1, 0, 0]
+        lower = _cut(low, start - low.below, low.equal)
+        return [low.value, *lower, high.value, *_cut(high, 0, stop - high.below)]
 
     # Dropping at random.
 
@@ -365,3 +295,12 @@ class _Generalized:
             return sparsify.sum_of_lanes(lanes, rest)
 
         return float(np.sum(self.workers.map(self.operands.count, add, self.block)))
+
+
+def _cut(tied: Tied, first: int, last: int) -> tuple[int, int]:
+    """Between which indices of the tensor those are kept of which first..last are, last excluded."""
+    if last <= first:
+        return 0, 0
+    if last - first >= tied.equal or tied.value == 0:  # a delta of 0 is the same kept and dropped
+        return 0, EVERYWHERE
+    return tied.place(first) if first else 0, tied.place(last) if last < tied.equal else EVERYWHERE

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from merge_hooks.methods.sparsify import BANDED, DRAWN
+from merge_hooks.methods.sparsify import BANDED, DRAWN, LOWER_BITS
 
 if TYPE_CHECKING:
     import torch
@@ -119,17 +119,22 @@ class DeviceKernels:
     def count_upper(self, counts: Any, base: Any, source: Any) -> None:
         import torch
 
-        counts += torch.bincount(self._magnitudes(base, source) >> 16, minlength=1 << 15).cpu().numpy()
+        buckets = self._magnitudes(base, source) >> LOWER_BITS[self.dtype == torch.bfloat16]
+        counts += torch.bincount(buckets, minlength=len(counts)).cpu().numpy()
 
-    def count_lower(self, counts: Any, base: Any, source: Any, upper: int, other: int) -> None:
+    def count_lower(self, counts: Any, base: Any, source: Any, first: int) -> None:
         import torch
 
         sizes = self._magnitudes(base, source)
-        for row, one in enumerate(dict.fromkeys((upper, other))):
-            counts[row] += torch.bincount(sizes[sizes >> 16 == one] & 0xFFFF, minlength=1 << 16).cpu().numpy()
+        inside = sizes[(sizes >= first) & (sizes < first + len(counts))]
+        counts += torch.bincount(inside - first, minlength=len(counts)).cpu().numpy()
 
-    def count_equal(self, base: Any, source: Any, value: int) -> int:
-        return int((self._magnitudes(base, source) == value).sum())
+    def collect(
+        self, base: Any, source: Any, start: int, low: int, high: int, low_two: int, high_two: int, most: int
+    ) -> tuple[Any, Any]:
+        sizes = self._magnitudes(base, source)
+        places = (((sizes >= low) & (sizes <= high)) | ((sizes >= low_two) & (sizes <= high_two))).nonzero().view(-1)
+        return sizes[places].cpu().numpy(), places.cpu().numpy() + start
 
     def place_of_equal(self, base: Any, source: Any, value: int, rank: int) -> int:
         return int((self._magnitudes(base, source) == value).nonzero()[rank])

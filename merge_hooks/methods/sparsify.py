@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # Below this sum of magnitudes mergekit does not rescale.
 SMALLEST_SUM = 1e-7
 ROW, LANES = 1 << 14, 64
+# The one-pass kernels count magnitudes, of so many bits, in buckets without their lowest ones: a bfloat16 has no others.
+PATTERN_BITS, LOWER_BITS = 31, {True: 16, False: 13}
 # What the one-pass kernels keep of a delta.
 WHOLE, BANDED, DRAWN = 0, 1, 2
 

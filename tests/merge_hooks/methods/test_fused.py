@@ -108,6 +108,22 @@ def test_several_blocks_and_densities_from_what_is_kept(method: str, dtype: torc
     assert kept.made == made
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("method", ["ties", "breadcrumbs"])
+def test_deltas_that_are_alike(method: str, on_device: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A float32 copy of bfloat16 checkpoints, half of it not trained: thresholds among many deltas of one magnitude."""
+    if on_device:
+        monkeypatch.setattr("merge_hooks.methods.fused._on_device", lambda operands: True)
+    tensors = [tensor.float() for tensor in family((701, 901), 3, [torch.bfloat16] * 3, 11)]
+    for tensor in tensors[1:]:
+        tensor[::2] = tensors[0][::2]
+        tensor[1::4] = tensors[0][1::4] + 2.0**-9
+    kept = Kept()
+    for density in (0.01, 0.2, 0.26, 0.4, 0.2, 0.49, 0.7, 0.97):
+        case = Case(method, tensors, [{}, *[{"weight": 0.6, "density": density, "gamma": 0.02}] * 2])
+        assert same_bytes(fused(case, kept).tensor, case.ours(seed=3).tensor)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("method", METHODS)
 def test_no_nan_or_infinity_goes_by_unseen(method: str, bad: float) -> None:

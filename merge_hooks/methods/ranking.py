@@ -1,0 +1,178 @@
+"""Which delta has which rank by magnitude, for the one-pass merges: from counts that stay, and at most one look more.
+
+A magnitude is the bit pattern of |delta| as float32, which orders like the number. The first look at a source counts its
+deltas by their magnitude's upper bits, in buckets. A bfloat16 has no lower bits, so that from then on every rank is
+looked up. In float32 the bucket of a rank holds one delta in some thousands as a rule: they are collected, with their
+places, and sorted out. Where it holds many (a frozen layer, a float32 copy of a bfloat16 checkpoint: deltas are alike),
+their lower bits are counted instead, and stay too.
+
+Deltas of one magnitude are ordered by their place in the tensor, as in `selection.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from merge_hooks.methods.blocks import Workers
+from merge_hooks.methods.selection import Ranked
+from merge_hooks.methods.sparsify import LOWER_BITS, PATTERN_BITS
+
+Array = np.ndarray[Any, Any]
+# Counts stay for so many pieces of a tensor, none smaller than this: where tied deltas are cut, one piece is searched.
+PIECES, SMALLEST_COUNTED = 16, 1 << 17
+MOST_COUNTED = 1 << 30  # in one piece: an int32 holds it, should all of them be alike
+# A bucket is collected if it holds one delta of so many, or no more than so many.
+ONE_IN, FEW = 64, 1 << 10
+Keep = Callable[[tuple[Hashable, ...], Callable[[], Any]], Any]
+
+
+@dataclass(frozen=True)
+class Tied(Ranked):
+    """All deltas of one magnitude.
+
+    Args:
+        place: gives the index in the tensor of the one after so many others of them.
+    """
+
+    place: Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many deltas are in which bucket; without empty buckets.
+
+    Args:
+        buckets: ascending [buckets].
+        cumulative: how many are in this bucket or one before it [buckets].
+        pieces: how many of each piece of the tensor are in each [pieces, buckets]; one row where that is not kept.
+    """
+
+    buckets: Array
+    cumulative: Array
+    pieces: Array
+
+    @classmethod
+    def of(cls, pieces: Array) -> Histogram:
+        total = pieces.sum(axis=0, dtype=np.int64)
+        used = np.flatnonzero(total)
+        return cls(used, np.cumsum(total[used]), np.ascontiguousarray(pieces[:, used]))
+
+    def at(self, rank: int) -> tuple[int, int, int]:
+        """Of the bucket that holds this rank: its column, how many are below it, how many in it."""
+        column = int(np.searchsorted(self.cumulative, rank, side="right"))
+        below = int(self.cumulative[column - 1]) if column else 0
+        return column, below, int(self.cumulative[column]) - below
+
+
+class Ranking:
+    """The ranks of one source's deltas.
+
+    Args:
+        kernels: of `compiled.make`, or `on_device.DeviceKernels`.
+        base, source: flat, of the same length.
+        keep: gives what is kept under a key from an earlier merge of these two, else makes it.
+        is_narrow: the merge computes in bfloat16, else in float32.
+        block: elements in a piece where nothing is kept by pieces.
+    """
+
+    def __init__(
+        self, kernels: Any, base: Any, source: Any, workers: Workers, keep: Keep, is_narrow: bool, block: int
+    ) -> None:
+        self.kernels, self.base, self.source, self.workers, self.keep = kernels, base, source, workers, keep
+        self.is_narrow, self.count, self.block = is_narrow, len(base), min(block, MOST_COUNTED)
+        self.dropped = LOWER_BITS[is_narrow]
+        self.piece = min(max(SMALLEST_COUNTED, -(-self.count // PIECES)), MOST_COUNTED)
+
+    def at(self, *ranks: int) -> list[Tied]:
+        """The deltas tied at these ranks, one or two, from 0 in ascending order of magnitude."""
+        counted: Histogram = self.keep(("counts",), self._count_upper)
+        found = [counted.at(rank) for rank in ranks]
+        if self.is_narrow:
+            return [self._tied(counted, *one) for one in found]
+        few = {int(counted.buckets[column]): inside for column, _, inside in found
+               if inside <= max(FEW, self.count // ONE_IN)}  # fmt: skip
+        collected = self._collected(few) if few else None
+        tied = []
+        for rank, (column, below, _) in zip(ranks, found, strict=True):
+            bucket = int(counted.buckets[column])
+            if collected and bucket in few:
+                tied.append(_among(*collected, bucket << self.dropped, self.dropped, below, rank))
+            else:
+                tied.append(self._finer(bucket, below, rank))
+        return tied
+
+    def _tied(self, counted: Histogram, column: int, below: int, equal: int, bucket: int = 0, under: int = 0) -> Tied:
+        """Where a bucket is one magnitude.
+
+        Args:
+            bucket: the upper bits, where those of the histogram are the lower ones.
+            under: how many deltas are in buckets before that one.
+        """
+        row, piece = counted.pieces[:, column], self.piece
+        pattern = int(counted.buckets[column])
+        value = pattern << self.dropped if self.is_narrow else bucket << self.dropped | pattern
+
+        def place(number: int) -> int:
+            starts = np.concatenate([[0], np.cumsum(row)])
+            one = int(np.searchsorted(starts, number, side="right")) - 1
+            span = slice(one * piece, (one + 1) * piece)
+            rank = number - int(starts[one])
+            return span.start + int(self.kernels.place_of_equal(self.base[span], self.source[span], value, rank))
+
+        return Tied(value, under + below, equal, place)
+
+    def _finer(self, bucket: int, below: int, rank: int) -> Tied:
+        """From counts of the lower bits in one bucket."""
+        lower: Histogram = self.keep(("lower", bucket), lambda: self._count_lower(bucket))
+        return self._tied(lower, *lower.at(rank - below), bucket, below)
+
+    def _count_upper(self) -> Histogram:
+        buckets = 1 << PATTERN_BITS - self.dropped
+        if self.is_narrow:
+            return Histogram.of(self._counted(self.kernels.count_upper, buckets, self.piece))
+        # As many buckets cost as much as many elements: few pieces, of which only the sum is of use.
+        pieces = self._counted(self.kernels.count_upper, buckets, max(self.block, self.piece))
+        return Histogram.of(pieces.sum(axis=0, keepdims=True, dtype=np.int64))
+
+    def _count_lower(self, bucket: int) -> Histogram:
+        def count(counts: Array, base: Any, source: Any) -> None:
+            self.kernels.count_lower(counts, base, source, bucket << self.dropped)
+
+        return Histogram.of(self._counted(count, 1 << self.dropped, self.piece))
+
+    def _counted(self, count: Callable[[Array, Any, Any], Any], buckets: int, piece: int) -> Array:
+        """The histogram of each piece, which `count` adds to."""
+
+        def histogram(span: slice, _: object) -> Array:
+            counts = np.zeros(buckets, np.int32)
+            count(counts, self.base[span], self.source[span])
+            return counts
+
+        return np.stack(self.workers.map(self.count, histogram, piece))
+
+    def _collected(self, buckets: dict[int, int]) -> tuple[Array, Array]:
+        """Magnitudes and places of the deltas in one bucket or two that hold so many, in the order of the tensor."""
+        most = sum(buckets.values())
+        ranges = [(bucket << self.dropped, (bucket + 1 << self.dropped) - 1) for bucket in sorted(buckets)]
+        (low, high), (low_two, high_two) = ranges[0], ranges[-1]
+
+        def collect(span: slice, _: object) -> tuple[Array, Array]:
+            found: tuple[Array, Array] = self.kernels.collect(
+                self.base[span], self.source[span], span.start, low, high, low_two, high_two, most
+            )
+            return found
+
+        sizes, places = zip(*self.workers.map(self.count, collect, self.block), strict=True)
+        return np.concatenate(sizes), np.concatenate(places)
+
+
+def _among(sizes: Array, places: Array, low: int, bits: int, below: int, rank: int) -> Tied:
+    """The deltas of this rank among those collected, of which a bucket begins with magnitude `low`."""
+    inside = sizes[(sizes >= low) & (sizes < low + (1 << bits))]
+    value = int(np.partition(inside, rank - below)[rank - below])
+    tied = places[sizes == value]
+    return Tied(value, below + int((inside < value).sum()), len(tied), lambda number: int(tied[number]))
