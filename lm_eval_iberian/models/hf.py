@@ -11,6 +11,7 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
+from lm_eval_iberian.models.encoding import EncodesAhead
 from lm_eval_iberian.models.hf_answers import Answers
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
 from merge_hooks.errors import EngineError
@@ -30,7 +31,7 @@ REFUSED = ("parallelize", "peft", "delta", "autogptq", "gptqmodel", "gguf_file",
 MODEL_OPTIONS = {"attn_implementation"}
 
 
-class MergedHF(Swapping, Answers, HFLM):
+class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
     """lm_eval's `hf` with merged weights.
 
     Args:
@@ -90,6 +91,17 @@ class MergedHF(Swapping, Answers, HFLM):
             generation_folder=self.prepared.tokenizer.generation_folder,
             **{key: value for key, value in options.items() if key in MODEL_OPTIONS},
         )
+
+    def _encode_all(self, texts: list[str]) -> list[list[int]]:
+        """Texts that begin with BOS get no other one, as in HFLM's `tok_encode`."""
+        bos = self.tokenizer.decode(self.prefix_token_id)
+        usual = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
+        tokens: dict[str, list[int]] = {}
+        for options, some in (({"add_special_tokens": False}, [text for text in texts if text.startswith(bos)]),
+                              (usual, [text for text in texts if not text.startswith(bos)])):  # fmt: skip
+            if some:
+                tokens |= zip(some, self.tokenizer(some, **options)["input_ids"], strict=True)
+        return [tokens[text] for text in texts]
 
     def _put_in(self, prepared: Prepared) -> str:
         """See `Swapping.swap`: into the parameters, in place."""

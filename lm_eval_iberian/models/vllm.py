@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lm_eval_iberian.models.encoding import EncodesAhead
 from lm_eval_iberian.models.generation import Written, generate
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
 from lm_eval_iberian.models.questions import Pair, Score, truncate
@@ -30,7 +31,7 @@ LOG = logging.getLogger("lm_eval.iberian")
 SCORINGS = ("prefix", "prompt_logprobs")
 
 
-class MergedVLLM(Swapping, VLLM):
+class MergedVLLM(Swapping, EncodesAhead, VLLM):
     """lm_eval's `vllm` with merged weights.
 
     Args:
@@ -110,6 +111,10 @@ class MergedVLLM(Swapping, VLLM):
             *(key for key in merged if "layer" in key and isinstance(merged[key], list)),
         ]
         return {key: merged[key] for key in dict.fromkeys(keys) if merged.get(key) != donor.get(key)}
+
+    def _encode_all(self, texts: list[str]) -> list[list[int]]:
+        encoded: list[list[int]] = VLLM.tok_encode(self, texts)
+        return encoded
 
     def _put_in(self, prepared: Prepared) -> str:
         """See `Swapping.swap` and `merge_hooks.vllm_loader.swap`."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from lm_eval.tasks import TaskManager
 
+from lm_eval_iberian.plugin import tasks_folder
 from lm_eval_iberian.sweep.spec import Evaluation
 
 # How functions show in a dumped configuration: at another address in each process.
@@ -38,14 +39,25 @@ class KeptTasks:
         self.loaded: dict[str, LoadedOnce] = {}
 
     @cached_property
-    def _index(self) -> TaskManager:
+    def _every_task(self) -> TaskManager:
         return TaskManager(include_path=self.include_path, metadata=self.metadata)
+
+    @cached_property
+    def _ours(self) -> TaskManager:
+        """Our tasks alone: lm_eval reads some ten thousand files for the index of its own, which takes seconds."""
+        return TaskManager(include_path=str(tasks_folder()), include_defaults=False, metadata=self.metadata)
+
+    def _index(self, names: Iterable[str]) -> TaskManager:
+        """One that knows these tasks."""
+        if self.include_path is None and all(name in self._ours.all_tasks for name in names):
+            return self._ours
+        return self._every_task
 
     def of(self, evaluation: Evaluation) -> LoadedOnce:
         """The tasks of an evaluation. Each has its own: its settings are written into them."""
         key = json.dumps(evaluation.as_data(), sort_keys=True, default=str)
         if key not in self.loaded:
-            self.loaded[key] = LoadedOnce(self._index, evaluation)
+            self.loaded[key] = LoadedOnce(self._index(evaluation.tasks), evaluation)
         return self.loaded[key]
 
 

@@ -301,7 +301,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
         above, below = edges(band, kind, start)
         return weigh_band(weighted, total, base, source, weight, above, below)
 
-    def make_pair(elect: bool, normalize: bool, is_drawn: bool) -> Any:
+    def make_pair(elect: bool, normalize: bool, is_drawn: bool, is_scaled: bool) -> Any:
         """Two sources, all in one loop: the longer way's formulas, each element's values in registers."""
 
         @njit(nogil=True, error_model="numpy")
@@ -341,20 +341,22 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                     mixed = quick((quick(total) + ZERO) / divisor)
                 else:
                     mixed = quick(total) + ZERO
-                result = own + quick(mixed * factor)
+                if is_scaled:
+                    mixed = quick(mixed * factor)
+                result = own + mixed
                 seen = look_out(seen, result)
                 out[i] = store(quick_out(quick(result)))
             return seen
 
         return pair
 
-    def make_generalized_pair(elect: bool, normalize: bool, is_drawn: bool) -> Any:
-        pair = make_pair(elect, normalize, is_drawn)
+    def make_generalized_pair(elect: bool, normalize: bool, is_drawn: bool, is_scaled: bool) -> Any:
+        pair = make_pair(elect, normalize, is_drawn, is_scaled)
 
         @njit(nogil=True, error_model="numpy")
         def generalized_pair(
             out: Any, base: Any, sources: Any, start: Any, weights: Any, kinds: Any, bands: Any, draws: Any,
-            scales: Any, divisor: Any, factor: Any, is_scaled: Any,
+            scales: Any, divisor: Any, factor: Any,
         ) -> Any:  # fmt: skip
             """`generalized` for two sources, but for strips that only it can do."""
             count, seen = len(out), NOTHING
@@ -611,8 +613,8 @@ class Kernels:
         """The base plus the sum of deltas: by the way for two sources, or the one for any number."""
         given = (out, base, sources, start, weights, kinds, bands, draws, scales)
         if len(sources) == 2:
-            pair = self._make_pair(elect, normalize, bool((kinds == DRAWN).any()))
-            return pair(*given, divisor, factor, is_scaled)
+            pair = self._make_pair(elect, normalize, bool((kinds == DRAWN).any()), is_scaled)
+            return pair(*given, divisor, factor)
         return self._generalized(*given, elect, normalize, divisor, factor, is_scaled)
 
     def linear(self, out: Any, sources: tuple[Any, ...], weights: Any, divisor: Any, is_divided: bool) -> int:

@@ -1,0 +1,96 @@
+"""Tokens of log-likelihood requests: each text is encoded once, many at a time, and kept for the next merge.
+
+lm_eval encodes request by request: a prompt once for itself, once more before each of its answer choices, and in a sweep
+all of it again for each point. Which tokens a request has stays its decision (`TemplateLM.loglikelihood`); here is only
+foreseen which texts it will ask for. What was not foreseen is encoded as lm_eval does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+# Tokens are kept from call to call up to so many bytes; a text beyond them is encoded again.
+KEPT_BYTES = 256 << 20
+AT_ONCE = 256
+
+
+class Encoded:
+    """Texts with their tokens.
+
+    Args:
+        encode: gives the tokens of each text.
+        most: bytes to keep.
+    """
+
+    def __init__(self, encode: Callable[[list[str]], list[list[int]]], most: int = KEPT_BYTES) -> None:
+        self._encode, self._room = encode, most
+        self._kept: dict[bytes, array[int]] = {}
+        self._near: dict[str, list[int]] = {}
+        self._coming: Iterator[str] = iter(())
+
+    def expect(self, texts: Iterable[str]) -> None:
+        """These will be asked for, in this order."""
+        self._near, self._coming = {}, iter(texts)
+
+    def get(self, text: str) -> list[int] | None:
+        """The tokens of a text; None where it was not expected here."""
+        if text not in self._near:
+            self._near = self._tokens(dict.fromkeys(islice(self._coming, AT_ONCE)))
+        return self._near.get(text)
+
+    def _tokens(self, texts: Iterable[str]) -> dict[str, list[int]]:
+        keys = {text: hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts}
+        missing = [text for text, key in keys.items() if key not in self._kept]
+        fresh = dict(zip(missing, self._encode(missing), strict=True)) if missing else {}
+        found = {text: fresh[text] if text in fresh else self._kept[key].tolist() for text, key in keys.items()}
+        for text, tokens in fresh.items():
+            kept = array("I", tokens)
+            self._room -= (size := kept.itemsize * len(kept) + 128)
+            if self._room < 0:
+                self._room += size
+                break
+            self._kept[keys[text]] = kept
+        return found
+
+
+class EncodesAhead:
+    """Mixin before lm_eval's class of a back end."""
+
+    @cached_property
+    def _encoded(self) -> Encoded:
+        return Encoded(self._encode_all)
+
+    def _encode_all(self, texts: list[str]) -> list[list[int]]:
+        """What `tok_encode` gives for each text by itself."""
+        raise NotImplementedError
+
+    def tok_encode(self, string: Any, *args: Any, **options: Any) -> Any:
+        """lm_eval's hook for encoding; of what it asks for plainly, as it does for log-likelihoods, the tokens are here."""
+        if isinstance(string, str) and string and not args and not options:
+            found = self._encoded.get(string)
+            if found is not None:
+                return found
+        return super().tok_encode(string, *args, **options)  # type: ignore[misc]
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+        """lm_eval's log-likelihoods; see the module."""
+        self._encoded.expect(_texts(requests))
+        try:
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
+        finally:
+            self._encoded.expect(())
+
+
+def _texts(requests: list[Any]) -> Iterator[str]:
+    """What `TemplateLM._encode_pair` encodes for each request with a prompt: all of it, and the prompt.
+
+    Nothing is foreseen of an empty text, of which lm_eval's back ends think differently.
+    """
+    for context, continuation in (request.args for request in requests):
+        if context:
+            yield from filter(None, (context + continuation, context.rstrip()))
