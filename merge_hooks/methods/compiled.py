@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from merge_hooks.methods.sparsify import DRAWN, LANES, LOWER_BITS, ROW, WHOLE
+from merge_hooks.methods.sparsify import BANDED, DRAWN, LANES, LOWER_BITS, ROW, WHOLE
 
 STRIP, PAIR_STRIP, DRAWN_AT_ONCE = 2048, 1 << 14, 512
 STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -181,16 +181,21 @@ def decide_ties(values: Any, start: Any, draws: Any) -> None:
 
 
 @njit(nogil=True, error_model="numpy")
-def is_cut(band: Any, start: Any, count: Any) -> Any:
-    """Whether among the `count` elements from `start` on some of those tied at an edge are kept and some are not."""
-    end = start + count
-    low = band[1] < end and start < band[2] and (start < band[1] or band[2] < end)
-    return low or (band[4] < end and start < band[5] and (start < band[4] or band[5] < end))
+def until_cut(bands: Any, start: Any, end: Any) -> Any:
+    """Where the elements from `start` on end of which each band keeps all that are tied at an edge, or none.
+
+    So no element is asked for its place. What is drawn at random has no band, and so strips that begin at whole words.
+    """
+    for band in bands:
+        for which in (1, 2, 4, 5):
+            if start < band[which] < end:
+                end = band[which]
+    return end
 
 
 @njit(nogil=True, error_model="numpy")
 def edges(band: Any, kind: Any, start: Any) -> Any:
-    """Between which magnitudes, themselves excluded, a delta is kept, where no edge is cut: all for a whole delta."""
+    """Between which magnitudes, themselves excluded, a delta is kept up to the next cut: all for a whole delta."""
     if kind == WHOLE:
         return np.int32(-1), np.int32(0x7FFFFFFF)
     low, high = band[1] <= start < band[2], band[4] <= start < band[5]
@@ -251,24 +256,6 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
         return seen
 
     @njit(nogil=True, error_model="numpy")
-    def weigh_ties(
-        weighted: Any, total: Any, base: Any, source: Any, weight: Any, above: Any, below: Any, band: Any, start: Any
-    ) -> Any:
-        """The same where elements tied at a threshold are kept up to a place in the middle of this strip."""
-        seen = NOTHING
-        for i in range(len(weighted)):
-            delta = rounded(fit(load(source[i])) - fit(load(base[i])))
-            seen = flag(seen, delta)
-            size = magnitude(delta)
-            kept = above < size < below
-            kept |= size == band[0] and band[1] <= start + i < band[2]
-            kept |= size == band[3] and band[4] <= start + i < band[5]
-            value = rounded((delta if kept else ZERO) * weight)
-            weighted[i] = value
-            total[i] += value
-        return seen
-
-    @njit(nogil=True, error_model="numpy")
     def weigh_drawn(
         weighted: Any, total: Any, base: Any, source: Any, weight: Any, scale: Any, is_scaled: Any, kept: Any
     ) -> Any:
@@ -287,7 +274,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
         weighted: Any, total: Any, base: Any, source: Any, weight: Any, kind: Any, band: Any, draws: Any, scale: Any,
         words: Any, start: Any,
     ) -> Any:  # fmt: skip
-        """One source's weighted sparse delta, and the sum with it, for one strip."""
+        """One source's weighted sparse delta, and the sum with it, for one strip without a cut."""
         count = len(weighted)
         if kind == WHOLE:
             return weigh_whole(weighted, total, base, source, weight)
@@ -295,13 +282,10 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
             kept = words.view(np.int16)[:count]
             draw(kept, words[: (count + 3) // 4], start, draws)
             return weigh_drawn(weighted, total, base, source, weight, scale, scale == scale, kept)
-        if is_cut(band, start, count):
-            above, below = np.int32(band[0]), np.int32(band[3])
-            return weigh_ties(weighted, total, base, source, weight, above, below, band, start)
         above, below = edges(band, kind, start)
         return weigh_band(weighted, total, base, source, weight, above, below)
 
-    def make_pair(elect: bool, normalize: bool, is_drawn: bool, is_scaled: bool) -> Any:
+    def make_pair(elect: bool, normalize: bool, form: int, is_scaled: bool) -> Any:
         """Two sources, all in one loop: the longer way's formulas, each element's values in registers."""
 
         @njit(nogil=True, error_model="numpy")
@@ -316,10 +300,10 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                 delta, delta_two = fit(load(one[i])) - own, fit(load(two[i])) - own
                 seen = look(look(seen, delta), delta_two)
                 delta, delta_two = quick(delta), quick(delta_two)
-                if is_drawn:
+                if form == DRAWN:
                     delta = quick((delta if kept[i] < 0 else ZERO) * scale)
                     delta_two = quick((delta_two if kept_two[i] < 0 else ZERO) * scale_two)
-                else:
+                elif form == BANDED:
                     size, size_two = magnitude(delta), magnitude(delta_two)
                     delta = delta if (size > above) & (size < below) else ZERO
                     delta_two = delta_two if (size_two > above_two) & (size_two < below_two) else ZERO
@@ -350,39 +334,34 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
 
         return pair
 
-    def make_generalized_pair(elect: bool, normalize: bool, is_drawn: bool, is_scaled: bool) -> Any:
-        pair = make_pair(elect, normalize, is_drawn, is_scaled)
+    def make_generalized_pair(elect: bool, normalize: bool, form: int, is_scaled: bool) -> Any:
+        pair = make_pair(elect, normalize, form, is_scaled)
 
         @njit(nogil=True, error_model="numpy")
         def generalized_pair(
             out: Any, base: Any, sources: Any, start: Any, weights: Any, kinds: Any, bands: Any, draws: Any,
             scales: Any, divisor: Any, factor: Any,
         ) -> Any:  # fmt: skip
-            """`generalized` for two sources, but for strips that only it can do."""
-            count, seen = len(out), NOTHING
+            """`generalized` for two sources."""
+            count, seen, begin = len(out), NOTHING, 0
             words, words_two = np.empty(PAIR_STRIP // 4, np.uint64), np.empty(PAIR_STRIP // 4, np.uint64)
             kept, kept_two = words.view(np.int16), words_two.view(np.int16)
             scale = scales[0] if scales[0] == scales[0] else np.float32(1)
             scale_two = scales[1] if scales[1] == scales[1] else np.float32(1)
-            for begin in range(0, count, PAIR_STRIP):
-                end = min(begin + PAIR_STRIP, count)
-                size, place = end - begin, start + begin
-                one, two = sources[0][begin:end], sources[1][begin:end]
-                if is_drawn:
+            while begin < count:
+                place = start + begin
+                end = until_cut(bands, place, min(place + PAIR_STRIP, start + count)) - start
+                size = end - begin
+                if form == DRAWN:
                     draw(kept[:size], words[: (size + 3) // 4], place, draws[0])
                     draw(kept_two[:size], words_two[: (size + 3) // 4], place, draws[1])
-                elif is_cut(bands[0], place, size) or is_cut(bands[1], place, size):
-                    seen |= generalized(
-                        out[begin:end], base[begin:end], (one, two), place, weights, kinds, bands, draws, scales,
-                        elect, normalize, divisor, factor, is_scaled,
-                    )  # fmt: skip
-                    continue
                 above, below = edges(bands[0], kinds[0], place)
                 above_two, below_two = edges(bands[1], kinds[1], place)
                 seen |= pair(
-                    out[begin:end], base[begin:end], one, two, weights[0], weights[1], above, below, above_two,
-                    below_two, kept[:size], kept_two[:size], scale, scale_two, divisor, factor,
+                    out[begin:end], base[begin:end], sources[0][begin:end], sources[1][begin:end], weights[0], weights[1],
+                    above, below, above_two, below_two, kept[:size], kept_two[:size], scale, scale_two, divisor, factor,
                 )  # fmt: skip
+                begin = end
             return seen
 
         return generalized_pair
@@ -407,15 +386,16 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
         weighted = np.empty((models, STRIP), np.float32)
         totals, mixes, divisors = np.empty(STRIP, np.float32), np.empty(STRIP, np.float32), np.empty(STRIP, np.float32)
         words = np.empty(STRIP // 4, np.uint64)
-        seen = NOTHING
-        for begin in range(0, count, STRIP):
-            size = min(STRIP, count - begin)
+        seen, begin = NOTHING, 0
+        while begin < count:
+            place = start + begin
+            size = until_cut(bands, place, min(place + STRIP, start + count)) - place
             total, base_strip = totals[:size], base[begin : begin + size]
             total[:] = ZERO
             for j in range(models):
                 seen |= weigh(
                     weighted[j, :size], total, base_strip, sources[j][begin : begin + size], weights[j], kinds[j],
-                    bands[j], draws[j], scales[j], words, start + begin,
+                    bands[j], draws[j], scales[j], words, place,
                 )  # fmt: skip
             if elect:
                 seen |= elect_signs(
@@ -429,6 +409,7 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
                 for i in range(size):
                     total[i] = rounded_sum(total[i], models == 2)
             seen |= finish(out[begin : begin + size], base_strip, total, factor, is_scaled)
+            begin += size
         return seen
 
     @njit(inline="always", error_model="numpy")
@@ -613,7 +594,7 @@ class Kernels:
         """The base plus the sum of deltas: by the way for two sources, or the one for any number."""
         given = (out, base, sources, start, weights, kinds, bands, draws, scales)
         if len(sources) == 2:
-            pair = self._make_pair(elect, normalize, bool((kinds == DRAWN).any()), is_scaled)
+            pair = self._make_pair(elect, normalize, int(kinds.max()), is_scaled)
             return pair(*given, divisor, factor)
         return self._generalized(*given, elect, normalize, divisor, factor, is_scaled)
 

@@ -5,7 +5,7 @@
 
 Makes a small float32 Llama with random weights (scoring_documents.py) and lm_eval's own requests, then has each
 route answer them in turn, every route in a process of its own with an engine that stays: `vllm` and `hf` of lm_eval
-on the checkpoint, `merged` on the same with `pretrained=`. Between two measurements the prefix cache is emptied.
+on the checkpoint, `merged` on the same with `pretrained=`. Between two measurements the prefix cache is emptied, and with it the tokens that ours keeps.
 Nothing is counted but `model.loglikelihood(requests)`. A route is warmed up with two documents of each task.
 
 "At most" is what the matrix products alone would allow: those of lm_eval's route over the least that any route must
@@ -192,6 +192,7 @@ def serve(pipe: Any, side: str, backend: str, folder: str) -> None:
         instances = [Instance("loglikelihood", {}, tuple(pair), index) for index, pair in enumerate(pairs)]
         if backend == "vllm":
             assert model.model.reset_prefix_cache()
+        vars(model).pop("_encoded", None)  # ours: tokens kept from the measurement before
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # sets VmHWM back
         start, begun = time.perf_counter(), time.process_time()
         scores = model.loglikelihood(instances, disable_tqdm=True)
