@@ -364,7 +364,9 @@ class OutputTensor:
             dtype=merged_in,
             out_dtype=dtype_from_name(self.dtype) or merged_in,
         )
-        return replace(operands, keep=view.residents.keep, is_resident=True) if view else operands
+        if view is None:
+            return operands
+        return replace(operands, keep=view.residents.keep, kept=view.residents.kept, is_resident=True)
 
     def _factors(self, key: str, base: str, held: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """A source's difference to the base as factors (see `Operand`), where it is an adapter over that base."""

@@ -194,12 +194,18 @@ class Residents:
             return kept.to(self.device, non_blocking=True)
         return kept
 
+    def kept(self, key: Hashable) -> Any:
+        """What `keep` keeps under this key, else None."""
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+
     def keep(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gave for this key, from now on without making it again while there is room."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key][0]
+        if (value := self.kept(key)) is not None:
+            return value
         value = make()
         size = _bytes_of(value)
         with self._lock:

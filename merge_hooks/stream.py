@@ -44,18 +44,25 @@ class Begun:
     Args:
         size: its bytes.
         wait: gives it; None for an optional weight that no source has.
+        go_on: ends the search for what its merge must know, if there is one, and begins the merge.
     """
 
     output: OutputTensor
     size: int
     wait: Callable[[], Merged | None]
+    go_on: Callable[[], object] = lambda: None
 
 
 def ahead(tensors: Iterable[Begun], most: int) -> Iterator[Begun]:
-    """The same, begun before they are used, so that no worker waits: one more, and on up to `most` bytes."""
+    """The same, begun before they are used, so that no worker waits: one more, and on up to `most` bytes.
+
+    The search of one goes on while the next begins its own.
+    """
     waiting: deque[Begun] = deque()
     size = 0
     for begun in tensors:
+        if waiting:
+            waiting[-1].go_on()
         waiting.append(begun)
         size += begun.size
         while len(waiting) > 1 and size > most:
@@ -185,7 +192,7 @@ class Stream:
             if operands and place is not None and place.dtype == operands.out_dtype and place.shape == operands.shape:
                 operands = replace(operands, out=place)
             if operands and (pending := methods.begin(operands, workers, self.seed)):
-                return Begun(output, operands.count * operands.out_dtype.itemsize, pending)
+                return Begun(output, operands.count * operands.out_dtype.itemsize, pending, pending.go_on)
         # Not longer than needed: a stage that shares sources with us reads in turns with us.
         with self.plan.reading(view), self._generator(output):
             tensor = output.compute(self._memory)

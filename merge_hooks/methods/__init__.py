@@ -40,7 +40,7 @@ def begin(operands: Operands, workers: Workers, seed: int = 0) -> Pending | None
             return pending
         operands = operands.on_host()
     merged = kernel(operands, workers, seed)
-    return None if merged is None else lambda: merged
+    return None if merged is None else Pending(lambda: lambda: merged)
 
 
 def has_kernel(method: str) -> bool:

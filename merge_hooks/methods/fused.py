@@ -18,10 +18,10 @@ GPUs by torch's operations (`on_device.py`). Everything else is left to the othe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Generator, Hashable
 from functools import cache, lru_cache, partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -46,6 +46,10 @@ PIECES_A_THREAD, SMALLEST_PIECE, ROUNDED = 2, 1 << 17, 1 << 14
 NOT_REACHED = 0x7FFFFFFF
 EVERYWHERE = 1 << 62
 Array = np.ndarray[Any, Any]
+# How a delta is made sparse, for the kernel: kind, band, draws, and scale (NaN: none).
+Part = tuple[int, list[int], Array, np.float32]
+Found = TypeVar("Found")
+Steps = Generator[None, None, Found]
 
 
 def begin(operands: Operands, workers: Workers, seed: int) -> Pending | None:
@@ -138,7 +142,13 @@ def _begin_linear(operands: Operands, workers: Workers) -> Pending:
         parts = tuple(source[span] for source in sources)
         return kernel(out[span], parts, weights.numpy(), np.float32(total.item()), bool(total != 1))
 
-    return _begin_pass(operands, workers, average, result)
+    return _started(lambda: _begin_pass(operands, workers, average, result))
+
+
+def _started(search: Callable[[], Callable[[], Merged]]) -> Pending:
+    pending = Pending(search)
+    pending.go_on()
+    return pending
 
 
 def _block(on_device: bool) -> int:
@@ -147,8 +157,8 @@ def _block(on_device: bool) -> int:
 
 def _begin_pass(
     operands: Operands, workers: Workers, work: Callable[[slice, Workspace], Any], result: torch.Tensor
-) -> Pending:
-    """Begin the one pass that writes the result."""
+) -> Callable[[], Merged]:
+    """Begin the one pass that writes the result. Returns what waits for it."""
     block = _pass_block(operands.count, workers, _on_device(operands))
     finish = workers.start(operands.count, work, block)
     return lambda: Merged(result.reshape(operands.shape), _all_finite(finish()))
@@ -202,10 +212,17 @@ class _Generalized:
         self.is_narrow = operands.dtype.itemsize == 2
 
     def begin(self) -> Pending:
-        """Find thresholds and scales, and begin the merge."""
+        """Begin to look for thresholds and scales; where all are kept, begin the merge."""
+        searches = [_Search(self._sparse(index)) for index in range(len(self.sources))]
+        pending = Pending(lambda: self._merge([search.result() for search in searches]))
+        if all(search.is_done for search in searches):
+            pending.go_on()
+        return pending
+
+    def _merge(self, parts: list[Part]) -> Callable[[], Merged]:
+        """Begin the merge. Returns what waits for it."""
         operands, others = self.operands, self.operands.others
         weighed, divisor = _weights(tuple(operand.parameters["weight"] for operand in others), operands.dtype)
-        parts = [self._sparse(index) for index in range(len(others))]
         kinds, bands, draws, scales = (np.array(column) for column in zip(*parts, strict=True))
         factor = operands.parameters["lambda"]
         result = operands.new_result()
@@ -220,8 +237,8 @@ class _Generalized:
 
         return _begin_pass(operands, self.workers, mix, result)
 
-    def _sparse(self, index: int) -> tuple[int, list[int], Array, np.float32]:
-        """How one source's delta is made sparse: kind, band, draws and scale (NaN: none) for the kernel."""
+    def _sparse(self, index: int) -> Steps[Part]:
+        """How one source's delta is made sparse; waits at `yield`."""
         operand = self.operands.others[index]
         band, draws, scale = [0] * 6, np.array([0, 0, LEVELS, 0], np.uint64), np.float32(np.nan)  # all is kept
         if self.sparsifier is None or operand.parameters["density"] >= 1:
@@ -230,55 +247,62 @@ class _Generalized:
             assert operand.place is not None
             mask = Mask(operand.parameters["density"], self.seed, self.operands.name, operand.place)
             if self.operands.parameters["rescale"]:
-                scale = self._scale(index, mask)
+                scale = yield from self._scale(index, mask)
             return DRAWN, band, mask.words, scale
-        return BANDED, self._band(index), draws, scale
+        return BANDED, (yield from self._band(index)), draws, scale
+
+    def _key(self, index: int, key: tuple[Hashable, ...]) -> Hashable | None:
+        """What is kept of a source and the base stands under this key; None: nothing is to be kept."""
+        assert self.operands.base is not None
+        origins = (self.operands.others[index].origin, self.operands.base.origin)
+        return None if None in origins else (*key, str(self.operands.dtype), *origins)
 
     def _keep(self, index: int, key: tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
         """What `make` gives, from the second time on as it was kept."""
-        assert self.operands.base is not None
-        origins = (self.operands.others[index].origin, self.operands.base.origin)
-        if None in origins:
-            return make()
-        return self.operands.keep((*key, str(self.operands.dtype), *origins), make)
+        whole = self._key(index, key)
+        return make() if whole is None else self.operands.keep(whole, make)
+
+    def _kept(self, index: int, key: tuple[Hashable, ...]) -> Any:
+        whole = self._key(index, key)
+        return None if whole is None else self.operands.kept(whole)
 
     # Pruning by magnitude.
 
-    def _band(self, index: int) -> list[int]:
+    def _band(self, index: int) -> Steps[list[int]]:
+        """The band (see `compiled.py`) that keeps what the sparsifier keeps."""
         operand = self.operands.others[index]
-        low, high = sparsify.ranks_kept(self.sparsifier, operand, self.operands)
-        which = "largest" if self.sparsifier is sparsify.by_magnitude else "between"
-        return self._keep(index, ("band", which, low, high), partial(self._find_band, index, low, high))
-
-    def _find_band(self, index: int, start: int, stop: int) -> list[int]:
-        """The band (see `compiled.py`) that keeps those of ascending ranks start..stop, stop excluded."""
+        start, stop = sparsify.ranks_kept(self.sparsifier, operand, self.operands)
         if stop <= start:
             return [NOT_REACHED, 0, 0, NOT_REACHED, 0, 0]
+        is_largest = self.sparsifier is sparsify.by_magnitude
+        key = ("band", "largest" if is_largest else "between", start, stop)
+        if (band := self._kept(index, key)) is not None:
+            return list(band)
         ranking = Ranking(
             self.kernels, self.base, self.sources[index], self.workers, partial(self._keep, index), self.is_narrow,
             _pass_block(self.operands.count, self.workers, self.on_device),
         )  # fmt: skip
-        if self.sparsifier is sparsify.by_magnitude:
-            (low,) = ranking.at(start)
-            return [low.value, *_cut(low, *of_largest(low, start)), NOT_REACHED, 0, 0]
-        low, high = ranking.at(start, stop - 1)
-        if low.value == high.value:
-            return [low.value, *_cut(low, start - low.below, stop - low.below), low.value + 1, 0, 0]
-        lower = _cut(low, start - low.below, low.equal)
-        return [low.value, *lower, high.value, *_cut(high, 0, stop - high.below)]
+        found = ranking.at(start) if is_largest else ranking.at(start, stop - 1)
+        yield
+        return list(self._keep(index, key, lambda: _band_of(found(), start, stop, is_largest)))
 
     # Dropping at random.
 
-    def _scale(self, index: int, mask: Mask) -> np.float32:
+    def _scale(self, index: int, mask: Mask) -> Steps[np.float32]:
         """What DARE's rescaling multiplies by; NaN: nothing."""
         operand, operands = self.operands.others[index], self.operands
-        before = self._keep(index, ("sum",), partial(self._sum_of_magnitudes, index, None))
         key = ("sum", operands.name, operand.place, self.seed, operand.parameters["density"])
-        after = self._keep(index, key, partial(self._sum_of_magnitudes, index, mask))
+        after = self._kept(index, key)
+        if after is None:
+            summed = self._sum_of_magnitudes(index, mask)
+            yield
+            after = self._keep(index, key, summed)
+        before = self._keep(index, ("sum",), lambda: self._sum_of_magnitudes(index, None)())
         scale = sparsify.scale_of(before, after, operands.dtype)
         return np.float32(np.nan if scale is None else scale.item())
 
-    def _sum_of_magnitudes(self, index: int, mask: Mask | None) -> float:
+    def _sum_of_magnitudes(self, index: int, mask: Mask | None) -> Callable[[], float]:
+        """Begins to sum up what the mask leaves; None: all of it. Returns what waits for the sum."""
         import torch
 
         source, words = self.sources[index], np.zeros(4, np.uint64) if mask is None else mask.words
@@ -294,7 +318,44 @@ class _Generalized:
             self.kernels.sums_of_magnitudes(lanes, rest, *given)
             return sparsify.sum_of_lanes(lanes, rest)
 
-        return float(np.sum(self.workers.map(self.operands.count, add, self.block)))
+        finish = self.workers.start(self.operands.count, add, self.block)
+        return lambda: float(np.sum(finish()))
+
+
+class _Search(Generic[Found]):
+    """Steps that have begun: what they wait for goes on while others begin."""
+
+    def __init__(self, steps: Steps[Found]) -> None:
+        self._steps, self._found = steps, None
+        self.is_done = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        try:
+            next(self._steps)
+        except StopIteration as done:
+            self._found, self.is_done = done.value, True
+
+    def result(self) -> Found:
+        while not self.is_done:
+            self._go_on()
+        return cast("Found", self._found)
+
+
+def _band_of(tied: list[Tied], start: int, stop: int, is_largest: bool) -> list[int]:
+    """The band that keeps those of ascending ranks start..stop, stop excluded.
+
+    Args:
+        tied: those tied at the first rank, and, unless the largest are kept, those at the last.
+    """
+    low = tied[0]
+    if is_largest:
+        return [low.value, *_cut(low, *of_largest(low, start)), NOT_REACHED, 0, 0]
+    high = tied[1]
+    if low.value == high.value:
+        return [low.value, *_cut(low, start - low.below, stop - low.below), low.value + 1, 0, 0]
+    lower = _cut(low, start - low.below, low.equal)
+    return [low.value, *lower, high.value, *_cut(high, 0, stop - high.below)]
 
 
 def _cut(tied: Tied, first: int, last: int) -> tuple[int, int]:

@@ -43,6 +43,10 @@ class Operand:
         return self.tensor.reshape(-1)
 
 
+def _kept_nothing(key: Hashable) -> None:
+    return None
+
+
 def _make_anew(key: Hashable, make: Callable[[], Any]) -> Any:
     return make()
 
@@ -60,6 +64,7 @@ class Operands:
         out_dtype: of the result.
         keep: gives what is kept under a key from an earlier merge, else makes it; what is kept must depend on the key
             alone.
+        kept: gives what is kept under a key, else None.
         is_resident: whether the sources lie in memory, to be merged again and again.
         out: where the result is to be written, contiguous, of `out_dtype`; None: to new memory.
     """
@@ -71,6 +76,7 @@ class Operands:
     dtype: torch.dtype
     out_dtype: torch.dtype
     keep: Callable[[Hashable, Callable[[], Any]], Any] = _make_anew
+    kept: Callable[[Hashable], Any] = _kept_nothing
     is_resident: bool = False
     out: torch.Tensor | None = None
 
@@ -122,5 +128,24 @@ class Merged:
 # A kernel computes one output tensor; None: these parameters are not its own, so mergekit shall do it.
 # The second argument is the seed of random masks.
 Kernel = Callable[[Operands, "Workers", int], Merged | None]
-# Waits for a tensor that is being merged.
-Pending = Callable[[], Merged]
+
+
+class Pending:
+    """A tensor at which the workers are. Called, it waits for it.
+
+    Args:
+        search: waits for what must be known before the merge, begins it, and gives what waits for the result.
+    """
+
+    def __init__(self, search: Callable[[], Callable[[], Merged]]) -> None:
+        self._search = search
+        self._finish: Callable[[], Merged] | None = None
+
+    def go_on(self) -> Callable[[], Merged]:
+        """Begin the merge, if that is not done yet."""
+        if self._finish is None:
+            self._finish = self._search()
+        return self._finish
+
+    def __call__(self) -> Merged:
+        return self.go_on()()

@@ -87,22 +87,29 @@ class Ranking:
         self.dropped = LOWER_BITS[is_narrow]
         self.piece = min(max(SMALLEST_COUNTED, -(-self.count // PIECES)), MOST_COUNTED)
 
-    def at(self, *ranks: int) -> list[Tied]:
-        """The deltas tied at these ranks, one or two, from 0 in ascending order of magnitude."""
+    def at(self, *ranks: int) -> Callable[[], list[Tied]]:
+        """Begins to look for the deltas tied at these ranks, one or two, from 0 in ascending order of magnitude.
+
+        Returns:
+            What waits for them.
+        """
         counted: Histogram = self.keep(("counts",), self._count_upper)
         found = [counted.at(rank) for rank in ranks]
         if self.is_narrow:
-            return [self._tied(counted, *one) for one in found]
+            return lambda: [self._tied(counted, *one) for one in found]
         few = {int(counted.buckets[column]): inside for column, _, inside in found
                if inside <= max(FEW, self.count // ONE_IN)}  # fmt: skip
         collected = self._collected(few) if few else None
-        tied = []
-        for rank, (column, below, _) in zip(ranks, found, strict=True):
-            bucket = int(counted.buckets[column])
-            if collected and bucket in few:
-                tied.append(_among(*collected, bucket << self.dropped, self.dropped, below, rank))
-            else:
-                tied.append(self._finer(bucket, below, rank))
+
+        def tied() -> list[Tied]:
+            sizes, places = collected() if collected else (np.empty(0), np.empty(0))
+            buckets = [int(counted.buckets[column]) for column, _, _ in found]
+            return [
+                _among(sizes, places, bucket << self.dropped, self.dropped, below, rank) if bucket in few
+                else self._finer(bucket, below, rank)
+                for bucket, rank, (_, below, _) in zip(buckets, ranks, found, strict=True)
+            ]  # fmt: skip
+
         return tied
 
     def _tied(self, counted: Histogram, column: int, below: int, equal: int, bucket: int = 0, under: int = 0) -> Tied:
@@ -154,8 +161,12 @@ class Ranking:
 
         return np.stack(self.workers.map(self.count, histogram, piece))
 
-    def _collected(self, buckets: dict[int, int]) -> tuple[Array, Array]:
-        """Magnitudes and places of the deltas in one bucket or two that hold so many, in the order of the tensor."""
+    def _collected(self, buckets: dict[int, int]) -> Callable[[], tuple[Array, Array]]:
+        """Begins to collect magnitudes and places of the deltas in one bucket or two that hold so many.
+
+        Returns:
+            What waits for them; in the order of the tensor.
+        """
         most = sum(buckets.values())
         ranges = [(bucket << self.dropped, (bucket + 1 << self.dropped) - 1) for bucket in sorted(buckets)]
         (low, high), (low_two, high_two) = ranges[0], ranges[-1]
@@ -166,8 +177,13 @@ class Ranking:
             )
             return found
 
-        sizes, places = zip(*self.workers.map(self.count, collect, self.block), strict=True)
-        return np.concatenate(sizes), np.concatenate(places)
+        finish = self.workers.start(self.count, collect, self.block)
+
+        def collected() -> tuple[Array, Array]:
+            sizes, places = zip(*finish(), strict=True)
+            return np.concatenate(sizes), np.concatenate(places)
+
+        return collected
 
 
 def _among(sizes: Array, places: Array, low: int, bits: int, below: int, rank: int) -> Tied:

@@ -48,7 +48,8 @@ def fused(case: Case, kept: Kept | None = None, threads: int = 2, seed: int = 3,
 
     operands = case.operands()
     inputs = tuple(replace(operand, origin=index) for index, operand in enumerate(operands.inputs))
-    operands = replace(operands, inputs=inputs, is_resident=True, keep=kept or Kept(), out=out)
+    kept = Kept() if kept is None else kept
+    operands = replace(operands, inputs=inputs, is_resident=True, keep=kept, kept=kept.values.get, out=out)
     with Workers(threads) as workers:
         pending = fused.begin(operands, workers, seed)
         assert pending is not None, "the fused kernel did not take this case"
