@@ -2,12 +2,13 @@
 
     python tests/benchmarks/swap_kernels.py
 
-Two sources beside a base, 8 million elements, best of five. Processor time, so that other processes on the machine count
+Two sources beside a base, 8 million elements (`ELEMENTS=N`: another number), best of five. Processor time, so that other processes on the machine count
 less than in `swap_speed.py`; they still take their share of caches and memory.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +17,9 @@ import numpy as np
 import torch
 
 from merge_hooks.methods.compiled import make
-from merge_hooks.methods.sparsify import BANDED, DRAWN, LANES, ROW, WHOLE
+from merge_hooks.methods.sparsify import BANDED, DRAWN, LANES, LOWER_BITS, ROW, WHOLE
 
-COUNT = 1 << 23
+COUNT = int(os.environ.get("ELEMENTS", 1 << 23))
 FORMS = {"task_arithmetic": (WHOLE, False), "breadcrumbs": (BANDED, False), "ties": (BANDED, True),
          "dare_linear": (DRAWN, False), "dare_ties": (DRAWN, True)}  # fmt: skip
 
@@ -51,13 +52,16 @@ def measure(dtype: torch.dtype) -> dict[str, float]:
             out, base, (one, two), 0, weights, np.full(2, kind), bands, draws, scales, elect,  # noqa: B023
             name == "ties", np.float32(1), np.float32(1), False,  # noqa: B023
         ))  # fmt: skip
+    dropped = LOWER_BITS[is_narrow]
     times["counting magnitudes, once a source"] = best(
-        lambda: kernels.count_upper(np.zeros(1 << 15, np.int32), base, one)
+        lambda: kernels.count_upper(np.zeros(1 << 31 - dropped, np.int32), base, one)
     )
     if not is_narrow:
-        lower, upper = np.zeros((2, 1 << 16), np.int32), threshold >> 16
-        times["a new density, each source"] = best(lambda: kernels.count_lower(lower, base, one, upper, upper + 200))
-        times["... and where some are tied"] = best(lambda: kernels.count_equal(base, one, threshold))
+        first = threshold >> dropped << dropped
+        bucket = (first, first + (1 << dropped) - 1)
+        times["pruning: a new density, each source"] = best(
+            lambda: kernels.collect(base, one, 0, *bucket, *bucket, COUNT // 16)
+        )
     lanes, rest = np.zeros((COUNT // ROW, LANES)), np.empty(0)
     times["DARE: a new density, each source"] = best(
         lambda: kernels.sums_of_magnitudes(lanes, rest, base, one, 0, draws[0], False)

@@ -38,3 +38,12 @@ def test_swap_speed_runs_in_transformers(tmp_path: Path) -> None:
     wanted = ["--small", "--engines", "hf", "--dtypes", "bfloat16", "--methods", "linear", "ties", "--repeats", "1"]
     table, result = run("swap_speed.py", tmp_path, *wanted)
     assert result["runs"] and "| hf | bfloat16 | ties | new density |" in table
+
+
+@pytest.mark.slow
+def test_swap_kernels_runs() -> None:
+    command = [sys.executable, str(ROOT / "tests" / "benchmarks" / "swap_kernels.py")]
+    settings = {"PYTHONPATH": str(ROOT), "ELEMENTS": str(1 << 16)}
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("\n| float32") == 10 and "a new density" in done.stdout
