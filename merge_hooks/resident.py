@@ -38,7 +38,7 @@ POLICIES = ("auto", "gpu", "pinned", "memory", "mapped", "off")
 # Of what is free when a source comes, so much may be taken: the rest is the engine's and the system's.
 SHARE_OF_HOST, SHARE_OF_DEVICE = 0.6, 0.8
 # Of counts, thresholds and the like, so much is kept at most; the least recently used go first.
-KEPT_BYTES = 512 << 20
+KEPT_BYTES = 1 << 30
 ALIGNMENT = 256
 
 

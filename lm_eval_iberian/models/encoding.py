@@ -1,6 +1,6 @@
 """Tokens of log-likelihood requests: each text is encoded once, many at a time, and kept for the next merge.
 
-lm_eval encodes request by request: a prompt once for itself, once more before each of its answer choices, and in a sweep
+lm_eval encodes request by request: for each answer choice the prompt by itself and the prompt with the choice, and in a sweep
 all of it again for each point. Which tokens a request has stays its decision (`TemplateLM.loglikelihood`); here is only
 foreseen which texts it will ask for. What was not foreseen is encoded as lm_eval does.
 """

@@ -500,9 +500,10 @@ def make(is_narrow: bool, stored_narrow: bool, out_narrow: bool) -> Any:
         """(magnitudes, indices from `start` on) of the deltas whose magnitude is in low..high or low_two..high_two.
 
         Args:
-            most: how many there can be.
+            most: how many there are in the whole tensor.
         """
-        sizes, places = np.empty(most, np.int32), np.empty(most, np.int64)
+        room = min(most, len(base))
+        sizes, places = np.empty(room, np.int32), np.empty(room, np.int64)
         low, high, low_two, high_two = np.int32(low), np.int32(high), np.int32(low_two), np.int32(high_two)
         group, count = 64, 0
         for begin in range(0, len(base), group):

@@ -280,7 +280,7 @@ class _Generalized:
             return list(band)
         ranking = Ranking(
             self.kernels, self.base, self.sources[index], self.workers, partial(self._keep, index), self.is_narrow,
-            _pass_block(self.operands.count, self.workers, self.on_device),
+            _pass_block(self.operands.count, self.workers, self.on_device), DEVICE_BLOCK if self.on_device else None,
         )  # fmt: skip
         found = ranking.at(start) if is_largest else ranking.at(start, stop - 1)
         yield

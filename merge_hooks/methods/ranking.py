@@ -22,7 +22,7 @@ from merge_hooks.methods.selection import Ranked
 from merge_hooks.methods.sparsify import LOWER_BITS, PATTERN_BITS
 
 Array = np.ndarray[Any, Any]
-# Counts stay for so many pieces of a tensor, none smaller than this: where tied deltas are cut, one piece is searched.
+# On CPUs counts stay for so many pieces of a tensor, none smaller than this: where tied deltas are cut, one is searched.
 PIECES, SMALLEST_COUNTED = 16, 1 << 17
 MOST_COUNTED = 1 << 30  # in one piece: an int32 holds it, should all of them be alike
 # A bucket is collected if it holds one delta of so many, or no more than so many.
@@ -46,9 +46,9 @@ class Histogram:
     """How many deltas are in which bucket; without empty buckets.
 
     Args:
-        buckets: ascending [buckets].
-        cumulative: how many are in this bucket or one before it [buckets].
-        pieces: how many of each piece of the tensor are in each [pieces, buckets]; one row where that is not kept.
+        buckets: ascending, int32 [buckets].
+        cumulative: how many are in this bucket or one before it, int64 [buckets].
+        pieces: how many of each piece of the tensor are in each, int32 [pieces, buckets]; no row where that is not kept.
     """
 
     buckets: Array
@@ -56,10 +56,11 @@ class Histogram:
     pieces: Array
 
     @classmethod
-    def of(cls, pieces: Array) -> Histogram:
+    def of(cls, pieces: Array, keeps_pieces: bool = True) -> Histogram:
         total = pieces.sum(axis=0, dtype=np.int64)
         used = np.flatnonzero(total)
-        return cls(used, np.cumsum(total[used]), np.ascontiguousarray(pieces[:, used]))
+        kept = pieces[:, used] if keeps_pieces else np.empty((0, len(used)), np.int32)
+        return cls(used.astype(np.int32), np.cumsum(total[used]), kept)
 
     def at(self, rank: int) -> tuple[int, int, int]:
         """Of the bucket that holds this rank: its column, how many are below it, how many in it."""
@@ -76,16 +77,18 @@ class Ranking:
         base, source: flat, of the same length.
         keep: gives what is kept under a key from an earlier merge of these two, else makes it.
         is_narrow: the merge computes in bfloat16, else in float32.
-        block: elements in a piece where nothing is kept by pieces.
+        block: elements that are looked at in one call where nothing is kept by pieces.
+        piece: elements in a piece whose counts are kept; None: a part of the tensor.
     """
 
     def __init__(
-        self, kernels: Any, base: Any, source: Any, workers: Workers, keep: Keep, is_narrow: bool, block: int
-    ) -> None:
+        self, kernels: Any, base: Any, source: Any, workers: Workers, keep: Keep, is_narrow: bool, block: int,
+        piece: int | None = None,
+    ) -> None:  # fmt: skip
         self.kernels, self.base, self.source, self.workers, self.keep = kernels, base, source, workers, keep
         self.is_narrow, self.count, self.block = is_narrow, len(base), min(block, MOST_COUNTED)
         self.dropped = LOWER_BITS[is_narrow]
-        self.piece = min(max(SMALLEST_COUNTED, -(-self.count // PIECES)), MOST_COUNTED)
+        self.piece = min(piece or max(SMALLEST_COUNTED, -(-self.count // PIECES)), MOST_COUNTED)
 
     def at(self, *ranks: int) -> Callable[[], list[Tied]]:
         """Begins to look for the deltas tied at these ranks, one or two, from 0 in ascending order of magnitude.
@@ -143,7 +146,7 @@ class Ranking:
             return Histogram.of(self._counted(self.kernels.count_upper, buckets, self.piece))
         # As many buckets cost as much as many elements: few pieces, of which only the sum is of use.
         pieces = self._counted(self.kernels.count_upper, buckets, max(self.block, self.piece))
-        return Histogram.of(pieces.sum(axis=0, keepdims=True, dtype=np.int64))
+        return Histogram.of(pieces, keeps_pieces=False)
 
     def _count_lower(self, bucket: int) -> Histogram:
         def count(counts: Array, base: Any, source: Any) -> None:
