@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial, reduce
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
 from merge_hooks.lora import LoraSource
@@ -290,14 +291,12 @@ class OutputTensor:
         if not isinstance(gather, GatherTensors):  # aligned to a tokenizer
             return None
         dtypes = {info.force_dtype or gather.dtype for info in gather.weight_info.values()}
-        held = {key: next((name for name in names if name in self.sources[key].entries), None)
-                for key, names in self.inputs.items()}  # fmt: skip
-        if len(dtypes) != 1 or None in held.values():
+        held = {key: name for key, names in self.inputs.items() if (name := self.sources[key].first_held(names))}
+        if len(dtypes) != 1 or len(held) != len(self.inputs):
             return None
-        names = cast("dict[str, str]", held)
         tensors = {key: view.read(self.sources[key], name) if view else self.sources[key].read(name)
-                   for key, name in names.items()}  # fmt: skip
-        return self._operands(tensors, dtypes.pop(), names, view)
+                   for key, name in held.items()}  # fmt: skip
+        return self._operands(tensors, dtypes.pop(), held, view)
 
     def gathered(self, memory: dict[str, Any], view: Pass | None = None) -> Operands | None:
         """The same from what mergekit's tasks gather, within `Plan.reading`.
@@ -350,9 +349,10 @@ class OutputTensor:
         base = reference_key(self.merge.base_model) if self.merge.base_model is not None else None
         parameters = {reference_key(reference): own for reference, own in self.merge.input_parameters.items()}
         inputs: list[Operand] = []
+        places = count()
         for key in order:
             own = dict(parameters[key].items()) if key in parameters else {}
-            place = None if key == base else len([operand for operand in inputs if operand.place is not None])
+            place = None if key == base else next(places)
             factors = partial(self._factors, key, base, held) if held and base and key != base else None
             origin = view.origin(self.sources[key], held[key]) if view and held else None
             inputs.append(Operand(tensors[key], place, own, factors, origin))

@@ -103,10 +103,7 @@ def gigabytes(size: float) -> str:
 
 def _entries(stream: Stream, output: OutputTensor) -> list[TensorEntry]:
     sources = stream.resolved.sources
-    held = (
-        (sources[key], next((name for name in names if name in sources[key].entries), None))
-        for key, names in output.inputs.items()
-    )
+    held = ((sources[key], sources[key].first_held(names)) for key, names in output.inputs.items())
     return [source.entries[name] for source, name in held if name is not None]
 
 

@@ -77,7 +77,7 @@ def _of_tensor(stream: Stream, output: OutputTensor, maps: dict[str, FisherMap])
     paths = output.parameter_of_inputs(PARAMETER)
     for key, names in output.inputs.items():
         source = stream.resolved.sources[key]
-        held = next((name for name in names if name in source.entries), None)
+        held = source.first_held(names)
         if held is None:
             continue
         found = maps[paths[key]]

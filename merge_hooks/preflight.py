@@ -139,7 +139,7 @@ def _tensors(stream: Stream) -> Iterator[str]:
         shapes = {}
         for key, names in output.inputs.items():
             source = stream.resolved.sources[key]
-            held = next((name for name in names if name in source.entries), None)
+            held = source.first_held(names)
             if held is not None:
                 shapes[source.name] = _comparable(source.entries[held].shape, output, aligned)
             elif not output.is_optional:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +68,10 @@ class Source:
                 entries[name] = entry
         self._check_index(entries)
         return entries
+
+    def first_held(self, names: Iterable[str]) -> str | None:
+        """The first of these names under which there is a tensor."""
+        return next((name for name in names if name in self.entries), None)
 
     @cached_property
     def weight_files(self) -> list[str]:

@@ -106,7 +106,7 @@ class MergedSource(Source):
             held = [
                 self.resolved.sources[key].entries[name]
                 for key, names in output.inputs.items()
-                if (name := next((name for name in names if name in self.resolved.sources[key].entries), None))
+                if (name := self.resolved.sources[key].first_held(names))
             ]
             if not held or (output.is_optional and len(held) < len(output.inputs) and self._is_left_out(output.name)):
                 continue

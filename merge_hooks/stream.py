@@ -223,7 +223,7 @@ class Stream:
     def _refuse_nan(self, output: OutputTensor) -> None:
         for key, names in output.inputs.items():
             source = self.resolved.sources[key]
-            held = next((name for name in names if name in source.entries), None)
+            held = source.first_held(names)
             if held is not None and not is_finite(source.read(held)):
                 raise SourceError(
                     f"{source.name}: tensor {held} in {source.entries[held].file} holds NaN or infinite "

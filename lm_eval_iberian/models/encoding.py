@@ -50,10 +50,10 @@ class Encoded:
         found = {text: fresh[text] if text in fresh else self._kept[key].tolist() for text, key in keys.items()}
         for text, tokens in fresh.items():
             kept = array("I", tokens)
-            self._room -= (size := kept.itemsize * len(kept) + 128)
-            if self._room < 0:
-                self._room += size
+            size = kept.itemsize * len(kept) + 128
+            if size > self._room:
                 break
+            self._room -= size
             self._kept[keys[text]] = kept
         return found
 

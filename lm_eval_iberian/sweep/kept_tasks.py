@@ -26,6 +26,15 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 FEWSHOT_SEED = 1234
 
 
+def our_tasks(metadata: dict[str, Any] | None = None) -> TaskManager:
+    """lm_eval's index of tasks, of ours alone: for that of its own it reads some ten thousand files, which takes seconds.
+
+    Args:
+        metadata: the model's arguments, which lm_eval passes on to tasks.
+    """
+    return TaskManager(include_path=str(tasks_folder()), include_defaults=False, metadata=metadata)
+
+
 class KeptTasks:
     """The tasks of a sweep, loaded when first needed.
 
@@ -44,8 +53,7 @@ class KeptTasks:
 
     @cached_property
     def _ours(self) -> TaskManager:
-        """Our tasks alone: lm_eval reads some ten thousand files for the index of its own, which takes seconds."""
-        return TaskManager(include_path=str(tasks_folder()), include_defaults=False, metadata=self.metadata)
+        return our_tasks(self.metadata)
 
     def _index(self, names: Iterable[str]) -> TaskManager:
         """One that knows these tasks."""

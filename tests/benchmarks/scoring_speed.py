@@ -5,8 +5,8 @@
 
 Makes a small float32 Llama with random weights (scoring_documents.py) and lm_eval's own requests, then has each
 route answer them in turn, every route in a process of its own with an engine that stays: `vllm` and `hf` of lm_eval
-on the checkpoint, `merged` on the same with `pretrained=`. Between two measurements the prefix cache is emptied, and with it the tokens that ours keeps.
-Nothing is counted but `model.loglikelihood(requests)`. A route is warmed up with two documents of each task.
+on the checkpoint, `merged` on the same with `pretrained=`. Between two measurements the prefix cache is emptied, and
+with it the tokens that ours keeps. Nothing is counted but `model.loglikelihood(requests)`. A route is warmed up with two documents of each task.
 
 "At most" is what the matrix products alone would allow: those of lm_eval's route over the least that any route must
 compute, where each distinct beginning goes through the layers once and logits are made only where one is asked

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/swap_kernels.py
 
-Two sources beside a base, 8 million elements (`ELEMENTS=N`: another number), best of five. Processor time, so that other processes on the machine count
-less than in `swap_speed.py`; they still take their share of caches and memory.
+Two sources beside a base, 8 million elements (`ELEMENTS=N`: another number), best of five. Processor time, so that
+other processes on the machine count less than in `swap_speed.py`; they still take their share of caches and memory.
 """
 
 from __future__ import annotations

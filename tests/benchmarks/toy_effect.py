@@ -17,7 +17,6 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,7 @@ def score(arguments: dict[str, Any], language: str, documents: int | None) -> di
     from lm_eval import simple_evaluate
 
     from lm_eval_iberian.models.hf import MergedHF
+    from lm_eval_iberian.sweep.kept_tasks import our_tasks
 
     model = MergedHF(**arguments, batch_size=64, device="cpu", max_length=512)
     choice = [f"toy_{kind}_{language}" for kind in ("pairs", "story", "exam")]
@@ -75,16 +75,6 @@ def score(arguments: dict[str, Any], language: str, documents: int | None) -> di
         "ifeval_es": tasks["toy_ifeval_es"],
         **tasks,
     }
-
-
-@cache
-def our_tasks() -> Any:
-    """lm_eval's index of tasks, of ours alone: that of its own takes ten seconds each time."""
-    from lm_eval.tasks import TaskManager
-
-    from lm_eval_iberian.plugin import tasks_folder
-
-    return TaskManager(include_path=str(tasks_folder()), include_defaults=False)
 
 
 def value(result: dict[str, Any]) -> float:

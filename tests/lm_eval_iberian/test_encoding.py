@@ -47,9 +47,18 @@ def test_tokens_are_lm_evals(
     ours, theirs = (bare(kind, checkpoint, add_bos_token) for kind in classes(engine))
     pairs = PAIRS + [(f"{number} {PROMPT}" * 3, f" {choice}") for number in range(300) for choice in "AB"] + PAIRS
     expected = tokens_asked(theirs, monkeypatch, pairs)
+    encode, alone = type(theirs).tok_encode, []
+
+    def watched(self: Any, string: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(string, str) and string and not args and not options:
+            alone.append(string)
+        return encode(self, string, *args, **options)
+
+    monkeypatch.setattr(type(theirs), "tok_encode", watched)
     assert tokens_asked(ours, monkeypatch, pairs) == expected
     monkeypatch.setattr(type(ours), "_encode_all", lambda *_: pytest.fail("encoded again"))
     assert tokens_asked(ours, monkeypatch, pairs) == expected
+    assert not alone  # every text was foreseen
 
 
 def classes(engine: str) -> tuple[Any, Any]:

@@ -5,26 +5,18 @@ Random weights cannot show that. A merge that took one parent's weights, or spoi
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lm_eval import simple_evaluate
-from lm_eval.tasks import TaskManager
 
 from lm_eval_iberian.models.hf import MergedHF
-from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.sweep.kept_tasks import our_tasks
 from lm_eval_iberian.toy.recipes import recipe
 
 # In points. What chance alone moves: two standard errors of 150 pairs, and of 60 prompts, are below 9 and 12.
 CLEARLY = 10.0
-
-
-@cache
-def our_tasks() -> TaskManager:
-    """lm_eval's index of tasks, of ours alone: that of its own takes ten seconds each time."""
-    return TaskManager(include_path=str(tasks_folder()), include_defaults=False)
 
 
 def scores(arguments: dict[str, Any]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,11 +202,12 @@ def test_tensors_are_begun_ahead_in_order_and_not_too_many(sizes: list[int], mos
     from merge_hooks.stream import Begun, ahead
 
     begun: list[int] = []
+    gone_on: list[int] = []
 
     def begin() -> Iterator[Any]:
         for place, size in enumerate(sizes):
             begun.append(place)
-            yield Begun(place, size, lambda: None)  # type: ignore[arg-type]
+            yield Begun(place, size, lambda: None, partial(gone_on.append, place))  # type: ignore[arg-type]
 
     used = []
     for one in ahead(begin(), most):
@@ -214,4 +216,5 @@ def test_tensors_are_begun_ahead_in_order_and_not_too_many(sizes: list[int], mos
         # What is used, and the one that made it too many, come on top.
         assert sum(waiting[:-1]) <= most
         assert waiting or len(used) == len(sizes)
+        assert gone_on == begun[:-1]  # the last one's search goes on by itself, or when it is waited for
     assert used == list(range(len(sizes)))

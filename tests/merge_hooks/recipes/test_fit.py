@@ -175,9 +175,8 @@ def test_more_tokens_in_one_model(
     assert_loads_as_mergekits(data, folder)
     choice = choose_tokenizer(opened(data))
     # vLLM reads the configuration beside a tokenizer, as it lies in mergekit's checkpoint.
-    ours, theirs = ((Path(place) / "config.json").read_text() for place in (choice.folder, folder))
-    assert json.loads(ours)["vocab_size"] == json.loads(theirs)["vocab_size"]
-    assert json.loads(ours)["model_type"] == json.loads(theirs)["model_type"]
+    beside, whole = (json.loads((Path(place) / "config.json").read_text()) for place in (choice.folder, folder))
+    assert (beside["vocab_size"], beside["model_type"]) == (whole["vocab_size"], whole["model_type"])
     ours, theirs = choice.load(), AutoTokenizer.from_pretrained(folder)
     assert ours.get_vocab() == theirs.get_vocab()
     assert ours("Kaixo<|bai|>").input_ids == theirs("Kaixo<|bai|>").input_ids
