@@ -2,12 +2,12 @@
 
 An engine packs, fuses, shards and ties weights, so its memory cannot be compared with the merge. Its layers can: a layer
 is a product with its weights, and two products that agree on the right inputs are products with the same matrix
-(R. Freivalds, "Probabilistic machines can use less running time", IFIP 1977). Two kinds of input are used at once:
+(R. Freivalds, "Probabilistic machines can use less running time", IFIP 1977). Two inputs are used:
 
-- one vector of random signs: every element of the matrix takes part. It is compared within the rounding of the dtype,
+- a vector of random signs: every element of the matrix takes part. It is compared within the rounding of the dtype,
   and sees what is missing, in the wrong place, or wrong by more than a rounding.
-- a few unit vectors: each gives one column of the matrix exactly, in every dtype and however the weights are packed. So
-  weights that are stale by the last bit are seen as well, where vectors of signs would drown it in rounding.
+- a unit vector: it gives one column of the matrix exactly, in every dtype and however the weights are packed. So
+  weights that are stale by the last bit are seen as well, where the sum over signs would drown it in rounding.
 
 The prints are taken while the tensors stream into the engine (`Expected.watch`); what asks the engine is the engine's own:
 `merge_hooks.vllm_proof` and `merge_hooks.hf_loader`.
@@ -15,7 +15,7 @@ The prints are taken while the tensors stream into the engine (`Expected.watch`)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Columns that are compared exactly: one of each quarter, so that each of up to four shards of a row has one.
+# Columns that can be compared exactly: one of each quarter, so that each of up to four shards of a row has one.
 COLUMNS = 4
 SEED = 14
-# Rows of a tensor that is in another dtype than float32 are converted so many elements at a time: they stay in the cache.
-PIECE = 1 << 18
+# Elements of a tensor that are rounded to the engine's dtype at once, where that is another one.
+PIECE = 1 << 22
 # Of float32 sums over thousands of elements, in whatever order an engine adds them.
 SUM_ROUNDING = 8e-6
 TF32_ROUNDING = 2.0**-10
@@ -54,23 +54,21 @@ class Print:
         """How many rows it has."""
         return 0 if self.signs is None else len(self.signs)
 
-    def at(self, rows: torch.Tensor) -> Print:
+    def at(self, rows: torch.Tensor | slice) -> Print:
         """The print of these rows, in this order."""
         assert self.signs is not None and self.columns is not None
-        return Print((len(rows), *self.shape[1:]), self.signs[rows], self.columns[rows])
+        signs = self.signs[rows]
+        return Print((len(signs), *self.shape[1:]), signs, self.columns[rows])
 
-    def plus(self, bias: torch.Tensor, dtype: torch.dtype) -> Print:
-        """The print of what a layer gives that adds a bias, a number a row, and rounds to a dtype."""
-        import torch
-
-        assert self.signs is not None and self.columns is not None
-        columns = self.columns + bias.to(dtype).to(torch.float32)[:, None]
-        return Print(self.shape, self.signs + bias.to(torch.float32), columns.to(dtype).to(torch.float32))
+    def with_columns(self, which: Sequence[int]) -> Print:
+        """The print with some of the probed columns only, by their numbers."""
+        assert self.columns is not None
+        return Print(self.shape, self.signs, self.columns[:, list(which)])
 
     def find(self, other: Print) -> torch.Tensor | None:
         """The rows of this print that the other one's are, by their columns; None where one is not here.
 
-        Rows that are alike in all columns are taken in their order.
+        Rows that are alike in all probed columns are taken in their order.
         """
         import torch
 
@@ -127,15 +125,20 @@ def columns_of(length: int) -> tuple[int, ...]:
     return tuple(int(torch.randint(low, high, (), generator=generator)) for low, high in pairwise(edges))
 
 
-def probes(length: int) -> torch.Tensor:
-    """The inputs of a layer, float32, one a row: the signs, then the unit vectors."""
+def probes(length: int, which: Sequence[int] = tuple(range(COLUMNS))) -> torch.Tensor:
+    """The inputs of a layer, float32, one a row: the signs, then the unit vectors of some of the probed columns."""
     import torch
 
-    columns = columns_of(length)
-    inputs = torch.zeros(1 + len(columns), length)
+    inputs = torch.zeros(1 + len(which), length)
     inputs[0] = signs_of(length)
-    inputs[range(1, 1 + len(columns)), columns] = 1
+    for row, number in enumerate(which, 1):
+        inputs[row, columns_of(length)[number]] = 1
     return inputs
+
+
+def columns_between(length: int, start: int, stop: int) -> list[int]:
+    """The numbers of the probed columns of a matrix of this width that lie in a part of it."""
+    return [number for number, column in enumerate(columns_of(length)) if start <= column < stop]
 
 
 def take(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> Print:
@@ -143,23 +146,22 @@ def take(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> Print:
 
     Args:
         tensor: of any shape and floating dtype.
-        dtype: what the engine rounds it to; None: it keeps its own.
+        dtype: what the engine rounds it to; None: it keeps its own. Products are rounded to it, too; their sums are
+            float32's.
     """
     import torch
 
     tensor = tensor.detach()
     if tensor.ndim < 2:
         return Print(tuple(tensor.shape), value=tensor.to("cpu", copy=True))
-    matrix = tensor.reshape(tensor.shape[0], -1)
+    matrix, dtype = tensor.reshape(tensor.shape[0], -1), dtype or tensor.dtype
     width = matrix.shape[1]
-    signs, places = signs_of(width).to(matrix.device), list(columns_of(width))
-    columns = matrix[:, places].to(dtype or matrix.dtype).to("cpu", torch.float32)
-    if matrix.dtype == torch.float32 and dtype in (None, torch.float32):
-        return Print(tuple(tensor.shape), torch.mv(matrix, signs).cpu(), columns)
-    step = max(1, PIECE // max(1, width))
-    pieces = (matrix[start : start + step] for start in range(0, len(matrix), step))
-    products = [torch.mv(piece.to(dtype or piece.dtype).to(torch.float32), signs) for piece in pieces]
-    return Print(tuple(tensor.shape), torch.cat(products).cpu() if products else torch.zeros(0), columns)
+    signs = signs_of(width).to(matrix.device, dtype)
+    places = torch.tensor(columns_of(width), device=matrix.device)
+    columns = matrix.index_select(1, places).to(dtype).to("cpu", torch.float32)
+    step = len(matrix) if matrix.dtype == dtype else max(1, PIECE // max(1, width))
+    pieces = [torch.mv(piece.to(dtype), signs) for piece in matrix.split(step)] if len(matrix) else [signs[:0]]
+    return Print(tuple(tensor.shape), torch.cat(pieces).to("cpu", torch.float32), columns)
 
 
 class Expected:
@@ -180,11 +182,11 @@ class Expected:
             yield name, tensor
 
 
-def difference(found: Print, wanted: Print, dtype: torch.dtype, exact: bool = True) -> str:
-    """How the prints of two matrices differ, in words; "" where they do not.
+def differing(found: Print, wanted: Print, dtype: torch.dtype, exact: bool = True) -> torch.Tensor:
+    """Which rows of two matrices differ, by their prints: a boolean a row.
 
     Args:
-        found: of what the engine computes with.
+        found: of what the engine computes with; as many rows as `wanted`.
         wanted: of the merge's tensor.
         dtype: what the engine computes in.
         exact: whether the engine multiplies by 1 without rounding; not so with TF32.
@@ -193,13 +195,10 @@ def difference(found: Print, wanted: Print, dtype: torch.dtype, exact: bool = Tr
 
     assert found.signs is not None and found.columns is not None
     assert wanted.signs is not None and wanted.columns is not None
-    if found.signs.shape != wanted.signs.shape:
-        return f"it has {len(found)} rows, the merge {len(wanted)}"
     # NaN is unequal to everything, so it counts as a difference in both comparisons.
     slack = 0.0 if exact else TF32_ROUNDING
     same = ((found.columns - wanted.columns).abs() <= slack * wanted.columns.abs()).all(dim=1)
     relative = 2 * max(torch.finfo(dtype).eps, SUM_ROUNDING)
     scale = wanted.signs.square().mean().sqrt()
     same &= (found.signs - wanted.signs).abs() <= relative * (wanted.signs.abs() + scale)
-    count = len(same) - int(same.sum())
-    return f"{count} of {len(same)} rows differ" if count else ""
+    return ~same

@@ -25,7 +25,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
 )
 
-from merge_hooks.proof import Expected, Print, difference, join, of_products, probes, take
+from merge_hooks.proof import Expected, Print, columns_between, differing, join, of_products, probes, take
 
 # Rows of an embedding that are looked up as a prompt's tokens are.
 LOOKUPS = 64
@@ -92,6 +92,20 @@ class _Proof:
         if words:
             self.found.wrong.append(f"{name} ({', '.join(sources)}): {words}")
 
+    def _compares(self, name: str, sources: list[str], found: Print, whole: Print, rows: torch.Tensor) -> None:
+        """Hold a layer's print against rows of the merge's tensors, and say which of them are wrong."""
+        self.found.used.update(sources)
+        if len(found) != len(rows):
+            self._says(name, sources, f"it has {len(found)} rows, the merge {len(rows)}")
+            return
+        wrong = rows[self._differing(found, whole.at(rows))]
+        start = 0
+        for source in sources:
+            stop = start + len(self.prints[source])
+            count, of = (int(((part >= start) & (part < stop)).sum()) for part in (wrong, rows))
+            self._says(name, [source], f"{count} of {of} rows differ" if count else "")
+            start = stop
+
     def _is_unproved(self, name: str, module: torch.nn.Module) -> None:
         self.found.unproved.append(f"{name} ({type(module).__name__})")
 
@@ -118,26 +132,21 @@ class _Proof:
             self._is_unproved(f"{name}.weight", module)
             return
         whole = join(self.prints[source] for source in sources)
-        bias = self._bias(name, module)
-        whole = whole if bias is None else whole.plus(bias, self.dtype)
-        found = of_products(_products(module))
+        found, which = _products(module)
         rows = self.orders[name] if name in self.orders else _rows(module, len(whole))
-        words = self._differs(found, whole.at(rows))
-        if words and len(sources) == 1 and name not in self.orders:
+        if len(sources) == 1 and name not in self.orders and not self._is_same(found, whole.with_columns(which), rows):
             # One tensor whose rows vLLM arranges otherwise: q, k and v of each head, in Falcon and BLOOM.
-            order = whole.find(found)
-            if order is not None and not self._differs(found, whole.at(order)):
-                self.orders[name], words = order, ""
-        self._says(name, sources, words)
+            more, which_more = _products(module, every_column=True)
+            order = whole.with_columns(which_more).find(more)
+            if order is not None and self._is_same(more, whole.with_columns(which_more), order):
+                self.orders[name] = rows = order
+        self._compares(name, sources, found, whole.with_columns(which), rows)
 
-    def _bias(self, name: str, module: Any) -> torch.Tensor | None:
-        """What of the merge the layer adds to its products, a number a row of the whole; None where it adds nothing."""
-        if getattr(module, "bias", None) is None or module.skip_bias_add:
-            return None
-        return self._vector(self._sources_of(f"{name}.bias"))
+    def _differing(self, found: Print, wanted: Print) -> torch.Tensor:
+        return differing(found, wanted, self.dtype, exact=not torch.backends.cuda.matmul.allow_tf32)
 
-    def _differs(self, found: Print, wanted: Print) -> str:
-        return difference(found, wanted, self.dtype, exact=not torch.backends.cuda.matmul.allow_tf32)
+    def _is_same(self, found: Print, whole: Print, rows: torch.Tensor) -> bool:
+        return len(found) == len(rows) and not bool(self._differing(found, whole.at(rows)).any())
 
     # Embeddings and heads
 
@@ -147,12 +156,12 @@ class _Proof:
             self._is_unproved(f"{name}.weight", module)
             return
         whole = join(self.prints[source] for source in sources)
-        wanted = whole.at(_rows(module, len(whole)))
+        rows = _rows(module, len(whole))
         if isinstance(module, ParallelLMHead) or not self.has_head:
-            logits = module.quant_method.apply(module, _inputs(module, slice(None)))
-            self._says(f"{name} as head", sources, self._differs(of_products(logits[:, : len(wanted)]), wanted))
+            found, which = _products(module)
+            self._compares(f"{name} as head", sources, found.at(slice(len(rows))), whole.with_columns(which), rows)
         if not isinstance(module, ParallelLMHead):
-            self._says(name, sources, self._lookups(module, wanted, whole))
+            self._lookups(name, module, sources, whole, rows)
 
     def _sources_of_tied(self, head: Any) -> list[str]:
         """The tensors of the embedding whose weight a head shares."""
@@ -163,14 +172,12 @@ class _Proof:
         ]
         return self._sources_of(f"{embeddings[0]}.weight") if embeddings else []
 
-    def _lookups(self, module: Any, wanted: Print, whole: Print) -> str:
+    def _lookups(self, name: str, module: Any, sources: list[str], whole: Print, rows: torch.Tensor) -> None:
         if isinstance(module.quant_method, UnquantizedEmbeddingMethod):
             # It looks rows up in this parameter and in nothing else.
-            words = difference(take(module.weight[: len(wanted)]), wanted, self.dtype)
-            if words:
-                return words
+            self._compares(name, sources, take(module.weight[: len(rows)]), whole, rows)
         some = torch.linspace(0, len(whole) - 1, min(LOOKUPS, len(whole))).round().to(torch.int64)
-        return difference(take(module(some.to(module.weight.device))), whole.at(some), self.dtype)
+        self._compares(f"{name} as asked", sources, take(module(some.to(module.weight.device))), whole, some)
 
     # Norms, biases and whatever else is used as it is
 
@@ -182,7 +189,8 @@ class _Proof:
             wanted = vector[rows] if rows is not None else _share(vector, module, parameter.numel())
             self._says(path, sources, _values_differ(parameter.detach().reshape(-1).cpu(), wanted, self.dtype))
         elif sources and [self.prints[source].shape for source in sources] == [tuple(parameter.shape)]:
-            self._says(path, sources, difference(take(parameter), self.prints[sources[0]], self.dtype))
+            whole = self.prints[sources[0]]
+            self._compares(path, sources, take(parameter), whole, torch.arange(len(whole)))
         else:
             self._is_unproved(path, module)
 
@@ -198,31 +206,31 @@ def _sources(model: torch.nn.Module, prints: Mapping[str, Print]) -> dict[str, l
     return dict(found)
 
 
-def _inputs(module: Any, part: slice) -> torch.Tensor:
-    """The probes as a layer takes them, one a row; `part` of their features where the layer has a part of the rows."""
+def _products(module: Any, every_column: bool = False) -> tuple[Print, list[int]]:
+    """What a layer with weights makes of the probes, and which of the probed columns those are.
+
+    Of a row-parallel layer, which has a part of each row, the sums over all ranks; and columns of its own part.
+    """
     width = module.embedding_dim if isinstance(module, VocabParallelEmbedding) else module.input_size
-    weight = next(module.parameters(recurse=False))  # empty, where it was packed; its dtype is the layer's all the same
-    return probes(width)[:, part].to(weight.device, weight.dtype).contiguous()
-
-
-def _products(module: Any) -> torch.Tensor:
-    """A layer's answers to the probes, one a row: of a row-parallel layer the sum over all ranks."""
-    part = slice(None)
-    if isinstance(module, RowParallelLinear) and module.input_is_parallel:
+    start, stop, is_part = 0, width, isinstance(module, RowParallelLinear) and module.tp_size > 1
+    if is_part:
         size = module.input_size_per_partition
-        part = slice(module.tp_rank * size, (module.tp_rank + 1) * size)
-    answer = module(_inputs(module, part))
-    products: torch.Tensor = answer[0] if isinstance(answer, tuple) else answer
-    if isinstance(module, RowParallelLinear) and module.tp_size > 1 and not module.reduce_results:
-        products = tensor_model_parallel_all_reduce(products)
-    return products
+        start, stop = module.tp_rank * size, (module.tp_rank + 1) * size
+    which = columns_between(width, start, stop)
+    which = which if every_column else which[:1]
+    weight = next(module.parameters(recurse=False))  # empty, where it was packed; its dtype is the layer's all the same
+    inputs = probes(width, which)[:, start:stop].to(weight.device, weight.dtype).contiguous()
+    products = module.quant_method.apply(module, inputs)
+    if is_part:
+        products = torch.cat([tensor_model_parallel_all_reduce(products[:1].contiguous()), products[1:]])
+    return of_products(products), which
 
 
 def _rows(module: Any, total: int) -> torch.Tensor:
     """Which rows of its whole matrix (or elements of its bias) a layer of this rank has, in its order."""
     if isinstance(module, VocabParallelEmbedding):
         return torch.arange(module.shard_indices.org_vocab_start_index, module.shard_indices.org_vocab_end_index)
-    if not isinstance(module, ColumnParallelLinear) or module.tp_size == 1 or module.gather_output:
+    if not isinstance(module, ColumnParallelLinear) or module.tp_size == 1:
         return torch.arange(total)
     sizes, ranks = list(getattr(module, "output_sizes", [total])), [module.tp_rank] * 3
     counts = [size // module.tp_size for size in sizes]

@@ -134,7 +134,8 @@ class Swapping:
 
     prepared: Prepared
     tokenizer: Any
-    swap_digest: str | None = None
+    swap_digest: str | None = None  # of the weights in the engine, where it is known
+    was_started_anew = False  # whether the last swap took another engine
     _is_mixed = False
 
     def swap(self, resolved: Resolved) -> str:

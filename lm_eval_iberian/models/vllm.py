@@ -53,6 +53,7 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
             `recipe` those of the short form (method, base, models, ...).
     """
 
+    model: Any  # vLLM's `LLM`; None where it could not be started anew
     # Weights of two merges lie in the engine, or layers that vLLM has taken apart: only another engine helps.
     _is_broken = False
 
@@ -89,6 +90,7 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
             holds_model=vllm_loader.is_cpu_build(),
         )  # fmt: skip
         self._start(self.prepared, trust_remote_code, arguments)
+        self.swap_digest = self.proof.digest
         if self.prepared.tokenizer.chat_template is not None:
             self._use_template(self.prepared.tokenizer.chat_template)
 
@@ -145,6 +147,7 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
 
     def _put_in(self, prepared: Prepared) -> str:
         """Into the running engine where that is wanted and proved, else into a new one. See `Swapping.swap`."""
+        self.was_started_anew = False
         if self._swaps == "never" or self._is_broken:
             return self._start_anew(prepared, "swap=never" if self._swaps == "never" else "the last one broke off")
         if self.proof.unproved and self._swaps == "auto":
@@ -161,14 +164,16 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
 
     def _start_anew(self, prepared: Prepared, why: str) -> str:
         """Another engine for this merge, in place of this one."""
+        self.was_started_anew = True
         LOG.warning(
             "merged: the engine is started anew for %s, which takes about %.0f s: %s",
             prepared.resolved.recipe.origin, self._start_seconds, why,
         )  # fmt: skip
         self._is_broken = True
         template = self.tokenizer.chat_template
-        vllm_loader.close(self.model)
-        del self.model
+        if self.model is not None:  # else the last start failed
+            vllm_loader.close(self.model)
+        self.model = None
         self._start_again(prepared)
         self._use_template(template)
         self._is_broken = False

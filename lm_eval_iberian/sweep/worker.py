@@ -72,8 +72,10 @@ class Worker:
         self.signature = ""
         if self.model is None:
             self.model, self.engine = _start(job), job.engine
-        # Also after a start, which tells no digest: one digest, made in one way, whatever came before a point.
-        self.weights = self.model.swap(_resolved(job))
+        # A start that tells no digest is followed by a swap: one digest, whatever came before a point.
+        started = self.model.swap_digest if what == "engine" else None
+        self.weights = started or self.model.swap(_resolved(job))
+        what = "engine" if self.model.was_started_anew else what
         if job.weights is not None and self.weights != job.weights:
             raise SweepError(
                 f"{job.point}: the weights in the engine ({self.weights}) are not those that this recipe gave before "

@@ -7,7 +7,7 @@ Makes three Llamas of 0.47 billion parameters with random weights for each dtype
 puts one merge after the other into one engine: the same again (warm), at a new weight, at a new density. The floor is
 taken in turn with them, in the same process. In transformers: `copy_` of ready tensors into the parameters. In vLLM:
 `reload_weights` of ready tensors. Three times of each swap: the weights alone (the sources are found, the recipe is
-planned), the same with the digest of what went in, and all of it, from the recipe on.
+planned), the same with the digest of what went in, and all of it, from the recipe on and with the proof.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def vllm_engine(folder: Path, dtype: str) -> Any:
     first = resolve(read_recipe(recipe(folder, "linear", dtype, 0.5, 0.5)))
     llm = LLM(
         model=str(first.donor.folder), skip_tokenizer_init=True, enforce_eager=True, dtype=dtype, max_model_len=64,
-        max_num_seqs=1, disable_log_stats=True, **vllm_loader.engine_arguments(first, resident="auto"),
+        max_num_seqs=1, disable_log_stats=True, **vllm_loader.engine_arguments(first),
     )  # fmt: skip
     ready = {name: tensor.clone() for name, tensor in planned(recipe(folder, "linear", dtype, 0.5, 0.5))}
 
@@ -205,10 +205,13 @@ def vllm_engine(folder: Path, dtype: str) -> Any:
     def weights(stream: Any) -> None:
         llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(stream)})
 
-    def whole(written: dict[str, Any]) -> None:
-        vllm_loader.swap(llm, resolve(read_recipe(written)))
+    def digest(stream: Any) -> None:
+        vllm_loader.swap(llm, stream.resolved, "auto", proof=False)
 
-    return floor, {"weights": weights, "all": whole}
+    def whole(written: dict[str, Any]) -> None:
+        vllm_loader.swap(llm, resolve(read_recipe(written)), "auto")
+
+    return floor, {"weights": weights, "digest": digest, "all": whole}
 
 
 def as_table(result: dict[str, Any]) -> str:
