@@ -412,6 +412,7 @@ class Plan:
                 # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a
                 # TypeError with pydantic 2.14 (it validates one generic Task against another).
                 self._tasks = tasks = planner.plan_to_disk(out_path=os.devnull)
+            MergePlanner._model_arch.cache_clear()  # it keeps the last 128 planners, with their configurations
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, OSError, StrictDataclassError) as error:
             raise PreflightError(f"mergekit cannot plan this recipe: {_in_words(error)}.") from error
         self.architecture = architecture

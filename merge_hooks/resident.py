@@ -138,8 +138,11 @@ class Residents:
 
     def _taken(self, place: str) -> int:
         """Bytes of the GPU's memory ("gpu"), or of the host's."""
-        blocks = (item for item in self._sources.values() if item.block is not None)
-        return sum(_whole(len(item.block), item.place) for item in blocks if (item.place == "gpu") == (place == "gpu"))  # type: ignore[arg-type]
+        return sum(
+            _whole(len(item.block), item.place)
+            for item in self._sources.values()
+            if item.block is not None and (item.place == "gpu") == (place == "gpu")
+        )
 
     def forget(self, state: Hashable) -> None:
         """Let go of a source and of everything made from it."""
@@ -162,9 +165,11 @@ class Residents:
             self.forget(held)
 
     def _forget_unused(self, needed: set[Hashable]) -> None:
-        """Sources that take no room never make any: each new stage of a sweep would stay."""
-        for state in [state for state, item in self._sources.items() if item.block is None and state not in needed]:
-            self.forget(state)
+        """What would pile up: a sweep over a stage's own parameters has a new one at each point. And mapped files."""
+        unused = [state for state in self._sources if state not in needed]
+        for state in unused:
+            if self._sources[state].block is None or _is_of_stage(state):
+                self.forget(state)
 
     def _room_for(self, source: Source, size: int, needed: set[Hashable]) -> Resident:
         with claiming():
@@ -343,6 +348,10 @@ def _give_back(device: torch.device | None) -> None:
         module.empty_cache()  # type: ignore[union-attr]
     if hasattr(torch._C, "_host_emptyCache"):
         torch._C._host_emptyCache()
+
+
+def _is_of_stage(state: Hashable) -> bool:
+    return isinstance(state, tuple) and ("stage" in state[:1] or any(map(_is_of_stage, state)))
 
 
 def _mentions(key: Hashable, state: Hashable) -> bool:
