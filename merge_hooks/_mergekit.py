@@ -9,6 +9,7 @@ and so is the order and the life of every tensor (`merge_hooks.stream`).
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # More layers than any model has.
 MAX_LAYERS = 10_000
 CHECKED_VERSIONS = ("0.1.5",)
+_READING = threading.RLock()
 
 
 def parse_config(data: dict[str, Any], origin: str) -> Any:
@@ -397,22 +399,20 @@ class Plan:
         register_methods()
         self._sources = sources
         self._read = [(reference, sources[reference_key(reference)]) for reference in _ordered_references(config)]
-        from mergekit.io.tasks import LoaderCache
-
-        # Added to, not cleared: for who reads without a plan's `reading`.
-        LoaderCache.loaders.update({reference: _Reader(source) for reference, source in self._read})
         _refuse_endless(sources)
         options = MergeOptions(trust_remote_code=trust_remote_code)
         # The planner writes into the configuration it is given.
         config = config.model_copy(deep=True)
         try:
-            architecture = get_architecture_info(config, options)
-            self.model_config = _model_out_config(config, architecture, trust_remote_code)
-            _follow_layers(self.model_config, config, trust_remote_code)
-            planner = MergePlanner(config, architecture, options, self.model_config)
-            # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a
-            # TypeError with pydantic 2.14 (it validates one generic Task against another).
-            self._tasks = tasks = planner.plan_to_disk(out_path=os.devnull)
+            with self.reading():
+                architecture = get_architecture_info(config, options)
+                self.model_config = _model_out_config(config, architecture, trust_remote_code)
+                _follow_layers(self.model_config, config, trust_remote_code)
+                planner = MergePlanner(config, architecture, options, self.model_config)
+                # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a
+                # TypeError with pydantic 2.14 (it validates one generic Task against another).
+                self._tasks = tasks = planner.plan_to_disk(out_path=os.devnull)
+            MergePlanner._model_arch.cache_clear()  # it keeps the last 128 planners, with their configurations
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, OSError, StrictDataclassError) as error:
             raise PreflightError(f"mergekit cannot plan this recipe: {_in_words(error)}.") from error
         self.architecture = architecture
@@ -427,19 +427,25 @@ class Plan:
 
     @contextmanager
     def reading(self, view: Pass | None = None) -> Iterator[None]:
-        """mergekit's tasks read through our sources, which check what they read, or from residents, while this lasts."""
+        """mergekit's tasks read through our sources, which check what they read, or from residents, while this lasts.
+
+        One thread at a time: mergekit's table of loaders is the process's, and so is the generator of its random methods.
+        """
         from mergekit.io.tasks import LoaderCache
 
-        # Put back afterwards: the plans of a merge of merges read in turns, and may share sources.
-        before = {reference: LoaderCache.loaders.get(reference) for reference, _ in self._read}
-        for reference, source in self._read:
-            LoaderCache.loaders[reference] = _Reader(source, view)
-        try:
-            yield
-        finally:
-            for reference, reader in before.items():
-                if reader is not None:
-                    LoaderCache.loaders[reference] = reader
+        with _READING:
+            # Put back afterwards: the plans of a merge of merges read in turns, and may share sources.
+            before = {reference: LoaderCache.loaders.get(reference) for reference, _ in self._read}
+            for reference, source in self._read:
+                LoaderCache.loaders[reference] = _Reader(source, view)
+            try:
+                yield
+            finally:
+                for reference, reader in before.items():
+                    if reader is not None:
+                        LoaderCache.loaders[reference] = reader
+                    else:  # what stays would keep our plan, and its mapped files
+                        LoaderCache.loaders.pop(reference, None)
 
     def _output(self, save: Any) -> OutputTensor:
         weight, gather = save.tensor_task.output_weight, save.tensor_task.gather_tensors
@@ -459,7 +465,8 @@ class Plan:
         """The tensors in the order in which mergekit-yaml computes them: that of their names in the sources."""
         from mergekit.graph import Executor
 
-        scheduled = [handle.task() for handle in Executor(targets=self._tasks).schedule.tasks]
+        with self.reading():
+            scheduled = [handle.task() for handle in Executor(targets=self._tasks).schedule.tasks]
         places = {task: place for place, task in enumerate(scheduled)}
         return sorted(self.tensors, key=lambda output: places[output.merge])
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from merge_hooks.processors import worker_threads
+
 if TYPE_CHECKING:
     import torch
 
@@ -24,11 +26,10 @@ class Digest:
     """
 
     def __init__(self) -> None:
-        import torch
         import xxhash
 
         self._state = xxhash.xxh3_128()
-        self._pool = ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="digest")
+        self._pool = ThreadPoolExecutor(worker_threads(), thread_name_prefix="digest")
         self.tensors = self.bytes = 0
 
     def __enter__(self) -> Digest:

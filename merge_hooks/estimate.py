@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from merge_hooks._mergekit import OutputTensor
 from merge_hooks.errors import PreflightError
+from merge_hooks.memory import free_on_host
 from merge_hooks.sources import TensorEntry
 from merge_hooks.stream import Stream
 
@@ -82,11 +83,9 @@ def refuse_too_large(stream: Stream, dtype: str | None, holds_model: bool) -> No
     Raises:
         PreflightError: it needs more than is available now.
     """
-    import psutil
-
     needs = estimate(stream, dtype)
     total = needs.working + (needs.model if holds_model else 0) + RESERVE
-    available = psutil.virtual_memory().available
+    available = free_on_host()
     if total > available:
         raise PreflightError(
             f"{stream.resolved.recipe.origin}: this merge needs about {gigabytes(total)} of memory "

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from merge_hooks.errors import FisherError
 from merge_hooks.fisher_file import Facts, FisherMap, prints_of, read_map, write_map
 from merge_hooks.fisher_texts import read_texts, survey
+from merge_hooks.memory import free_on_host
 
 if TYPE_CHECKING:
     import torch
@@ -248,7 +249,7 @@ def _refuse_no_room(stream: Stream, settings: Settings, to: Path) -> None:
         raise FisherError(
             f"{to}: the map and its state take {gigabytes(2 * size)}, and {gigabytes(free)} are free here."
         )
-    available = psutil.virtual_memory().available
+    available = free_on_host()
     if settings.device == "cpu" and 2 * size > available:
         raise FisherError(
             f"the model and its map take {gigabytes(2 * size)} in float32, and {gigabytes(available)} of memory are free."

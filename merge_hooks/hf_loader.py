@@ -47,7 +47,7 @@ def build_model(
     with torch.device(device), no_init_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
     model.tie_weights()
-    load_into(model, stream)
+    load_into(model, stream.from_files())  # the parameters take no memory before they are filled
     _follow_generation_config(model, generation_folder)
     return model.eval()
 

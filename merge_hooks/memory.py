@@ -1,25 +1,44 @@
-"""How much memory is free: of this machine, within its container's limit, and of a GPU."""
+"""How much memory is free: of this machine, within the limits of the groups that this process is in, and of a GPU."""
 
 from __future__ import annotations
 
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from merge_hooks.cgroup import groups_of, number, statistic, unified_groups
 
 if TYPE_CHECKING:
     import torch
 
-CGROUP = Path("/sys/fs/cgroup")
+LOG = logging.getLogger(__name__)
+# Seconds that we wait for another process which takes memory: to fill some 100 GB with zeros.
+LONGEST_CLAIM = 120
 
 
 def free_on_host() -> int:
-    """Bytes that could be taken without swapping, also where a container allows less than the machine has."""
+    """Bytes that could be taken without swapping, also where a job or a container may use less than the machine has."""
     import psutil
 
-    free = psutil.virtual_memory().available
-    limit, used = _number("memory.max"), _number("memory.current")
-    if limit is None or used is None:
-        return free
-    return max(0, min(free, limit - used + _inactive_files()))
+    return max(0, min([psutil.virtual_memory().available, *_left_in_groups()]))
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What each limit leaves. Cached file pages that the system gives up when asked count as free."""
+    for group in unified_groups():
+        limit, used = number(group / "memory.max"), number(group / "memory.current")
+        if limit is not None and used is not None:
+            yield limit - used + (statistic(group / "memory.stat", "inactive_file") or 0)
+    for group in groups_of("memory"):
+        # The second: a limit of groups above, which a container may not see.
+        limits = number(group / "memory.limit_in_bytes"), statistic(group / "memory.stat", "hierarchical_memory_limit")
+        given, used = [limit for limit in limits if limit is not None], number(group / "memory.usage_in_bytes")
+        if given and used is not None:
+            yield min(given) - used + (statistic(group / "memory.stat", "total_inactive_file") or 0)
 
 
 def free_on_device(device: torch.device | None) -> int:
@@ -34,19 +53,21 @@ def free_on_device(device: torch.device | None) -> int:
     return int(ask.mem_get_info(device)[0])  # type: ignore[union-attr]
 
 
-def _number(file: str) -> int | None:
-    """A cgroup's number; None where there is no such file or no limit ("max")."""
-    try:
-        text = (CGROUP / file).read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+@contextmanager
+def claiming() -> Iterator[None]:
+    """One process at a time looks at what is free and takes its part of it: workers of one engine begin together.
 
+    Only what has been written to is taken in the system's eyes, so whoever claims memory fills it in here.
+    """
+    from filelock import FileLock, Timeout
 
-def _inactive_files() -> int:
-    """Cached file pages that the system gives up when asked."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    lock = FileLock(Path(tempfile.gettempdir()) / f"iberian-memory-{user}.lock")
     try:
-        lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+        lock.acquire(timeout=LONGEST_CLAIM)
+    except (Timeout, OSError) as error:
+        LOG.warning("merged: memory is taken without asking other processes (%s)", error)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -5,8 +5,9 @@
         for name, tensor in open_stream(recipe, residents=residents): ...
 
 Where a source lies is decided when its first merge begins: on the GPU if it fits beside the engine, else in pinned host
-memory (pageable where there is no GPU), else it stays in its mapped files; and never more than a part of what is free
-then. `Residents.table()` says what went where. A tensor is read from its file once, checked against the file's state
+memory (pageable where there is no GPU), else it stays in its mapped files; and all of them together never take more than a
+part of what is free then. So they come after the engine: its first load reads from the files (`residents=None`), and what
+its weights and its key-value cache leave is theirs from the first swap on. `Residents.table()` says what went where. A tensor is read from its file once, checked against the file's state
 before and after, and from then on comes from memory.
 
 Everything is known by the state of the files that it was made from (path, size, times, inode; for a stage its recipe),
@@ -19,15 +20,18 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import EngineError, SourceError
-from merge_hooks.memory import free_on_device, free_on_host
+from merge_hooks.memory import claiming, free_on_device, free_on_host
+from merge_hooks.processors import workers_on_host
 from merge_hooks.sources import Source
 
 if TYPE_CHECKING:
@@ -35,11 +39,13 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 POLICIES = ("auto", "gpu", "pinned", "memory", "mapped", "off")
-# Of what is free when a source comes, so much may be taken: the rest is the engine's and the system's.
+# Of what is free without them so much may be taken by all sources: the rest is the engine's and the system's. Workers of one
+# engine on one host share the host's part.
 SHARE_OF_HOST, SHARE_OF_DEVICE = 0.6, 0.8
 # Of counts, thresholds and the like, so much is kept at most; the least recently used go first.
 KEPT_BYTES = 1 << 30
 ALIGNMENT = 256
+PAGE = 4096
 
 
 @dataclass
@@ -51,12 +57,14 @@ class Resident:
         place: "gpu", "pinned", "memory" or "mapped".
         size: bytes of all its tensors.
         block: the memory that the tensors are laid into; None for mapped files.
+        keeps: whether tensors stay without a block: those that are views of mapped files, which the system can take back.
     """
 
     name: str
     place: str
     size: int
     block: torch.Tensor | None
+    keeps: bool = True
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     used: int = 0
 
@@ -65,7 +73,8 @@ class Resident:
         import torch
 
         if self.block is None:
-            self.tensors[name] = tensor
+            if self.keeps:
+                self.tensors[name] = tensor
             return tensor
         start, count = self.used, tensor.nbytes
         if start + count > len(self.block):
@@ -102,12 +111,15 @@ class Residents:
     def begin(self, sources: Collection[Source]) -> Pass:
         """Look at the sources of a merge, and make room for those that are not here yet."""
         states: dict[str, Hashable] = {source.key: source.state() for source in sources}
+        # Not within the lock: the headers of a stage are found by planning its merge, which has a lock of its own.
+        sizes = {source.key: _size(source) for source in sources}
         with self._lock:
             self._forget_changed(states)
+            self._forget_unused(set(states.values()))
             for source in sources:
                 state = states[source.key]
                 if state not in self._sources:
-                    self._sources[state] = self._room_for(source, set(states.values()))
+                    self._sources[state] = self._room_for(source, sizes[source.key], set(states.values()))
                     LOG.info("merged: %s stays in %s", source.name, _WORDS[self._sources[state].place])
                 self._sources.move_to_end(state)
         return Pass(self, states)
@@ -122,7 +134,15 @@ class Residents:
     @property
     def bytes(self) -> int:
         """Of memory taken by sources; mapped files are the system's."""
-        return sum(len(item.block) for item in self._sources.values() if item.block is not None)
+        return self._taken("gpu") + self._taken("memory")
+
+    def _taken(self, place: str) -> int:
+        """Bytes of the GPU's memory ("gpu"), or of the host's."""
+        return sum(
+            _whole(len(item.block), item.place)
+            for item in self._sources.values()
+            if item.block is not None and (item.place == "gpu") == (place == "gpu")
+        )
 
     def forget(self, state: Hashable) -> None:
         """Let go of a source and of everything made from it."""
@@ -144,21 +164,34 @@ class Residents:
             LOG.warning("merged: %s changed on disk and is read again", self._sources[held].name)
             self.forget(held)
 
-    def _room_for(self, source: Source, needed: set[Hashable]) -> Resident:
-        size = _size(source)
-        for place in self._places():
-            if place == "mapped":
-                break
-            while not self._fits(size, place):
-                oldest = next((state for state, item in self._sources.items()
-                               if state not in needed and item.block is not None), None)  # fmt: skip
-                if oldest is None:
-                    break
-                self.forget(oldest)
-            if self._fits(size, place):
-                block = _block(size, place, self.device)
-                return Resident(source.name, place, size, block)
-        return Resident(source.name, "mapped", size, None)
+    def _forget_unused(self, needed: set[Hashable]) -> None:
+        """What would pile up: a sweep over a stage's own parameters has a new one at each point. And mapped files."""
+        unused = [state for state in self._sources if state not in needed]
+        for state in unused:
+            if self._sources[state].block is None or _is_of_stage(state):
+                self.forget(state)
+
+    def _room_for(self, source: Source, size: int, needed: set[Hashable]) -> Resident:
+        with claiming():
+            for place in self._places():
+                if place != "mapped" and (block := self._claimed(size, place, needed)) is not None:
+                    return Resident(source.name, place, size, block)
+        return Resident(source.name, "mapped", size, None, keeps=type(source) is Source)
+
+    def _claimed(self, size: int, place: str, needed: set[Hashable]) -> torch.Tensor | None:
+        """Memory for a source, older ones forgotten for it where that helps; None: there is not enough."""
+        while not self._fits(size, place):
+            oldest = next((state for state, item in self._sources.items() if state not in needed
+                           and item.block is not None and (item.place == "gpu") == (place == "gpu")), None)  # fmt: skip
+            if oldest is None:
+                return None
+            self.forget(oldest)
+            _give_back(self.device)
+        try:
+            return _block(size, place, self.device)
+        except (RuntimeError, MemoryError) as error:  # torch's OutOfMemoryError is a RuntimeError
+            LOG.warning("merged: no %.2f GB to be had in %s (%s)", size / 1e9, _WORDS[place], error)
+            return None
 
     def _places(self) -> list[str]:
         if self.policy != "auto":
@@ -168,9 +201,12 @@ class Residents:
     def _fits(self, size: int, place: str) -> bool:
         if self.budget is not None and self.bytes + size > self.budget:
             return False
+        taken = self._taken(place)
         if place == "gpu":
-            return size <= SHARE_OF_DEVICE * free_on_device(self.device)
-        return size <= SHARE_OF_HOST * free_on_host()
+            share, free = SHARE_OF_DEVICE, free_on_device(self.device)
+        else:
+            share, free = SHARE_OF_HOST / workers_on_host(), free_on_host()
+        return taken + _whole(size, place) <= share * (taken + free)
 
     def read(self, source: Source, tensor: str, state: Hashable) -> torch.Tensor:
         """One tensor of a source: from memory, else from its file, which must not have changed."""
@@ -179,19 +215,26 @@ class Residents:
             kept = held.tensors.get(tensor) if held else None
             if kept is None:
                 self.reads += 1
-                read = source.read(tensor)
-                if held is None:
-                    return read
-                kept = held.put(tensor, read)
-                if source.state() != state:
-                    self.forget(state)
-                    raise SourceError(
-                        f"{source.name}: files in {source.folder} changed during the merge. Run it again."
-                    )
             else:
                 self.hits += 1
+        if kept is None:
+            kept = self._read_now(source, tensor, state, held)
         if held is not None and held.place == "pinned":
             return kept.to(self.device, non_blocking=True)
+        return kept
+
+    def _read_now(self, source: Source, tensor: str, state: Hashable, held: Resident | None) -> torch.Tensor:
+        # Not within the lock: reading from a stage merges, and other threads wait neither for that nor for a disk.
+        read = source.read(tensor)
+        if held is None:
+            return read
+        with self._lock:
+            kept = held.tensors.get(tensor)  # another thread may have been faster
+            if kept is None:
+                kept = held.put(tensor, read)
+        if source.state() != state:
+            self.forget(state)
+            raise SourceError(f"{source.name}: files in {source.folder} changed during the merge. Run it again.")
         return kept
 
     def kept(self, key: Hashable) -> Any:
@@ -209,8 +252,8 @@ class Residents:
         value = make()
         size = _bytes_of(value)
         with self._lock:
+            self._kept_bytes += size - self._kept.pop(key, (None, 0))[1]
             self._kept[key] = (value, size)
-            self._kept_bytes += size
             while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
                 self._kept_bytes -= self._kept.popitem(last=False)[1][1]
         return value
@@ -284,7 +327,31 @@ def _block(size: int, place: str, device: torch.device | None) -> torch.Tensor:
     if place == "pinned":
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
     # numpy asks the system for large pages, torch does not: fewer faults when filled, fewer misses when read.
-    return torch.from_numpy(np.empty(size, np.uint8))
+    block = np.empty(size, np.uint8)
+    # Until it is written to, the system counts it as free: for our next source, and for other processes.
+    block[::PAGE] = 0
+    return torch.from_numpy(block)
+
+
+def _whole(size: int, place: str) -> int:
+    """What a block takes: torch rounds pinned memory up to a power of two."""
+    return 1 << (size - 1).bit_length() if place == "pinned" and size else size
+
+
+def _give_back(device: torch.device | None) -> None:
+    """Forgotten blocks to the system: torch keeps a GPU's memory, and pinned memory, for itself."""
+    import torch
+
+    if device is None:
+        return
+    if hasattr(module := getattr(torch, device.type, None), "empty_cache"):
+        module.empty_cache()  # type: ignore[union-attr]
+    if hasattr(torch._C, "_host_emptyCache"):
+        torch._C._host_emptyCache()
+
+
+def _is_of_stage(state: Hashable) -> bool:
+    return isinstance(state, tuple) and ("stage" in state[:1] or any(map(_is_of_stage, state)))
 
 
 def _mentions(key: Hashable, state: Hashable) -> bool:
@@ -292,8 +359,56 @@ def _mentions(key: Hashable, state: Hashable) -> bool:
 
 
 def _bytes_of(value: Any) -> int:
-    if isinstance(value, (tuple, list)):
-        return 64 + sum(_bytes_of(item) for item in value)
-    if isinstance(value, dict) or hasattr(value, "__dict__"):
-        return 64 + sum(_bytes_of(item) for item in (value if isinstance(value, dict) else vars(value)).values())
-    return int(getattr(value, "nbytes", 32))
+    """Bytes that would be free without it: of every tensor and array that hangs on it, memory that they share once."""
+    memory: dict[int, int] = {}  # by address, so that views count as what they hold on to
+    small, seen, waiting = 0, set(), [value]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen or isinstance(item, (type, ModuleType)):
+            continue
+        seen.add(id(item))
+        found = _memory_of(item)
+        if found is None:
+            small += sys.getsizeof(item, 64)
+        else:
+            address, size = found
+            memory[address] = max(size, memory.get(address, 0))
+        waiting += _parts_of(item)
+    return small + sum(memory.values())
+
+
+def _memory_of(item: Any) -> tuple[int, int] | None:
+    """(address, bytes) of what a tensor or an array holds on to; None for all else."""
+    import numpy as np
+    import torch
+
+    if isinstance(item, torch.Tensor):
+        try:
+            storage = item.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # sparse ones have parts instead
+            return id(item), item.nbytes
+        return storage.data_ptr(), storage.nbytes()
+    if isinstance(item, np.ndarray):
+        while isinstance(item.base, np.ndarray):
+            item = item.base
+        return item.__array_interface__["data"][0], item.nbytes
+    return None
+
+
+def _parts_of(item: Any) -> list[Any]:
+    """What hangs on an object: its items, its attributes, and what a function was made over."""
+    parts: list[Any] = []
+    if isinstance(item, dict):
+        parts += [*item.keys(), *item.values()]
+    elif isinstance(item, (tuple, list, set, frozenset, deque)):
+        parts += item
+    elif isinstance(item, partial):
+        parts += [item.func, item.args, item.keywords]
+    elif isinstance(item, MethodType):
+        parts += [item.__self__]
+    elif isinstance(item, FunctionType):
+        parts += [cell.cell_contents for cell in item.__closure__ or () if cell != CellType()]
+    parts += vars(item).values() if hasattr(item, "__dict__") else ()
+    slots = [getattr(kind, "__slots__", ()) for kind in type(item).__mro__]
+    names = [name for given in slots for name in ([given] if isinstance(given, str) else given)]
+    return parts + [getattr(item, name) for name in names if hasattr(item, name)]

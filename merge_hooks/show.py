@@ -7,6 +7,7 @@ from typing import Any
 
 from merge_hooks._mergekit import reference_key
 from merge_hooks.estimate import estimate, gigabytes, seconds
+from merge_hooks.memory import free_on_host
 from merge_hooks.preflight import check_fit, fit_notes, table
 from merge_hooks.stages import MergedSource
 from merge_hooks.stream import Stream
@@ -41,10 +42,8 @@ def plan_text(stream: Stream) -> str:
 
 
 def _needs(stream: Stream) -> Iterator[str]:
-    import psutil
-
     needs = estimate(stream)
-    free = psutil.virtual_memory().available
+    free = free_on_host()
     yield (
         f"memory      {gigabytes(needs.model)} for the merged model, at least {gigabytes(needs.working)} for its largest "
         f"tensor in work; {gigabytes(free)} are free"

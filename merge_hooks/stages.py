@@ -10,15 +10,15 @@
 
 mergekit-multi writes every stage to disk; here a stage is a source whose tensors are computed when they are read.
 Only its config.json and tokenizer, which mergekit and transformers want to read from a folder, lie in a temporary
-one while the program runs.
+one while the stage lives.
 """
 
 from __future__ import annotations
 
-import atexit
 import shutil
 import tempfile
-from collections.abc import Hashable
+import weakref
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -148,8 +148,11 @@ class MergedSource(Source):
         }
 
     def state(self) -> tuple[Hashable, ...]:
-        # Not its folder: that is a temporary one, another each time the recipe is read.
-        return ("stage", self.resolved.payload(), *(source.state() for source in self.resolved.sources.values()))
+        # Not its folder, nor those of stages in it: they are temporary ones, others each time the recipe is read.
+        written = self.resolved.payload()
+        for place, stage in enumerate(_inner_stages(self.resolved)):
+            written = written.replace(str(stage.folder), f"stage {place}")
+        return ("stage", written, *(source.state() for source in self.resolved.sources.values()))
 
     @property
     def draws(self) -> bool:
@@ -183,8 +186,8 @@ def open_stage(name: str, resolved: Resolved) -> MergedSource:
     from merge_hooks.tokenizer import choose_tokenizer
 
     folder = Path(tempfile.mkdtemp(prefix="iberian-stage-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     source = MergedSource(name, folder, resolved=resolved)
+    weakref.finalize(source, shutil.rmtree, folder, ignore_errors=True)
     check_fit(source.stream)
     choice = choose_tokenizer(source.stream)
     source.stream.model_config.save_pretrained(folder)
@@ -196,6 +199,15 @@ def open_stage(name: str, resolved: Resolved) -> MergedSource:
     if not (folder / "generation_config.json").exists():
         _copy_if_there(Path(choice.generation_folder) / "generation_config.json", folder)
     return source
+
+
+def _inner_stages(resolved: Resolved) -> Iterator[MergedSource]:
+    """The stages of a recipe and theirs, in the order of its sources; also those below an adapter."""
+    for source in resolved.sources.values():
+        source = getattr(source, "base", source)
+        if isinstance(source, MergedSource):
+            yield source
+            yield from _inner_stages(source.resolved)
 
 
 def _copy_if_there(file: Path, folder: Path) -> None:

@@ -131,6 +131,10 @@ class Stream:
         """(name, tensor) pairs in layer order. Raises SourceError on NaN, and when a file changes."""
         return self.into({})
 
+    def from_files(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same pairs, without residents: for an engine's first load, after which there is less room for them."""
+        return self._pairs({}, None)
+
     def into(self, places: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         """The same pairs, a tensor written to its place at once where a kernel of ours can do that.
 
@@ -138,8 +142,13 @@ class Stream:
             places: by name, contiguous, on the CPU. Where dtype or shape are not those of the merge, or another
                 kernel computes it, the tensor comes in memory of its own and the place is not touched.
         """
+        yield from self._pairs(places, self.residents)
+
+    def _pairs(
+        self, places: Mapping[str, torch.Tensor], residents: Residents | None
+    ) -> Iterator[tuple[str, torch.Tensor]]:
         before = self._file_states()
-        view = self.residents.begin(self.resolved.sources.values()) if self.residents else None
+        view = residents.begin(self.resolved.sources.values()) if residents else None
         try:
             yield from self._merged(places, view)
             self._let_go()

@@ -19,7 +19,8 @@ from typing import Any
 
 from merge_hooks._mergekit import chat_template_of, reference_key
 from merge_hooks.errors import SourceError
-from merge_hooks.sources import Source
+from merge_hooks.sources import Source, content_hash
+from merge_hooks.stages import MergedSource
 from merge_hooks.stream import Stream
 
 
@@ -69,12 +70,13 @@ def choose_tokenizer(stream: Stream, named: str | None = None) -> TokenizerChoic
     config = stream.resolved.config
     template = chat_template_of(config)
     owner, origin = tokenizer_owner(stream)
+    own = _lasting_folder(owner)
     if named:
-        return TokenizerChoice(named, f"tokenizer={named}", template, str(owner.folder), is_named=True)
+        return TokenizerChoice(named, f"tokenizer={named}", template, own, is_named=True)
     if stream.tokenizer is not None:
         folder = _keep_for_this_process(stream.tokenizer, stream.model_config)
-        return TokenizerChoice(folder, origin, template, str(owner.folder))
-    return TokenizerChoice(str(owner.folder), origin, template, str(owner.folder))
+        return TokenizerChoice(folder, origin, template, own)
+    return TokenizerChoice(own, origin, template, own)
 
 
 def tokenizer_owner(stream: Stream) -> tuple[Source, str]:
@@ -96,11 +98,34 @@ def _keep_for_this_process(tokenizer: Any, model_config: Any) -> str:
 
     vLLM looks for one there: without it, it tries twice, says so in red, and is 4 seconds later.
     """
-    folder = tempfile.mkdtemp(prefix="iberian-tokenizer-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="iberian-tokenizer-"))
     tokenizer.save_pretrained(folder)
     model_config.save_pretrained(folder)
-    return folder
+    return _shared(folder)
+
+
+def _lasting_folder(owner: Source) -> str:
+    """A folder with its tokenizer and generation config that stays while the program runs: a stage's own goes with it."""
+    if not isinstance(getattr(owner, "base", owner), MergedSource):
+        return str(owner.folder)
+    folder = Path(tempfile.mkdtemp(prefix="iberian-tokenizer-"))
+    shutil.copytree(owner.folder, folder, dirs_exist_ok=True)
+    return _shared(folder)
+
+
+# By the hash of their files: swaps of one tokenizer share one folder.
+_FOLDERS: dict[str, Path] = {}
+
+
+def _shared(folder: Path) -> str:
+    """This temporary folder, else one with the same files from before; stays while the program runs."""
+    key = content_hash(folder, sorted(path.name for path in folder.iterdir()))
+    if key in _FOLDERS and _FOLDERS[key].is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _FOLDERS[key] = folder
+    return str(_FOLDERS[key])
 
 
 def end_tokens(folder: str) -> list[int]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import EngineError, MergeHooksError, UnprovedError
+from merge_hooks.memory import free_on_host
 
 if TYPE_CHECKING:
     from merge_hooks.recipe import Resolved
@@ -205,8 +206,7 @@ def cpu_memory_share() -> float:
     """
     import psutil
 
-    memory = psutil.virtual_memory()
-    return max(0.05, min(0.9, round(0.8 * memory.available / memory.total, 2)))
+    return max(0.05, min(0.9, round(0.8 * free_on_host() / psutil.virtual_memory().total, 2)))
 
 
 def is_usable() -> bool:

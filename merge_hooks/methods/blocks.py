@@ -14,6 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from merge_hooks.processors import worker_threads
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -54,14 +56,11 @@ class Workers:
     """Threads that work on blocks. Use as a context manager: the threads end with it.
 
     Args:
-        threads: how many; None: as many as torch uses, so that OMP_NUM_THREADS and vLLM's binding count here
-            too.
+        threads: how many; None: see `merge_hooks.processors`.
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        import torch
-
-        self.threads = threads or torch.get_num_threads()
+        self.threads = threads or worker_threads()
         self._pool: ThreadPoolExecutor | None = None
         self._local = threading.local()
 
