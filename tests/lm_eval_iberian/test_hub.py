@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian import documents
-from lm_eval_iberian.hub import may_pass, patiently
+from lm_eval_iberian.hub import patiently
+from lm_eval_iberian.manifests import manifests
 from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.trouble import may_pass
 from tests.lm_eval_iberian.hub_server import StandInHub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +28,7 @@ import json, sys
 from lm_eval_iberian import documents, hub
 from lm_eval_iberian.manifests import Manifest, manifests
 hub.FIRST_PAUSE_SECONDS = 0.1
-manifests()["other/xstory_cloze"] = Manifest("other/xstory_cloze", None, {}, {}, revision=hub.PARQUET_BRANCH)
+manifests()["other/xstory_cloze"] = Manifest("other/xstory_cloze", None, {}, {}, revision=hub.PARQUET_BRANCH, parquet=True)
 for path, config, splits in json.loads(sys.argv[1]):
     try:
         found = documents.load(path, config, splits)
@@ -40,6 +42,11 @@ for path, config, splits in json.loads(sys.argv[1]):
 def sample(path: str, config: str, split: str) -> list[dict[str, Any]]:
     (file,) = tasks_folder().glob(f"*/samples/{path}/{config}/{split}.jsonl")
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def pinned(path: str) -> str:
+    """The revision that the suite reads."""
+    return manifests()[path].revision
 
 
 def as_jsonl(rows: list[dict[str, Any]]) -> bytes:
@@ -70,10 +77,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
     server = StandInHub(tmp_path_factory.mktemp("hub"), TROUBLE, stall_seconds=6)
     server.add("HiTZ/EusTrivia", "test.jsonl", as_jsonl(sample("HiTZ/EusTrivia", "default", "test")))
     for path in ("HiTZ/EusReading", "HiTZ/EusProficiency"):
-        server.add(path, "test.jsonl", as_jsonl(sample(path, "default", "test")))
+        server.add(path, "test.jsonl", as_jsonl(sample(path, "default", "test")), pinned(path))
     for split in ("validation", "test"):
         rows = sample("BSC-LT/openbookqa-es", "default", split)
-        server.add("BSC-LT/openbookqa-es", f"data/{split}-00000-of-00001.parquet", as_parquet(rows))
+        file = f"data/{split}-00000-of-00001.parquet"
+        server.add("BSC-LT/openbookqa-es", file, as_parquet(rows), pinned("BSC-LT/openbookqa-es"))
     for split, name in (
         ("train", "eu/train/0000.parquet"), ("eval", "eu/eval/0000.parquet"),
         ("train", "es/xstory_cloze-train.parquet"), ("eval", "es/xstory_cloze-eval.parquet"),
@@ -83,7 +91,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
     for split in ("train", "eval"):  # no branch of parquet files, but a data set that datasets reads
         rows = sample("projecte-aina/xstorycloze_ca", "ca", split)
         server.add("other/xstory_cloze", f"data/{split}-00000-of-00001.parquet", as_parquet(rows))
-    server.add("jumelet/multiblimp", "multiblimp.py", b"raise SystemExit('never run')")
+    server.add("jumelet/multiblimp", "multiblimp.py", b"raise SystemExit('never run')", pinned("jumelet/multiblimp"))
     for path in ("openlanguagedata/flores_plus", "nbel/CatCoLA", "nbel/EsCoLA"):
         server.add(path, "train.jsonl", b"")
     yield server
@@ -140,14 +148,16 @@ def test_the_hub_on_good_days_and_bad_ones(hub: StandInHub, cache: Path) -> None
     assert slow["rows"] == {"test": 12}, "a stalled answer is asked for again"
     assert cut["rows"] == {"test": 12}, "half a file is never used"
     assert busy["rows"] == {"validation": 6, "test": 8}
-    assert "Accept its terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in gated["error"]
+    assert "https://huggingface.co/datasets/openlanguagedata/flores_plus" in gated["error"]
+    assert "hf auth login" in gated["error"] and "is gated" in gated["error"]
     assert "hf auth login" in refused["error"]
     assert "is not at https://huggingface.co/datasets/nbel/EsCoLA" in missing["error"]
     assert "loading script" in script["error"]
     assert converted["rows"] == {"train": 6}, "no such branch (any more): the data set as it is"
     assert "no parquet files of en" in no_config["error"]
     for answer in (gated, refused, missing, script, no_config):
-        assert "or put it into a mirror" in answer["error"]
+        assert "With files of your own: " in answer["error"] and "/SPLIT.jsonl" in answer["error"]
+        assert "no network" not in answer["error"]
     assert hub.asked["GET HiTZ/EusReading test.jsonl"] >= 2
 
     # What was read once is read again without the network, as on a compute node.
@@ -196,5 +206,5 @@ def test_offline_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("IBERIAN_DATA")
     monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
-    with pytest.raises(documents.DocumentsError, match=r"from the Hub came ConnectionError: offline.*iberian prefetch"):
+    with pytest.raises(documents.DocumentsError, match=r"HF_HUB_OFFLINE=1 forbids the network(.|\n)*iberian prefetch"):
         documents.load("HiTZ/EusTrivia", None, ["test"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ from lm_eval_iberian.documents import DocumentsError
 from lm_eval_iberian.needs import leaves, needs
 from lm_eval_iberian.prefetch_command import prefetch
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
-from tests.lm_eval_iberian.test_hub import ROOT, as_jsonl, as_parquet, sample
+from tests.lm_eval_iberian.test_hub import ROOT, as_jsonl, as_parquet, pinned, sample
 from tests.tasks.common import build
 
+PINNED_FLORES = pinned("openlanguagedata/flores_plus")
 TASKS = "iberian_eus_trivia,iberian_xstorycloze_eu,iberian_cola_es,iberian_flores_es-eu"
 # Runs command lines one after the other in one process, and prints what each said.
 PROGRAM = """
@@ -75,7 +77,7 @@ def test_fetch_finish_and_run(hub: StandInHub, tmp_path: Path, monkeypatch: pyte
     first, sick = run(hub, tmp_path, ("prefetch", line), ("doctor", ["--tasks", TASKS]))
     assert first["exit"] == 1
     assert "3 fetched, 0 already there, 3 failed" in first["said"], "two languages of FLORES+, and its copy"
-    assert "Accept its terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in first["said"]
+    assert re.search("Accept its terms: +https://huggingface.co/datasets/openlanguagedata/flores_plus", first["said"])
     assert "run `hf auth login`" in sick["said"] and "gated" in sick["said"] and sick["exit"] == 1
     record = mirrors.read_record(mirror)
     trivia = record["HiTZ/EusTrivia/default"]
@@ -87,13 +89,13 @@ def test_fetch_finish_and_run(hub: StandInHub, tmp_path: Path, monkeypatch: pyte
     for language in ("spa_Latn", "eus_Latn"):
         for split in ("dev", "devtest"):
             rows = sample("openlanguagedata/flores_plus", language, split)
-            hub.add("openlanguagedata/flores_plus", f"{language}/{split}.jsonl", as_jsonl(rows))
+            hub.add("openlanguagedata/flores_plus", f"{language}/{split}.jsonl", as_jsonl(rows), PINNED_FLORES)
     card = "".join(
         f"- config_name: {code}\n  data_files:\n  - split: dev\n    path: {code}/dev.jsonl\n"
         f"  - split: devtest\n    path: {code}/devtest.jsonl\n"
         for code in ("spa_Latn", "eus_Latn")
     )
-    hub.add("openlanguagedata/flores_plus", "README.md", f"---\nconfigs:\n{card}---\n".encode())
+    hub.add("openlanguagedata/flores_plus", "README.md", f"---\nconfigs:\n{card}---\n".encode(), PINNED_FLORES)
     hub.trouble.clear()
     (mirror / "juletxara/xstory_cloze/eu/eval.parquet").write_bytes(b"PAR1 damaged")
     before = hub.asked["GET HiTZ/EusTrivia test.jsonl"]
