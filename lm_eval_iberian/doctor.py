@@ -70,7 +70,7 @@ def _read(need: Need) -> Finding:
         mend = fetch_command(need)
         if manifests().get(need.path) and manifests()[need.path].gated:
             return Finding(need, GATED, "nowhere", f"{accept_command(need.path)}, then {mend}")
-        reason = str(error).partition(" cannot be had: ")[2].splitlines()[0]
+        reason = str(error).splitlines()[1].strip()
         return Finding(need, MISSING, "nowhere", f"{mend}   ({reason})")
     except DocumentsError as error:
         return Finding(need, DAMAGED, str(documents.mirror() or "cache"), f"{error} {fetch_command(need)}")

@@ -133,7 +133,7 @@ def _find(path: str, config: str, manifest: Manifest | None, wanted: Wanted, tas
         found, commit = hub.read(path, config, manifest, wanted)
     except Exception as error:
         tried = f"not in {VARIABLE}={folder}, and " if folder else ""
-        raise NotToBeHad(f"{path} ({config}) cannot be had: {tried}{explain(error, path, config, task)}") from error
+        raise NotToBeHad(f"{path} ({config}) cannot be had:\n  {tried}{explain(error, path, config, task)}") from error
     return found, f"Hub@{commit}" if commit else "Hub", f"{path} ({config}) on the Hub", commit
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lm_eval_iberian.manifests import Manifest
+from lm_eval_iberian.mirrors import write_whole
 from lm_eval_iberian.revisions import COMMIT, Wanted
-from lm_eval_iberian.trouble import may_pass, offline, one_line
+from lm_eval_iberian.trouble import Trouble, may_pass, offline, one_line, trouble
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -62,14 +63,14 @@ def _by_datasets(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Data
     """As `datasets` reads it. Without the Hub it takes the newest in its cache, of whatever revision: not so here."""
     from datasets import load_dataset
 
-    commit = wanted.commit or (_commit_of(path, wanted.revision) if wanted.revision and offline() else None)
+    commit = wanted.commit or (_commit_of(path, wanted.revision) if wanted.revision else None)
     if commit and (kept := _kept(path, config, commit)):
         return kept, commit
-    found = dict(load_dataset(path, None if config == "default" else config, revision=wanted.revision))
+    found = dict(load_dataset(path, None if config == "default" else config, revision=commit))
     # datasets keeps what it read in a folder named after the commit.
     folders = {Path(file["filename"]).parent.name for data in found.values() for file in data.cache_files}
     read = next((name for name in folders if COMMIT.fullmatch(name)), None)
-    if wanted.revision and read != (wanted.commit or _commit_of(path, wanted.revision)):
+    if wanted.revision and read != commit:
         raise OtherRevision(f"only commit {read} of it is in the cache here, and {wanted.revision} is wanted")
     return found, read
 
@@ -91,15 +92,19 @@ def _kept(path: str, config: str, commit: str) -> dict[str, Dataset] | None:
 
 
 def _commit_of(path: str, revision: str) -> str | None:
-    """The commit that a branch or tag stood for when the Hub was last asked."""
-    from huggingface_hub import constants
+    """The commit that a branch or tag stands for; without the Hub, that it stood for when it was last asked."""
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.file_download import repo_folder_name
 
+    # Where the Hub's cache keeps it: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     file = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=path, repo_type="dataset") / "refs" / revision
     try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
+        if not offline():
+            write_whole(file, str(HfApi().dataset_info(path, revision=revision).sha).encode())
+    except Exception as error:
+        if not file.is_file() or trouble(error) is not Trouble.UNREACHABLE:
+            raise
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def _parquet_or_other_files(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Dataset], str | None]:

@@ -12,6 +12,7 @@ A branch or a tag will do for the first three; what is recorded is the commit th
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from lm_eval_iberian.errors import DocumentsError
 from lm_eval_iberian.manifests import Manifest, manifests
 from lm_eval_iberian.plugin import tasks_folder
 
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
 VARIABLE = "IBERIAN_REVISIONS"
 METADATA_KEY = "dataset_revisions"
 PINS = "pins.yml"
@@ -127,3 +130,10 @@ def _refuse_slips(said: Mapping[str, str], where: str) -> None:
     for path in said:
         if known.get(path.lower(), path) != path:
             raise DocumentsError(f"{where}: {path} is written {known[path.lower()]}.")
+        if path not in known.values():
+            _say_once(f"{where} names {path}, which no task of the suite reads.")
+
+
+@functools.cache
+def _say_once(words: str) -> None:
+    LOG.warning(words)

@@ -64,36 +64,37 @@ def explain(error: Exception, path: str, config: str, task: str) -> str:
     """
     kind = trouble(error)
     ways = {**_ways(kind, path, task), **_always(path, config)}
+    if kind not in (Trouble.OTHER_REVISION, Trouble.OFFLINE):
+        ways = {"What came back": one_line(error), **ways}
     width = max(map(len, ways)) + 2
     lines = [f"  {where + ':':<{width}}{what}" for where, what in ways.items()]
     return "\n".join([f"{_reason(kind, error, path, config)}.", *lines])
 
 
 def _reason(kind: Trouble, error: Exception, path: str, config: str) -> str:
-    said = one_line(error)
     return {
         Trouble.OTHER_REVISION: str(error),
         Trouble.OFFLINE: f"{offline()} forbids the network, and it is not in the Hub's cache here",
-        Trouble.UNREACHABLE: f"there is no network here, or no way to the Hub ({said}), and it is not in the Hub's cache",
-        Trouble.BUSY: f"the Hub was asked again and again, and did not answer in time ({said})",
-        Trouble.GATED: "it is gated, and this user has not accepted its terms or is not logged in",
-        Trouble.NO_REVISION: f"the Hub has no such revision of it ({said})",
-        Trouble.GONE: f"it is not at https://huggingface.co/datasets/{path} any more, or not as {config} ({said})",
+        Trouble.UNREACHABLE: "no network here, or no way to the Hub, and it is not in the Hub's cache",
+        Trouble.BUSY: "the Hub was asked again and again, and did not answer in time",
+        Trouble.GATED: "it is gated: its terms are not accepted, or you are not logged in",
+        Trouble.NO_REVISION: "the Hub has no such revision of it",
+        Trouble.GONE: f"it is not at https://huggingface.co/datasets/{path} any more, or not as {config}",
         Trouble.SCRIPT: "it is a loading script, which `datasets` no longer runs",
-        Trouble.OTHER: f"from the Hub came {said}",
+        Trouble.OTHER: "the Hub's answer is of no kind that is known here",
     }[kind]
 
 
 def _ways(kind: Trouble, path: str, task: str) -> dict[str, str]:
     """What mends this kind: where -> what to type."""
     fetch = f"iberian prefetch --tasks {task} --to DIR"
-    away = {"Where there is a network": fetch, "and then here": "IBERIAN_DATA=DIR HF_HUB_OFFLINE=1 lm_eval ..."}
+    away = {"With a network": fetch, "then here": "IBERIAN_DATA=DIR HF_HUB_OFFLINE=1 lm_eval ..."}
     another = f"IBERIAN_REVISIONS={path}=COMMIT"
     return {
         Trouble.OTHER_REVISION: {"To read that one": another, **away},
         Trouble.OFFLINE: away,
         Trouble.UNREACHABLE: away,
-        Trouble.BUSY: {"Later, or elsewhere": fetch},
+        Trouble.BUSY: away,
         Trouble.GATED: {"Accept its terms": f"https://huggingface.co/datasets/{path}", "and log in": "hf auth login"},
         Trouble.NO_REVISION: {"To read another": another},
         Trouble.GONE: {"If it is private": "hf auth login"},
@@ -103,8 +104,8 @@ def _ways(kind: Trouble, path: str, task: str) -> dict[str, str]:
 def _always(path: str, config: str) -> dict[str, str]:
     """What does without the Hub."""
     return {
-        "With files of your own": f"IBERIAN_DATA=DIR, where DIR/{path}/{config}/SPLIT.jsonl are",
-        "To try things out": "IBERIAN_DATA=samples lm_eval ...",
+        "Your own files": f"IBERIAN_DATA=DIR, as DIR/{path}/{config}/SPLIT.jsonl",
+        "Just to try": "IBERIAN_DATA=samples lm_eval ...",
     }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from lm_eval_iberian import documents, mirrors
@@ -19,9 +20,11 @@ from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.doctor_command import doctor
 from lm_eval_iberian.documents import DocumentsError
 from lm_eval_iberian.needs import leaves, needs
+from lm_eval_iberian.prefetch import Outcome, pin
+from lm_eval_iberian.prefetch import prefetch as fetch
 from lm_eval_iberian.prefetch_command import prefetch
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
-from tests.lm_eval_iberian.test_hub import ROOT, as_jsonl, as_parquet, pinned, sample
+from tests.lm_eval_iberian.test_hub import OTHER_COMMIT, ROOT, as_jsonl, as_parquet, pinned, sample
 from tests.tasks.common import build
 
 PINNED_FLORES = pinned("openlanguagedata/flores_plus")
@@ -99,9 +102,12 @@ def test_fetch_finish_and_run(hub: StandInHub, tmp_path: Path, monkeypatch: pyte
     hub.trouble.clear()
     (mirror / "juletxara/xstory_cloze/eu/eval.parquet").write_bytes(b"PAR1 damaged")
     before = hub.asked["GET HiTZ/EusTrivia test.jsonl"]
+    pins = tmp_path / "pins.yml"
+    pins.write_text(f"HiTZ/BertaQA: {OTHER_COMMIT}\n")
     second, well = run(
-        hub, tmp_path, ("prefetch", line), ("doctor", ["--tasks", TASKS, "--all"]), IBERIAN_DATA=str(mirror)
-    )
+        hub, tmp_path, ("prefetch", [*line, "--pin", str(pins)]), ("doctor", ["--tasks", TASKS, "--all"]),
+        IBERIAN_DATA=str(mirror),
+    )  # fmt: skip
     assert (second["exit"], well["exit"]) == (0, 0), (second, well)
     assert "3 fetched, 2 already there, 0 failed" in second["said"]
     assert hub.asked["GET HiTZ/EusTrivia test.jsonl"] == before
@@ -115,6 +121,54 @@ def test_fetch_finish_and_run(hub: StandInHub, tmp_path: Path, monkeypatch: pyte
         assert [instance.args for instance in built(name)] == from_mirror
         monkeypatch.setenv("IBERIAN_DATA", str(mirror))
     assert build("iberian_eus_trivia").dump_config()["metadata"]["documents"] == f"{mirror}@{COMMIT}"
+
+    # The commits that were seen are written down, and read again; another is fetched anew, and nothing else is.
+    assert f"{pins}: 4 commits. Read them again with IBERIAN_REVISIONS={pins}" in second["said"]
+    seen = dict.fromkeys(("HiTZ/EusTrivia", "juletxara/xstory_cloze", "nbel/EsCoLA"), COMMIT)
+    assert yaml.safe_load(pins.read_text()) == {
+        **seen, "openlanguagedata/flores_plus": PINNED_FLORES, "HiTZ/BertaQA": OTHER_COMMIT,
+    }  # fmt: skip
+    monkeypatch.setenv("IBERIAN_REVISIONS", str(pins))
+    metadata = build("iberian_eus_trivia").dump_config()["metadata"]
+    assert metadata["documents_revision"] == f"HiTZ/EusTrivia@{COMMIT}" and "documents_notes" not in metadata
+    changed = sample("HiTZ/EusTrivia", "default", "test")[1:]
+    hub.add("HiTZ/EusTrivia", "test.jsonl", as_jsonl(changed), OTHER_COMMIT)
+    pins.write_text(pins.read_text().replace(f"EusTrivia: '{COMMIT}", f"EusTrivia: '{OTHER_COMMIT}"))
+    with pytest.raises(DocumentsError, match=f"holds commit {COMMIT}, and {OTHER_COMMIT} is asked for"):
+        build("iberian_eus_trivia")
+    (third,) = run(hub, tmp_path, ("prefetch", line), IBERIAN_REVISIONS=str(pins))
+    assert "1 fetched, 4 already there, 0 failed" in third["said"]
+    again = build("iberian_eus_trivia")
+    assert again.config.metadata["documents_revision"] == f"HiTZ/EusTrivia@{OTHER_COMMIT}"
+    assert len(again.eval_docs) == 11
+
+
+def test_a_data_set_at_two_commits_is_not_pinned(tmp_path: Path) -> None:
+    """A mirror that was fetched in parts, by hand or by an older version."""
+    record = {
+        f"HiTZ/BertaQA/{config}": {"revision": commit, "files": {}}
+        for config, commit in (("eu", "a" * 40), ("en", "b" * 40))
+    }
+    mirrors.write_record(tmp_path, record)
+    outcomes = [Outcome(need, "there") for need in needs(["iberian_bertaqa_eu", "iberian_bertaqa_en"])]
+    assert pin(outcomes[:1], tmp_path, tmp_path / "pins.yml") == {"HiTZ/BertaQA": "a" * 40}
+    with pytest.raises(DocumentsError, match=r"HiTZ/BertaQA: at commit a+ and at b+\. Remove the folder"):
+        pin(outcomes, tmp_path, tmp_path / "pins.yml")
+
+
+def test_all_configurations_are_fetched_at_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data set changes on the Hub between two of them: the second is fetched as it was for the first."""
+    from datasets import Dataset
+
+    rows = Dataset.from_list(sample("HiTZ/BertaQA", "eu", "test"))
+    moving = iter([letter * 40 for letter in "abcdef"])
+    monkeypatch.setattr(
+        "lm_eval_iberian.hub.read", lambda _p, _c, _m, asked: ({"test": rows}, asked.commit or next(moving))
+    )
+    monkeypatch.setenv("IBERIAN_ROWS", "any")
+    outcomes = fetch(["iberian_bertaqa_eu", "iberian_bertaqa_en"], tmp_path)
+    assert [one.state for one in outcomes] == ["fetched", "fetched"]
+    assert {entry["revision"] for entry in mirrors.read_record(tmp_path).values()} == {"a" * 40}
 
 
 def built(name: str) -> list[Any]:

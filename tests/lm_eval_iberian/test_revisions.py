@@ -112,6 +112,16 @@ def test_what_cannot_be_read(text: str, says: str, tmp_path: Path, monkeypatch: 
         from_environment()
 
 
+def test_a_name_that_nothing_reads_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be of a task of the user's own; or a slip."""
+    monkeypatch.setenv("IBERIAN_REVISIONS", f"HiTZ/EusTrivial={FIRST}")
+    for _ in range(3):
+        from_environment()
+    assert caplog.messages == ["IBERIAN_REVISIONS names HiTZ/EusTrivial, which no task of the suite reads."]
+
+
 def test_another_revision_is_read_and_recorded(on_the_hub: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     newest = said()
     assert newest["documents_revision"] == f"{TRIVIA}@{FIRST}"

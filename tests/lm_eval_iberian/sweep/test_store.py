@@ -102,12 +102,12 @@ def test_a_full_disk_is_said_and_nothing_is_lost(store: Store) -> None:
 
 def test_another_layout_is_refused(store: Store) -> None:
     store.connection.execute("PRAGMA user_version=99")
-    with pytest.raises(SweepError, match="made by a newer version of lm_eval_iberian .layout 99"):
+    with pytest.raises(SweepError, match=r"made by a newer version of lm_eval_iberian .layout 99"):
         Store(store.path)
     store.connection.execute("PRAGMA user_version=1")
     for writes in (True, False):
         with pytest.raises(
-            SweepError, match="made by an older version .*Nothing in it is changed. Take another run folder"
+            SweepError, match=r"made by an older version .*Nothing in it is changed. Take another run folder"
         ):
             Store(store.path, writes)
 
