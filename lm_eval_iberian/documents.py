@@ -151,7 +151,7 @@ def _read_mirror(folder: Path, path: str, config: str, wanted: Wanted, task: str
     if wanted.named_by and wanted.revision not in (commit, mirrors.asked(record, key)):
         raise DocumentsError(
             f"{folder / key} holds {f'commit {commit}' if commit else 'files of no known revision'}, and "
-            f"{wanted.revision} is asked for ({wanted.named_by}). Where there is a network: "
+            f"{wanted.revision} is asked for ({wanted.named_by}).\n  With a network:  "
             f"IBERIAN_REVISIONS={path}={wanted.revision} iberian prefetch --tasks {task} --to {folder}"
         )
     return _read_folder(folder / key), f"{folder}@{commit}" if commit else str(folder), str(folder / key), commit
