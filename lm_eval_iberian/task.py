@@ -81,5 +81,5 @@ class DocumentTask(ConfigurableTask):
 
     def build_all_requests(self, *, tokenizer_name: str = "", **options: Any) -> None:
         """lm_eval's requests. `--cache_requests` keys them by task and tokenizer only: ours by documents, too."""
-        fingerprints = "-".join(str(self.dataset[split]._fingerprint) for split in self.splits())
-        super().build_all_requests(tokenizer_name=f"{tokenizer_name}-{fingerprints}", **options)
+        read = (self.config.metadata or {})["documents_hash"]
+        super().build_all_requests(tokenizer_name=f"{tokenizer_name}-{read}", **options)

@@ -136,8 +136,16 @@ def test_fetch_finish_and_run(hub: StandInHub, tmp_path: Path, monkeypatch: pyte
     pins.write_text(pins.read_text().replace(f"EusTrivia: '{COMMIT}", f"EusTrivia: '{OTHER_COMMIT}"))
     with pytest.raises(DocumentsError, match=f"holds commit {COMMIT}, and {OTHER_COMMIT} is asked for"):
         build("iberian_eus_trivia")
-    (third,) = run(hub, tmp_path, ("prefetch", line), IBERIAN_REVISIONS=str(pins))
+    hub.add("HiTZ/BertaQA", "README.md", b"of another commit")
+    third, lost = run(
+        hub,
+        tmp_path,
+        ("prefetch", line),
+        ("doctor", ["--tasks", "iberian_bertaqa_eu_local"]),
+        IBERIAN_REVISIONS=str(pins),
+    )
     assert "1 fetched, 4 already there, 0 failed" in third["said"]
+    assert lost["exit"] == 1 and f"the Hub has no revision {OTHER_COMMIT} of it: name another" in lost["said"]
     again = build("iberian_eus_trivia")
     assert again.config.metadata["documents_revision"] == f"HiTZ/EusTrivia@{OTHER_COMMIT}"
     assert len(again.eval_docs) == 11
