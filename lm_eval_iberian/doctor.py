@@ -10,6 +10,8 @@ from lm_eval_iberian import documents, hub
 from lm_eval_iberian.documents import DocumentsError
 from lm_eval_iberian.manifests import manifests
 from lm_eval_iberian.needs import Need, needs
+from lm_eval_iberian.revisions import wanted
+from lm_eval_iberian.trouble import offline, one_line
 
 THERE, GATED, MISSING, DAMAGED, REACHABLE, UNKNOWN = (
     "there",
@@ -68,27 +70,33 @@ def _read(need: Need) -> Finding:
         mend = fetch_command(need)
         if manifests().get(need.path) and manifests()[need.path].gated:
             return Finding(need, GATED, "nowhere", f"{accept_command(need.path)}, then {mend}")
-        return Finding(need, MISSING, "nowhere", f"{mend}   ({str(error).partition(' cannot be had: ')[2][:90]}...)")
+        reason = str(error).splitlines()[1].strip()
+        return Finding(need, MISSING, "nowhere", f"{mend}   ({reason})")
     except DocumentsError as error:
         return Finding(need, DAMAGED, str(documents.mirror() or "cache"), f"{error} {fetch_command(need)}")
-    return Finding(need, THERE, found.origin, "; ".join(found.differences))
+    return Finding(need, THERE, found.origin, "; ".join((*found.differences, *found.notes)))
 
 
 def ask_hub(path: str) -> tuple[str, str]:
-    """Whether this user may read a data set: state, and what mends it. Makes one request."""
+    """Whether this user may read a data set, at its revision: state, and what mends it. Makes one request, or two."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    revision = wanted(path, manifests().get(path)).revision
     try:
         hub.patiently(lambda: HfApi().auth_check(path, repo_type="dataset"), path)
+        if revision:
+            hub.patiently(lambda: HfApi().dataset_info(path, revision=revision), path)
     except GatedRepoError:
         return GATED, accept_command(path)
+    except RevisionNotFoundError:
+        return MISSING, f"the Hub has no revision {revision} of it: name another, IBERIAN_REVISIONS={path}=COMMIT"
     except RepositoryNotFoundError:
         return MISSING, f"https://huggingface.co/datasets/{path} is not there (or private: `hf auth login`)"
     except Exception as error:
         return (
             UNKNOWN,
-            f"{hub.one_line(error)}; with no network: iberian prefetch --to DIR on a machine that has one",
+            f"{one_line(error)}; with no network: iberian prefetch --to DIR on a machine that has one",
         )
     return REACHABLE, ""
 
@@ -103,8 +111,3 @@ def fetch_command(need: Need) -> str:
     where = os.environ.get(documents.VARIABLE, "").strip()
     to = where if where and where != documents.SAMPLES else "DIR"
     return f"iberian prefetch --tasks {need.tasks[0]} --to {to}"
-
-
-def offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES")

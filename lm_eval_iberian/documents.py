@@ -4,6 +4,7 @@
     IBERIAN_DATA=DIR        a mirror: DIR/<owner>/<name>/<config>/<split>.jsonl (or .parquet)
     (not set)               the Hub, or its cache with HF_HUB_OFFLINE=1
     IBERIAN_ROWS=any        read a data set whose number of rows is not the known one, and say so in the results
+    IBERIAN_REVISIONS=...   read another revision than the suite's (revisions.py)
 
 A config is called `default` where the data set has none. A mirror may hold some data sets only: the others come
 from the Hub. Samples stand alone: what is not among them is an error, never a silent download. Whatever is read is
@@ -12,6 +13,7 @@ compared with the manifest kept with its task (manifests.py); samples are exempt
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -19,8 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_iberian import hub, manifests, mirrors
+from lm_eval_iberian.errors import DocumentsError as DocumentsError
+from lm_eval_iberian.errors import NotToBeHad as NotToBeHad
 from lm_eval_iberian.manifests import Manifest
 from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.revisions import Wanted
+from lm_eval_iberian.revisions import wanted as wanted_revision
+from lm_eval_iberian.trouble import explain
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,26 +39,20 @@ SUFFIXES = (".jsonl", ".parquet")
 LARGEST_FILE_BYTES = 1 << 30
 
 
-class DocumentsError(Exception):
-    """Documents cannot be had or read. Says what is wrong, where, and how to mend it."""
-
-    for_people = True
-
-
-class NotToBeHad(DocumentsError):  # noqa: N818, as our other errors of one family
-    """Neither in the mirror nor on the Hub: another copy may serve, where there is one."""
-
-
 class Documents(dict[str, "Dataset"]):
     """split name -> datasets.Dataset, and where they came from.
 
     Args:
         origin: "samples", the mirror's folder or "Hub", these two with "@" and the commit where it is known.
+        revision: "<Hub id>@<commit>", of what was read; empty where no commit is known.
         differences: what is not as the manifest says, and was let pass (IBERIAN_ROWS=any).
+        notes: what stands beside a score though nothing is wrong with it: that the data set is not pinned.
     """
 
     origin: str = ""
+    revision: str = ""
     differences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -59,6 +60,8 @@ def load(
     config: str | None = None,
     splits: Iterable[str] = (),
     columns: Mapping[str, str] | None = None,
+    wanted: Wanted | None = None,
+    task: str = "TASK",
 ) -> Documents:
     """The documents of a data set.
 
@@ -67,18 +70,36 @@ def load(
         config: its configuration; None or "default" where it has none.
         splits: the splits that must be there.
         columns: name -> type of the columns wanted, where not all of the manifest's are.
+        wanted: the revision; else what the environment or the suite names (revisions.py).
+        task: who reads it, for messages.
     Raises:
-        DocumentsError: nowhere to be had, a split missing, a damaged file, or not as the manifest says.
+        DocumentsError: nowhere to be had, a split missing, a damaged file, not the revision that was asked for, or not
+            as the manifest says.
     """
     config = config or "default"
     manifest = manifests.manifests().get(path)
-    found, origin, where = _find(path, config, manifest)
+    wanted = wanted or wanted_revision(path, manifest)
+    found, origin, where, commit = _find(path, config, manifest, wanted, task)
     _require_splits(found, list(splits), where)
     named = Documents({split: manifests.with_known_names(data, manifest) for split, data in found.items()})
     named.origin = origin
+    if origin != SAMPLES:
+        named.revision = f"{path}@{commit}" if commit else ""
+        named.notes = _notes(path, wanted, commit)
     if manifest:
         named.differences = _compare(named, list(splits), config, manifest, columns, where)
     return named
+
+
+def hash_of(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
+    """16 hex digits that stand for documents: every column of every row of these splits, in order."""
+    state = hashlib.sha256()
+    for split in sorted(splits):
+        data: Any = splits[split]
+        state.update(f"{split}\n".encode())
+        for row in data.to_list() if hasattr(data, "to_list") else data:  # twenty times as fast as row by row
+            state.update((json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) + "\n").encode())
+    return state.hexdigest()[:16]
 
 
 def is_samples() -> bool:
@@ -97,30 +118,28 @@ def mirror() -> Path | None:
     return folder
 
 
-def _find(path: str, config: str, manifest: Manifest | None) -> tuple[dict[str, Dataset], str, str]:
-    """The splits, where they came from in short, and in words for messages."""
+Found = tuple[dict[str, "Dataset"], str, str, str | None]
+
+
+def _find(path: str, config: str, manifest: Manifest | None, wanted: Wanted, task: str) -> Found:
+    """The splits, where they came from in short, and in words for messages, and their commit where it is known."""
     if is_samples():
-        return (
-            _read_folder(_sample_folder(path, config)),
-            SAMPLES,
-            f"{path} ({config}) in the embedded samples",
-        )
+        samples = _read_folder(_sample_folder(path, config))
+        return samples, SAMPLES, f"{path} ({config}) in the embedded samples", None
     folder = mirror()
     if folder and (folder / path / config).is_dir():
-        return _read_mirror(folder, f"{path}/{config}")
+        return _read_mirror(folder, path, config, wanted, task)
     try:
-        found, commit = hub.read(path, config, manifest)
+        found, commit = hub.read(path, config, manifest, wanted)
     except Exception as error:
         tried = f"not in {VARIABLE}={folder}, and " if folder else ""
-        raise NotToBeHad(
-            f"{path} ({config}) cannot be had: {tried}{hub.explain(error, path)}; or put it into a mirror as "
-            f"DIR/{path}/{config}/SPLIT.jsonl and set {VARIABLE}=DIR; or set {VARIABLE}={SAMPLES} to try things out."
-        ) from error
-    return found, f"Hub@{commit}" if commit else "Hub", f"{path} ({config}) on the Hub"
+        raise NotToBeHad(f"{path} ({config}) cannot be had:\n  {tried}{explain(error, path, config, task)}") from error
+    return found, f"Hub@{commit}" if commit else "Hub", f"{path} ({config}) on the Hub", commit
 
 
-def _read_mirror(folder: Path, key: str) -> tuple[dict[str, Dataset], str, str]:
+def _read_mirror(folder: Path, path: str, config: str, wanted: Wanted, task: str) -> Found:
     """A configuration in a mirror; one that `iberian prefetch` made is compared with its checksums."""
+    key = f"{path}/{config}"
     record = mirrors.read_record(folder)
     changed = mirrors.changed_files(folder, key, record)
     if changed:
@@ -128,8 +147,25 @@ def _read_mirror(folder: Path, key: str) -> tuple[dict[str, Dataset], str, str]:
             f"{folder / key}: {', '.join(changed)} is not as it was fetched (checksum). "
             "Run the same `iberian prefetch` again."
         )
-    revision = (record.get(key) or {}).get("revision")
-    return _read_folder(folder / key), f"{folder}@{revision}" if revision else str(folder), str(folder / key)
+    commit = mirrors.commit(record, key)
+    if wanted.named_by and wanted.revision not in (commit, mirrors.asked(record, key)):
+        raise DocumentsError(
+            f"{folder / key} holds {f'commit {commit}' if commit else 'files of no known revision'}, and "
+            f"{wanted.revision} is asked for ({wanted.named_by}).\n  With a network:  "
+            f"IBERIAN_REVISIONS={path}={wanted.revision} iberian prefetch --tasks {task} --to {folder}"
+        )
+    return _read_folder(folder / key), f"{folder}@{commit}" if commit else str(folder), str(folder / key), commit
+
+
+def _notes(path: str, wanted: Wanted, commit: str | None) -> tuple[str, ...]:
+    """What a reader of the score must know of the revision: nothing where it is the pinned one."""
+    if wanted.commit and wanted.commit == commit:
+        return ()
+    if commit is None:
+        return (f"not pinned: {path}, of no known revision",)
+    if wanted.commit:
+        return (f"not as pinned: {path} read at commit {commit}, not {wanted.commit}",)
+    return (f"not pinned: {path} read at commit {commit}",)
 
 
 def _sample_folder(path: str, config: str) -> Path:

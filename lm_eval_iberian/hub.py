@@ -1,21 +1,22 @@
 """Documents from the Hub, or from its cache: with retries, and in words that a person can act on.
 
-Data sets are read by `datasets`, which knows their layouts; where a manifest names the Hub's branch of parquet files
-(loading scripts, which `datasets` no longer runs), those files are fetched by name. huggingface_hub downloads to a
+Data sets are read by `datasets`, which knows their layouts; where a manifest says so (loading scripts, which `datasets`
+no longer runs), the parquet files that the Hub made of them are fetched by name. huggingface_hub downloads to a
 temporary name and renames, so that a half file is never read; what breaks is tried again.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lm_eval_iberian.manifests import Manifest
+from lm_eval_iberian.mirrors import write_whole
+from lm_eval_iberian.revisions import COMMIT, Wanted
+from lm_eval_iberian.trouble import Trouble, may_pass, offline, one_line, trouble
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,20 +26,22 @@ LOG = logging.getLogger("lm_eval.iberian")
 PARQUET_BRANCH = "refs/convert/parquet"
 TRIES = 6
 FIRST_PAUSE_SECONDS = 1.0
-COMMIT = re.compile("[0-9a-f]{40}")
 Found = TypeVar("Found")
 
 
-def read(path: str, config: str, manifest: Manifest | None) -> tuple[dict[str, Dataset], str | None]:
+class OtherRevision(Exception):  # noqa: N818, as our other errors
+    """The cache holds a data set, but not the revision that is wanted."""
+
+
+def read(path: str, config: str, manifest: Manifest | None, wanted: Wanted) -> tuple[dict[str, Dataset], str | None]:
     """A configuration's splits, and the commit they are of where it is known.
 
     Raises:
-        Exception: whatever datasets and huggingface_hub raise; see `explain`.
+        Exception: whatever datasets and huggingface_hub raise (see `trouble.explain`); OtherRevision.
     """
-    revision = manifest.revision if manifest else None
-    if revision == PARQUET_BRANCH:
-        return patiently(lambda: _parquet_or_newest(path, config), f"{path} ({config})")
-    return patiently(lambda: _by_datasets(path, config, revision), f"{path} ({config})")
+    if manifest and manifest.parquet:
+        return patiently(lambda: _parquet_or_other_files(path, config, wanted), f"{path} ({config})")
+    return patiently(lambda: _by_datasets(path, config, wanted), f"{path} ({config})")
 
 
 def patiently(fetch: Callable[[], Found], what: str) -> Found:
@@ -56,80 +59,85 @@ def patiently(fetch: Callable[[], Found], what: str) -> Found:
     raise AssertionError("unreachable")
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether to try again: a busy or broken server, a time-out, a connection cut; not a refusal, not offline."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES"):
-        return False
-    for one in _chain(error):
-        status = getattr(getattr(one, "response", None), "status_code", None)
-        if isinstance(status, int):
-            return status >= 500 or status in (408, 429)
-    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
-    return bool(
-        names & {"TimeoutException", "TimeoutError", "ReadError", "RemoteProtocolError", "ConnectionResetError"}
-    )
-
-
-def one_line(error: BaseException) -> str:
-    """An error's kind and first line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0].strip()
-
-
-def explain(error: Exception, path: str) -> str:
-    """What came back, and what is to be done: what to accept, what to log in to, what to fetch."""
-    text = one_line(error)
-    whole = " ".join(f"{type(one).__name__}: {one}" for one in _chain(error)).lower()
-    if "gated" in whole or "401" in whole or "403" in whole:
-        mend = f"Accept its terms at https://huggingface.co/datasets/{path} and log in with `hf auth login`"
-    elif "script" in whole:
-        mend = "It is a loading script, which `datasets` no longer runs"
-    elif "404" in whole or "notfound" in whole:
-        mend = f"It is not at https://huggingface.co/datasets/{path} any more, or not under this configuration"
-    elif may_pass(error):
-        mend = f"It was asked for {TRIES} times: try again later"
-    else:
-        mend = "With no network, fetch it on a machine that has one: `iberian prefetch --to DIR`"
-    return f"from the Hub came {text}. {mend}"
-
-
-def _by_datasets(path: str, config: str, revision: str | None) -> tuple[dict[str, Dataset], str | None]:
+def _by_datasets(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Dataset], str | None]:
+    """As `datasets` reads it. Without the Hub it takes the newest in its cache, of whatever revision: not so here."""
     from datasets import load_dataset
 
-    found = dict(load_dataset(path, None if config == "default" else config, revision=revision))
+    commit = wanted.commit or (_commit_of(path, wanted.revision) if wanted.revision else None)
+    if commit and (kept := _kept(path, config, commit)):
+        return kept, commit
+    found = dict(load_dataset(path, None if config == "default" else config, revision=commit))
     # datasets keeps what it read in a folder named after the commit.
     folders = {Path(file["filename"]).parent.name for data in found.values() for file in data.cache_files}
-    return found, next((name for name in folders if COMMIT.fullmatch(name)), None)
+    read = next((name for name in folders if COMMIT.fullmatch(name)), None)
+    if wanted.revision and read != commit:
+        raise OtherRevision(f"only commit {read} of it is in the cache here, and {wanted.revision} is wanted")
+    return found, read
 
 
-def _parquet_or_newest(path: str, config: str) -> tuple[dict[str, Dataset], str | None]:
-    """The branch of parquet files; the data set as it is today where that has none (its owner may have converted it).
+def _kept(path: str, config: str, commit: str) -> dict[str, Dataset] | None:
+    """A configuration of a commit as `datasets` keeps it; None where it is not in its cache."""
+    import datasets.config
+    from datasets.naming import camelcase_to_snakecase
+    from datasets.packaged_modules.cache.cache import Cache
 
-    Raises what the branch gave, where neither will do.
-    """
+    owner, _, name = path.rpartition("/")
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}"
+    # A data set without configurations has one called default; and one with a single configuration is asked for by none.
+    places = [place for place in folder.glob(f"*/*/{commit}") if config in ("default", place.parts[-3])]
+    if len(places) != 1:
+        return None
+    kept, version = places[0].parts[-3], places[0].parts[-2]
+    return dict(Cache(repo_id=path, dataset_name=name, config_name=kept, version=version, hash=commit).as_dataset())
+
+
+def _commit_of(path: str, revision: str) -> str | None:
+    """The commit that a branch or tag stands for; without the Hub, that it stood for when it was last asked."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    # Where the Hub's cache keeps it: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+    file = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=path, repo_type="dataset") / "refs" / revision
     try:
-        return _parquet_files(path, config)
+        if not offline():
+            write_whole(file, str(HfApi().dataset_info(path, revision=revision).sha).encode())
+    except Exception as error:
+        if not file.is_file() or trouble(error) is not Trouble.UNREACHABLE:
+            raise
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def _parquet_or_other_files(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Dataset], str | None]:
+    """The Hub's parquet files; what `datasets` makes of the data set where there are none (its owner may have
+    converted it, or the revision is one of its main branch).
+
+    Raises what the parquet files gave, where neither will do.
+    """
+    revision = wanted.revision or PARQUET_BRANCH
+    try:
+        return _parquet_files(path, config, revision)
     except Exception as error:
         if may_pass(error):
             raise
         try:
-            return _by_datasets(path, config, None)
+            return _by_datasets(path, config, Wanted() if revision == PARQUET_BRANCH else wanted)
         except Exception:
             raise error from None
 
 
-def _parquet_files(path: str, config: str) -> tuple[dict[str, Dataset], str | None]:
+def _parquet_files(path: str, config: str, revision: str) -> tuple[dict[str, Dataset], str | None]:
     """The files `<config>/<split>/*.parquet` or, in the older layout, `<config>/*-<split>.parquet`."""
     from datasets import concatenate_datasets
     from huggingface_hub import snapshot_download
 
-    folder = Path(snapshot_download(path, repo_type="dataset", revision=PARQUET_BRANCH, allow_patterns=[f"{config}/*"]))
+    folder = Path(snapshot_download(path, repo_type="dataset", revision=revision, allow_patterns=[f"{config}/*"]))
     by_split: dict[str, list[Path]] = {}
     for file in sorted((folder / config).rglob("*.parquet")):
         inside = file.relative_to(folder / config).parts
         split = inside[0] if len(inside) > 1 else file.stem.rpartition("-")[2]
         by_split.setdefault(split, []).append(file)
     if not by_split:
-        raise FileNotFoundError(f"404: no parquet files of {config} in the branch {PARQUET_BRANCH}")
+        raise FileNotFoundError(f"404: no parquet files of {config} at {revision}")
     found = {s: concatenate_datasets([read_parquet(file) for file in files]) for s, files in by_split.items()}
     return found, folder.name if COMMIT.fullmatch(folder.name) else None
 
@@ -140,13 +148,3 @@ def read_parquet(file: Path) -> Dataset:
     from datasets import Dataset
 
     return Dataset(pyarrow.parquet.read_table(file))
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An error and what caused it."""
-    found: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in found:
-        found.append(one)
-        one = one.__cause__ or one.__context__
-    return found

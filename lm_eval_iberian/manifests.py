@@ -1,7 +1,8 @@
 """What each data set holds (tasks/*/manifest.yml), and the comparison with what was read.
 
-A manifest says, for each data set: its licence, the columns that the task reads with their types, other names by
-which a column is known, and for each configuration the rows of its splits (`null` where no source gives them).
+A manifest says, for each data set: its licence, the commit of the Hub's that is read (`main` where none is known: see
+revisions.py), the columns that the task reads with their types, other names by which a column is known, and for each
+configuration the rows of its splits (`null` where no source gives them).
 Types: string, integer, strings (a list), choices ({text: [...], label: [...]}); `a | b` where either will do.
 """
 
@@ -32,9 +33,10 @@ class Manifest:
         file: the manifest it is in.
         columns: name -> type, of the columns that the task reads.
         configs: configuration -> split -> rows, or None where they are not known.
+        revision: the commit to read; "main" or another branch where no commit is known.
         licence: as its card gives it.
         gated: whether its terms must be accepted on the Hub.
-        revision: the one to read; a branch of parquet files, or a commit. None: the newest.
+        parquet: read as the files `<config>/<split>/*.parquet`, by name: the Hub's own conversion of a loading script.
         aliases: other name -> column.
     """
 
@@ -42,9 +44,10 @@ class Manifest:
     file: Path
     columns: Mapping[str, str]
     configs: Mapping[str, Mapping[str, int | None]]
+    revision: str
     licence: str = "unknown"
     gated: bool = False
-    revision: str | None = None
+    parquet: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 

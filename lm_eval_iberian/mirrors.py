@@ -15,7 +15,7 @@ FILE = "manifest.json"
 
 
 def read_record(mirror: Path) -> dict[str, Any]:
-    """ "path/config" -> {"revision", "licence", "columns", "files": {name: {"sha256", "rows", "bytes"}}}.
+    """ "path/config" -> {"revision", "asked", "licence", "columns", "files": {name: {"sha256", "rows", "bytes"}}}.
 
     Empty where there is none, or where it is damaged: then everything is fetched again.
     """
@@ -44,6 +44,16 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def commit(record: dict[str, Any], key: str) -> str | None:
+    """The commit that a configuration was fetched at, where it is known."""
+    return (record.get(key) or {}).get("revision")
+
+
+def asked(record: dict[str, Any], key: str) -> str | None:
+    """The revision that was asked for when it was fetched: a commit, or a branch or tag."""
+    return (record.get(key) or {}).get("asked")
 
 
 def changed_files(mirror: Path, key: str, record: dict[str, Any]) -> list[str]:

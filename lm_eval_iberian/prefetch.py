@@ -20,6 +20,8 @@ from lm_eval_iberian import documents, mirrors
 from lm_eval_iberian.documents import Documents, DocumentsError
 from lm_eval_iberian.manifests import kind_of, manifests
 from lm_eval_iberian.needs import Need, needs
+from lm_eval_iberian.revisions import Wanted, read_pins
+from lm_eval_iberian.revisions import wanted as wanted_revision
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,19 +74,31 @@ def prefetch(names: Iterable[str], to: Path, progress: Callable[[Need], None] = 
 def _fetch(need: Need, to: Path, record: dict[str, Any]) -> Outcome:
     key = f"{need.path}/{need.config}"
     splits = {file.removesuffix(".parquet") for file in (record.get(key) or {}).get("files") or {}}
-    if set(need.splits) <= splits and not mirrors.changed_files(to, key, record):
+    wanted = _wanted(need, record)
+    same = wanted.revision in (None, mirrors.commit(record, key), mirrors.asked(record, key))
+    if same and set(need.splits) <= splits and not mirrors.changed_files(to, key, record):
         return Outcome(need, "there")
     if any((to / key).glob("*.jsonl")):  # we write parquet only
         return Outcome(need, "there", f"{to / key} was made by hand and is left as it is")
     try:
-        found = documents.load(need.path, need.config, need.splits)
-        record[key] = _write(found, need, to)
+        found = documents.load(need.path, need.config, need.splits, wanted=wanted, task=need.tasks[0])
+        record[key] = _write(found, need, to) | {"asked": wanted.revision}
         mirrors.write_record(to, record)
     except DocumentsError as error:
         return Outcome(need, "failed", str(error))
     except OSError as error:
         raise DocumentsError(f"{to / key}: cannot be written ({error}). Is the disk full?") from None
-    return Outcome(need, "fetched", "; ".join(found.differences))
+    return Outcome(need, "fetched", "; ".join((*found.differences, *found.notes)))
+
+
+def _wanted(need: Need, record: dict[str, Any]) -> Wanted:
+    """The revision to fetch. All configurations of a data set are of one commit: where none is named, that of those
+    that are there."""
+    wanted = wanted_revision(need.path, manifests().get(need.path))
+    if wanted.commit or wanted.named_by:
+        return wanted
+    known = (mirrors.commit(record, key) for key in record if key.rpartition("/")[0] == need.path)
+    return Wanted(next((commit for commit in known if commit), wanted.revision))
 
 
 def _write(found: Documents, need: Need, to: Path) -> dict[str, Any]:
@@ -99,7 +113,7 @@ def _write(found: Documents, need: Need, to: Path) -> dict[str, Any]:
         }  # fmt: skip
     manifest = manifests().get(need.path)
     return {
-        "revision": found.origin.removeprefix("Hub").removeprefix("@") or (manifest.revision if manifest else None),
+        "revision": found.revision.partition("@")[2] or None,
         "licence": manifest.licence if manifest else "unknown",
         "columns": {name: kind_of(feature) for name, feature in found[need.splits[0]].features.items()},
         "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -121,6 +135,35 @@ def _with_flores_copy(outcomes: list[Outcome], to: Path, record: dict[str, Any])
     tasks = tuple(dict.fromkeys(task for need in failed for task in need.tasks))
     copy = Need(FLORES_COPY, "default", failed[0].splits, tasks)
     return [*outcomes, _fetch(copy, to, record)]
+
+
+def pin(outcomes: Iterable[Outcome], mirror: Path, file: Path) -> dict[str, str]:
+    """Write down the commits at which data sets were fetched, for IBERIAN_REVISIONS or as tasks/pins.yml.
+
+    Args:
+        outcomes: what was fetched, or was there.
+        mirror: where it is.
+        file: YAML of ID: COMMIT; what it names besides stays.
+    Returns:
+        Hub id -> commit, of these outcomes.
+    Raises:
+        DocumentsError: one data set at two commits, or a file that cannot be read or written.
+    """
+    record = mirrors.read_record(mirror)
+    commits: dict[str, str] = {}
+    for need in (outcome.need for outcome in outcomes if outcome.state != "failed"):
+        commit = mirrors.commit(record, f"{need.path}/{need.config}")
+        if commit and commits.setdefault(need.path, commit) != commit:
+            raise DocumentsError(
+                f"{mirror / need.path}: at commit {commits[need.path]} and at {commit}. Remove the folder and fetch it again."
+            )
+    kept = read_pins(file) if file.exists() else {}
+    lines = [f"{path}: {commit!r}\n" for path, commit in sorted((kept | commits).items())]
+    try:
+        mirrors.write_whole(file, "".join(["# Commits seen by `iberian prefetch --pin`.\n", *lines]).encode())
+    except OSError as error:
+        raise DocumentsError(f"{file}: cannot be written ({error}).") from None
+    return commits
 
 
 @contextmanager

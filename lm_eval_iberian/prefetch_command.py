@@ -14,7 +14,11 @@ import click
     "--models", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A recipe whose models are fetched into the Hub's cache; may be given several times.",
 )  # fmt: skip
-def prefetch(tasks: str, to: Path, models: tuple[Path, ...]) -> None:
+@click.option(
+    "--pin", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write the commit of each data set into FILE; IBERIAN_REVISIONS=FILE reads these again.",
+)  # fmt: skip
+def prefetch(tasks: str, to: Path, models: tuple[Path, ...], pin: Path | None) -> None:
     """Fetch everything that tasks (and recipes) read. The same command finishes a broken run.
 
     Afterwards, with no network: IBERIAN_DATA=DIR HF_HUB_OFFLINE=1 lm_eval ...
@@ -23,7 +27,7 @@ def prefetch(tasks: str, to: Path, models: tuple[Path, ...]) -> None:
     from merge_hooks.errors import MergeHooksError
 
     try:
-        whole = _data([name.strip() for name in tasks.split(",") if name.strip()], to)
+        whole = _data([name.strip() for name in tasks.split(",") if name.strip()], to, pin)
         for recipe in models:
             _models(recipe)
     except (DocumentsError, MergeHooksError) as error:
@@ -33,13 +37,13 @@ def prefetch(tasks: str, to: Path, models: tuple[Path, ...]) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _data(names: list[str], to: Path) -> bool:
-    """Fetch with a progress bar; say what failed. Returns whether all tasks can be run from the mirror."""
+def _data(names: list[str], to: Path, pins: Path | None) -> bool:
+    """Fetch with a progress bar; say what failed, and what was pinned. Returns whether all tasks can be run from the mirror."""
     from rich.console import Console
     from rich.progress import Progress
 
     from lm_eval_iberian.needs import Need, needs
-    from lm_eval_iberian.prefetch import FLORES, FLORES_COPY
+    from lm_eval_iberian.prefetch import FLORES, FLORES_COPY, pin
     from lm_eval_iberian.prefetch import prefetch as fetch
 
     total = len(needs(names))
@@ -61,6 +65,8 @@ def _data(names: list[str], to: Path) -> bool:
             f"- {FLORES} could not be had: its copy {FLORES_COPY} stands in, and results will say so.",
             err=True,
         )
+    if pins:
+        click.echo(f"{pins}: {len(pin(outcomes, to, pins))} commits. Read them again with IBERIAN_REVISIONS={pins}")
     return all(one.state != "failed" or (copied and one.need.path == FLORES) for one in outcomes)
 
 

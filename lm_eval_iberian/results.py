@@ -35,6 +35,7 @@ class Leaf:
         problems: what keeps the number from being a score: limited, samples, no such metric.
         settings: shots, task version and hash: what must agree between runs.
         shots: how many examples each prompt showed.
+        documents_notes: what a reader must know of their revision, as the task wrote it.
         documents: where they came from, as the task wrote it.
     """
 
@@ -43,6 +44,7 @@ class Leaf:
     problems: tuple[str, ...]
     settings: tuple[tuple[str, str], ...]
     shots: int | None
+    documents_notes: tuple[str, ...]
     documents: str
 
 
@@ -115,6 +117,7 @@ class Run:
             tuple(problems),
             self._settings(task),
             _whole(self.data.get("n-shot", {}).get(task)),
+            tuple(map(str, self._metadata(task).get("documents_notes") or ())),
             str(self._metadata(task).get("documents", "")),
         )
 

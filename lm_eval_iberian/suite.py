@@ -228,6 +228,7 @@ def _notes(benchmark: Benchmark, found: dict[str, list[Leaf]], by_upstream: bool
         notes.append("on the copy mteb/FloresBitextMining, not on FLORES+")
     if any(leaf.documents.startswith("own prompts") for leaves in found.values() for leaf in leaves):
         notes.append("on this project's own prompts, not on the published set")
+    notes += dict.fromkeys(word for leaves in found.values() for leaf in leaves for word in leaf.documents_notes)
     shots = {leaf.shots for leaves in found.values() for leaf in leaves if leaf.shots is not None}
     if benchmark.shots is not None and shots - {benchmark.shots}:
         notes.append(f"{'/'.join(str(n) for n in sorted(shots))}-shot, the paper ran {benchmark.shots}-shot")

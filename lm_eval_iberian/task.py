@@ -1,7 +1,9 @@
 """The class of our tasks: lm_eval's ConfigurableTask, whose documents come from `lm_eval_iberian.documents`.
 
 A task is a YAML in tasks/ that says `class: !function lm_eval_iberian.task.DocumentTask` and is otherwise written
-as any lm_eval task: `dataset_path`, `dataset_name`, `doc_to_text`, ...
+as any lm_eval task: `dataset_path`, `dataset_name`, `doc_to_text`, ... What was read is written into its metadata, and
+so into the results: "documents" (where from, in words), "documents_hash", "documents_revision", "documents_notes",
+"differences", "settings" (environment variables that change a score).
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
 from lm_eval_iberian import documents
+from lm_eval_iberian.documents import Documents
+from lm_eval_iberian.manifests import manifests
+from lm_eval_iberian.revisions import METADATA_KEY, Wanted, wanted
 from lm_eval_iberian.shots import CleanShots
 
 
@@ -22,6 +27,7 @@ class DocumentTask(ConfigurableTask):
         # `class` brought lm_eval here; TaskConfig does not know it.
         config = {key: value for key, value in (config or {}).items() if key != "class"}
         super().__init__(config=config, **arguments)
+        self.say(documents_hash=documents.hash_of({split: self.dataset[split] for split in self.splits()}))
         # lm_eval's sampler is told of the evaluated row where shots come from its split, and also where neither
         # has a name: so are the tasks of lm_eval without a test split, which name no split for their shots.
         leave_out = self.config.test_split in (None, self.fewshot_cfg.split)
@@ -30,15 +36,32 @@ class DocumentTask(ConfigurableTask):
 
     def download(self, *_: Any, **__: Any) -> None:
         """lm_eval's hook for getting the documents. Raises DocumentsError where they are not to be had."""
-        self.dataset = documents.load(self.config.dataset_path, self.config.dataset_name, self.splits())
-        self.say(documents=self.dataset.origin, differences=list(self.dataset.differences))
+        path = str(self.config.dataset_path)
+        self.dataset = documents.load(
+            path, self.config.dataset_name, self.splits(), wanted=self.wanted(path), task=str(self.config.task)
+        )
+        self.say_read(self.dataset, self.dataset.origin)
+
+    def wanted(self, path: str) -> Wanted:
+        """The revision of a data set that this run, the environment, the YAML or the suite names."""
+        asked = (self.config.metadata or {}).get(METADATA_KEY)
+        in_yaml = (self.config.dataset_kwargs or {}).get("revision") if path == self.config.dataset_path else None
+        return wanted(path, manifests().get(path), asked, in_yaml)
+
+    def say_read(self, read: Documents, origin: str) -> None:
+        """Say what was read."""
+        self.say(
+            documents=origin, documents_revision=read.revision, documents_notes=list(read.notes),
+            differences=list(read.differences),
+        )  # fmt: skip
 
     def say(self, **facts: Any) -> None:
-        """Write into the task's metadata, and so into the results, what a reader of the score must know."""
-        self.config.metadata = {
-            **(self.config.metadata or {}),
-            **{key: value for key, value in facts.items() if value},
-        }
+        """Write into the task's metadata, and so into the results, what a reader of the score must know.
+
+        lm_eval puts the model's arguments into the same place: one that is called as a fact of ours gives way.
+        """
+        others = {key: value for key, value in (self.config.metadata or {}).items() if key not in facts}
+        self.config.metadata = {**others, **{key: value for key, value in facts.items() if value}}
 
     def splits(self) -> list[str]:
         """The splits that this task reads."""
@@ -58,5 +81,5 @@ class DocumentTask(ConfigurableTask):
 
     def build_all_requests(self, *, tokenizer_name: str = "", **options: Any) -> None:
         """lm_eval's requests. `--cache_requests` keys them by task and tokenizer only: ours by documents, too."""
-        fingerprints = "-".join(str(self.dataset[split]._fingerprint) for split in self.splits())
-        super().build_all_requests(tokenizer_name=f"{tokenizer_name}-{fingerprints}", **options)
+        read = (self.config.metadata or {})["documents_hash"]
+        super().build_all_requests(tokenizer_name=f"{tokenizer_name}-{read}", **options)

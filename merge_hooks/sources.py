@@ -223,9 +223,11 @@ def _download(repository: str, revision: str | None) -> Path:
 
 def explain_hub_error(error: Exception, repository: str, revision: str | None, kind: str = "model") -> str:
     """Say in one line what the Hub's refusal means and how to mend it."""
+    import httpx
     from huggingface_hub import errors
 
     at = f"{repository}@{revision}" if revision else repository
+    fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
     match error:
         case errors.GatedRepoError():
             mend = "it is gated: accept its terms on its Hub page, then `hf auth login`"
@@ -237,10 +239,14 @@ def explain_hub_error(error: Exception, repository: str, revision: str | None, k
             )
         case errors.HFValidationError():
             mend = "neither a folder nor a valid Hub id"
-        case errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | ConnectionError():
+        case (
+            errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | ConnectionError() | TimeoutError()
+            | httpx.TransportError()
+        ):  # fmt: skip
             mend = (
-                "no such folder here, it is not in the Hub's cache, and the Hub is out of reach. "
-                f"On a node with network: `hf download {repository}`, then run with HF_HUB_OFFLINE=1"
+                "no such folder here, it is not whole in the Hub's cache, and the Hub is out of reach: there is no network "
+                "here, or it is forbidden (HF_HUB_OFFLINE). "
+                f"On a node with network: `{fetch}` (or `iberian prefetch --models RECIPE`), then run with HF_HUB_OFFLINE=1"
             )
         case _:
             mend = f"the Hub answered {type(error).__name__}: {error}"

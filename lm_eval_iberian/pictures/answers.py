@@ -76,11 +76,11 @@ def _of_task(scores: Scores, column: Column, task: str, metric: str) -> list[Exa
     chosen = [point for point in models(scores, column) if task in point.tasks]
     answers = {point.name: point.answers(task) for point in chosen}
     measured = {point.name: point.documents(task) for point in chosen}
-    documents = sorted(set.intersection(*(set(found) for found in answers.values())) if answers else set())
+    documents = _read_by_all(chosen, task)
     by_variety = sorted(documents, key=lambda number: (-_variety(measured, number, metric), number))
     made = []
     for number in sorted(by_variety[:DOCUMENTS]):
-        document, target = scores.run.text(task, number) or ({}, "")
+        document, target = chosen[0].text(task, number) or ({}, "")
         if metric.startswith(("inst_level", "prompt_level")):
             target = ""  # instructions have no right answer; lm_eval asks for something all the same
         said = partial(choice, document) if _is_choice(chosen, task) else str
@@ -88,6 +88,11 @@ def _of_task(scores: Scores, column: Column, task: str, metric: str) -> list[Exa
                             _verdict(measured[point.name].get(number), metric)) for point in chosen)  # fmt: skip
         made.append(Example(task, number, _fields(document), said(target), shown))
     return made
+
+
+def _read_by_all(points: Sequence[SweepPoint], task: str) -> list[int]:
+    """The documents that said the same to all: answers to different ones do not stand side by side."""
+    return sorted(dict(set.intersection(*(set(point.hashes(task).items()) for point in points)))) if points else []
 
 
 def _is_choice(points: Sequence[SweepPoint], task: str) -> bool:

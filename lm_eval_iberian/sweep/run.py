@@ -118,6 +118,19 @@ class SweepPoint:
             found.setdefault(document, []).append(answer)
         return found
 
+    def hashes(self, task: str) -> dict[int, str]:
+        """document -> the hash of what it said; left out where the runs read different ones."""
+        found: dict[int, set[str]] = {}
+        for one in self.finished:
+            for document, said in (one.store.hashes(one.key, task) if one.store else {}).items():
+                found.setdefault(document, set()).add(said)
+        return {document: said.pop() for document, said in found.items() if len(said) == 1}
+
+    def text(self, task: str, document: int) -> tuple[dict[str, Any], str] | None:
+        """What a document said to this point, and its target."""
+        texts = (one.store.text(one.key, task, document) for one in self.finished if one.store)
+        return next((found for found in texts if found is not None), None)
+
     def scores(self, task: str) -> dict[str, list[float]]:
         """metric -> its values, one a run, as lm_eval gave them; without standard errors."""
         found: dict[str, list[float]] = {}
@@ -180,10 +193,6 @@ class SweepRun:
     def tasks(self) -> list[str]:
         """Every leaf task that any point was measured on."""
         return list(dict.fromkeys(task for point in self.points for task in point.tasks))
-
-    def text(self, task: str, document: int) -> tuple[dict[str, Any], str] | None:
-        """What a document says, and its target."""
-        return next((found for store in self.stores if (found := store.text(task, document)) is not None), None)
 
 
 def read_sweep_run(folder: Path) -> SweepRun:

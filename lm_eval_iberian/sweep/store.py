@@ -3,7 +3,8 @@
     answers      what the model said to one request; key: signature, engine settings, request type, request, seed
     evaluations  lm_eval's results of one evaluation of one point; key: signature, tasks with their versions and
                  documents, settings, seed
-    documents    each document's metrics and answer, per evaluation; texts: what the documents say, once
+    documents    each document's metrics and answer, per evaluation, and the hash of what it said then
+    texts        what the documents say, once for each hash: two evaluations may have read different ones of a number
     failures     points that could not be measured, with the reason
     weights      the digest of the weights of each signature
     claims       who works on which evaluation now; a dead owner's claim is taken over
@@ -31,7 +32,7 @@ from lm_eval_iberian.sweep.errors import SweepError
 FILE = "store.sqlite"
 # A claim of a process on another machine is dead when it was not renewed for so long (seconds).
 CLAIM_SECONDS = 120.0
-LAYOUT = 1
+LAYOUT = 2
 TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
   key TEXT PRIMARY KEY, signature TEXT NOT NULL, task TEXT NOT NULL, version TEXT NOT NULL, type TEXT NOT NULL,
@@ -42,7 +43,7 @@ CREATE TABLE IF NOT EXISTS evaluations (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS documents (
   evaluation TEXT NOT NULL, task TEXT NOT NULL, document INTEGER NOT NULL, metrics TEXT NOT NULL, answer TEXT NOT NULL,
-  PRIMARY KEY (evaluation, task, document)
+  hash TEXT NOT NULL, PRIMARY KEY (evaluation, task, document)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS texts (
   task TEXT NOT NULL, hash TEXT NOT NULL, document INTEGER NOT NULL, question TEXT NOT NULL, target TEXT NOT NULL,
@@ -116,8 +117,9 @@ class Store:
         found = self.connection.execute("PRAGMA user_version").fetchone()[0]
         if found != LAYOUT:
             raise SweepError(
-                f"{self.path}: a store of layout {found}, this version reads {LAYOUT}. Take another run folder, or "
-                "the version of lm_eval_iberian that made this one."
+                f"{self.path}: made by {'an older' if found < LAYOUT else 'a newer'} version of lm_eval_iberian (layout "
+                f"{found}, this version reads {LAYOUT}). Nothing in it is changed. Take another run folder, and it is "
+                "measured anew; or read this one with the version that made it."
             )
 
     def close(self) -> None:
@@ -150,7 +152,7 @@ class Store:
         """Keep the results of an evaluation and its documents, and forget that it ever failed: all or nothing."""
         documents = list(documents)
         packed = zlib.compress(json.dumps(results, ensure_ascii=False).encode())
-        verdicts = [(key, one.task, one.document, one.metrics, one.answer) for one in documents]
+        verdicts = [(key, one.task, one.document, one.metrics, one.answer, one.hash) for one in documents]
         texts = [(one.task, one.hash, one.document, one.question, one.target) for one in documents]
         with self._transaction():
             self.connection.execute(
@@ -158,7 +160,7 @@ class Store:
                 (key, signature, packed, json.dumps(flags, ensure_ascii=False), seconds),
             )
             self.connection.execute("DELETE FROM documents WHERE evaluation = ?", (key,))
-            self.connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", verdicts)
+            self.connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", verdicts)
             self.connection.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?, ?)", texts)
             self.connection.execute("DELETE FROM failures WHERE key = ?", (key,))
             self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
@@ -190,10 +192,17 @@ class Store:
         for name, document, metrics, answer in rows:
             yield name, document, json.loads(metrics), answer
 
-    def text(self, task: str, document: int) -> tuple[dict[str, Any], str] | None:
-        """(document, target), or None."""
+    def hashes(self, key: str, task: str) -> dict[int, str]:
+        """document -> the hash of what it said when this evaluation was made."""
+        query = "SELECT document, hash FROM documents WHERE evaluation = ? AND task = ?"
+        return dict(self.connection.execute(query, (key, task)))
+
+    def text(self, key: str, task: str, document: int) -> tuple[dict[str, Any], str] | None:
+        """(document, target) as this evaluation read it, or None."""
         row = self.connection.execute(
-            "SELECT question, target FROM texts WHERE task = ? AND document = ?", (task, document)
+            "SELECT question, target FROM texts JOIN documents USING (task, document, hash) "
+            "WHERE evaluation = ? AND task = ? AND document = ?",
+            (key, task, document),
         ).fetchone()
         return None if row is None else (json.loads(row[0]), row[1])
 

@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 from lm_eval_iberian import documents
-from lm_eval_iberian.documents import DocumentsError, NotToBeHad
+from lm_eval_iberian.documents import Documents, DocumentsError, NotToBeHad
+from lm_eval_iberian.revisions import Wanted
 from lm_eval_iberian.task import DocumentTask
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
@@ -23,12 +24,16 @@ class FloresTask(DocumentTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
         """Read both languages and join them. Raises DocumentsError when they cannot be had, or their ids differ."""
         languages = tuple((dataset_kwargs or {})["languages"])
-        path, splits = str(self.config.dataset_path), self.splits()
+        path, splits, task = str(self.config.dataset_path), self.splits(), str(self.config.task)
+        asked = self.wanted(path)
         try:
-            self.dataset, origin, differences = _joined(path, languages, splits)
+            self.dataset = _joined(path, languages, splits, asked, task)
         except NotToBeHad as error:
-            self.dataset, origin, differences = _other_copy(languages, splits, error)
-        self.say(documents=origin, differences=differences, signatures=signatures())
+            if asked.named_by:  # a revision of this one was asked for: another data set is not it
+                raise
+            self.dataset = _other_copy(languages, splits, self.wanted(OTHER_COPY), error)
+        self.say_read(self.dataset, self.dataset.origin)
+        self.say(signatures=signatures())
 
 
 def signatures() -> dict[str, str]:
@@ -41,29 +46,32 @@ def signatures() -> dict[str, str]:
     return {name: str(metric.get_signature()) for name, metric in metrics.items()}
 
 
-Found = tuple[dict[str, Any], str, list[str]]
-
-
-def _joined(path: str, languages: tuple[str, ...], splits: list[str]) -> Found:
+def _joined(path: str, languages: tuple[str, ...], splits: list[str], asked: Wanted, task: str) -> Documents:
     """FLORES+: both languages joined, where they came from, and what is not as known."""
     from datasets import Dataset
 
-    loaded = {language: documents.load(path, language, splits) for language in languages}
-    joined = {split: Dataset.from_list(_join(loaded, split, path)) for split in splits}
-    origins = dict.fromkeys(data.origin for data in loaded.values())
-    return joined, " and ".join(origins), [word for data in loaded.values() for word in data.differences]
+    loaded = {language: documents.load(path, language, splits, wanted=asked, task=task) for language in languages}
+    joined = Documents({split: Dataset.from_list(_join(loaded, split, path)) for split in splits})
+    parts = loaded.values()
+    joined.origin = " and ".join(dict.fromkeys(data.origin for data in parts))
+    joined.revision = " and ".join(dict.fromkeys(data.revision for data in parts if data.revision))
+    joined.differences = tuple(word for data in parts for word in data.differences)
+    joined.notes = tuple(dict.fromkeys(word for data in parts for word in data.notes))
+    return joined
 
 
-def _other_copy(languages: tuple[str, ...], splits: list[str], error: NotToBeHad) -> Found:
+def _other_copy(languages: tuple[str, ...], splits: list[str], asked: Wanted, error: NotToBeHad) -> Documents:
     """The ungated copy, one column a language. Raises DocumentsError with both reasons where it will not do either."""
     try:
-        found = documents.load(OTHER_COPY, None, splits, dict.fromkeys(languages, "string"))
+        found = documents.load(OTHER_COPY, None, splits, dict.fromkeys(languages, "string"), asked)
     except DocumentsError as other:
         raise DocumentsError(f"{error}\nThe ungated copy will not do either. {other}") from None
     LOG.warning("%s\nReading the ungated copy %s instead: the results say so.", error, OTHER_COPY)
     named = {language: f"sentence_{language}" for language in languages}
-    renamed = {split: found[split].select_columns(list(languages)).rename_columns(named) for split in splits}
-    return renamed, f"{OTHER_COPY}, {found.origin}", list(found.differences)
+    for split in splits:
+        found[split] = found[split].select_columns(list(languages)).rename_columns(named)
+    found.origin = f"{OTHER_COPY}, {found.origin}"
+    return found
 
 
 def _join(loaded: dict[str, Any], split: str, path: str) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ Prompts are looked for in this order:
     the mirror                IBERIAN_DATA=DIR, at DIR/ifeval/<language>/default/test.jsonl
     nothing of these          this project's own prompts (ifeval_multi/prompts), which need nothing from anywhere
 
-The results say which they were (`configs -> metadata -> documents`): scores on different prompts do not compare.
+The results say which they were (`configs -> metadata -> documents`, and their hash): scores on different prompts do not
+compare. IBERIAN_IFEVAL_RESPONSE_LANGUAGE=1 counts the instructions on the answer's language; the results say that, too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import ifeval_multi
 from ifeval_multi import lm_eval_support
 from ifeval_multi.documents import rows
 from lm_eval_iberian import documents
-from lm_eval_iberian.documents import DocumentsError
+from lm_eval_iberian.documents import Documents, DocumentsError
+from lm_eval_iberian.revisions import Wanted
 from lm_eval_iberian.task import DocumentTask
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
@@ -41,20 +43,25 @@ class IfevalTask(DocumentTask):
         from datasets import Dataset
 
         language = str((dataset_kwargs or {})["language"])
-        found, origin = find_prompts(language)
+        found, read = find_prompts(language, self.wanted)
         if not found:
-            raise DocumentsError(f"{origin}: there are no prompts in it.")
+            raise DocumentsError(f"{read.origin}: there are no prompts in it.")
         table = [
             {"prompt": row["prompt"], "language": language, "row": json.dumps(row, ensure_ascii=False)} for row in found
         ]
         self.dataset = {"test": Dataset.from_list(table)}
-        self.say(documents=f"{origin}, {len(table)} prompts")
+        self.say_read(read, f"{read.origin}, {len(table)} prompts")
+        self.response_language = counts_response_language()
+        self.say(
+            settings={
+                SCORE_LANGUAGE_VARIABLE: str(int(self.response_language)), "packages": lm_eval_support.packages()
+            }
+        )  # fmt: skip
 
     def process_results(self, doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
         """The verdicts on one answer, in both editions."""
-        scored = os.environ.get(SCORE_LANGUAGE_VARIABLE, "0") == "1"
         found = lm_eval_support.process_document(
-            json.loads(doc["row"]), results[0], doc["language"], include_response_language=scored
+            json.loads(doc["row"]), results[0], doc["language"], include_response_language=self.response_language
         )
         return {name: value for name, value in found.items() if name in self.aggregation()}
 
@@ -73,27 +80,50 @@ class IfevalTask(DocumentTask):
         return {name: name != lm_eval_support.UNFINISHED for name in metric_names()}
 
 
+def counts_response_language() -> bool:
+    """Whether instructions on the answer's language count. Raises DocumentsError for anything but 0 and 1."""
+    said = os.environ.get(SCORE_LANGUAGE_VARIABLE, "").strip() or "0"
+    if said not in ("0", "1"):
+        raise DocumentsError(f"{SCORE_LANGUAGE_VARIABLE}={said}: write 1 to count these instructions, or 0.")
+    return said == "1"
+
+
 def metric_names() -> list[str]:
     """All levels in both editions, and each instruction type by the corrected edition's strict reading."""
     by_type = [name for name in lm_eval_support.metric_names() if name.startswith("strict_")]
     return [*lm_eval_support.metric_names(by_type=False), *by_type]
 
 
-def find_prompts(language: str) -> tuple[list[dict[str, Any]], str]:
-    """The rows of a language's prompts, and where they came from, in words."""
+Found = tuple[list[dict[str, Any]], Documents]
+
+
+def find_prompts(language: str, wanted: Callable[[str], Wanted]) -> Found:
+    """The rows of a language's prompts, and what was read.
+
+    Args:
+        language: its code.
+        wanted: the revision to read of a data set.
+    """
     variable = f"IBERIAN_IFEVAL_{language.upper()}"
     named = os.environ.get(variable, "").strip()
     if named and named != OWN:
-        return _named(named, variable)
+        return _named(named, variable, wanted)
     mirror = documents.mirror()
     mirrored = mirror / "ifeval" / language / "default" / "test.jsonl" if mirror else None
     if not named and mirrored and mirrored.is_file():
-        return _rows(mirrored), str(mirrored)
+        return _rows(mirrored), _from(str(mirrored))
     LOG.warning(
         "IFEval (%s) is scored on this project's own prompts, not on a published set. %s names another: a JSONL file "
         "or a data set%s.", language, variable, _published(language),
     )  # fmt: skip
-    return _rows(Path(ifeval_multi.__file__).parent / "prompts" / f"{language}.jsonl"), "own prompts"
+    return _rows(Path(ifeval_multi.__file__).parent / "prompts" / f"{language}.jsonl"), _from("own prompts")
+
+
+def _from(origin: str) -> Documents:
+    """What is known of prompts in a file: where they lie."""
+    read = Documents()
+    read.origin = origin
+    return read
 
 
 def _published(language: str) -> str:
@@ -103,18 +133,20 @@ def _published(language: str) -> str:
     return " (the published Basque and Galician ones are in the Hub's collection HiTZ/merge-and-conquer)"
 
 
-def _named(named: str, variable: str) -> tuple[list[dict[str, Any]], str]:
+def _named(named: str, variable: str, wanted: Callable[[str], Wanted]) -> Found:
     path = Path(named).expanduser()
     if path.is_file():
-        return _rows(path), str(path)
+        return _rows(path), _from(str(path))
     if path.suffix in {".jsonl", ".json"} or named.count("/") != 1:
         raise DocumentsError(
             f"{variable}={named}: no such file. Give a JSONL file of prompts (key, prompt, instruction_id_list, kwargs), "
             f"a data set as owner/name, or `{OWN}` for this project's own prompts."
         )
-    found = documents.load(named)
+    found = documents.load(named, wanted=wanted(named))
     split = "test" if "test" in found else next(iter(found))
-    return list(found[split]), f"{named}, {split}, {found.origin}"
+    rows_read = list(found[split])
+    found.origin = f"{named}, {split}, {found.origin}"
+    return rows_read, found
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

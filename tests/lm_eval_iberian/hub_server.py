@@ -1,6 +1,6 @@
 """A local server that speaks as much of the Hub's HTTP as `datasets` and huggingface_hub need, with its bad days.
 
-Repositories are folders: ROOT/<owner>/<name>/<revision>/files. What goes wrong with which is told by `trouble`:
+Repositories are folders: ROOT/<owner>/<name>/<revision>/files. A revision that is no commit stands for COMMIT. What goes wrong with which is told by `trouble`:
   gated    401 without a token, with the Hub's headers        refused  403
   missing  404                                                 busy     503 for the first two requests of a file
   cut      half of the file, then the connection is closed, once        slow  an answer that stalls, once
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import time
 from collections import Counter
@@ -99,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _folder(self, repository: str, revision: str) -> Path:
         folder = self.hub.root / repository / revision.replace("/", "%2F")
         if revision == COMMIT:
-            folder = next(one for one in sorted((self.hub.root / repository).iterdir()))
+            folder = next(one for one in sorted((self.hub.root / repository).iterdir()) if _commit_of(one) == COMMIT)
         return folder
 
     def _api(self, repository: str, rest: list[str], asked: bytes) -> None:
@@ -125,12 +126,14 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._json({"error": "no such path"}, 404, {"X-Error-Code": "EntryNotFound"})
             return self._json(entries)
         names = [{"rfilename": path.relative_to(folder).as_posix()} for path in files]
-        return self._json({"id": repository, "sha": COMMIT, "siblings": names, "gated": False, "private": False,
+        return self._json({"id": repository, "sha": _commit_of(folder), "siblings": names, "gated": False, "private": False,
                            "tags": [], "downloads": 0, "likes": 0})  # fmt: skip
 
     def _file(self, repository: str, revision: str, name: str, head: bool) -> None:
         if self._refused(repository):
             return None
+        if not self._folder(repository, revision).is_dir():
+            return self._json({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
         path = self._folder(repository, revision) / name
         if not path.is_file():
             return self._json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
@@ -143,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
         self.send_response(206 if start else 200)
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", _commit_of(self._folder(repository, revision)))
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(content) - start))
         if start:
@@ -169,6 +172,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+def _commit_of(folder: Path) -> str:
+    """The commit that a revision's folder is of."""
+    return folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else COMMIT
 
 
 def _entry(path: Path, folder: Path) -> dict[str, Any]:

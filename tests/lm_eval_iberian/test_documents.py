@@ -12,9 +12,10 @@ from lm_eval_iberian import documents
 from lm_eval_iberian.documents import DocumentsError
 from lm_eval_iberian.manifests import kind_of, manifests
 from lm_eval_iberian.plugin import tasks_folder
+from tests.conftest import SHARED
 from tests.tasks.common import build
 
-HITZ = Path(__file__).resolve().parents[3] / "shared" / "data" / "hitz"
+HITZ = SHARED / "data" / "hitz"
 QUESTION = {"id": 0, "question": "Zein?", "candidates": ["bat", "bi"], "answer": 0}
 
 

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian import documents
-from lm_eval_iberian.hub import may_pass, patiently
+from lm_eval_iberian.hub import OtherRevision, patiently
+from lm_eval_iberian.manifests import manifests
 from lm_eval_iberian.plugin import tasks_folder
-from tests.lm_eval_iberian.hub_server import StandInHub
+from lm_eval_iberian.trouble import Trouble, explain, may_pass, trouble
+from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,12 +28,13 @@ import json, sys
 from lm_eval_iberian import documents, hub
 from lm_eval_iberian.manifests import Manifest, manifests
 hub.FIRST_PAUSE_SECONDS = 0.1
-manifests()["other/xstory_cloze"] = Manifest("other/xstory_cloze", None, {}, {}, revision=hub.PARQUET_BRANCH)
+manifests()["other/xstory_cloze"] = Manifest("other/xstory_cloze", None, {}, {}, revision=hub.PARQUET_BRANCH, parquet=True)
 for path, config, splits in json.loads(sys.argv[1]):
     try:
         found = documents.load(path, config, splits)
         rows = {split: len(found[split]) for split in splits}
-        print(json.dumps({"rows": rows, "origin": found.origin, "first": found[splits[0]][0]}))
+        said = {"revision": found.revision, "notes": found.notes}
+        print(json.dumps({"rows": rows, "origin": found.origin, "first": found[splits[0]][0], **said}))
     except documents.DocumentsError as error:
         print(json.dumps({"error": str(error)}))
 """
@@ -40,6 +43,11 @@ for path, config, splits in json.loads(sys.argv[1]):
 def sample(path: str, config: str, split: str) -> list[dict[str, Any]]:
     (file,) = tasks_folder().glob(f"*/samples/{path}/{config}/{split}.jsonl")
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def pinned(path: str) -> str:
+    """The revision that the suite reads."""
+    return manifests()[path].revision
 
 
 def as_jsonl(rows: list[dict[str, Any]]) -> bytes:
@@ -55,6 +63,7 @@ def as_parquet(rows: list[dict[str, Any]]) -> bytes:
     return out.getvalue()
 
 
+OTHER_COMMIT = "f" * 40
 TROUBLE = {
     "HiTZ/EusReading": "slow",
     "HiTZ/EusProficiency": "cut",
@@ -68,12 +77,15 @@ TROUBLE = {
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
     server = StandInHub(tmp_path_factory.mktemp("hub"), TROUBLE, stall_seconds=6)
-    server.add("HiTZ/EusTrivia", "test.jsonl", as_jsonl(sample("HiTZ/EusTrivia", "default", "test")))
+    trivia = sample("HiTZ/EusTrivia", "default", "test")
+    for revision, rows in (("main", trivia), ("v1", trivia), (OTHER_COMMIT, trivia[1:])):
+        server.add("HiTZ/EusTrivia", "test.jsonl", as_jsonl(rows), revision)
     for path in ("HiTZ/EusReading", "HiTZ/EusProficiency"):
-        server.add(path, "test.jsonl", as_jsonl(sample(path, "default", "test")))
+        server.add(path, "test.jsonl", as_jsonl(sample(path, "default", "test")), pinned(path))
     for split in ("validation", "test"):
         rows = sample("BSC-LT/openbookqa-es", "default", split)
-        server.add("BSC-LT/openbookqa-es", f"data/{split}-00000-of-00001.parquet", as_parquet(rows))
+        file = f"data/{split}-00000-of-00001.parquet"
+        server.add("BSC-LT/openbookqa-es", file, as_parquet(rows), pinned("BSC-LT/openbookqa-es"))
     for split, name in (
         ("train", "eu/train/0000.parquet"), ("eval", "eu/eval/0000.parquet"),
         ("train", "es/xstory_cloze-train.parquet"), ("eval", "es/xstory_cloze-eval.parquet"),
@@ -83,7 +95,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInHub]:
     for split in ("train", "eval"):  # no branch of parquet files, but a data set that datasets reads
         rows = sample("projecte-aina/xstorycloze_ca", "ca", split)
         server.add("other/xstory_cloze", f"data/{split}-00000-of-00001.parquet", as_parquet(rows))
-    server.add("jumelet/multiblimp", "multiblimp.py", b"raise SystemExit('never run')")
+    server.add("jumelet/multiblimp", "multiblimp.py", b"raise SystemExit('never run')", pinned("jumelet/multiblimp"))
     for path in ("openlanguagedata/flores_plus", "nbel/CatCoLA", "nbel/EsCoLA"):
         server.add(path, "train.jsonl", b"")
     yield server
@@ -140,22 +152,41 @@ def test_the_hub_on_good_days_and_bad_ones(hub: StandInHub, cache: Path) -> None
     assert slow["rows"] == {"test": 12}, "a stalled answer is asked for again"
     assert cut["rows"] == {"test": 12}, "half a file is never used"
     assert busy["rows"] == {"validation": 6, "test": 8}
-    assert "Accept its terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in gated["error"]
+    assert "https://huggingface.co/datasets/openlanguagedata/flores_plus" in gated["error"]
+    assert "hf auth login" in gated["error"] and "is gated" in gated["error"]
     assert "hf auth login" in refused["error"]
     assert "is not at https://huggingface.co/datasets/nbel/EsCoLA" in missing["error"]
     assert "loading script" in script["error"]
     assert converted["rows"] == {"train": 6}, "no such branch (any more): the data set as it is"
     assert "no parquet files of en" in no_config["error"]
     for answer in (gated, refused, missing, script, no_config):
-        assert "or put it into a mirror" in answer["error"]
+        assert "Your own files: " in answer["error"] and "/SPLIT.jsonl" in answer["error"]
+        assert "no network" not in answer["error"]
     assert hub.asked["GET HiTZ/EusReading test.jsonl"] >= 2
 
     # What was read once is read again without the network, as on a compute node.
-    offline = load(
-        hub, cache, ("HiTZ/EusTrivia", None, ["test"]), ("juletxara/xstory_cloze", "eu", ["eval"]),
-        HF_HUB_OFFLINE="1", HF_ENDPOINT="http://127.0.0.1:1",
+    away = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:1"}
+    newest, parquet = load(
+        hub, cache, ("HiTZ/EusTrivia", None, ["test"]), ("juletxara/xstory_cloze", "eu", ["eval"]), **away
     )  # fmt: skip
-    assert [answer.get("rows") for answer in offline] == [{"test": 12}, {"eval": 8}]
+    assert (newest["rows"], parquet["rows"]) == ({"test": 12}, {"eval": 8})
+    assert newest["revision"] == f"HiTZ/EusTrivia@{COMMIT}"
+    assert newest["notes"] == [f"not pinned: HiTZ/EusTrivia read at commit {COMMIT}"]
+
+    # And at the revision that is named: `datasets` itself would give the newest in its cache, whatever is asked for.
+    trivia = ("HiTZ/EusTrivia", None, ["test"])
+    (absent,) = load(hub, cache, trivia, IBERIAN_REVISIONS=f"HiTZ/EusTrivia={OTHER_COMMIT}", **away)
+    assert f"only commit {COMMIT} of it is in the cache here, and {OTHER_COMMIT} is wanted" in absent["error"]
+    for revision in (OTHER_COMMIT, "v1"):
+        (online,) = load(hub, cache, trivia, IBERIAN_REVISIONS=f"HiTZ/EusTrivia={revision}")
+        (again,) = load(hub, cache, trivia, IBERIAN_REVISIONS=f"HiTZ/EusTrivia={revision}", **away)
+        assert online | {"origin": ""} == again | {"origin": ""}
+        assert online["revision"] == f"HiTZ/EusTrivia@{OTHER_COMMIT if revision == OTHER_COMMIT else COMMIT}"
+        assert online["rows"] == {"test": 11 if revision == OTHER_COMMIT else 12}
+    (never,) = load(hub, cache, trivia, IBERIAN_REVISIONS="HiTZ/EusTrivia=v2", **away)
+    assert "and v2 is wanted" in never["error"] and "iberian prefetch --tasks" in never["error"]
+    (nowhere,) = load(hub, cache, trivia, IBERIAN_REVISIONS=f"HiTZ/EusTrivia={'e' * 40}")
+    assert "no such revision" in nowhere["error"] or "is wanted" in nowhere["error"]
 
 
 class BrokenError(Exception):
@@ -196,5 +227,94 @@ def test_offline_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("IBERIAN_DATA")
     monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
-    with pytest.raises(documents.DocumentsError, match=r"from the Hub came ConnectionError: offline.*iberian prefetch"):
+    with pytest.raises(documents.DocumentsError, match=r"HF_HUB_OFFLINE=1 forbids the network(.|\n)*iberian prefetch"):
         documents.load("HiTZ/EusTrivia", None, ["test"])
+
+
+def wrapped(error: BaseException, context: BaseException) -> BaseException:
+    """As `datasets` raises it after it has looked into its cache: the first cause is gone."""
+    error.__context__ = context
+    return error
+
+
+def answer(kind: Any, status: int) -> BaseException:
+    """huggingface_hub's error of a refusal."""
+    import httpx
+
+    return kind("refused", response=httpx.Response(status, request=httpx.Request("GET", "http://hub")))
+
+
+def troubles() -> list[tuple[BaseException, Trouble]]:
+    """Errors as they were seen to arrive, and what they are."""
+    import httpx
+    from datasets.exceptions import DatasetNotFoundError
+    from huggingface_hub import errors
+
+    uncached = FileNotFoundError("Dataset HiTZ/EusTrivia is not cached in None")
+    return [
+        (wrapped(ConnectionError("Couldn't reach 'HiTZ/EusTrivia' on the Hub (LocalEntryNotFoundError)"), uncached),
+         Trouble.UNREACHABLE),
+        (errors.LocalEntryNotFoundError("Got: ConnectError: [Errno 111] Connection refused"), Trouble.UNREACHABLE),
+        (httpx.ConnectError("[Errno -2] Name or service not known"), Trouble.UNREACHABLE),
+        (httpx.ConnectTimeout("timed out"), Trouble.BUSY),
+        (httpx.ReadTimeout("timed out"), Trouble.BUSY),
+        (BrokenError(503), Trouble.BUSY),
+        (wrapped(DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."), uncached), Trouble.GATED),
+        (answer(errors.GatedRepoError, 401), Trouble.GATED),
+        (BrokenError(403), Trouble.GATED),
+        (BrokenError(401), Trouble.GATED),
+        (answer(errors.RepositoryNotFoundError, 401), Trouble.GONE),
+        (wrapped(DatasetNotFoundError("Dataset 'a/b' doesn't exist on the Hub or cannot be accessed."), uncached),
+         Trouble.GONE),
+        (FileNotFoundError("404: no parquet files of en at refs/convert/parquet"), Trouble.GONE),
+        (wrapped(DatasetNotFoundError("Revision 'v9' doesn't exist for dataset 'a/b' on the Hub."), uncached),
+         Trouble.NO_REVISION),
+        (answer(errors.RevisionNotFoundError, 404), Trouble.NO_REVISION),
+        (RuntimeError("Dataset scripts are no longer supported, but found b.py"), Trouble.SCRIPT),
+        (OtherRevision("only commit a of it is in the cache here, and b is wanted"), Trouble.OTHER_REVISION),
+        (ZeroDivisionError("what is that?"), Trouble.OTHER),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(18))
+def test_what_went_wrong_is_told_apart(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    error, kind = troubles()[number]
+    assert trouble(error) is kind
+    said = explain(error, "HiTZ/EusTrivia", "default", "iberian_eus_trivia")  # type: ignore[arg-type]
+    fetch = "iberian prefetch --tasks iberian_eus_trivia --to DIR"
+    assert (fetch in said) is (kind in (Trouble.UNREACHABLE, Trouble.BUSY, Trouble.OTHER_REVISION))
+    assert ("any more" in said) is (kind is Trouble.GONE), "only what is gone is said to be gone"
+    assert ("hf auth login" in said) is (kind in (Trouble.GATED, Trouble.GONE))
+    assert ("no network" in said) is (kind is Trouble.UNREACHABLE)
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"])
+def test_a_variable_that_forbids_the_network_is_named(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the libraries say then, a file that is not in the cache included: nothing is known of the Hub."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv(variable, "true")
+    for error, kind in troubles():
+        if kind not in (Trouble.SCRIPT, Trouble.OTHER_REVISION):
+            said = explain(error, "HiTZ/EusTrivia", "default", "iberian_eus_trivia")  # type: ignore[arg-type]
+            assert said.startswith(f"{variable}=true forbids the network, and it is not in the Hub's cache here.")
+            assert "any more" not in said and "iberian prefetch --tasks iberian_eus_trivia --to DIR" in said
+
+
+@pytest.mark.parametrize("task", ["iberian_eus_trivia", "iberian_xstorycloze_eu", "iberian_flores_es-eu"])
+def test_nothing_cached_and_no_network(task: str, tmp_path: Path) -> None:
+    """A compute node, in a process of its own: what is said, on lines that fit a terminal."""
+    program = (
+        "from lm_eval_iberian.sweep.kept_tasks import our_tasks\n"
+        "from lm_eval_iberian.documents import DocumentsError\n"
+        f"try: our_tasks().load(['{task}'])\n"
+        "except DocumentsError as error: print(error)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "IBERIAN_"))}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True).stdout
+    lines = said.splitlines()
+    assert f"  With a network: iberian prefetch --tasks {task} --to DIR" in lines
+    assert lines[1] == "  HF_HUB_OFFLINE=1 forbids the network, and it is not in the Hub's cache here."
+    assert "any more" not in said and "Traceback" not in said
+    assert all(len(line) <= 80 for line in lines[:4])

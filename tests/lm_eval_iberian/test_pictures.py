@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.pictures import style
-from lm_eval_iberian.pictures.answers import choice, models
+from lm_eval_iberian.pictures.answers import choice, examples, models
 from lm_eval_iberian.pictures.columns import SHORT_KINDS, UNITS, Column, Scores
 from lm_eval_iberian.pictures.curves import rows
 from lm_eval_iberian.pictures.differences import Comparer, verdicts
@@ -39,7 +39,7 @@ from lm_eval_iberian.report_formats import write
 from lm_eval_iberian.significance import SignificanceError
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.run import SweepRun, read_sweep_run
-from lm_eval_iberian.sweep.store import FILE, Store
+from lm_eval_iberian.sweep.store import FILE, Document, Store
 from tests.lm_eval_iberian.sweep_maker import MadePoint, figure1_run, toy_run, write_run
 
 FAILED = "language=gl method=linear weight=2.0"
@@ -203,8 +203,6 @@ def test_no_interval_where_documents_and_scores_disagree(tmp_path: Path) -> None
     rows_ = list(store.documents("key of m"))
     results["results"]["t_eu"]["acc,none"] = 0.987
     store.connection.execute("DELETE FROM evaluations")
-    from lm_eval_iberian.sweep.store import Document
-
     documents = [
         Document(task, number, json.dumps(metrics), answer, "h", "{}", "") for task, number, metrics, answer in rows_
     ]
@@ -216,6 +214,37 @@ def test_no_interval_where_documents_and_scores_disagree(tmp_path: Path) -> None
     found = Comparer(Scores(read_sweep_run(folder))).all()
     assert found and all(one.test is None and "do not agree" in one.reason for one in found)
     assert all(one.value == pytest.approx(48.7) for one in found)
+
+
+def test_answers_stand_beside_the_documents_that_they_are_answers_to(tmp_path: Path) -> None:
+    """The data changed in the run folder: the page shows what each point was asked, and no two questions as one."""
+    task, others = "iberian_eus_trivia", range(1, 6)
+    points = [MadePoint("a", "parent"), MadePoint("m", parents=("a",))]
+    folder = write_run(tmp_path, "x", {}, points, [task], lambda *_: 0.5, 6)
+    store = Store(folder / FILE)
+
+    def measure_again(point: str) -> None:
+        """All documents but the first say something else now."""
+        key = f"key of {point}"
+        again = [
+            Document(task, number, json.dumps(metrics), answer, *_says(number, store.text(key, task, number)))
+            for _, number, metrics, answer in store.documents(key)
+        ]
+        store.finish(key, point, store.results(key) or {}, {}, 1.0, again)
+
+    def _says(number: int, before: tuple[dict, str] | None) -> tuple[str, str, str]:
+        changed = {"question": "Nor?"} if number in others else (before or ({},))[0]
+        return f"{'new ' * (number in others)}h{number}", json.dumps(changed), "0"
+
+    def shown() -> dict[int, str]:
+        return {one.number: one.document["question"] for one in examples(Scores(read_sweep_run(folder)))}
+
+    assert len(shown()) == 2 and all(said.startswith(f"Galdera {number}") for number, said in shown().items())
+    measure_again("m")
+    assert list(shown()) == [0], "the others are other questions to each"
+    measure_again("a")
+    assert len(shown()) == 2 and all(said == "Nor?" for number, said in shown().items() if number in others)
+    store.close()
 
 
 def _with_value(results: dict, value: float) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from lm_eval_iberian import documents, mirrors
@@ -18,11 +20,14 @@ from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.doctor_command import doctor
 from lm_eval_iberian.documents import DocumentsError
 from lm_eval_iberian.needs import leaves, needs
+from lm_eval_iberian.prefetch import Outcome, pin
+from lm_eval_iberian.prefetch import prefetch as fetch
 from lm_eval_iberian.prefetch_command import prefetch
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
-from tests.lm_eval_iberian.test_hub import ROOT, as_jsonl, as_parquet, sample
+from tests.lm_eval_iberian.test_hub import OTHER_COMMIT, ROOT, as_jsonl, as_parquet, pinned, sample
 from tests.tasks.common import build
 
+PINNED_FLORES = pinned("openlanguagedata/flores_plus")
 TASKS = "iberian_eus_trivia,iberian_xstorycloze_eu,iberian_cola_es,iberian_flores_es-eu"
 # Runs command lines one after the other in one process, and prints what each said.
 PROGRAM = """
@@ -75,7 +80,7 @@ def test_fetch_finish_and_run(hub: StandInHub, tmp_path: Path, monkeypatch: pyte
     first, sick = run(hub, tmp_path, ("prefetch", line), ("doctor", ["--tasks", TASKS]))
     assert first["exit"] == 1
     assert "3 fetched, 0 already there, 3 failed" in first["said"], "two languages of FLORES+, and its copy"
-    assert "Accept its terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in first["said"]
+    assert re.search("Accept its terms: +https://huggingface.co/datasets/openlanguagedata/flores_plus", first["said"])
     assert "run `hf auth login`" in sick["said"] and "gated" in sick["said"] and sick["exit"] == 1
     record = mirrors.read_record(mirror)
     trivia = record["HiTZ/EusTrivia/default"]
@@ -87,19 +92,22 @@ def test_fetch_finish_and_run(hub: StandInHub, tmp_path: Path, monkeypatch: pyte
     for language in ("spa_Latn", "eus_Latn"):
         for split in ("dev", "devtest"):
             rows = sample("openlanguagedata/flores_plus", language, split)
-            hub.add("openlanguagedata/flores_plus", f"{language}/{split}.jsonl", as_jsonl(rows))
+            hub.add("openlanguagedata/flores_plus", f"{language}/{split}.jsonl", as_jsonl(rows), PINNED_FLORES)
     card = "".join(
         f"- config_name: {code}\n  data_files:\n  - split: dev\n    path: {code}/dev.jsonl\n"
         f"  - split: devtest\n    path: {code}/devtest.jsonl\n"
         for code in ("spa_Latn", "eus_Latn")
     )
-    hub.add("openlanguagedata/flores_plus", "README.md", f"---\nconfigs:\n{card}---\n".encode())
+    hub.add("openlanguagedata/flores_plus", "README.md", f"---\nconfigs:\n{card}---\n".encode(), PINNED_FLORES)
     hub.trouble.clear()
     (mirror / "juletxara/xstory_cloze/eu/eval.parquet").write_bytes(b"PAR1 damaged")
     before = hub.asked["GET HiTZ/EusTrivia test.jsonl"]
+    pins = tmp_path / "pins.yml"
+    pins.write_text(f"HiTZ/BertaQA: {OTHER_COMMIT}\n")
     second, well = run(
-        hub, tmp_path, ("prefetch", line), ("doctor", ["--tasks", TASKS, "--all"]), IBERIAN_DATA=str(mirror)
-    )
+        hub, tmp_path, ("prefetch", [*line, "--pin", str(pins)]), ("doctor", ["--tasks", TASKS, "--all"]),
+        IBERIAN_DATA=str(mirror),
+    )  # fmt: skip
     assert (second["exit"], well["exit"]) == (0, 0), (second, well)
     assert "3 fetched, 2 already there, 0 failed" in second["said"]
     assert hub.asked["GET HiTZ/EusTrivia test.jsonl"] == before
@@ -113,6 +121,62 @@ def test_fetch_finish_and_run(hub: StandInHub, tmp_path: Path, monkeypatch: pyte
         assert [instance.args for instance in built(name)] == from_mirror
         monkeypatch.setenv("IBERIAN_DATA", str(mirror))
     assert build("iberian_eus_trivia").dump_config()["metadata"]["documents"] == f"{mirror}@{COMMIT}"
+
+    # The commits that were seen are written down, and read again; another is fetched anew, and nothing else is.
+    assert f"{pins}: 4 commits. Read them again with IBERIAN_REVISIONS={pins}" in second["said"]
+    seen = dict.fromkeys(("HiTZ/EusTrivia", "juletxara/xstory_cloze", "nbel/EsCoLA"), COMMIT)
+    assert yaml.safe_load(pins.read_text()) == {
+        **seen, "openlanguagedata/flores_plus": PINNED_FLORES, "HiTZ/BertaQA": OTHER_COMMIT,
+    }  # fmt: skip
+    monkeypatch.setenv("IBERIAN_REVISIONS", str(pins))
+    metadata = build("iberian_eus_trivia").dump_config()["metadata"]
+    assert metadata["documents_revision"] == f"HiTZ/EusTrivia@{COMMIT}" and "documents_notes" not in metadata
+    changed = sample("HiTZ/EusTrivia", "default", "test")[1:]
+    hub.add("HiTZ/EusTrivia", "test.jsonl", as_jsonl(changed), OTHER_COMMIT)
+    pins.write_text(pins.read_text().replace(f"EusTrivia: '{COMMIT}", f"EusTrivia: '{OTHER_COMMIT}"))
+    with pytest.raises(DocumentsError, match=f"holds commit {COMMIT}, and {OTHER_COMMIT} is asked for"):
+        build("iberian_eus_trivia")
+    hub.add("HiTZ/BertaQA", "README.md", b"of another commit")
+    third, lost = run(
+        hub,
+        tmp_path,
+        ("prefetch", line),
+        ("doctor", ["--tasks", "iberian_bertaqa_eu_local"]),
+        IBERIAN_REVISIONS=str(pins),
+    )
+    assert "1 fetched, 4 already there, 0 failed" in third["said"]
+    assert lost["exit"] == 1 and f"the Hub has no revision {OTHER_COMMIT} of it: name another" in lost["said"]
+    again = build("iberian_eus_trivia")
+    assert again.config.metadata["documents_revision"] == f"HiTZ/EusTrivia@{OTHER_COMMIT}"
+    assert len(again.eval_docs) == 11
+
+
+def test_a_data_set_at_two_commits_is_not_pinned(tmp_path: Path) -> None:
+    """A mirror that was fetched in parts, by hand or by an older version."""
+    record = {
+        f"HiTZ/BertaQA/{config}": {"revision": commit, "files": {}}
+        for config, commit in (("eu", "a" * 40), ("en", "b" * 40))
+    }
+    mirrors.write_record(tmp_path, record)
+    outcomes = [Outcome(need, "there") for need in needs(["iberian_bertaqa_eu", "iberian_bertaqa_en"])]
+    assert pin(outcomes[:1], tmp_path, tmp_path / "pins.yml") == {"HiTZ/BertaQA": "a" * 40}
+    with pytest.raises(DocumentsError, match=r"HiTZ/BertaQA: at commit a+ and at b+\. Remove the folder"):
+        pin(outcomes, tmp_path, tmp_path / "pins.yml")
+
+
+def test_all_configurations_are_fetched_at_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data set changes on the Hub between two of them: the second is fetched as it was for the first."""
+    from datasets import Dataset
+
+    rows = Dataset.from_list(sample("HiTZ/BertaQA", "eu", "test"))
+    moving = iter([letter * 40 for letter in "abcdef"])
+    monkeypatch.setattr(
+        "lm_eval_iberian.hub.read", lambda _p, _c, _m, asked: ({"test": rows}, asked.commit or next(moving))
+    )
+    monkeypatch.setenv("IBERIAN_ROWS", "any")
+    outcomes = fetch(["iberian_bertaqa_eu", "iberian_bertaqa_en"], tmp_path)
+    assert [one.state for one in outcomes] == ["fetched", "fetched"]
+    assert {entry["revision"] for entry in mirrors.read_record(tmp_path).values()} == {"a" * 40}
 
 
 def built(name: str) -> list[Any]:

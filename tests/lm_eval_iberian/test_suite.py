@@ -139,6 +139,15 @@ def test_samples_are_marked() -> None:
     assert "Belebele (eu): embedded samples, not the benchmark" in one(data).notes
 
 
+def test_a_data_set_that_is_not_pinned_is_named_and_counts() -> None:
+    data = results(everything())
+    said = "not pinned: facebook/belebele read at commit abc"
+    data["configs"]["iberian_belebele_eu"]["metadata"]["documents_notes"] = [said]
+    model = one(data)
+    assert f"Belebele (eu): {said}" in model.notes
+    assert model.averages["bench_eu"].whole, "beside the score, not against it"
+
+
 def test_lm_evals_own_tasks_are_read() -> None:
     upstream = {task: {b.metric: 0.5 * b.percent, f"{b.metric}_stderr": 0.0} for b in BENCHMARKS for task in b.upstream}
     model = one(results(upstream))

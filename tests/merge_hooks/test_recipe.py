@@ -12,6 +12,7 @@ import yaml
 
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.recipe import Recipe, passthrough, read_recipe, resolve
+from merge_hooks.sources import explain_hub_error
 from tests.conftest import linear, task_arithmetic
 
 GOOD = "merge_method: linear\nmodels:\n  - model: ./a\n    parameters: {weight: 1.0}\n  - model: ./b\n    parameters: {weight: 0.5}\n"
@@ -108,8 +109,18 @@ def test_a_source_that_does_not_exist(write_recipe: Callable[..., Path]) -> None
 
 
 def test_a_source_on_the_hub_while_offline(write_recipe: Callable[..., Path]) -> None:
-    with pytest.raises(SourceError, match=r"owner/name.*hf download owner/name"):
-        resolve(read_recipe(write_recipe("merge_method: passthrough\nmodels:\n- model: owner/name\n")))
+    said = r"owner/name@v1: .*there is no network here, or it is forbidden.*`hf download owner/name --revision v1`"
+    with pytest.raises(SourceError, match=said):
+        resolve(read_recipe(write_recipe("merge_method: passthrough\nmodels:\n- model: owner/name@v1\n")))
+
+
+@pytest.mark.parametrize("kind", ["ConnectError", "ConnectTimeout", "ReadTimeout", "RemoteProtocolError"])
+def test_a_connection_that_fails_is_no_answer_of_the_hub(kind: str) -> None:
+    import httpx
+
+    said = explain_hub_error(getattr(httpx, kind)("[Errno -2] Name or service not known"), "owner/name", None)
+    assert "there is no network here" in said and "iberian prefetch --models RECIPE" in said
+    assert "the Hub answered" not in said
 
 
 def test_paths_may_be_relative_to_the_recipe(llama: dict[str, Path], write_recipe: Callable[..., Path]) -> None:

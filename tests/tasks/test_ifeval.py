@@ -75,10 +75,24 @@ def test_verdicts_reach_the_results(prompts: Path) -> None:
 def test_a_prompt_with_nothing_left_to_score_is_left_out(prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = build("ifeval_eu")
     assert scores(task, ["* bat\n* bi\n* hiru", "Kaixo"])["prompt_level_strict_acc"] == 1.0
+    assert task.config.metadata["settings"]["IBERIAN_IFEVAL_RESPONSE_LANGUAGE"] == "0"
     monkeypatch.setenv("IBERIAN_IFEVAL_RESPONSE_LANGUAGE", "1")
+    task = build("ifeval_eu")
+    assert task.config.metadata["settings"]["IBERIAN_IFEVAL_RESPONSE_LANGUAGE"] == "1", "so identities differ"
     assert (
         scores(task, ["* bat\n* bi\n* hiru", "Kaixo, zer moduz zaude gaur goizean?"])["prompt_level_strict_acc"] == 0.5
     )
+    monkeypatch.setenv("IBERIAN_IFEVAL_RESPONSE_LANGUAGE", "yes")
+    with pytest.raises(DocumentsError, match="IBERIAN_IFEVAL_RESPONSE_LANGUAGE=yes: write 1"):
+        build("ifeval_eu")
+
+
+def test_what_decides_on_verdicts_is_in_the_results(prompts: Path) -> None:
+    """Other prompts, or another version of what tells languages apart, are other measurements."""
+    first = build("ifeval_eu").config.metadata
+    assert "py3langid " in first["settings"]["packages"] and "nltk " in first["settings"]["packages"]
+    prompts.write_text(prompts.read_text(encoding="utf-8").replace("3", "4"), encoding="utf-8")
+    assert build("ifeval_eu").config.metadata["documents_hash"] != first["documents_hash"]
 
 
 def test_reasoning_is_not_the_answer(prompts: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -40,8 +41,19 @@ def test_results_come_whole(store: Store) -> None:
     reader = Store(store.path, writes=False)
     assert reader.results("job") == {"results": {"task": {"acc,none": 0.5}}}
     assert list(reader.documents("job")) == [("task", 3, {"acc": 1.0}, "0")]
-    assert reader.text("task", 3) == ({"question": "?"}, "0")
+    assert reader.text("job", "task", 3) == ({"question": "?"}, "0")
     assert (reader.flags("job"), reader.seconds("job"), reader.failure("job")) == ({"task": ["loops"]}, 1.5, None)
+
+
+def test_each_evaluation_has_its_own_documents(store: Store) -> None:
+    """The data changed between two evaluations of one folder: neither shows the other's question beside its answer."""
+    for number, (key, question) in enumerate((("before", "Zein?"), ("after", "Nor?"))):
+        one = Document("task", 3, "{}", str(number), f"hash {number}", json.dumps({"question": question}), str(number))
+        store.finish(key, "s", {}, {}, 0.0, [one])
+    assert store.text("before", "task", 3) == ({"question": "Zein?"}, "0")
+    assert store.text("after", "task", 3) == ({"question": "Nor?"}, "1")
+    assert (store.hashes("before", "task"), store.hashes("after", "task")) == ({3: "hash 0"}, {3: "hash 1"})
+    assert store.text("after", "task", 4) is store.text("after", "other", 3) is store.text("never", "task", 3) is None
 
 
 def test_a_living_process_keeps_its_claim(store: Store) -> None:
@@ -90,8 +102,14 @@ def test_a_full_disk_is_said_and_nothing_is_lost(store: Store) -> None:
 
 def test_another_layout_is_refused(store: Store) -> None:
     store.connection.execute("PRAGMA user_version=99")
-    with pytest.raises(SweepError, match="layout 99"):
+    with pytest.raises(SweepError, match=r"made by a newer version of lm_eval_iberian .layout 99"):
         Store(store.path)
+    store.connection.execute("PRAGMA user_version=1")
+    for writes in (True, False):
+        with pytest.raises(
+            SweepError, match=r"made by an older version .*Nothing in it is changed. Take another run folder"
+        ):
+            Store(store.path, writes)
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,13 @@
+"""Errors of documents: what is wrong, where, and how to mend it."""
+
+from __future__ import annotations
+
+
+class DocumentsError(Exception):
+    """Documents cannot be had or read. Says what is wrong, where, and how to mend it."""
+
+    for_people = True
+
+
+class NotToBeHad(DocumentsError):  # noqa: N818, as our other errors of one family
+    """Neither in the mirror nor on the Hub: another copy may serve, where there is one."""

@@ -1,0 +1,149 @@
+"""What went wrong between us and the Hub, told apart, and said in words that a person can act on."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+
+TRUE = ("1", "TRUE", "ON", "YES")
+# huggingface_hub's own, and those that it and `datasets` heed as well.
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+UNREACHABLE_KINDS = {
+    "ConnectError", "ConnectTimeout", "ConnectionError", "gaierror", "NetworkError", "ProxyError",
+    "LocalEntryNotFoundError", "OfflineModeIsEnabled",
+}  # fmt: skip
+PASSING_KINDS = {"TimeoutException", "TimeoutError", "ReadError", "RemoteProtocolError", "ConnectionResetError"}
+GONE_KINDS = {"RepositoryNotFoundError", "DatasetNotFoundError", "RemoteEntryNotFoundError"}
+
+
+class Trouble(Enum):
+    """The kinds that are mended in different ways."""
+
+    OTHER_REVISION = "another revision in the cache"
+    OFFLINE = "the network is forbidden"
+    UNREACHABLE = "no way to the Hub"
+    BUSY = "slow, or busy"
+    GATED = "terms to accept"
+    NO_REVISION = "no such revision"
+    GONE = "not there"
+    SCRIPT = "a loading script"
+    OTHER = "something else"
+
+
+def trouble(error: BaseException) -> Trouble:
+    """Of which kind an error of `datasets` or huggingface_hub is. They wrap each other: the whole chain is looked at."""
+    chain = _chain(error)
+    kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
+    text = " ".join(str(one) for one in chain).lower()
+    statuses = {status for one in chain if (status := _status(one)) is not None}
+    # In this order: an offline cache that lacks a file says "not found" as well, and a gated one "cannot be accessed".
+    for found, kind in (
+        ("OtherRevision" in kinds, Trouble.OTHER_REVISION),
+        ("scripts are no longer supported" in text, Trouble.SCRIPT),
+        (bool(offline()), Trouble.OFFLINE),
+        ("gated" in text or "GatedRepoError" in kinds or 403 in statuses, Trouble.GATED),
+        ("RevisionNotFoundError" in kinds or ("revision" in text and "doesn't exist" in text), Trouble.NO_REVISION),
+        (may_pass(error), Trouble.BUSY),
+        (bool(kinds & UNREACHABLE_KINDS), Trouble.UNREACHABLE),
+        (bool(kinds & GONE_KINDS) or 404 in statuses or text.startswith("404"), Trouble.GONE),
+    ):
+        if found:
+            return kind
+    return Trouble.GATED if 401 in statuses else Trouble.OTHER
+
+
+def explain(error: Exception, path: str, config: str, task: str) -> str:
+    """What came back from the Hub for a data set, and the ways out.
+
+    Args:
+        path: its Hub id.
+        config: its configuration, or "default".
+        task: a task that reads it, for the command that fetches it.
+    Returns:
+        the reason, and below it a line for each way: where it is to be gone, and what is to be typed.
+    """
+    kind = trouble(error)
+    ways = {**_ways(kind, path, task), **_always(path, config)}
+    if kind not in (Trouble.OTHER_REVISION, Trouble.OFFLINE):
+        ways = {"What came back": one_line(error), **ways}
+    width = max(map(len, ways)) + 2
+    lines = [f"  {where + ':':<{width}}{what}" for where, what in ways.items()]
+    return "\n".join([f"{_reason(kind, error, path, config)}.", *lines])
+
+
+def _reason(kind: Trouble, error: Exception, path: str, config: str) -> str:
+    return {
+        Trouble.OTHER_REVISION: str(error),
+        Trouble.OFFLINE: f"{offline()} forbids the network, and it is not in the Hub's cache here",
+        Trouble.UNREACHABLE: "no network here, or no way to the Hub, and it is not in the Hub's cache",
+        Trouble.BUSY: "the Hub was asked again and again, and did not answer in time",
+        Trouble.GATED: "it is gated: its terms are not accepted, or you are not logged in",
+        Trouble.NO_REVISION: "the Hub has no such revision of it",
+        Trouble.GONE: f"it is not at https://huggingface.co/datasets/{path} any more, or not as {config}",
+        Trouble.SCRIPT: "it is a loading script, which `datasets` no longer runs",
+        Trouble.OTHER: "the Hub's answer is of no kind that is known here",
+    }[kind]
+
+
+def _ways(kind: Trouble, path: str, task: str) -> dict[str, str]:
+    """What mends this kind: where -> what to type."""
+    fetch = f"iberian prefetch --tasks {task} --to DIR"
+    away = {"With a network": fetch, "then here": "IBERIAN_DATA=DIR HF_HUB_OFFLINE=1 lm_eval ..."}
+    another = f"IBERIAN_REVISIONS={path}=COMMIT"
+    return {
+        Trouble.OTHER_REVISION: {"To read that one": another, **away},
+        Trouble.OFFLINE: away,
+        Trouble.UNREACHABLE: away,
+        Trouble.BUSY: away,
+        Trouble.GATED: {"Accept its terms": f"https://huggingface.co/datasets/{path}", "and log in": "hf auth login"},
+        Trouble.NO_REVISION: {"To read another": another},
+        Trouble.GONE: {"If it is private": "hf auth login"},
+    }.get(kind, {})
+
+
+def _always(path: str, config: str) -> dict[str, str]:
+    """What does without the Hub."""
+    return {
+        "Your own files": f"IBERIAN_DATA=DIR, as DIR/{path}/{config}/SPLIT.jsonl",
+        "Just to try": "IBERIAN_DATA=samples lm_eval ...",
+    }
+
+
+def offline() -> str:
+    """The variable that forbids the network, e.g. "HF_HUB_OFFLINE=1"; empty where none does."""
+    for name in OFFLINE_VARIABLES:
+        if os.environ.get(name, "").upper() in TRUE:
+            return f"{name}={os.environ[name]}"
+    return ""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether to try again: a busy or broken server, a time-out, a connection cut; not a refusal, not offline."""
+    if offline():
+        return False
+    statuses = [status for one in _chain(error) if (status := _status(one)) is not None]
+    if statuses:
+        return statuses[0] >= 500 or statuses[0] in (408, 429)
+    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
+    return bool(names & PASSING_KINDS)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's kind and first line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].strip()
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status of an answer, where the error is of one."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and what caused it."""
+    found: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in found:
+        found.append(one)
+        one = one.__cause__ or one.__context__
+    return found
