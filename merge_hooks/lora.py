@@ -24,7 +24,16 @@ from typing import TYPE_CHECKING, Any
 from merge_hooks.errors import SourceError
 from merge_hooks.facts import full_config, is_code
 from merge_hooks.lora_config import CONFIG, by_pattern, refuse_unknown
-from merge_hooks.sources import Source, TensorEntry, file_stamp, hash_once, open_source, read_header, read_json
+from merge_hooks.sources import (
+    Source,
+    TensorEntry,
+    file_stamp,
+    hash_once,
+    open_source,
+    read_header,
+    read_json,
+    with_revision,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -324,7 +333,8 @@ class LoraSource(Source):
 
     @cached_property
     def _adapter_fingerprint(self) -> str:
-        return self.adapter_revision or hash_once(("adapter", self.state()), self.adapter, [CONFIG, WEIGHTS])
+        content = hash_once(("adapter", self.state()), self.adapter, [CONFIG, WEIGHTS])
+        return with_revision(self.adapter_revision, content)
 
     def stamps(self) -> tuple[tuple[str, str], ...]:
         return (*self.base.stamps(), (self.adapter_name, self._adapter_fingerprint))
