@@ -78,7 +78,6 @@ class Stream:
 
     Args:
         resolved: the recipe, its sources found, with its seed and generator.
-        trust_remote_code: whether model configurations may bring code of their own.
         seed: instead of the recipe's, of the methods that draw at random, or may (`methods.is_random`).
         rng: instead of the recipe's. "iberian": what is drawn depends on the seed, the tensor's name and the source's place in the
             recipe, and on nothing else. "mergekit": the draws of `mergekit-yaml --random-seed SEED`, from
@@ -92,7 +91,6 @@ class Stream:
     def __init__(
         self,
         resolved: Resolved,
-        trust_remote_code: bool = False,
         seed: int | None = None,
         rng: str | None = None,
         residents: Residents | None = None,
@@ -101,8 +99,8 @@ class Stream:
         if rng not in GENERATORS:
             raise RecipeError(f"rng={rng}: there is no such generator. Take one of: {', '.join(GENERATORS)}.")
         self.resolved, self.residents = resolved, residents
-        self.seed, self.rng, self.trust_remote_code = seed, rng, trust_remote_code
-        self.plan = Plan(resolved.config, resolved.sources, trust_remote_code)
+        self.seed, self.rng, self.trust_remote_code = seed, rng, resolved.trust_remote_code
+        self.plan = Plan(resolved.config, resolved.sources, resolved.trust_remote_code)
         self._memory: dict[str, Any] = {}
         self._states: dict[str, Any] = {}
 
@@ -269,10 +267,9 @@ class Stream:
 
 def open_stream(
     resolved: Resolved,
-    trust_remote_code: bool = False,
     seed: int | None = None,
     rng: str | None = None,
     residents: Residents | None = None,
 ) -> Stream:
     """The stream of a resolved recipe. See `Stream`."""
-    return Stream(resolved, trust_remote_code, seed, rng, residents)
+    return Stream(resolved, seed, rng, residents)

@@ -255,11 +255,12 @@ def test_a_plugins_method_is_stamped_with_its_seed(rng: str, noisy: str, familie
 def test_the_generators_of_a_gpu_are_left_alone(method: str, rng: str, families: Any, monkeypatch: Any) -> None:
     """An engine samples from them. torch.manual_seed reseeds all of them, and fork_rng(devices=[]) puts none back."""
     touched: list[str] = []
+    models = families("llama")
     for name in ("manual_seed", "manual_seed_all", "seed", "set_rng_state"):
         for device in (torch.cuda, torch.xpu, torch.mps):
             monkeypatch.setattr(device, name, lambda *_, name=name: touched.append(name), raising=False)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    dict(streamed(recipe_for(method, families("llama")), seed=5, rng=rng))
+    dict(streamed(recipe_for(method, models), seed=5, rng=rng))
     assert touched == []
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
