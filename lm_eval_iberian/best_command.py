@@ -171,7 +171,7 @@ def _export(point: SweepPoint, out: Path, trust_remote_code: bool) -> list[str]:
     from merge_hooks.stream import open_stream
 
     recipe = Recipe(point.recipe, point.name, Path(point.folder) if point.folder else None)
-    stream = open_stream(resolve(recipe, point.merge_seed, point.rng), trust_remote_code)
+    stream = open_stream(resolve(recipe, point.merge_seed, point.rng, trust_remote_code))
     check_fit(stream)
     if any("signature" not in (result["config"].get("iberian") or {}) for result in point.results):
         raise BestError(f"{point.name}: its results carry no signature, so they cannot go onto a model card.")

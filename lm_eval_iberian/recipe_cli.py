@@ -62,7 +62,7 @@ def check(written: str, text_only: bool, trust_remote_code: bool) -> None:
     if text_only:
         click.echo("The text is fine. Its models were not looked at.")
         return
-    stream = open_stream(resolve(found), trust_remote_code)
+    stream = open_stream(resolve(found, trust_remote_code=trust_remote_code))
     check_fit(stream)
     for finding in plan_findings(stream):
         click.echo(f"warning: {finding.message}")
@@ -86,7 +86,7 @@ def show(written: str, trust_remote_code: bool) -> None:
     refuse_errors(found)
     for finding in found.findings:
         click.echo(f"warning: {finding.message}")
-    click.echo(plan_text(open_stream(resolve(found), trust_remote_code)))
+    click.echo(plan_text(open_stream(resolve(found, trust_remote_code=trust_remote_code))))
 
 
 @recipe.command()
@@ -157,6 +157,6 @@ def _fitting_stream(written: str, trust_remote_code: bool, seed: int = 0, rng: s
     found = refuse_errors(find(written))
     for finding in found.findings:
         click.echo(f"warning: {finding.message}", err=True)
-    stream = open_stream(resolve(found, seed, rng), trust_remote_code)
+    stream = open_stream(resolve(found, seed, rng, trust_remote_code))
     check_fit(stream)
     return stream

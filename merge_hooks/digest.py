@@ -38,20 +38,28 @@ class Digest:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Take one tensor; from a GPU it is copied to the host first."""
+    def add(self, name: str, tensor: torch.Tensor) -> str:
+        """Take one tensor, and return its `checksum`."""
+        pieces = self._pieces(tensor)
+        self._state.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        self._state.update(pieces)
+        self.tensors += 1
+        self.bytes += tensor.nbytes
+        return _with_form(tensor, pieces)
+
+    def checksum(self, tensor: torch.Tensor) -> str:
+        """Of one tensor by itself, its dtype and shape; it is not taken in."""
+        return _with_form(tensor, self._pieces(tensor))
+
+    def _pieces(self, tensor: torch.Tensor) -> bytes:
+        """The hashes of a tensor's pieces; from a GPU it is copied to the host first."""
         import torch
         import xxhash
 
         flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
         pieces = [flat[start : start + PIECE] for start in range(0, len(flat), PIECE)]
-        self._state.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         hash_of: Any = xxhash.xxh3_128_digest
-        hashes = self._pool.map(hash_of, pieces) if len(pieces) > 1 else map(hash_of, pieces)
-        for piece in hashes:
-            self._state.update(piece)
-        self.tensors += 1
-        self.bytes += tensor.nbytes
+        return b"".join(self._pool.map(hash_of, pieces) if len(pieces) > 1 else map(hash_of, pieces))
 
     def watch(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
         """The same pairs, each taken as it passes."""
@@ -63,6 +71,10 @@ class Digest:
     def value(self) -> str:
         """32 hex digits over all that was taken so far."""
         return self._state.hexdigest()
+
+
+def _with_form(tensor: torch.Tensor, pieces: bytes) -> str:
+    return f"{tensor.dtype}{tuple(tensor.shape)}{pieces.hex()}"
 
 
 def digest_of(weights: Iterable[tuple[str, torch.Tensor]]) -> str:

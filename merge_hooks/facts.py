@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from merge_hooks.sources import Source
+from merge_hooks.sources import Source, TensorEntry
+
+# What weights may be stored in. Any other dtype holds numbers that mean something only with a scale beside them.
+FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,15 @@ def full_config(source: Source) -> dict[str, Any]:
         return AutoConfig.for_model(kind, **plain).to_dict()
     except (ValueError, KeyError, TypeError):
         return config
+
+
+def is_code(name: str, entry: TensorEntry) -> bool:
+    """Whether a tensor is a quantised weight, by dtype and shape. Masks and position ids are whole numbers by nature."""
+    if entry.dtype in FLOATS:
+        return False
+    is_float8 = entry.dtype.startswith("F")
+    is_weight = 1 <= len(entry.shape) <= 2 and not name.endswith("position_ids")  # masks have four dimensions
+    return is_float8 or is_weight
 
 
 def tokens_of(folder: Path) -> dict[str, int] | None:

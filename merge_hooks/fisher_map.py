@@ -227,7 +227,7 @@ def _open(model: str, settings: Settings) -> Stream:
     from merge_hooks.stream import open_stream
 
     recipe = read_recipe({"merge_method": "passthrough", "models": [{"model": model}]})
-    stream = open_stream(resolve(recipe), settings.trust_remote_code)
+    stream = open_stream(resolve(recipe, trust_remote_code=settings.trust_remote_code))
     check_fit(stream)
     longest = getattr(stream.model_config, "max_position_embeddings", None)
     if isinstance(longest, int) and settings.max_length > longest:

@@ -1,7 +1,10 @@
-"""The same stream into a transformers model, which is made without initialising its weights.
+"""The same stream into a transformers model, which is made as `from_pretrained` makes it, but without weights.
 
     model = build_model(stream, device="cpu", dtype="bfloat16")     # first load
-    load_into(model, other_stream)                                  # a swap, in place
+    swap_into(model, other_stream)                                  # a swap, in place
+
+Both end with a proof that what the model computes with is the merge (`merge_hooks.hf_proof`). From a load's beginning to
+its proof the model answers nothing, so one that breaks off leaves a model that refuses until a merge has come whole.
 
 transformers ties some tensors (a head that is the embedding). Files may hold both; as in vLLM the embedding wins,
 and the head is not written over it. `from_pretrained` of transformers 5 does the same where they are equal and
@@ -10,10 +13,14 @@ unties them where not; that they are equal in every tied source is seen to by `m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+from merge_hooks.digest import Digest
 from merge_hooks.errors import EngineError, PreflightError
 
 if TYPE_CHECKING:
@@ -21,12 +28,16 @@ if TYPE_CHECKING:
 
     from merge_hooks.stream import Stream
 
+# What makes a model refuse, while it holds no whole merge.
+_REFUSING: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
 
 def build_model(
     stream: Stream,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | str | None = None,
     generation_folder: str | None = None,
+    proof: bool = True,
     **options: Any,
 ) -> Any:
     """A transformers model with the merge's weights, in evaluation mode.
@@ -36,62 +47,149 @@ def build_model(
         device: where its parameters are made, once; there is no second copy on the host.
         dtype: of the parameters; None or "auto": the recipe's, else the donor's.
         generation_folder: where generation_config.json is read from.
-        options: passed on to `from_config`, e.g. attn_implementation.
+        proof: whether the loaded model is proved to be the merge.
+        options: of the model's class, e.g. attn_implementation.
+    Raises:
+        PreflightError, EngineError: see `load_into`.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
-
-    config = stream.model_config
-    dtype = engine_dtype(dtype, stream)
-    with torch.device(device), no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
-    model.tie_weights()
-    load_into(model, stream.from_files())  # the parameters take no memory before they are filled
+    model = _without_weights(stream, device, engine_dtype(dtype, stream), options)
+    load_into(model, stream.from_files(), proof)  # the parameters take no memory before they are filled
     _follow_generation_config(model, generation_folder)
     return model.eval()
 
 
-def load_into(model: Any, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Copy a stream into a model, in place.
+def _without_weights(stream: Stream, device: str | torch.device, dtype: torch.dtype, options: dict[str, Any]) -> Any:
+    """What `from_pretrained` makes of a checkpoint, with parameters that hold anything.
 
+    Buffers, dtypes that the architecture asks for and ties are `from_pretrained`'s own: it computes GPT-J's angles in
+    float32, also for a model in bfloat16, while `from_config` would compute them in bfloat16.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    config = deepcopy(stream.model_config)
+    with torch.device("meta"):
+        try:
+            plan = AutoModelForCausalLM.from_config(
+                config, dtype=dtype, trust_remote_code=stream.trust_remote_code, **options
+            )
+        except ValueError as error:
+            raise EngineError(f"transformers cannot make this model: {error}") from error
+    unfilled = {name: _Unfilled(parameter, device) for name, parameter in plan.named_parameters()}
+    is_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # nothing is loaded yet
+    try:
+        model = type(plan).from_pretrained(
+            None, config=config, state_dict=unfilled, dtype=dtype, device_map={"": torch.device(device)}, **options
+        )
+    finally:
+        if is_shown:
+            logging.enable_progress_bar()
+    model.config.name_or_path = model.name_or_path = stream.model_config.name_or_path
+    return model
+
+
+class _Unfilled:
+    """A parameter in the state dict that `from_pretrained` takes: as a file's, it comes into being when it is sliced.
+
+    So the memory is asked for once, on the device itself.
+    """
+
+    def __init__(self, like: torch.Tensor, device: str | torch.device) -> None:
+        self._shape, self._dtype, self._device = like.shape, like.dtype, device
+
+    def __getitem__(self, _: Any) -> torch.Tensor:
+        import torch
+
+        return torch.empty(self._shape, dtype=self._dtype, device=self._device)
+
+
+def load_into(
+    model: Any, weights: Iterable[tuple[str, torch.Tensor]], proof: bool = True, digest: Digest | None = None
+) -> None:
+    """Copy a stream into a model, in place, and prove that the model is the merge then.
+
+    Whatever is raised, the model answers nothing any more until another load succeeds.
+
+    Args:
+        proof: whether to prove it.
+        digest: takes in the stream as it comes.
     Raises:
         PreflightError: a tensor has no place in the model, or another shape.
-        EngineError: the stream ended with weights of the model unset.
+        EngineError: the stream ended with weights of the model unset, or the model is not what the stream gave.
+    """
+    from merge_hooks.hf_proof import as_made, prove
+
+    made = as_made(model)
+    with _answering_nothing(model):
+        made.put_back(model)
+        with nullcontext(digest) if digest or not proof else Digest() as taking:
+            given = _copy(model, weights, taking)
+        if proof:
+            prove(model, made.checksums | given)
+
+
+def _copy(model: Any, weights: Iterable[tuple[str, torch.Tensor]], digest: Digest | None) -> dict[str, str]:
+    """Copy every tensor to its place.
+
+    Returns:
+        Of each the checksum that its place must have then; of none without a digest to take them in.
     """
     import torch
 
-    targets = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
-    tied = _tied_names(model)
+    from merge_hooks.hf_proof import checksum, held_by, is_hashed
+
+    targets, tied, given = dict(held_by(model)), _tied_names(model), {}
     unset = {name for name, _ in model.named_parameters()}
     with torch.no_grad():
         for name, tensor in weights:
+            own = digest.add(name, tensor) if digest else ""
             if name in tied:
                 continue
             target = targets.get(name)
             if target is None or target.shape != tensor.shape:
                 found = "no place" if target is None else f"shape {tuple(target.shape)}"
                 raise PreflightError(f"{name} of shape {tuple(tensor.shape)} has {found} in {type(model).__name__}.")
+            cast = tensor.to(target.dtype)
+            if digest:
+                # Of the tensor where the merge left it: the way to its place, perhaps on a GPU, is proved too.
+                given[name] = own if cast is tensor and is_hashed(target) else checksum(cast, target, digest)
             if target.data_ptr() != tensor.data_ptr():  # else it was computed there
-                target.copy_(tensor)
+                target.copy_(cast)
             unset.discard(name)
     if unset:
         raise EngineError(f"the merge left {len(unset)} of the model's weights unset, e.g. {min(unset)}.")
+    return given
 
 
-def swap_into(model: Any, stream: Stream) -> str:
+@contextmanager
+def _answering_nothing(model: Any) -> Iterator[None]:
+    """The model refuses to compute until this ends well; else it goes on refusing."""
+
+    def refuse(*_: Any) -> None:
+        raise EngineError(
+            "the last merge did not come whole into this model (see the error before this one), so it holds weights of "
+            "two merges. It answers again after the next swap that succeeds."
+        )
+
+    if model not in _REFUSING:
+        # The embedding, which every text goes through, whichever part of the model is asked.
+        _REFUSING[model] = model.get_input_embeddings().register_forward_pre_hook(refuse)
+    yield
+    _REFUSING.pop(model).remove()
+
+
+def swap_into(model: Any, stream: Stream, proof: bool = True) -> str:
     """Put another merge into a model that holds one, its tensors computed in the parameters' own memory where they fit.
 
     Returns:
-        The digest of the parameters as they lie in the model now where they have the merge's dtype and lie on the CPU,
-        else of what was copied into them: in both cases that of the stream (`merge_hooks.digest`).
+        The digest of the stream that went in (`merge_hooks.digest`). That the model holds it is what `proof` proves.
     Raises:
         PreflightError, EngineError: see `load_into`.
     """
-    from merge_hooks.digest import Digest
-
     with Digest() as digest:
-        load_into(model, digest.watch(stream.into(places_of(model))))
+        load_into(model, stream.into(places_of(model)), proof, digest)
         return digest.value
 
 
@@ -112,8 +210,9 @@ def parameters_digest(model: Any, names: Iterable[str]) -> str:
     differs from the digest of a stream that held another head for it.
     """
     from merge_hooks.digest import digest_of
+    from merge_hooks.hf_proof import held_by
 
-    held = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers())
+    held = dict(held_by(model))
     return digest_of((name, held[name]) for name in names)
 
 

@@ -22,9 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import SourceError
-from merge_hooks.facts import full_config
+from merge_hooks.facts import full_config, is_code
 from merge_hooks.lora_config import CONFIG, by_pattern, refuse_unknown
-from merge_hooks.sources import Source, TensorEntry, file_stamp, hash_once, open_source, read_header, read_json
+from merge_hooks.sources import (
+    Source,
+    TensorEntry,
+    file_stamp,
+    hash_once,
+    open_source,
+    read_header,
+    read_json,
+    with_revision,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -228,6 +237,8 @@ class LoraSource(Source):
                 f"({settings.get('base_model_name_or_path') or 'it does not say which'})?"
             )
         for name, own in self.replaced.items():
+            if is_code(own, self.adapter_entries[own]):
+                raise SourceError(self._quantised(own))
             if self.adapter_entries[own].shape != held[name].shape:
                 raise SourceError(self._shape(name, self.adapter_entries[own].shape))
         self._refuse_tied()
@@ -241,6 +252,9 @@ class LoraSource(Source):
                 f"{self.base.name if weight not in held else self.adapter / WEIGHTS}, so the adapter cannot be folded. "
                 f"It was trained on {self.settings.get('base_model_name_or_path') or 'another base model'}."
             )
+        strange = next((name for name in (pair.a, pair.b, pair.magnitude) if name and is_code(name, own[name])), None)
+        if strange:
+            raise SourceError(self._quantised(strange))
         shape = (own[pair.b].shape[0], own[pair.a].shape[1])
         shape = shape[::-1] if pair.is_embedding else shape
         if shape != held[weight].shape or own[pair.b].shape[1] != own[pair.a].shape[0]:
@@ -266,6 +280,12 @@ class LoraSource(Source):
                 "other end follows depends on how it was trained. Fold it with peft's merge_and_unload() and name "
                 "the folded model."
             )
+
+    def _quantised(self, name: str) -> str:
+        return (
+            f"{self.adapter_name}: its {name} is {self.adapter_entries[name].dtype}, no floating-point numbers, so it is "
+            "quantised. Name the original adapter instead."
+        )
 
     def _shape(self, weight: str, shape: tuple[int, ...]) -> str:
         return (
@@ -313,7 +333,8 @@ class LoraSource(Source):
 
     @cached_property
     def _adapter_fingerprint(self) -> str:
-        return self.adapter_revision or hash_once(("adapter", self.state()), self.adapter, [CONFIG, WEIGHTS])
+        content = hash_once(("adapter", self.state()), self.adapter, [CONFIG, WEIGHTS])
+        return with_revision(self.adapter_revision, content)
 
     def stamps(self) -> tuple[tuple[str, str], ...]:
         return (*self.base.stamps(), (self.adapter_name, self._adapter_fingerprint))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from merge_hooks._mergekit import OutputTensor
 from merge_hooks.errors import PreflightError
-from merge_hooks.facts import Facts, facts_of, full_config, tokens_of
+from merge_hooks.facts import Facts, facts_of, full_config, is_code, tokens_of
 from merge_hooks.fisher_fit import map_problems
 from merge_hooks.sources import Source
 from merge_hooks.stream import Stream
@@ -47,7 +47,7 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
     problems = [*_kinds(sources), *_architectures(sources)]
     facts = [facts_of(source) for source in sources]
     if not problems:
-        problems = [*_tensors(stream), *_vocabularies(stream, sources), *_computing(stream, facts)]
+        problems = [*_tensors(stream), *_quantised(stream), *_vocabularies(stream, sources), *_computing(stream, facts)]
         problems += [*_tied(facts), *_contradictory_heads(sources), *map_problems(stream)]
     if problems:
         listed = "\n- ".join(problems)
@@ -151,6 +151,22 @@ def _tensors(stream: Stream) -> Iterator[str]:
     yield from unequal[:3]
     if len(unequal) > 3:
         yield f"... and {len(unequal) - 3} more tensors of unequal shape."
+
+
+def _quantised(stream: Stream) -> Iterator[str]:
+    """Weights that are no floating-point numbers: without their scales, a merge of them would be one of codes."""
+    strange: dict[str, list[str]] = {}
+    for output in stream.plan:
+        for key, names in output.inputs.items():
+            source = stream.resolved.sources[key]
+            held = source.first_held(names)
+            if held is not None and is_code(held, source.entries[held]):
+                strange.setdefault(source.name, []).append(f"{held} is {source.entries[held].dtype}")
+    for name, tensors in strange.items():
+        yield (
+            f"{name} holds {len(tensors)} weights that are no floating-point numbers, e.g. {tensors[0]}: it is quantised, "
+            "though its config.json does not say so. Merge the original weights (bfloat16, float16 or float32) instead."
+        )
 
 
 def _missing(stream: Stream, name: str, tensors: list[str]) -> str:

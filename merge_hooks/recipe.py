@@ -74,6 +74,8 @@ class Resolved:
         sources: each source, by its local folder, in order of appearance; the base model first.
         seed: of the methods that draw at random.
         rng: whose draws: "iberian" or "mergekit" (see `merge_hooks.stream`).
+        trust_remote_code: whether configurations and tokenizers may bring code of their own, here and wherever the
+            payload goes. If not, none is run, and nobody is asked.
     """
 
     recipe: Recipe
@@ -81,6 +83,7 @@ class Resolved:
     sources: dict[str, Source] = field(default_factory=dict)
     seed: int = 0
     rng: str = "iberian"
+    trust_remote_code: bool = False
 
     @property
     def method(self) -> str:
@@ -113,6 +116,7 @@ class Resolved:
                 "origin": self.recipe.origin,
                 "seed": self.seed,
                 "rng": self.rng,
+                "trust_remote_code": self.trust_remote_code,
             }
         )
 
@@ -134,7 +138,8 @@ def from_payload(payload: str) -> Resolved:
     opened = [open_payload(item) for item in content["sources"]]
     recipe = Recipe(text=yaml.safe_dump(content["config"]), origin=content["origin"])
     config = parse_config(content["config"], recipe.origin)
-    return Resolved(recipe, config, {item.key: item for item in opened}, content["seed"], content["rng"])
+    sources = {item.key: item for item in opened}
+    return Resolved(recipe, config, sources, content["seed"], content["rng"], content["trust_remote_code"])
 
 
 def open_payload(content: Mapping[str, Any]) -> Source:
@@ -173,23 +178,24 @@ def passthrough(model: str, revision: str | None = None, dtype: str | None = Non
     return Recipe(text=yaml.safe_dump(data, sort_keys=False), origin=model)
 
 
-def resolve(recipe: Recipe, seed: int = 0, rng: str = "iberian") -> Resolved:
+def resolve(recipe: Recipe, seed: int = 0, rng: str = "iberian", trust_remote_code: bool = False) -> Resolved:
     """Find every source of a recipe (disk, Hub cache, Hub) and replace its name by its local folder.
 
     Args:
         seed, rng: of the methods that draw at random, in the recipe and in its stages.
+        trust_remote_code: whether models may bring code of their own; see `Resolved`.
     Raises:
         RecipeError: mergekit does not take the recipe.
         SourceError: a source is not to be had.
     """
-    return _Resolver(recipe, seed, rng).resolve(recipe.final, ())
+    return _Resolver(recipe, seed, rng, trust_remote_code).resolve(recipe.final, ())
 
 
 class _Resolver:
     """Finds the sources of a recipe and of its stages; each stage and each source is opened once."""
 
-    def __init__(self, recipe: Recipe, seed: int, rng: str) -> None:
-        self.recipe, self.seed, self.rng = recipe, seed, rng
+    def __init__(self, recipe: Recipe, seed: int, rng: str, trust_remote_code: bool) -> None:
+        self.recipe, self.seed, self.rng, self.trust_remote_code = recipe, seed, rng, trust_remote_code
         self.stages = {document.name: document for document in recipe.documents if document.name}
         self.opened: dict[str, Source] = {}
 
@@ -213,7 +219,7 @@ class _Resolver:
             localise(parsed.base_model)  # the donor comes first
         config = localise_maps(map_references(parsed, localise), self.recipe.folder)
         written = Recipe(self.recipe.text, origin, self.recipe.folder)
-        return Resolved(written, config, sources, self.seed, self.rng)
+        return Resolved(written, config, sources, self.seed, self.rng, self.trust_remote_code)
 
     def _source(self, reference: Any, chain: tuple[str, ...]) -> Source:
         key = str(reference)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 # A header larger than this is refused by safetensors itself; a hostile file must not make us allocate it.
 MAX_HEADER_BYTES = 100_000_000
-SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.safetensors"]
+INDEX = "model.safetensors.index.json"
+# What is fetched of a Hub model beside its weights. Code is only run where `trust_remote_code` says so.
+SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Source:
     @cached_property
     def weight_files(self) -> list[str]:
         """The safetensors files, in the index's order. Raises SourceError if one is missing."""
-        index = self.folder / "model.safetensors.index.json"
+        index = self.folder / INDEX
         if index.is_file():
             files = sorted(set(read_json(index, self.name).get("weight_map", {}).values()))
             if outside := [file for file in files if Path(file).name != file]:
@@ -107,7 +109,7 @@ class Source:
         return f"{self.name}: no model.safetensors in {self.folder}. Is this the folder of a checkpoint?"
 
     def _check_index(self, entries: dict[str, TensorEntry]) -> None:
-        index = self.folder / "model.safetensors.index.json"
+        index = self.folder / INDEX
         if not index.is_file():
             return
         promised = read_json(index, self.name).get("weight_map", {})
@@ -152,13 +154,16 @@ class Source:
         return False
 
     def fingerprint(self) -> str:
-        """The Hub revision, else a hash of every byte of the weight files and of config.json (16 hex digits)."""
+        """A hash of every byte of the weight files and of config.json (16 hex digits), behind the Hub revision if it has one.
+
+        A folder that says it is a snapshot of the Hub's is hashed like any other: its files can be changed as well.
+        """
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
         # Once: for a plain folder this reads gigabytes, and signature, table and results all ask for it.
-        return self.revision or hash_once(self.state(), self.folder, ["config.json", *self.weight_files])
+        return with_revision(self.revision, hash_once(self.state(), self.folder, ["config.json", *self.weight_files]))
 
     def prints(self) -> dict[str, str]:
         """The fingerprint of each folder that this source is made of, by the folder."""
@@ -213,12 +218,25 @@ def _snapshot_revision(folder: Path) -> str | None:
 
 
 def _download(repository: str, revision: str | None) -> Path:
+    """The files of a Hub model that are read, and no others: a repository may hold its weights several times over."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=SMALL_FILES))
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=SMALL_FILES))
+        # The same commit again, though a branch may have moved on.
+        commit = _snapshot_revision(folder) or revision
+        return Path(snapshot_download(repository, revision=commit, allow_patterns=_weights_in(folder, repository)))
+    except SourceError:
+        raise
     except Exception as error:
         raise SourceError(explain_hub_error(error, repository, revision)) from error
+
+
+def _weights_in(folder: Path, repository: str) -> list[str]:
+    """The weight files of a Hub model, or of an adapter, whose small files lie here."""
+    if (folder / INDEX).is_file():
+        return sorted(set(read_json(folder / INDEX, repository).get("weight_map", {}).values()))
+    return ["model.safetensors", "adapter_model.safetensors"]
 
 
 def explain_hub_error(error: Exception, repository: str, revision: str | None, kind: str = "model") -> str:
@@ -284,6 +302,11 @@ def read_header(path: Path, source: str) -> dict[str, TensorEntry]:
     if size < expected:
         raise SourceError(f"{damaged}: {size} of {expected} bytes. Copy or download it again.")
     return {name: TensorEntry(path.name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
+
+
+def with_revision(revision: str | None, content: str) -> str:
+    """A fingerprint: what the bytes are, and before it where they came from, if that is known."""
+    return f"{revision}.{content}" if revision else content
 
 
 _HASHES: dict[Hashable, str] = {}

@@ -183,7 +183,7 @@ def open_stage(name: str, resolved: Resolved) -> MergedSource:
         PreflightError, SourceError: the stage's own sources do not fit together.
     """
     from merge_hooks.preflight import check_fit
-    from merge_hooks.tokenizer import choose_tokenizer
+    from merge_hooks.tokenizer import choose_tokenizer, copy_code
 
     folder = Path(tempfile.mkdtemp(prefix="iberian-stage-"))
     source = MergedSource(name, folder, resolved=resolved)
@@ -194,6 +194,9 @@ def open_stage(name: str, resolved: Resolved) -> MergedSource:
     for file in SMALL_FILES:
         if (Path(choice.folder) / file).is_file():
             shutil.copyfile(Path(choice.folder) / file, folder / file)
+    if resolved.trust_remote_code:
+        for owner in (resolved.donor.folder, Path(choice.folder)):
+            copy_code(owner, folder)
     if choice.chat_template is not None:
         (folder / "chat_template.jinja").write_text(choice.chat_template, encoding="utf-8")
     if not (folder / "generation_config.json").exists():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,9 @@ from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.fisher_fit import map_paths
 from merge_hooks.methods.blocks import Workers, is_finite
 from merge_hooks.methods.operands import Merged, Operands
-from merge_hooks.randomness import GENERATORS, generator_states, seeded_by_name, started_at
+from merge_hooks.randomness import GENERATORS, alone, generator_states, seeded_by_name, started_at
 from merge_hooks.recipe import Resolved
+from merge_hooks.stages import MergedSource
 
 if TYPE_CHECKING:
     import torch
@@ -76,8 +78,7 @@ class Stream:
 
     Args:
         resolved: the recipe, its sources found, with its seed and generator.
-        trust_remote_code: whether model configurations may bring code of their own.
-        seed: instead of the recipe's, of the methods that draw at random (dare_*, della*, arcee_fusion on large tensors).
+        seed: instead of the recipe's, of the methods that draw at random, or may (`methods.is_random`).
         rng: instead of the recipe's. "iberian": what is drawn depends on the seed, the tensor's name and the source's place in the
             recipe, and on nothing else. "mergekit": the draws of `mergekit-yaml --random-seed SEED`, from
             torch's one global generator in mergekit's order; computed by mergekit, at its speed.
@@ -90,7 +91,6 @@ class Stream:
     def __init__(
         self,
         resolved: Resolved,
-        trust_remote_code: bool = False,
         seed: int | None = None,
         rng: str | None = None,
         residents: Residents | None = None,
@@ -99,10 +99,10 @@ class Stream:
         if rng not in GENERATORS:
             raise RecipeError(f"rng={rng}: there is no such generator. Take one of: {', '.join(GENERATORS)}.")
         self.resolved, self.residents = resolved, residents
-        self.seed, self.rng, self.trust_remote_code = seed, rng, trust_remote_code
-        self.plan = Plan(resolved.config, resolved.sources, trust_remote_code)
+        self.seed, self.rng, self.trust_remote_code = seed, rng, resolved.trust_remote_code
+        self.plan = Plan(resolved.config, resolved.sources, resolved.trust_remote_code)
         self._memory: dict[str, Any] = {}
-        self._states: dict[str, torch.Tensor] = {}
+        self._states: dict[str, Any] = {}
 
     @property
     def model_config(self) -> Any:
@@ -196,6 +196,13 @@ class Stream:
         self, output: OutputTensor, workers: Workers, view: Pass | None = None, place: torch.Tensor | None = None
     ) -> Begun:
         """Begin to merge a tensor by a kernel of ours, else merge it by mergekit's method."""
+        # A stage computes while it is read, perhaps by mergekit: alone before residents are, in every thread.
+        with alone() if self._reads_merges else nullcontext():
+            return self._begin_in_turn(output, workers, view, place)
+
+    def _begin_in_turn(
+        self, output: OutputTensor, workers: Workers, view: Pass | None, place: torch.Tensor | None
+    ) -> Begun:
         if self._is_ours():
             operands = output.operands(view) or self._gathered(output, view)
             if operands and place is not None and place.dtype == operands.out_dtype and place.shape == operands.shape:
@@ -203,14 +210,21 @@ class Stream:
             if operands and (pending := methods.begin(operands, workers, self.seed)):
                 return Begun(output, operands.count * operands.out_dtype.itemsize, pending, pending.go_on)
         # Not longer than needed: a stage that shares sources with us reads in turns with us.
-        with self.plan.reading(view), self._generator(output):
+        with alone(), self.plan.reading(view), self._generator(output):
             tensor = output.compute(self._memory)
         merged = None if tensor is None else Merged(tensor, is_finite(tensor))
         return Begun(output, 0 if tensor is None else tensor.nbytes, lambda: merged)
 
     def _gathered(self, output: OutputTensor, view: Pass | None) -> Operands | None:
-        with self.plan.reading(view):
+        with alone(), self.plan.reading(view):
             return output.gathered(self._memory, view)
+
+    @cached_property
+    def _reads_merges(self) -> bool:
+        """Whether a source is a merge, or an adapter over one."""
+        return any(
+            isinstance(getattr(source, "base", source), MergedSource) for source in self.resolved.sources.values()
+        )
 
     def _is_ours(self) -> bool:
         method = self.resolved.method
@@ -262,10 +276,9 @@ class Stream:
 
 def open_stream(
     resolved: Resolved,
-    trust_remote_code: bool = False,
     seed: int | None = None,
     rng: str | None = None,
     residents: Residents | None = None,
 ) -> Stream:
     """The stream of a resolved recipe. See `Stream`."""
-    return Stream(resolved, trust_remote_code, seed, rng, residents)
+    return Stream(resolved, seed, rng, residents)

@@ -35,6 +35,7 @@ class TokenizerChoice:
         generation_folder: where generation_config.json is read from.
         is_named: whether the user named it, whatever the recipe says.
         adopts_template: whether `chat_template` replaces the running tokenizer's own after a swap, None included.
+        trust_remote_code: whether the tokenizer may bring code of its own. If not, nobody is asked.
     """
 
     folder: str
@@ -43,14 +44,20 @@ class TokenizerChoice:
     generation_folder: str
     is_named: bool = False
     adopts_template: bool = False
+    trust_remote_code: bool = False
 
     def load(self) -> Any:
         """The transformers tokenizer, with the recipe's chat template on it."""
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError) as error:
+            if "trust_remote_code" in str(error):
+                raise SourceError(
+                    f"the tokenizer in {self.folder} brings code of its own, which was not run. Read it there, and if you "
+                    "trust it say trust_remote_code=True; or name another tokenizer with tokenizer=FOLDER_OR_HUB_ID."
+                ) from error
             raise SourceError(
                 f"no tokenizer to be had from {self.folder}: {str(error).splitlines()[0]} "
                 "Name one with tokenizer=FOLDER_OR_HUB_ID."
@@ -70,13 +77,14 @@ def choose_tokenizer(stream: Stream, named: str | None = None) -> TokenizerChoic
     config = stream.resolved.config
     template = chat_template_of(config)
     owner, origin = tokenizer_owner(stream)
-    own = _lasting_folder(owner)
+    own, trusted = _lasting_folder(owner), stream.trust_remote_code
     if named:
-        return TokenizerChoice(named, f"tokenizer={named}", template, own, is_named=True)
+        origin = f"tokenizer={named}"
+        return TokenizerChoice(named, origin, template, own, is_named=True, trust_remote_code=trusted)
+    folder = own
     if stream.tokenizer is not None:
-        folder = _keep_for_this_process(stream.tokenizer, stream.model_config)
-        return TokenizerChoice(folder, origin, template, own)
-    return TokenizerChoice(own, origin, template, own)
+        folder = _keep_for_this_process(stream.tokenizer, stream.model_config, owner.folder if trusted else None)
+    return TokenizerChoice(folder, origin, template, own, trust_remote_code=trusted)
 
 
 def tokenizer_owner(stream: Stream) -> tuple[Source, str]:
@@ -93,7 +101,7 @@ def tokenizer_owner(stream: Stream) -> tuple[Source, str]:
     return source, f"tokenizer_source: {source.name}"
 
 
-def _keep_for_this_process(tokenizer: Any, model_config: Any) -> str:
+def _keep_for_this_process(tokenizer: Any, model_config: Any, code: Path | None) -> str:
     """A folder with a tokenizer that the recipe builds, and the merged model's config.json beside it as in a checkpoint.
 
     vLLM looks for one there: without it, it tries twice, says so in red, and is 4 seconds later.
@@ -101,6 +109,8 @@ def _keep_for_this_process(tokenizer: Any, model_config: Any) -> str:
     folder = Path(tempfile.mkdtemp(prefix="iberian-tokenizer-"))
     tokenizer.save_pretrained(folder)
     model_config.save_pretrained(folder)
+    if code is not None:
+        copy_code(code, folder)
     return _shared(folder)
 
 
@@ -126,6 +136,12 @@ def _shared(folder: Path) -> str:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         _FOLDERS[key] = folder
     return str(_FOLDERS[key])
+
+
+def copy_code(folder: Path, to: Path) -> None:
+    """The Python files of a model that is trusted to bring its own: its configuration names them beside itself."""
+    for file in folder.glob("*.py"):
+        shutil.copyfile(file, to / file.name)
 
 
 def end_tokens(folder: str) -> list[int]:

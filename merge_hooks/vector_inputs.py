@@ -47,7 +47,7 @@ def open_vectors(written: Sequence[str], base: str | None = None, trust_remote_c
 
 def _pairs(item: str, base: str | None, trust_remote_code: bool) -> Iterator[tuple[Source, Source | None]]:
     if _is_recipe(item, base):
-        yield from _of_recipe(resolve(refuse_errors(find(item))), base, trust_remote_code)
+        yield from _of_recipe(resolve(refuse_errors(find(item)), trust_remote_code=trust_remote_code), base)
     elif base is not None:
         model = f"{base}+{item}" if _is_adapter(item) else item
         beneath, source = _open([base, model])
@@ -78,9 +78,9 @@ def _is_adapter(item: str) -> bool:
     return (Path(item).expanduser() / CONFIG).is_file()
 
 
-def _of_recipe(resolved: Resolved, base: str | None, trust_remote_code: bool) -> Iterator[tuple[Source, Source | None]]:
+def _of_recipe(resolved: Resolved, base: str | None) -> Iterator[tuple[Source, Source | None]]:
     """The models that are merged; one that only lends its tokenizer is none."""
-    merged = {key for output in open_stream(resolved, trust_remote_code).plan for key in output.inputs}
+    merged = {key for output in open_stream(resolved).plan for key in output.inputs}
     own = resolved.donor if resolved.config.base_model is not None else None
     named = own or (_open([base])[0] if base else None)
     for key, source in resolved.sources.items():

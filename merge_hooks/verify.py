@@ -79,7 +79,7 @@ def run_mergekit(resolved: Resolved, folder: Path) -> Path:
     config, out = folder / "recipe.yml", folder / "out"
     config.write_text("---\n".join(yaml.safe_dump(document) for document in documents), encoding="utf-8")
     cache = ["--lora-merge-cache", str(folder / "folded"), "--random-seed", str(resolved.seed)]
-    cache += ["--no-copy-tokenizer", "--quiet"]
+    cache += ["--no-copy-tokenizer", "--quiet", *(["--trust-remote-code"] if resolved.trust_remote_code else [])]
     if len(documents) == 1:
         command = ["mergekit.scripts.run_yaml", str(config), str(out), *cache]
     else:
@@ -139,7 +139,7 @@ def _files(folder: Path) -> dict[str, torch.Tensor]:
 
 def _compare(stream: Stream, theirs: dict[str, torch.Tensor]) -> Verdict:
     watched = _Watched(stream, theirs)
-    model = build_model(watched)
+    model = build_model(watched, proof=False)  # what is unequal is reported below, all of it
     held = dict(model.named_parameters(remove_duplicate=True))
     engine = [name for name, parameter in held.items() if watched.seen.get(name) != checksum(parameter)]
     return Verdict(

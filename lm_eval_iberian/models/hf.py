@@ -13,7 +13,7 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_iberian.models.encoding import EncodesAhead
 from lm_eval_iberian.models.hf_answers import Answers
-from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
+from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on
 from merge_hooks.errors import EngineError
 from merge_hooks.hf_loader import build_model, swap_into
 from merge_hooks.resident import residents_for
@@ -41,6 +41,7 @@ class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
         dtype: of the parameters; "auto" follows the recipe.
         scoring: how log-likelihoods are computed: "prefix" (see hf_scoring.py) or "full" (lm_eval's way).
         resident: for many swaps: where the sources are kept ("auto", "gpu", "pinned", "memory", "mapped"); "off".
+        proof: "on": after each load and swap the model's parameters and buffers are proved to be the merge's; "off".
         arguments: HFLM's own, and instead of `recipe` those of the short form (method, base, models, ...).
     """
 
@@ -54,9 +55,11 @@ class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
         trust_remote_code: bool = False,
         scoring: str = "prefix",
         resident: str = "off",
+        proof: str | bool = "on",
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
+        self._proves = switched_on("proof", proof)
         self.choose_scoring(scoring)
         if arguments.get("device") is None:
             arguments["device"] = _default_device()  # HFLM's own is "cuda", there or not
@@ -89,6 +92,7 @@ class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
             device=self.device,
             dtype=dtype,
             generation_folder=self.prepared.tokenizer.generation_folder,
+            proof=self._proves,
             **{key: value for key, value in options.items() if key in MODEL_OPTIONS},
         )
 
@@ -105,7 +109,7 @@ class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
 
     def _put_in(self, prepared: Prepared) -> str:
         """See `Swapping.swap`: into the parameters, in place."""
-        return swap_into(self.model, prepared.stream)
+        return swap_into(self.model, prepared.stream, self._proves)
 
     @cached_property
     def signature(self) -> Signature:

@@ -95,7 +95,7 @@ def prepare(
     arguments = {} if arguments is None else arguments
     seed, rng = _draws(arguments)
     written = _written(recipe, pretrained, revision, dtype, arguments)
-    stream = open_stream(resolve(written, seed, rng), trust_remote_code, residents=residents)
+    stream = open_stream(resolve(written, seed, rng, trust_remote_code), residents=residents)
     rows = check_fit(stream)
     choice = choose_tokenizer(stream, tokenizer)
     LOG.info("merged: %s of\n%s", stream.resolved.method, table(rows))
@@ -117,7 +117,9 @@ def prepare_swap(running: Prepared, resolved: Resolved, tokenizer: Any) -> Prepa
     Raises:
         PreflightError: it is another model, or one that reads and writes with another tokenizer.
     """
-    stream = open_stream(resolved, running.stream.trust_remote_code, residents=running.stream.residents)
+    # As the engine was started: what it was not trusted with then it is not trusted with now.
+    resolved = replace(resolved, trust_remote_code=running.resolved.trust_remote_code)
+    stream = open_stream(resolved, residents=running.stream.residents)
     rows = check_swap(running.stream, stream)
     choice = _tokenizer_after(running.tokenizer, stream, tokenizer)
     for source in resolved.sources.values():

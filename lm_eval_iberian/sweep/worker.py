@@ -177,7 +177,8 @@ def _recipe(job: Job) -> Any:
 def _resolved(job: Job) -> Any:
     from merge_hooks.recipe import resolve
 
-    return resolve(_recipe(job), job.merge_seed, job.rng)
+    trusted = bool(job.model_args.get("trust_remote_code", False))
+    return resolve(_recipe(job), job.merge_seed, job.rng, trusted)
 
 
 def _documents(samples: dict[str, list[dict[str, Any]]]) -> Iterable[Document]:

@@ -14,9 +14,10 @@ from merge_hooks.methods.operands import Kernel, Merged, Operand, Operands, Pend
 
 __all__ = ["Merged", "Operand", "Operands", "Pending", "Workers", "begin", "has_kernel", "is_random", "merge"]
 
-# Those of mergekit's and our methods that draw at random; arcee_fusion samples its quantiles in tensors above a
-# million.
-RANDOM = ("dare_linear", "dare_ties", "della", "della_linear", "arcee_fusion", "knots_dare_ties")
+# Those of mergekit's and our methods that draw nothing. Every other one (dare_*, della*, knots_dare_ties; arcee_fusion, which
+# samples its quantiles in tensors above a million; whatever a plugin brings) may draw, and is given a seed and stamped with it.
+DETERMINISTIC = ("breadcrumbs", "breadcrumbs_ties", "fisher", "karcher", "knots_ties", "linear", "model_stock", "multislerp",
+                 "nearswap", "nuslerp", "passthrough", "ram", "ramplus_tl", "sce", "slerp", "task_arithmetic", "ties")  # fmt: skip
 
 
 def merge(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None:
@@ -49,8 +50,8 @@ def has_kernel(method: str) -> bool:
 
 
 def is_random(method: str) -> bool:
-    """Whether the method draws at random, so that its result depends on a seed."""
-    return method in RANDOM
+    """Whether the method may draw at random, so that its result may depend on a seed: so for all that are not known."""
+    return method not in DETERMINISTIC
 
 
 def _kernels() -> dict[str, Kernel]:

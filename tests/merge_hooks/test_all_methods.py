@@ -6,12 +6,16 @@ Golden values are what mergekit.merge.run_merge (the code behind mergekit-yaml) 
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,15 +23,17 @@ from mergekit import merge_methods
 from mergekit.config import MergeConfiguration
 from mergekit.io.tasks import LoaderCache
 from mergekit.merge import run_merge
-from mergekit.merge_methods.base import BasePolicy
+from mergekit.merge_methods.base import BasePolicy, InputContract, TensorGroup
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file
 
 from lm_eval_iberian.tiny import build_family
 from merge_hooks import own_methods
 from merge_hooks.errors import RecipeError, SourceError
-from merge_hooks.methods import RANDOM
+from merge_hooks.methods import DETERMINISTIC
 from merge_hooks.recipe import read_recipe, resolve
+from merge_hooks.resident import Residents
+from merge_hooks.signature import sign
 from merge_hooks.stream import Stream, open_stream
 
 Tensors = dict[str, torch.Tensor]
@@ -37,6 +43,8 @@ SEED = 42
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 12, "num_attention_heads": 2,
          "num_key_value_heads": 1, "head_dim": 16}  # fmt: skip
 VALUES = {"weight": 0.6, "density": 0.4, "t": 0.3, "gamma": 0.05, "epsilon": 0.1}
+# Whose draws are known. A method that is in neither list is taken for a random one.
+RANDOM = ("dare_linear", "dare_ties", "della", "della_linear", "arcee_fusion", "knots_dare_ties")
 PRUNED = ("ties", "breadcrumbs", "breadcrumbs_ties")
 
 
@@ -194,6 +202,116 @@ def test_random_methods_repeat(method: str, families: Any) -> None:
     if method != "arcee_fusion":  # draws only in tensors above a million elements
         other = dict(streamed(recipe, seed=8))
         assert all(bytes_differ(other[name], first[name]) for name in first if first[name].numel() > 500)
+
+
+def test_mergekit_brings_no_method_that_nobody_has_looked_at() -> None:
+    """Does a new one draw? Until somebody has looked, its signature has a seed: then it goes into one of the lists."""
+    assert METHODS | set(own_methods.NAMES) == set(RANDOM) | set(DETERMINISTIC)
+
+
+@pytest.fixture
+def noisy() -> Iterator[str]:
+    """A plugin's method that draws from every global generator there is."""
+    from mergekit.merge_methods import registry
+    from mergekit.merge_methods.easy_define import merge_method
+
+    @merge_method(name="noisy", contract=InputContract(base=BasePolicy.REQUIRED, min_inputs=2, max_inputs=2))
+    def noisy(group: TensorGroup) -> torch.Tensor:
+        draws = torch.rand(1) + float(np.random.rand()) + random.random()
+        return group.base.tensor + draws
+
+    registry.register(noisy)
+    yield "noisy"
+    del registry._METHODS["noisy"]
+
+
+@pytest.mark.parametrize("rng", ["iberian", "mergekit"])
+def test_a_plugins_method_is_stamped_with_its_seed(rng: str, noisy: str, families: Any, tmp_path: Path) -> None:
+    models = families("llama", "float32")
+    recipe = {"merge_method": noisy, "base_model": str(models["base"]),
+              "models": [{"model": str(models["base"])}, {"model": str(models["basque"])}], "dtype": "float32"}  # fmt: skip
+    found, stamps = [], []
+    for seed in (1, 1, 2):
+        np.random.seed(None)
+        random.seed()
+        torch.seed()
+        resolved = resolve(read_recipe(recipe), seed, rng)
+        found.append(dict(open_stream(resolved)))
+        stamps.append(str(sign(resolved, dtype="float32", tokenizer="", template="", engine="transformers")))
+    first, again, other = found
+    assert [name for name in first if bytes_differ(first[name], again[name])] == []
+    assert all(bytes_differ(first[name], other[name]) for name in first)
+    assert stamps[0] == stamps[1] != stamps[2]
+    if rng == "mergekit":
+        options = MergeOptions(quiet=True, copy_tokenizer=False, random_seed=2, write_model_card=False)
+        LoaderCache.loaders.clear()
+        run_merge(MergeConfiguration.model_validate(recipe), str(tmp_path), options)
+        golden = written(tmp_path)
+        assert [name for name in golden if bytes_differ(other[name], golden[name])] == []
+
+
+@pytest.mark.parametrize("rng", ["iberian", "mergekit"])
+@pytest.mark.parametrize("method", ["della", "slerp"])
+def test_the_generators_of_a_gpu_are_left_alone(method: str, rng: str, families: Any, monkeypatch: Any) -> None:
+    """An engine samples from them. torch.manual_seed reseeds all of them, and fork_rng(devices=[]) puts none back."""
+    touched: list[str] = []
+    models = families("llama")
+    for name in ("manual_seed", "manual_seed_all", "seed", "set_rng_state"):
+        for device in (torch.cuda, torch.xpu, torch.mps):
+            monkeypatch.setattr(device, name, lambda *_, name=name: touched.append(name), raising=False)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    dict(streamed(recipe_for(method, models), seed=5, rng=rng))
+    assert touched == []
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+
+
+def test_streams_in_two_threads_are_those_of_one(families: Any) -> None:
+    """mergekit draws from the one generator of the process."""
+    recipes = [recipe_for("della", families(name)) for name in ("llama", "mistral")]
+    alone = [dict(streamed(recipe, seed=seed)) for seed, recipe in enumerate(recipes)]
+    start = threading.Barrier(2)
+
+    def read(number: int) -> Tensors:
+        stream = streamed(recipes[number], seed=number)
+        start.wait()
+        return dict(stream)
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            together = list(pool.map(read, range(2)))
+    finally:
+        sys.setswitchinterval(switch)
+    for one, other in zip(alone, together, strict=True):
+        assert [name for name in one if bytes_differ(one[name], other[name])] == []
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_stages_in_two_threads_do_not_wait_for_each_other_for_ever(resident: bool, families: Any) -> None:
+    """One reads a stage, which mergekit computes, out of residents; the other computes by mergekit out of the same."""
+    models = families("llama")
+    della = recipe_for("della", models)
+    stage = "name: stage\n" + yaml.safe_dump(recipe_for("slerp", models)) + "---\n" + yaml.safe_dump(
+        {"merge_method": "linear", "dtype": "bfloat16", "models": [
+            {"model": model, "parameters": {"weight": 0.5}} for model in ("stage", str(models["base"]))]})  # fmt: skip
+    wanted = [dict(streamed(recipe)) for recipe in (della, stage)]
+    for _ in range(3):
+        residents = Residents("memory") if resident else None
+        found: list[Tensors] = [{}, {}]
+
+        def read(number: int, found: Any = found, residents: Any = residents) -> None:
+            found[number] = dict(streamed((della, stage)[number], residents=residents))
+
+        threads = [threading.Thread(target=read, args=(number,), daemon=True) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert not any(thread.is_alive() for thread in threads), "they wait for each other"
+        for one, other in zip(wanted, found, strict=True):
+            assert [name for name in one if bytes_differ(one[name], other[name])] == []
 
 
 def test_an_unknown_generator_is_refused(families: Any) -> None:

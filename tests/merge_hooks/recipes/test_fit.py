@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from merge_hooks.errors import PreflightError
+from merge_hooks.facts import is_code
 from merge_hooks.hf_loader import build_model
 from merge_hooks.preflight import check_fit, fit_notes, table
 from merge_hooks.recipe import read_recipe, resolve
+from merge_hooks.sources import TensorEntry
 from merge_hooks.stream import Stream, open_stream
 from merge_hooks.tokenizer import choose_tokenizer
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
@@ -290,6 +293,44 @@ def test_dtypes_may_differ(llama: dict[str, str], tmp_path: Path, mergekit: Call
     data = linear(llama["base"], str(other), dtype="float32")
     assert any("dtype of the files differs" in note for note in fit_notes(opened(data)))
     assert_same(streamed(data), tensors_of(mergekit(data)))
+
+
+STRANGE = [torch.uint8, torch.int8, torch.int32, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "dtype"),
+    [
+        *(("model.layers.0.mlp.up_proj.weight", dtype) for dtype in STRANGE),
+        ("model.norm.weight", torch.uint8),
+        ("lm_head.weight", torch.int8),
+    ],
+    ids=str,
+)
+def test_codes_of_a_quantised_model_are_no_numbers(
+    tensor: str, dtype: torch.dtype, llama: dict[str, str], tmp_path: Path
+) -> None:
+    """Without a quantization_config: uint8 was merged as numbers up to 127.5. As a source, a parent and in a stage."""
+    folder = Path(copy(llama["basque"], tmp_path / "codes"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors[tensor] = tensors[tensor].mul(50).abs().to(dtype)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    stage = yaml.safe_dump({"name": "stage", **linear(str(folder), llama["base"], dtype="float32")})
+    for data in (linear(llama["base"], str(folder), dtype="float32"),
+                 {"merge_method": "passthrough", "models": [{"model": str(folder)}]},
+                 f"{stage}---\n" + yaml.safe_dump(linear("stage", llama["base"], dtype="float32"))):  # fmt: skip
+        with pytest.raises(PreflightError, match=rf"codes holds 1 weights .*{tensor} is .*quantised.*bfloat16"):
+            check_fit(opened(data))
+
+
+def test_what_is_a_whole_number_by_nature_is_no_code() -> None:
+    """GPT-NeoX's and BERT's: a mask, position ids, a counter. As in mergekit, which copies them where they agree."""
+    for name, dtype, shape in (
+        ("gpt_neox.layers.0.attention.bias", "BOOL", (1, 1, 64, 64)), ("h.0.attn.bias", "U8", (1, 1, 64, 64)),
+        ("embeddings.position_ids", "I64", (1, 64)), ("norm.num_batches_tracked", "I64", ()),
+        ("gpt_neox.layers.0.attention.masked_bias", "F32", ()), ("model.norm.weight", "F64", (64,)),
+    ):  # fmt: skip
+        assert not is_code(name, TensorEntry("", dtype, shape))
 
 
 def test_another_size_or_architecture_is_refused(llama: dict[str, str], qwen: dict[str, str], tmp_path: Path) -> None:

@@ -222,3 +222,17 @@ def test_factors_for_knots_multiply_to_the_delta(plain: Path, llama: dict[str, s
     expected = fold(llama["base"], plain, torch.float32)[name] - tensors_of(llama["base"])[name]
     torch.testing.assert_close(b @ a * scaling, expected)
     assert source.delta_factors("model.norm.weight") is None
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("part", ["lora_A", "lora_B", "lm_head"])
+def test_a_quantised_adapter_is_refused(part: str, dtype: torch.dtype, llama: dict[str, str], tmp_path: Path) -> None:
+    """int8 factors were folded as numbers."""
+    adapter = make_adapter(llama["base"], tmp_path / "adapter", 0, **KINDS["whole modules"])
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = min(key for key in tensors if part in key)
+    tensors[name] = tensors[name].mul(50).to(dtype)
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(SourceError, match=rf"{part}.* is quantised"):
+        streamed({"merge_method": "passthrough", "models": [{"model": f"{llama['base']}+{adapter}"}]})

@@ -1,0 +1,117 @@
+"""What is fetched of a Hub model, and what of it the signature stamps: the bytes that are there, wherever they came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub.utils import filter_repo_objects
+
+from merge_hooks.lora import over_base
+from merge_hooks.recipe import from_payload, passthrough, resolve
+from merge_hooks.signature import sign
+from merge_hooks.sources import Source, open_source
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def snapshot_of(model: Path, cache: Path) -> Path:
+    """A model as the Hub's cache holds it: links into a folder of blobs."""
+    folder = cache / "models--HiTZ--tiny" / "snapshots" / COMMIT
+    blobs = folder.parent.parent / "blobs"
+    blobs.mkdir(parents=True)
+    folder.mkdir(parents=True)
+    for number, file in enumerate(sorted(model.iterdir())):
+        shutil.copyfile(file, blobs / f"{number:064x}")
+        (folder / file.name).symlink_to(f"../../blobs/{number:064x}")
+    return folder
+
+
+def flip_last_byte(file: Path) -> None:
+    """Another content, the size and the time of the file as they were."""
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_snapshot_whose_files_changed_is_another_source(file: str, llama: dict[str, Path], tmp_path: Path) -> None:
+    folder = snapshot_of(llama["base"], tmp_path)
+
+    def digests() -> tuple[str, str, str]:
+        resolved = resolve(passthrough(str(folder)))
+        again = from_payload(resolved.payload())
+        stamps = (
+            sign(item, dtype="float32", tokenizer="", template="", engine="transformers") for item in (resolved, again)
+        )
+        return resolved.donor.fingerprint(), *(stamp.digest for stamp in stamps)
+
+    fingerprint, *before = digests()
+    assert fingerprint == f"{COMMIT}.{Source('', llama['base']).fingerprint()}"
+    assert before[0] == before[1] == digests()[1]
+    if file == "config.json":
+        (folder / file).resolve().write_text((folder / file).read_text() + "\n")
+    else:
+        flip_last_byte(folder / file)
+    changed, *after = digests()
+    assert changed != fingerprint and changed.startswith(COMMIT)
+    assert after[0] == after[1] != before[0]
+
+
+def test_an_adapter_in_a_snapshot_too(llama: dict[str, Path], tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+
+    def fingerprint() -> str:
+        return over_base(open_source(str(llama["base"])), "adapter", adapter, COMMIT).fingerprint()
+
+    before = fingerprint()
+    flip_last_byte(adapter / "adapter_model.safetensors")
+    assert before != fingerprint() and f"+{COMMIT}." in before
+
+
+REPOSITORY = ["config.json", "tokenizer.json", "modeling_tiny.py", "chat_template.jinja", "README.md", "pytorch_model.bin",
+              "original/consolidated.00.pth", "consolidated.safetensors", "model.fp16.safetensors"]  # fmt: skip
+SHARDS = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "wanted"),
+    [
+        (["model.safetensors.index.json", *SHARDS], SHARDS),
+        (["model.safetensors"], ["model.safetensors"]),
+        (["adapter_config.json", "adapter_model.safetensors"], ["adapter_model.safetensors"]),
+    ],
+    ids=["shards", "one file", "adapter"],
+)
+def test_only_the_weights_that_are_read_are_fetched(
+    weights: list[str], wanted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mistral's `consolidated.safetensors` are the same weights once more."""
+    folder = tmp_path / "models--HiTZ--tiny" / "snapshots" / COMMIT
+    asked: list[str | None] = []
+
+    def snapshot_download(repository: str, revision: str | None, allow_patterns: list[str], **_: Any) -> str:
+        asked.append(revision)
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in filter_repo_objects([*REPOSITORY, *weights], allow_patterns=allow_patterns):
+            index = json.dumps({"weight_map": {f"tensor {shard}": shard for shard in SHARDS}})
+            (folder / file).write_text(index if file.endswith("index.json") else "{}")
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    source = open_source("HiTZ/tiny", "main")
+    assert (source.folder, source.revision) == (folder, COMMIT)
+    assert sorted(file.name for file in folder.glob("*.safetensors")) == wanted
+    assert {"config.json", "tokenizer.json", "chat_template.jinja", "modeling_tiny.py"} <= {
+        file.name for file in folder.iterdir()
+    }
+    assert not (folder / "pytorch_model.bin").exists()
+    assert asked == ["main", COMMIT], "a branch may move between the two"
