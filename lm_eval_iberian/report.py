@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lm_eval_iberian import paper
 from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, LANGUAGE_NAMES, LANGUAGES, Benchmark, columns, of_column
-from lm_eval_iberian.results import read_run
+from lm_eval_iberian.results_files import find_runs
 from lm_eval_iberian.suite import ModelScores, Score, gather
 
 BEST, SECOND = "best", "second"
@@ -62,17 +62,26 @@ class Report:
         notes: row name -> what is missing, limited or unusual in it.
         models: the scores themselves, for JSON.
         signatures: row name -> long signature of a merge.
+        left_out: reason -> files that were looked into and not read.
     """
 
     tables: list[Table]
     notes: dict[str, list[str]]
     models: list[ModelScores] = field(default_factory=list)
     signatures: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
 
 def report_files(paths: Iterable[str | Path], against: str | None = None, normalised: bool = False) -> Report:
-    """The report of lm_eval results files. Raises SuiteError for a file that is none, or that fits no other."""
-    return report(gather(read_run(path) for path in paths), against, normalised)
+    """The report of lm_eval results files, or of folders with any number of them.
+
+    Raises:
+        SuiteError: a file that is none, or a folder without any.
+    """
+    found = find_runs([Path(path) for path in paths])
+    made = report(gather(found.runs), against, normalised)
+    made.left_out = found.left_out
+    return made
 
 
 def report(models: Sequence[ModelScores], against: str | None = None, normalised: bool = False) -> Report:

@@ -84,7 +84,14 @@ def _notes(report: Report) -> list[str]:
     if report.signatures:
         lines = [f"- {model}: `{signature}`" for model, signature in report.signatures.items()]
         parts.append("\n".join(["Signatures:", *lines]))
+    if report.left_out:
+        lines = [f"- {reason}: {_some(files)}" for reason, files in report.left_out.items()]
+        parts.append("\n".join(["Left out:", *lines]))
     return parts
+
+
+def _some(files: list[str]) -> str:
+    return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
 
 
 def as_csv(report: Report) -> str:
@@ -154,6 +161,7 @@ def as_json(report: Report) -> str:
         "models": models,
         "signatures": report.signatures,
         "notes": report.notes,
+        "left_out": report.left_out,
     }
     published = {
         table.title: {name: [cell.value for cell in cells] for name, role, cells in table.rows if role == "paper"}

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.models.merge import Prepared, prepare
@@ -82,7 +83,7 @@ class Plan:
         if said not in self._stamps:
             loaded = self.tasks.of(evaluation)
             self._stamps[said] = stamp_of(loaded, evaluation.settings.get("limit"))
-        return digest([point.signature, self.settings, point.chat, said, self._stamps[said]], length=32)
+        return digest([point.signature, self.settings, _chat(point, evaluation), said, self._stamps[said]], length=32)
 
     @property
     def settings(self) -> str:
@@ -114,6 +115,7 @@ class Plan:
             "signature": planned.signature, "problem": planned.problem, "recipe": point.recipe.text,
             "origin": point.recipe.origin, "folder": str(point.recipe.folder) if point.recipe.folder else None,
             "merge_seed": point.merge_seed, "rng": point.rng, "dtype": planned.dtype, "chat": list(planned.chat),
+            "include_path": self.sweep.include_path and str(Path(self.sweep.include_path).resolve()),
             "evaluations": [
                 {"key": self.key(planned, one), "name": one.name, "tasks": list(one.tasks), "seed": one.seed}
                 for one in point.evaluations
@@ -178,20 +180,23 @@ class _Planner:
         apply, multiturn = point.chat
         apply = bool(template) if apply is None else apply
         if apply and not template:
-            raise SweepError("apply_chat_template: its tokenizer has no chat template.")
+            raise SweepError(
+                "apply_chat_template: true, and its tokenizer has no chat template. Leave the key out: then a model "
+                "without a template is prompted without one, and tables say so. Or leave it out by `parents: false`."
+            )
         return PlannedPoint(
             point,
             prepared,
             planned_signature(prepared, dtype, self.backend),
             _engine_key(prepared, dtype),
             dtype,
-            (apply, apply if multiturn is None else multiturn),
+            (apply, apply and multiturn is not False),
         )
 
     def with_parents(self, points: list[PlannedPoint]) -> list[PlannedPoint]:
         """The points, and every source of every merge as a point of its own, measured on what its merges are."""
         parents: dict[str, PlannedPoint] = {}
-        known = {point.signature: point.name for point in points if point.prepared is not None}
+        known = {_measured(point): point.name for point in points if point.prepared is not None}
         result = []
         for planned in points:
             names = []
@@ -199,9 +204,10 @@ class _Planner:
                 parent = self._parent(source, planned)
                 if parent.signature == planned.signature and planned.prepared is not None:
                     continue  # the point is itself a plain model
-                name = known.get(parent.signature) if parent.prepared is not None else None
+                key = _measured(parent)
+                name = known.get(key) if parent.prepared is not None else None
                 if name is None:
-                    known[parent.signature] = name = _free_name(parent.name, [*known.values()])
+                    known[key] = name = _free_name(parent.name, [*known.values()])
                     parents[name] = replace(parent, point=replace(parent.point, name=name))
                 if name in parents:
                     parents[name] = _also(parents[name], planned.point.evaluations)
@@ -214,16 +220,27 @@ class _Planner:
         dtype = child.prepared.resolved.dtype
         recipe = replace(_plain_recipe(source, dtype), folder=child.point.recipe.folder)
         name = source.name.rstrip("/").rsplit("/", 1)[-1]
-        return self.plan(
-            Point(name, "parent", {}, recipe, child.point.evaluations, chat=child.point.chat and (None, None))
-        )
+        return self.plan(Point(name, "parent", {}, recipe, child.point.evaluations, chat=_parents_chat(child)))
+
+
+def _measured(point: PlannedPoint) -> tuple[str, bool, bool]:
+    """What is measured of a plain model: its weights, and how it is prompted where a run says nothing."""
+    return point.signature, point.chat[0], point.point.chat[1] is not False
+
+
+def _parents_chat(child: PlannedPoint) -> tuple[bool | None, bool | None]:
+    """How the parents of a merge are prompted: as was said for all, else as the merge, but for those without a template."""
+    apply, multiturn = child.point.chat
+    if apply is None and not child.chat[0]:
+        apply = False
+    return apply, multiturn
 
 
 def _chat(planned: PlannedPoint, evaluation: Evaluation) -> tuple[bool, bool]:
-    """apply_chat_template and fewshot_as_multiturn: a run's own word, else the point's."""
+    """apply_chat_template and fewshot_as_multiturn: a run's own word, else the point's; lm_eval's default for shots."""
     apply = bool(evaluation.settings.get("apply_chat_template", planned.chat[0]))
-    multiturn = evaluation.settings.get("fewshot_as_multiturn", planned.chat[1] and apply)
-    return apply, bool(multiturn)
+    multiturn = evaluation.settings.get("fewshot_as_multiturn", planned.point.chat[1])
+    return apply, apply and multiturn is not False
 
 
 def planned_signature(prepared: Prepared, dtype: str, engine: str) -> str:

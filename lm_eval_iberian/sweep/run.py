@@ -60,6 +60,7 @@ class SweepPoint:
         problem: why it could not even be planned, or "".
         folder: where the recipe's relative paths are looked up, after the current folder.
         merge_seed, rng: of random methods.
+        include_path: a folder of further tasks, as lm_eval's --include_path.
     """
 
     name: str
@@ -73,6 +74,7 @@ class SweepPoint:
     folder: str | None = None
     merge_seed: int = 0
     rng: str = "iberian"
+    include_path: str | None = None
 
     @property
     def finished(self) -> list[Measured]:
@@ -211,6 +213,7 @@ def read_point(entry: Mapping[str, Any], stores: Sequence[Store]) -> SweepPoint:
     return SweepPoint(
         entry["name"], entry["role"], entry["labels"], tuple(entry["parents"]), entry["signature"], entry["recipe"],
         entry["problem"], evaluations, entry.get("folder"), entry.get("merge_seed", 0), entry.get("rng", "iberian"),
+        entry.get("include_path"),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from lm_eval_iberian import paper
-from lm_eval_iberian.report import Report, Table, report
+from lm_eval_iberian.report import Report, Table, report, report_files
 from lm_eval_iberian.report_command import report as command
 from lm_eval_iberian.report_formats import write
 from lm_eval_iberian.results import check_run
@@ -137,4 +137,47 @@ def test_the_command(tmp_path: Path) -> None:
     bad = runner.invoke(command, [str(tmp_path / "other.json")])
     assert bad.exit_code == 1 and "not JSON" in bad.output
     (tmp_path / "empty").mkdir()
-    assert "no results_*.json" in runner.invoke(command, [str(tmp_path / "empty")]).output
+    assert "no results of lm_eval in it" in runner.invoke(command, [str(tmp_path / "empty")]).output
+
+
+def tracked(folder: Path, output_path: str, name: str, value: float) -> None:
+    """A results file, and samples, under the names that lm_eval's own tracker gives them."""
+    from lm_eval.loggers import EvaluationTracker
+
+    tracker = EvaluationTracker(output_path=str(folder / output_path))
+    tracker.general_config_tracker.model_name, tracker.general_config_tracker.model_source = name, "hf"
+    tracker.general_config_tracker.model_name_sanitized = name.replace("/", "__")
+    tracker.save_results_aggregated(results=named(name, value), samples=None)
+    sample = {"doc_id": 0, "arguments": [["a", "b"]], "resps": [[1]], "filtered_resps": [1], "target": "1"}
+    tracker.save_results_samples(task_name="iberian_belebele_eu", samples=[sample])
+
+
+def test_every_name_that_lm_eval_gives_its_results(tmp_path: Path) -> None:
+    tracked(tmp_path, "out", "org/first", 0.5)
+    tracked(tmp_path, "deep/er/mine.json", "org/second", 0.6)
+    tracked(tmp_path, "results_x.json", "org/third", 0.7)
+    assert len(list(tmp_path.rglob("results_2*.json"))) == 1  # the others have names of their own
+    found = CliRunner().invoke(command, [str(tmp_path), "--format", "json"])
+    assert {model["model"] for model in json.loads(found.output)["models"]} == {"org/first", "org/second", "org/third"}
+
+
+def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results_1.json").write_text(json.dumps(named("a", 0.5)))
+    (tmp_path / "copy.json").write_text(json.dumps(named("a", 0.5)))
+    (tmp_path / "results_half.json").write_text('{"results": {"iberian')
+    (tmp_path / "mine_2026-11-28T10-00-00.123456.json").write_text("[]")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "samples_iberian_belebele_eu_2026-11-28T10-00-00.1.jsonl").write_text("{}")
+    (tmp_path / "again.json").symlink_to(tmp_path / "results_1.json")
+    report = report_files([tmp_path, tmp_path])
+    assert [model.label for model in report.models] == ["a"]
+    named_files = {
+        reason.split(" (")[0]: [Path(file).name for file in files] for reason, files in report.left_out.items()
+    }
+    assert named_files["no results of lm_eval"] == ["config.json"]
+    assert named_files["not JSON"] == ["results_half.json"]
+    assert named_files["samples, not results"] == ["samples_iberian_belebele_eu_2026-11-28T10-00-00.1.jsonl"]
+    (twice,) = [files for reason, files in named_files.items() if reason.startswith("the same run as")]
+    assert twice == ["copy.json"]
+    assert sum("mine_2026" in file for files in named_files.values() for file in files) == 1
+    assert "Left out:\n" in write(report) and "config.json" in write(report)
