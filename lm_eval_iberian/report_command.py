@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -40,7 +42,7 @@ def report(results: tuple[Path, ...], form: str, against: str | None, normalised
         made = report_files(results, against, normalised)
     except SuiteError as error:
         raise click.ClickException(str(error)) from None
-    return click.echo(write(made, form), nl=False)
+    return click.echo(write(made, form, _width()), nl=False)
 
 
 def _sweep(given: tuple[Path, ...], form: str, against: str | None, normalised: bool) -> None:
@@ -56,8 +58,13 @@ def _sweep(given: tuple[Path, ...], form: str, against: str | None, normalised: 
         raise click.UsageError("give the run folder of one sweep, and nothing beside it.")
     try:
         run = read_sweep_run(given[0])
-        click.echo(write(sweep_report(Scores(run), against, normalised), form), nl=False)
+        click.echo(write(sweep_report(Scores(run), against, normalised), form, _width()), nl=False)
         page = write_files(run)
     except SweepError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{page}: the page, with its pictures (SVG, PNG) and tables (Markdown, CSV, LaTeX) beside it.", err=True)
+
+
+def _width() -> int | None:
+    """How wide the terminal is; None where the output goes elsewhere, and is Markdown for others to show."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.prompting import PLAIN, Prompt, of_chat
+
 # What may differ between runs of one measurement: how the engine worked, not what it computed.
 ENGINE_ARGUMENTS = frozenset({
     "seed", "batch_size", "max_batch_size", "gpu_memory_utilization", "max_num_seqs", "tensor_parallel_size",
@@ -36,6 +38,8 @@ class Leaf:
         settings: shots, task version and hash: what must agree between runs.
         shots: how many examples each prompt showed.
         documents: where they came from, as the task wrote it.
+        prompt: how its prompts were made.
+        doubts: what to look at before the score, counted as it was measured: cut prompts, ties, ...
     """
 
     value: float | None
@@ -44,6 +48,17 @@ class Leaf:
     settings: tuple[tuple[str, str], ...]
     shots: int | None
     documents: str
+    prompt: Prompt = PLAIN
+    doubts: tuple[str, ...] = ()
+
+
+# What is counted over a task's answers (config.iberian.answers), in words. `{}` is a count with "of N documents".
+COUNTED = {
+    "cut_prompts": "prompts cut to the model's window: {}",
+    "cut_answers": "answers cut by the token limit: {}",
+    "ties": "ties between the best choices, of which the first was taken: {}",
+    "empty": "empty answers: {}",
+}
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,28 @@ class Run:
             self._settings(task),
             _whole(self.data.get("n-shot", {}).get(task)),
             str(self._metadata(task).get("documents", "")),
+            self.prompt,
+            self._doubts(task),
         )
+
+    @property
+    def prompt(self) -> Prompt:
+        """How its prompts were made."""
+        chat = {
+            "template": "chat_template_sha",
+            "multiturn": "fewshot_as_multiturn",
+            "system": "system_instruction_sha",
+        }
+        return of_chat({name: self.data.get(key) for name, key in chat.items()}, "chat_template_sha" in self.data)
+
+    def _doubts(self, task: str) -> tuple[str, ...]:
+        """What was counted over a task's answers and is not 0, in words."""
+        answers = self.stamp.get("answers")
+        counts = answers.get(task) if isinstance(answers, Mapping) else None
+        if not isinstance(counts, Mapping):  # an older file, or another model
+            return ()
+        of = f" of {counts['documents']}" if _whole(counts.get("documents")) else ""
+        return tuple(words.format(f"{counts[name]}{of}") for name, words in COUNTED.items() if _whole(counts.get(name)))
 
     def scores(self, task: str) -> str:
         """All scores of a task as one line, e.g. "bleu 12.34, chrf 40.10"; empty for a group without any."""

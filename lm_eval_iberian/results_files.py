@@ -48,7 +48,7 @@ def find_runs(given: Iterable[Path]) -> Found:
     for path in given:
         if not path.is_dir():
             found.runs.append(read_run(path))
-        elif not any([_look_into(found, file) for file in _files(path)]):
+        elif sum(_look_into(found, file) for file in _files(path)) == 0:
             raise SuiteError(f"{path}: no results of lm_eval in it{_why(found)}. {WHERE}")
     return found
 

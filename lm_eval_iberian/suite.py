@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, Benchmark, columns, of_column
+from lm_eval_iberian.prompting import Prompt
 from lm_eval_iberian.results import Leaf, Run, SuiteError
 
 
@@ -33,6 +34,8 @@ class Score:
         chance: what guessing scores.
         problems: why it is missing, failed or marked: never empty for a value that is not whole.
         notes: what a reader should know though the score stands (shots, upstream's task).
+        doubts: why to look at the answers before the score (cut prompts, ties, ...).
+        prompts: how the prompts behind it were made, each way once.
     """
 
     value: float | None
@@ -42,6 +45,8 @@ class Score:
     chance: float
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -93,7 +98,7 @@ class ModelScores:
         said = [f"nothing measured for {column}" for column in self.averages if not self._measured(column)]
         for benchmark, score in self.benchmarks.items():
             if score.runs or (benchmark.averaged and self._measured(benchmark.column)):
-                said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.notes)]
+                said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.doubts, *score.notes)]
         return said + self._others()
 
     def _others(self) -> list[str]:
@@ -117,13 +122,15 @@ def average(measured: Mapping[Benchmark, Score]) -> Score:
     problems = tuple(
         f"{benchmark.title}: {problem}" for benchmark, score in measured.items() for problem in score.problems
     )
+    doubts = tuple(f"{benchmark.title}: {doubt}" for benchmark, score in measured.items() for doubt in score.doubts)
+    prompts = tuple(dict.fromkeys(prompt for score in scores for prompt in score.prompts))
     values = [score.value for score in scores if score.value is not None]
     runs = max(score.runs for score in scores)
     if len(values) < len(scores):
-        return Score(None, None, None, runs, chance, problems)
+        return Score(None, None, None, runs, chance, problems, (), doubts, prompts)
     # Benchmarks are averaged run by run only where each has the same runs; that is so for IFEval, one benchmark.
     deviation = scores[0].deviation if len(scores) == 1 else None
-    return Score(statistics.fmean(values), _stderr(scores), deviation, runs, chance, problems)
+    return Score(statistics.fmean(values), _stderr(scores), deviation, runs, chance, problems, (), doubts, prompts)
 
 
 def gather(runs: Iterable[Run]) -> list[ModelScores]:
@@ -156,9 +163,11 @@ def score_of(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
         return Score(None, None, None, 0, benchmark.chance, ("missing",))
     problems = _problems(found, missing)
     notes = _notes(benchmark, found, by_upstream=not ours)
+    doubts = _by_task({task: [doubt for leaf in leaves for doubt in leaf.doubts] for task, leaves in found.items()})
+    prompts = tuple(dict.fromkeys(leaf.prompt for leaves in found.values() for leaf in leaves))
     count = max(len(leaves) for leaves in found.values())
     if missing or any(leaf.value is None for leaves in found.values() for leaf in leaves):
-        return Score(None, None, None, count, benchmark.chance, problems, notes)
+        return Score(None, None, None, count, benchmark.chance, problems, notes, doubts, prompts)
     if len({len(leaves) for leaves in found.values()}) > 1:
         problems = (*problems, "its tasks were not run equally often")
     factor = 100.0 / benchmark.percent
@@ -172,6 +181,8 @@ def score_of(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
         benchmark.chance,
         problems,
         notes,
+        doubts,
+        prompts,
     )
 
 
@@ -202,13 +213,17 @@ def _stderr(scores: Sequence[Score]) -> float | None:
 
 
 def _problems(found: dict[str, list[Leaf]], missing: list[str]) -> tuple[str, ...]:
-    by_problem: dict[str, list[str]] = {}
-    for task, leaves in found.items():
-        for problem in dict.fromkeys(problem for leaf in leaves for problem in leaf.problems):
-            by_problem.setdefault(problem, []).append(task)
-    if missing:
-        by_problem["missing"] = missing
-    return tuple(_with_tasks(problem, tasks, len(found)) for problem, tasks in by_problem.items())
+    said = {task: [problem for leaf in leaves for problem in leaf.problems] for task, leaves in found.items()}
+    return _by_task(said | {task: ["missing"] for task in missing})
+
+
+def _by_task(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What is said of a benchmark's tasks, each thing once, with the tasks where it is not said of all."""
+    by_word: dict[str, list[str]] = {}
+    for task, words in said.items():
+        for word in dict.fromkeys(words):
+            by_word.setdefault(word, []).append(task)
+    return tuple(_with_tasks(word, tasks, len(said)) for word, tasks in by_word.items())
 
 
 def _with_tasks(problem: str, tasks: list[str], of: int) -> str:

@@ -94,11 +94,12 @@ class SweepPoint:
 
     @cached_property
     def flags(self) -> dict[str, list[str]]:
-        """task -> what is wrong with its answers (empty, looping, NaN), in words."""
+        """task -> what is wrong with its answers (empty, looping, cut, tied, NaN), in words."""
         said: dict[str, list[str]] = {}
-        for one in self.finished:
-            for task, words in (one.store.flags(one.key) if one.store else {}).items():
-                said.setdefault(task, []).extend(word for word in words if word not in said.get(task, []))
+        flagged = [one.store.flags(one.key) for one in self.finished if one.store]
+        counted = [{task: run.leaf(task, "").doubts for task in run.tasks} for run in self.runs]
+        for task, words in (item for found in (*flagged, *counted) for item in found.items() if item[1]):
+            said.setdefault(task, []).extend(word for word in words if word not in said.get(task, []))
         return said
 
     @property

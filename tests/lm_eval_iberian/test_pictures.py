@@ -140,7 +140,12 @@ def test_the_curves_show_the_scores(figure1: SweepRun) -> None:
             assert mark.value == scores.score(figure1[mark.point], panel.column).value
     assert {rule.name for rule in panel.rules} == {"Latxa-Llama-3.1-8B-gl", "Llama-3.1-8B-Instruct"}
     flagged = [
-        mark.point for row in found for one in row.panels for line in one.lines for mark in line.marks if mark.flagged
+        mark.point
+        for row in found
+        for one in row.panels
+        for line in one.lines
+        for mark in line.marks
+        if mark.sign == "‡"
     ]
     assert flagged == [LOOPING]
 

@@ -106,6 +106,111 @@ def test_against_the_paper() -> None:
     assert "English column may hold more" in write(made(named("mine", 0.99), against="paper"))
 
 
+def chat(
+    name: str, value: float, template: str | None = "ab12cd", turns: bool = True, system: str | None = None
+) -> dict:
+    data = named(name, value)
+    return data | {"chat_template_sha": template, "fewshot_as_multiturn": turns, "system_instruction_sha": system}
+
+
+def prompts(table: Table) -> dict[str, str]:
+    return {name: prompt for (name, _, _), prompt in zip(table.rows, table.prompts, strict=True)}
+
+
+def odd(table: Table) -> set[str]:
+    return {name for name, _, cells in table.rows if any(cell.odd for cell in cells)}
+
+
+def test_every_row_says_how_it_was_prompted() -> None:
+    silent = named("silent", 0.3)
+    del silent["chat_template_sha"]
+    files = [chat("turns", 0.5), chat("turns too", 0.5), chat("one", 0.5, turns=False), chat("plain", 0.5, None),
+             chat("told", 0.5, system="99"), chat("asked", 0.5, None, system="99"), silent]  # fmt: skip
+    for table in made(*files).tables:
+        found = {name.removesuffix(" + chat"): prompt for name, prompt in prompts(table).items()}
+        assert found == {
+            "turns": "multiturn", "turns too": "multiturn", "one": "chat", "plain": "plain", "told": "multiturn+sys",
+            "asked": "plain+sys", "silent": "?", "chance": "",
+        }  # fmt: skip
+        assert {name.removesuffix(" + chat") for name in odd(table)} == {"one", "plain", "told", "asked", "silent"}
+
+
+def test_rows_prompted_otherwise_are_marked_in_every_form() -> None:
+    found = made(chat("a", 0.5), chat("b", 0.6), named("base", 0.3))
+    text = write(found)
+    assert next(line for line in text.splitlines() if line.startswith("| base ")).split("|")[3:5] == [
+        " plain     ", " 30.00§ ±0.34       "]  # fmt: skip
+    assert "§ prompted otherwise than most rows of its column." in text
+    assert r"30.00$^\S$" in write(found, "latex")
+    by_row = {(row["model"], row["column"]): row for row in csv.DictReader(io.StringIO(write(found, "csv")))}
+    assert [by_row[name, "eu"]["prompt"] for name in ("base", "a + chat")] == ["plain", "multiturn"]
+    assert [by_row[name, "eu"]["odd"] for name in ("base", "a + chat")] == ["yes", "no"]
+    model = next(one for one in json.loads(write(found, "json"))["models"] if one["model"] == "base")
+    assert model["averages"]["bench_eu"]["prompts"] == ["plain"]
+    assert "§" not in write(made(chat("a", 0.5), chat("b", 0.6)))
+
+
+def test_another_chat_template_is_another_prompt() -> None:
+    (table, *_) = made(chat("a", 0.5), chat("b", 0.6), chat("c", 0.6, "ffee00")).tables
+    assert list(prompts(table).values()) == ["multiturn ab12", "multiturn ab12", "multiturn ffee", ""]
+    assert odd(table) == {"c + chat"}
+
+
+def test_the_printed_rows_were_prompted_as_their_authors_did() -> None:
+    """With the template and shots as turns, on all kinds: so a run without a template is marked beside them."""
+    for files, marked in (([named("mine", 0.9)], {"mine"}), ([chat("mine", 0.9)], set())):
+        for table in made(*files, against="paper").tables[:3]:
+            assert {word for name, word in prompts(table).items() if "[paper]" in name} == {"multiturn"}
+            assert odd(table) == marked
+    assert paper.prompted("Llama 3.1 8B -eu").word == paper.prompted("Qwen3 8B").word == "plain"
+
+
+def test_what_was_counted_over_the_answers_is_marked_and_noted() -> None:
+    data = named("a", 0.5)
+    counts = {"cut_prompts": 3, "cut_answers": 0, "ties": 1, "empty": 0, "documents": 100}
+    data["config"]["iberian"] = {
+        "answers": {"iberian_eus_trivia": counts, "iberian_belebele_gl": dict.fromkeys(counts, 0)}
+    }
+    found = made(data)
+    shown = {name: [cell.flagged for cell in cells] for name, _, cells in found.tables[0].rows}
+    assert shown["a"] == [True, False, False, False, False]
+    assert [note for note in found.notes["a"] if "EusTrivia" in note] == [
+        "EusTrivia (eu): prompts cut to the model's window: 3 of 100",
+        "EusTrivia (eu): ties between the best choices, of which the first was taken: 1 of 100",
+    ]
+    assert "**50.00**‡" in write(made(data, named("b", 0.4))) and "‡ look at the answers" in write(found)
+
+
+@pytest.mark.parametrize("answers", [{"answers": 40, "cut": 3}, [1], "x", {"iberian_eus_trivia": 3},
+                                     {"iberian_eus_trivia": {"ties": "many", "empty": True}}])  # fmt: skip
+def test_other_shapes_of_counts_are_no_counts(answers: object) -> None:
+    data = named("a", 0.5)
+    data["config"]["iberian"] = {"answers": answers}
+    assert "‡" not in write(made(data))
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_tables_fit_the_terminal(width: int) -> None:
+    found = made(chat("merge-eu-linear-1.0", 0.5), chat("b", 0.6), named("base", 0.3))
+    text = write(found, width=width)
+    assert max(len(line) for line in text.splitlines() if not line.startswith("#")) <= width
+    whole = {cell.strip() for line in write(found).splitlines() if line.startswith("|") for cell in line.split("|")}
+    parts = {cell.strip() for line in text.splitlines() if line.startswith("|") for cell in line.split("|")}
+    assert {cell for cell in whole if "--" not in cell} == {cell for cell in parts if "--" not in cell}
+    assert all(line.count("multiturn") == 1 for line in text.splitlines() if line.startswith("| b "))
+
+
+def test_long_names_are_cut_for_a_terminal_unless_they_could_be_mixed_up() -> None:
+    names = [f"language=eu method=task_arithmetic weight={weight}" for weight in ("0.5", "1.0")]
+    text = write(made(*(named(name, 0.5) for name in names)), width=80)
+    shown = next(line for line in text.splitlines() if line.startswith("| lang")).split("|")[1].strip()
+    assert len(shown) == 32 and shown.startswith("language=eu") and "…" in shown and shown.endswith("weight=0.5")
+    first = text.split("###")[1]
+    assert max(map(len, first.splitlines())) <= 80 and first.count("| eu ") == 1
+    alike = [f"{'a' * 30}{middle}{'b' * 30}" for middle in "xy"]
+    assert alike[0] in write(made(*(named(name, 0.5) for name in alike)), width=80)
+
+
 def test_every_form_has_the_figures() -> None:
     found = made(named("a_b|c", 0.5), named("=x", 0.25))
     by_row = list(csv.DictReader(io.StringIO(write(found, "csv"))))
@@ -117,7 +222,7 @@ def test_every_form_has_the_figures() -> None:
     assert len(document["models"][0]["benchmarks"]) == len(
         {(b["benchmark"], b["language"]) for b in document["models"][0]["benchmarks"]}
     )
-    assert r"a\_b|c & \textbf{50.00}" in write(found, "latex")
+    assert r"a\_b|c & plain & \textbf{50.00}" in write(found, "latex")
     assert r"a_b\|c" in write(found)
 
 

@@ -45,7 +45,7 @@ def odd(llama: dict[str, Path], tasks: Path) -> Odd:
         "runs": [
             {"tasks": "local_choice", "apply_chat_template": False, "num_fewshot": 3, "limit": 20},
             {"tasks": ["local_choice"], "fewshot_as_multiturn": False, "num_fewshot": 2},
-            {"tasks": "local_words", "seeds": [1, 2], "gen_kwargs": WORDS, "system_instruction": '-Ez, "$HOME" `ls`!'},
+            {"tasks": "local_words", "seeds": [1, 2], "num_fewshot": 2, "gen_kwargs": WORDS, "system_instruction": '-Ez, "$HOME" `ls`!'},
             {"tasks": "iberian_eus_trivia"},
         ],
     }  # fmt: skip
@@ -230,6 +230,9 @@ def test_options_that_lm_eval_has_itself_are_no_model_arguments(
     result = _result({})
     (line,) = again.commands(_point([result]), Path("best.yml"), Path("out"))
     assert "--batch_size" not in line
+    result["config"]["iberian"]["backend"] = "hf"
+    (line,) = again.commands(_point([result]), Path("best.yml"), Path("out"))
+    assert "--batch_size 8 " in line  # the worker's own, not lm_eval's 1
     result["config"]["model_args"] |= {"batch_size": "auto", "device": "cuda:1", "max_batch_size": None}
     (line,) = again.commands(_point([result]), Path("best.yml"), Path("out"))
     assert "--batch_size auto --device cuda:1 --tasks" in line and "max_batch_size" not in line
