@@ -9,15 +9,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-# What may differ between runs of one measurement: how the engine worked, not what it computed.
-ENGINE_ARGUMENTS = frozenset({
-    "seed", "batch_size", "max_batch_size", "gpu_memory_utilization", "max_num_seqs", "tensor_parallel_size",
-    "data_parallel_size", "device", "parallelize", "enforce_eager", "disable_log_stats", "swap_space",
-    "resident",
-})  # fmt: skip
+from lm_eval_iberian.identity import Identity, of_results, parse
 
 
 class SuiteError(Exception):
@@ -68,14 +64,10 @@ class Run:
         found = self.data.get("config", {}).get("iberian")
         return found if isinstance(found, Mapping) else {}
 
-    @property
-    def identity(self) -> str:
-        """What runs of one measurement share: the weights, the chat template, the system prompt."""
-        said = {
-            key: self.data.get(key) for key in ("chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
-        }
-        model = self.stamp.get("signature_digest") or [self.data.get("model_source"), self._arguments()]
-        return json.dumps([model, said], sort_keys=True, default=str)
+    @cached_property
+    def identity(self) -> Identity:
+        """What was measured: see `lm_eval_iberian.identity`."""
+        return of_results(self.data)
 
     @property
     def label(self) -> str:
@@ -94,7 +86,7 @@ class Run:
     def model(self) -> str:
         """The model's name as lm_eval wrote it."""
         arguments = self._arguments()
-        named = arguments.get("pretrained") if isinstance(arguments, Mapping) else None
+        named = arguments.get("pretrained")
         return str(named or self.data.get("model_name") or self.data.get("model_source") or Path(self.origin).stem)
 
     @property
@@ -127,13 +119,8 @@ class Run:
             if value is not None and "_stderr," not in key
         )
 
-    def _arguments(self) -> Any:
-        arguments = self.data.get("config", {}).get("model_args") or self.data.get("model_name")
-        if isinstance(arguments, str) and "=" in arguments:
-            arguments = dict(pair.partition("=")[::2] for pair in arguments.split(","))
-        if isinstance(arguments, Mapping):
-            return {key: value for key, value in arguments.items() if key not in ENGINE_ARGUMENTS}
-        return arguments
+    def _arguments(self) -> Mapping[str, Any]:
+        return parse(self.data.get("config", {}).get("model_args"))
 
     def _shortened(self, task: str) -> list[str]:
         """Why this is not a score over the whole benchmark: a limit, fewer documents, or the embedded samples."""

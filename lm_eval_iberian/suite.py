@@ -136,7 +136,7 @@ def gather(runs: Iterable[Run]) -> list[ModelScores]:
     runs = list(runs)
     _check_twice(runs)
     for run in runs:
-        models.setdefault(run.identity, []).append(run)
+        models.setdefault(run.identity.row, []).append(run)
     rows, seen = [], dict[str, int]()
     for files in models.values():
         label = files[0].label
