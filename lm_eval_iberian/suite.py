@@ -22,6 +22,10 @@ from lm_eval_iberian.prompting import Prompt
 from lm_eval_iberian.results import Leaf, Run, SuiteError
 
 
+# Of what sets rows of one name apart, in their labels.
+WORDS = 3
+
+
 @dataclass(frozen=True)
 class Score:
     """A benchmark's score, or an average's; in percent.
@@ -134,23 +138,60 @@ def average(measured: Mapping[Benchmark, Score]) -> Score:
 
 
 def gather(runs: Iterable[Run]) -> list[ModelScores]:
-    """The runs, model by model, in the order given; rows of the same name get a number.
+    """The runs, row by row, in the order given: runs of one row are one measurement, but for tasks and sampling seeds.
+
+    Where rows have the same name, each says what it has and the others have not: "merge (max_length 64)".
 
     Raises:
-        SuiteError: a run is given twice, or two files of one model measured one task in different ways.
+        SuiteError: a run is given twice.
     """
-    models: dict[str, list[Run]] = {}
     runs = list(runs)
     _check_twice(runs)
+    groups = grouped(runs)
+    return [ModelScores(files, label) for files, label in zip(groups, _labels(groups), strict=True)]
+
+
+def grouped(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs that may be averaged, together: see `lm_eval_iberian.identity.Identity.agrees`."""
+    groups: list[list[Run]] = []
+    by_row: dict[str, list[list[Run]]] = {}
     for run in runs:
-        models.setdefault(run.identity, []).append(run)
-    rows, seen = [], dict[str, int]()
-    for files in models.values():
-        label = files[0].label
-        seen[label] = seen.get(label, 0) + 1
-        rows.append(ModelScores(files, label if seen[label] == 1 else f"{label} ({seen[label]})"))
-        _check_settings(files)
-    return rows
+        same = by_row.setdefault(run.identity.row, [])
+        group = next((one for one in same if all(run.identity.agrees(other.identity) for other in one)), None)
+        if group is None:
+            group = []
+            same.append(group)
+            groups.append(group)
+        group.append(run)
+    return groups
+
+
+def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """A name for each row, all different."""
+    names = [group[0].label for group in groups]
+    made: list[str] = []
+    for group, name in zip(groups, names, strict=True):
+        others = [other for other, same in zip(groups, names, strict=True) if same == name and other is not group]
+        words = dict.fromkeys(word for other in others for word in apart(group, other))
+        made.append(_free(f"{name} ({_few(list(words))})" if words else name, made))
+    return made
+
+
+def apart(first: Sequence[Run], second: Sequence[Run]) -> list[str]:
+    """What sets one row apart from another, in a few words each; not the seeds of sampling."""
+    pairs = [(one.identity.without("seed"), other.identity.without("seed")) for one in first for other in second]
+    return list(dict.fromkeys(word for one, other in pairs for word in one.differences(other)))
+
+
+def _few(words: Sequence[str]) -> str:
+    return ", ".join(words[:WORDS]) + (f" and {len(words) - WORDS} more" if len(words) > WORDS else "")
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    number, free = 2, name
+    while free in taken:
+        number, free = number + 1, f"{name} ({number})"
+    return free
 
 
 def score_of(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
@@ -255,17 +296,3 @@ def _check_twice(runs: Sequence[Run]) -> None:
         for other in runs[:number]:
             if run.data is other.data or run.data == other.data:
                 raise SuiteError(f"{run.origin} is the same run as {other.origin}: give it once.")
-
-
-def _check_settings(runs: Sequence[Run]) -> None:
-    """Runs of one task must be the same measurement. Raises SuiteError where they are not."""
-    known: dict[tuple[str, str], tuple[str, str]] = {}
-    for run in runs:
-        for task in run.tasks:
-            for key, value in run.leaf(task, "").settings:
-                first, origin = known.setdefault((task, key), (value, run.origin))
-                if first != value:
-                    raise SuiteError(
-                        f"{task} was measured in two ways by one model: {key} {first} in {origin}, {value} in "
-                        f"{run.origin}. Give only files of one setting, or report them apart."
-                    )

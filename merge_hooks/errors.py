@@ -28,3 +28,7 @@ class EngineError(MergeHooksError):
 
 class FisherError(MergeHooksError):
     """A Fisher map, or the texts it is made from, cannot be used: damaged, or made for another checkpoint."""
+
+
+class UnprovedError(EngineError):
+    """The engine does not compute with the merge that was put into it, or nobody can tell: no number comes from it."""

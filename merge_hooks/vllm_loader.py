@@ -1,42 +1,59 @@
 """vLLM takes its weights from our stream: in every worker, for the first load as for every later swap.
 
-All touches on vLLM stand in this module. Checked with vLLM 0.32 (and the same calls read in 0.33):
-`register_model_loader`, a `BaseModelLoader` with `get_all_weights`, `reload_weights(weights_path=...)` through
+All touches on vLLM stand in this module, in `vllm_worker` (what runs in the workers) and in `vllm_proof`. Checked with
+vLLM 0.32 (and the same calls read in 0.33): `register_model_loader`, a `BaseModelLoader`, `worker_extension_cls`,
 `collective_rpc`, `reset_prefix_cache`. Nothing private is used.
 
 Only a short JSON string crosses into the workers (`Resolved.payload`); each merges for itself, and vLLM shards
-the full tensors for tensor parallelism. vLLM finds `register` through the entry point `vllm.general_plugins`.
+the full tensors for tensor parallelism. What they found comes back as the answer to the call, so that they may be on
+other machines. vLLM finds `register` through the entry point `vllm.general_plugins`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from merge_hooks.errors import EngineError, MergeHooksError
+from merge_hooks.errors import EngineError, MergeHooksError, UnprovedError
 
 if TYPE_CHECKING:
-    import torch
-
     from merge_hooks.recipe import Resolved
 
 LOAD_FORMAT = "merged"
 PLUGIN = "iberian"
-# A swap hands the loader a "path"; this prefix tells a payload from a checkpoint's folder.
-PAYLOAD_PREFIX = "merged:"
+# Adds `merge_swap` and `merge_prove` to vLLM's workers.
+WORKER = "merge_hooks.vllm_worker.MergingWorker"
 # Tokens in a block of the prefix cache, on CPUs.
 CPU_BLOCK_SIZE = 32
-# SHA-256 of no bytes.
-NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 CHECKED_VERSIONS = (">=0.32", "<0.34")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What an engine was found to compute with.
+
+    Args:
+        digest: of the stream that every worker took in (`merge_hooks.digest`).
+        unproved: layers that could not be asked; empty where all of the engine is proved.
+        is_on: whether anything was asked at all.
+    """
+
+    digest: str
+    unproved: tuple[str, ...] = ()
+    is_on: bool = True
+
+    @property
+    def in_words(self) -> str:
+        """For results: "proved", "off", or what was not proved."""
+        if not self.is_on:
+            return "off"
+        return f"not proved: {_some(self.unproved)}" if self.unproved else "proved"
 
 
 def register() -> None:
@@ -45,78 +62,99 @@ def register() -> None:
     from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
     class MergedModelLoader(BaseModelLoader):
-        """Feeds a merge into vLLM's own `model.load_weights`."""
+        """Feeds a merge into vLLM's own `model.load_weights`: the first load. For later ones see `vllm_worker`."""
 
         def download_model(self, model_config: Any) -> None:
             """Sources are found before the engine starts; there is nothing to fetch here."""
 
-        def get_all_weights(self, model_config: Any, model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-            extra = self.load_config.model_loader_extra_config
-            path = model_config.model
-            if path.startswith(PAYLOAD_PREFIX):
-                order = json.loads(path.removeprefix(PAYLOAD_PREFIX))
-                with _report_to(Path(order["reports"]) / f"{uuid4().hex}.txt"):
-                    yield from _reported(_stream(order["payload"], extra.get("resident")), Path(order["reports"]))
-                return
-            with _report_to(Path(extra["report"]) if extra.get("report") else None):
-                yield from _stream(extra["payload"], extra.get("resident"))
-
         def load_weights(self, model: Any, model_config: Any) -> None:
-            loaded = model.load_weights(self.get_all_weights(model_config, model))
-            expected = {name for name, _ in model.named_parameters()}
-            if loaded is not None and (missing := expected - loaded):
-                raise EngineError(f"the merge left {len(missing)} of the model's weights unset, e.g. {min(missing)}.")
+            from merge_hooks.vllm_worker import merged_weights
+
+            extra = self.load_config.model_loader_extra_config
+            with _report_to(Path(extra["report"]) if extra.get("report") else None):
+                # From the files: residents come when the key-value cache has its place.
+                weights = merged_weights(model, extra["payload"], None, model_config.dtype, bool(extra["proof"]))
+                loaded = model.load_weights(weights)
+                expected = {name for name, _ in model.named_parameters()}
+                if loaded is not None and (missing := expected - loaded):
+                    raise EngineError(
+                        f"the merge left {len(missing)} of the model's weights unset, e.g. {min(missing)}."
+                    )
 
     register_model_loader(LOAD_FORMAT)(MergedModelLoader)
 
 
-def engine_arguments(resolved: Resolved, report: Path | None = None, resident: str = "off") -> dict[str, Any]:
+def engine_arguments(resolved: Resolved, report: Path | None = None, proof: bool = True) -> dict[str, Any]:
     """The arguments that make `vllm.LLM` load a merge.
 
     Args:
-        report: an empty file through which a worker can tell us what went wrong in it.
-        resident: where each worker keeps the sources between swaps (`merge_hooks.resident`).
+        report: an empty file through which a worker on this machine can tell us what went wrong in it.
+        proof: whether what goes in is noted, for `prove`.
     """
-    extra = {"payload": resolved.payload(), "report": str(report) if report else None, "resident": resident}
-    return {"load_format": LOAD_FORMAT, "model_loader_extra_config": extra}
+    extra = {"payload": resolved.payload(), "report": str(report) if report else None, "proof": proof}
+    return {"load_format": LOAD_FORMAT, "model_loader_extra_config": extra, "worker_extension_cls": WORKER}
 
 
-def swap(llm: Any, resolved: Resolved) -> str:
+def swap(llm: Any, resolved: Resolved, resident: str = "off", proof: bool = True) -> Proof:
     """Put another merge of the same shapes into a running engine.
 
-    Returns:
-        The digest of the stream that every worker took in (`merge_hooks.digest`).
+    Args:
+        resident: where each worker keeps the sources between swaps (`merge_hooks.resident`).
+        proof: whether every layer is asked what it computes with.
     Raises:
-        EngineError: vLLM kept answers of the old weights (its prefix cache could not be reset), or its workers did not
-            all take in the same weights.
-        MergeHooksError: whatever the merge itself refuses.
+        UnprovedError: the engine does not compute with the merge, or nobody can tell. Start it anew.
+        EngineError: vLLM kept answers of the old weights (its prefix cache could not be reset).
+        MergeHooksError: whatever the merge itself refuses. The engine then holds weights of two merges, and cannot be
+            swapped again: vLLM takes its layers apart while it loads.
     """
-    with tempfile.TemporaryDirectory(prefix="iberian-swap-") as reports:
-        order = json.dumps({"payload": resolved.payload(), "reports": reports})
-        try:
-            answers = llm.collective_rpc("reload_weights", kwargs={"weights_path": PAYLOAD_PREFIX + order})
-        except Exception as error:
-            raise next(filter(None, map(read_report, Path(reports).glob("*.txt"))), None) or error from error
-        digests = [file.read_text(encoding="ascii") for file in Path(reports).glob("*.digest")]
+    answers = llm.collective_rpc("merge_swap", args=(resolved.payload(), resident, proof))
+    for answer in answers:
+        if answer.get("error"):
+            raise error_of(*answer["error"])
     # vLLM does not do this by itself: without it, prompts would go on from the old weights' cache.
     if not llm.reset_prefix_cache():
         raise EngineError("vLLM's prefix cache could not be reset after a swap: a request is still running.")
-    if len(digests) != len(answers) or len(set(digests)) != 1:
-        raise EngineError(
-            f"{len(answers)} workers were told to swap, and took in {len(digests)} streams, {len(set(digests))} of them "
-            "different. Are the sources' files the same for all workers, and do not change?"
-        )
-    return digests[0]
+    found = prove(llm, proof)
+    if found.unproved:
+        raise UnprovedError(f"vLLM's layers cannot all be asked what they compute with: {_some(found.unproved)}")
+    return found
 
 
-def checksums(llm: Any) -> list[dict[str, str]] | None:
-    """vLLM's own SHA-256 of each parameter, for each worker; None where they mean nothing.
+def prove(llm: Any, proof: bool = True) -> Proof:
+    """Have every worker ask its layers what they compute with, after a first load or a swap.
 
-    The CPU build packs linear weights away, and gives for them the hash of nothing.
+    Raises:
+        UnprovedError: a layer does not compute with the merge, a tensor of the merge went nowhere, vLLM said that it
+            left weights unset, or workers took in different weights.
     """
-    found = llm.collective_rpc("compute_weight_checksums")
-    values = [value for worker in found if isinstance(worker, dict) for value in worker.values()]
-    return None if not values or NOTHING in values else found
+    answers = llm.collective_rpc("merge_prove", args=(proof,))
+    digests = {answer["digest"] for answer in answers}
+    if len(digests) != 1:
+        raise UnprovedError(
+            f"{len(answers)} workers took in {len(digests)} different streams of weights. Are the sources' files the "
+            "same for all workers, and do not change?"
+        )
+    wrong = list(dict.fromkeys(line for answer in answers for line in answer["wrong"]))
+    unproved = tuple(dict.fromkeys(line for answer in answers for line in answer["unproved"]))
+    if proof and not unproved:
+        unused = set.intersection(*(set(answer["unused"]) for answer in answers))
+        wrong += [f"{name}: no layer computes with it" for name in sorted(unused)]
+    if wrong:
+        raise UnprovedError(f"the engine does not compute with the merge: {_some(wrong)}")
+    return Proof(digests.pop(), unproved, proof)
+
+
+def _some(lines: Sequence[str], most: int = 4) -> str:
+    more = f"; and {len(lines) - most} more" if len(lines) > most else ""
+    return "; ".join(lines[:most]) + more
+
+
+def close(llm: Any) -> None:
+    """End an engine, its processes and its hold on memory, so that another can start in this process."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    llm.llm_engine.engine_core.shutdown()
+    cleanup_dist_env_and_memory()
 
 
 def distribution() -> str | None:
@@ -219,23 +257,6 @@ def prepare_environment(tensor_parallel_size: int) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 
-def _stream(payload: str, resident: str | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-    from merge_hooks.recipe import from_payload
-    from merge_hooks.resident import residents_for
-    from merge_hooks.stream import open_stream
-
-    yield from open_stream(from_payload(payload), residents=residents_for(resident))
-
-
-def _reported(weights: Iterator[tuple[str, torch.Tensor]], reports: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """The same pairs; once all are through, their digest lies in a file of its own."""
-    from merge_hooks.digest import Digest
-
-    with Digest() as digest:
-        yield from digest.watch(weights)
-        (reports / f"{uuid4().hex}.digest").write_text(digest.value, encoding="ascii")
-
-
 @contextmanager
 def _report_to(report: Path | None) -> Iterator[None]:
     """Write our own errors to the report file: from a worker, vLLM would pass on only that something failed."""
@@ -249,8 +270,14 @@ def _report_to(report: Path | None) -> Iterator[None]:
 
 def read_report(report: Path) -> MergeHooksError | None:
     """The error that a worker reported, if any."""
-    from merge_hooks import errors
-
     text = report.read_text(encoding="utf-8") if report.is_file() else ""
     kind, _, message = text.partition("\n")
-    return getattr(errors, kind, MergeHooksError)(message) if message else None
+    return error_of(kind, message) if message else None
+
+
+def error_of(kind: str, message: str) -> MergeHooksError:
+    """An error of ours from its class's name and its words, as a worker tells them."""
+    from merge_hooks import errors
+
+    found: MergeHooksError = getattr(errors, kind, MergeHooksError)(message)
+    return found

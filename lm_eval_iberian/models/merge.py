@@ -161,12 +161,30 @@ class Swapping:
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = template
 
+    def _refuse_mixed(self) -> None:
+        if self._is_mixed:
+            raise EngineError("the last swap broke off, so the engine holds weights of two merges. Swap again.")
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+        """lm_eval's, of one merge or not at all."""
+        self._refuse_mixed()
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+        """lm_eval's, of one merge or not at all."""
+        self._refuse_mixed()
+        return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+        """lm_eval's, of one merge or not at all."""
+        self._refuse_mixed()
+        return super().generate_until(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
+
     def _put_in(self, prepared: Prepared) -> str:
         raise NotImplementedError
 
     def _sign(self, dtype: str, engine: str) -> Signature:
-        if self._is_mixed:
-            raise EngineError("the last swap broke off, so the engine holds weights of two merges. Swap again.")
+        self._refuse_mixed()
         return sign_model(self.prepared, dtype, engine, self.tokenizer)
 
 
@@ -187,6 +205,15 @@ def _tokenizer_after(running: TokenizerChoice, stream: Stream, tokenizer: Any) -
             f"of {running.origin}. Start a new engine for it, or name one for all with tokenizer=FOLDER."
         )
     return replace(wanted, chat_template=loaded.chat_template, adopts_template=True)
+
+
+def switched_on(name: str, value: str | bool) -> bool:
+    """An argument that is "on" or "off". Raises EngineError where it is neither."""
+    if isinstance(value, bool):
+        return value
+    if value not in ("on", "off"):
+        raise EngineError(f"{name}={value}: give on or off.")
+    return value == "on"
 
 
 def _draws(arguments: MutableMapping[str, Any]) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,11 +14,11 @@ from tqdm import tqdm
 
 from lm_eval_iberian.models.encoding import EncodesAhead
 from lm_eval_iberian.models.generation import Written, generate
-from lm_eval_iberian.models.merge import Prepared, Swapping, prepare
+from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on
 from lm_eval_iberian.models.questions import Pair, Score, truncate
 from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 from merge_hooks import vllm_loader
-from merge_hooks.errors import EngineError
+from merge_hooks.errors import EngineError, UnprovedError
 from merge_hooks.facts import full_config
 from merge_hooks.resident import refuse_unknown_place
 from merge_hooks.signature import Signature
@@ -29,10 +30,14 @@ with vllm_loader.version_known_as_vllm():
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
 SCORINGS = ("prefix", "prompt_logprobs")
+SWAPS = ("auto", "always", "never")
 
 
 class MergedVLLM(Swapping, EncodesAhead, VLLM):
     """lm_eval's `vllm` with merged weights.
+
+    Attributes:
+        proof: what the engine was found to compute with, after its start or the last swap.
 
     Args:
         recipe: a file, a folder or Hub model with mergekit_config.yml, inline YAML, a preset, or a mapping.
@@ -41,9 +46,15 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
         dtype: what vLLM computes in; "auto" follows the recipe.
         resident: for many swaps: where each worker keeps the sources ("auto", "gpu", "pinned", "memory", "mapped"); "off".
         scoring: how log-likelihoods are computed: "prefix" (see scoring.py) or "prompt_logprobs" (lm_eval's way).
+        swap: how another merge comes in: "auto" (into the running engine, and where that cannot be proved the engine is
+            started anew), "always" (or an error) or "never" (started anew each time).
+        proof: "on": after each load and swap every layer is asked what it computes with; "off".
         arguments: VLLM's own (tensor_parallel_size, max_model_len, gpu_memory_utilization, ...), and instead of
             `recipe` those of the short form (method, base, models, ...).
     """
+
+    # Weights of two merges lie in the engine, or layers that vLLM has taken apart: only another engine helps.
+    _is_broken = False
 
     def __init__(
         self,
@@ -55,13 +66,18 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
         trust_remote_code: bool = False,
         scoring: str = "prefix",
         resident: str = "off",
+        swap: str = "auto",
+        proof: str | bool = "on",
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
         if scoring not in SCORINGS:
             raise EngineError(f"scoring={scoring}: there is no such way. Give one of {', '.join(SCORINGS)}.")
+        if swap not in SWAPS:
+            raise EngineError(f"swap={swap}: there is no such way. Give one of {', '.join(SWAPS)}.")
         refuse_unknown_place(resident)
-        self._scoring = scoring
+        self._scoring, self._swaps, self._resident = scoring, swap, resident
+        self._proves = switched_on("proof", proof)
         self.answers = Written()
         # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
         if arguments.get("batch_size") in (None, 1, "1"):
@@ -72,39 +88,50 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
             recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
             holds_model=vllm_loader.is_cpu_build(),
         )  # fmt: skip
-        with tempfile.NamedTemporaryFile(prefix="iberian-report-") as report:
-            self._start(Path(report.name), trust_remote_code, resident, arguments)
+        self._start(self.prepared, trust_remote_code, arguments)
         if self.prepared.tokenizer.chat_template is not None:
-            self.tokenizer.chat_template = self.hf_chat_template = self.prepared.tokenizer.chat_template
+            self._use_template(self.prepared.tokenizer.chat_template)
 
-    def _start(self, report: Path, trust_remote_code: bool, resident: str, arguments: dict[str, Any]) -> None:
-        choice = self.prepared.tokenizer
+    def _start(self, prepared: Prepared, trust_remote_code: bool, arguments: dict[str, Any]) -> None:
+        """Start an engine with a merge in it, and prove it. Sets what `VLLM.__init__` sets, the tokenizer too."""
         if vllm_loader.is_cpu_build():
             # Compiling takes a C++ compiler and minutes; on a CPU it buys little.
             arguments.setdefault("enforce_eager", True)
-            arguments.setdefault("gpu_memory_utilization", vllm_loader.cpu_memory_share())
             # The smallest that its attention takes; vLLM's 128 would compute up to 127 tokens of a prompt anew for
             # every answer choice. GPUs have 16.
             arguments.setdefault("block_size", vllm_loader.CPU_BLOCK_SIZE)
-        try:
-            with vllm_loader.engine_start():
-                super().__init__(
-                    pretrained=str(self.prepared.resolved.donor.folder),
-                    dtype=self.prepared.dtype,
-                    tokenizer=choice.folder,
-                    trust_remote_code=trust_remote_code,
-                    generation_config=choice.generation_folder,
-                    hf_overrides=self._config_overrides(),
-                    **vllm_loader.engine_arguments(self.prepared.resolved, report, resident),
-                    **arguments,
-                )
-        except RuntimeError as error:
-            raise vllm_loader.read_report(report) or error from error
+        self._start_again = partial(self._start, trust_remote_code=trust_remote_code, arguments=dict(arguments))
+        if vllm_loader.is_cpu_build():
+            arguments.setdefault("gpu_memory_utilization", vllm_loader.cpu_memory_share())
+        begin = time.perf_counter()
+        with tempfile.NamedTemporaryFile(prefix="iberian-report-") as file:
+            report = Path(file.name)
+            try:
+                with vllm_loader.engine_start():
+                    super().__init__(
+                        pretrained=str(prepared.resolved.donor.folder),
+                        dtype=prepared.dtype,
+                        tokenizer=prepared.tokenizer.folder,
+                        trust_remote_code=trust_remote_code,
+                        generation_config=prepared.tokenizer.generation_folder,
+                        hf_overrides=self._config_overrides(prepared),
+                        **vllm_loader.engine_arguments(prepared.resolved, report, self._proves),
+                        **arguments,
+                    )
+            except RuntimeError as error:
+                raise vllm_loader.read_report(report) or error from error
+        self.proof = vllm_loader.prove(self.model, self._proves)
+        self._start_seconds = time.perf_counter() - begin
+        if self.proof.unproved:
+            LOG.warning(
+                "merged: not every layer of this engine can be asked what it computes with: %s", self.proof.in_words
+            )
 
-    def _config_overrides(self) -> dict[str, Any]:
+    @staticmethod
+    def _config_overrides(prepared: Prepared) -> dict[str, Any]:
         """What the merged configuration says otherwise than the donor's config.json, which vLLM reads."""
-        merged = self.prepared.stream.model_config.to_dict()
-        donor = full_config(self.prepared.resolved.donor)
+        merged = prepared.stream.model_config.to_dict()
+        donor = full_config(prepared.resolved.donor)
         keys = [
             "num_hidden_layers",
             "vocab_size",
@@ -117,8 +144,35 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
         return encoded
 
     def _put_in(self, prepared: Prepared) -> str:
-        """See `Swapping.swap` and `merge_hooks.vllm_loader.swap`."""
-        return vllm_loader.swap(self.model, prepared.resolved)
+        """Into the running engine where that is wanted and proved, else into a new one. See `Swapping.swap`."""
+        if self._swaps == "never" or self._is_broken:
+            return self._start_anew(prepared, "swap=never" if self._swaps == "never" else "the last one broke off")
+        if self.proof.unproved and self._swaps == "auto":
+            return self._start_anew(prepared, f"a swap could not be proved ({self.proof.in_words})")
+        self._is_broken = True
+        try:
+            self.proof = vllm_loader.swap(self.model, prepared.resolved, self._resident, self._proves)
+        except UnprovedError as error:
+            if self._swaps == "always":
+                raise
+            return self._start_anew(prepared, str(error))
+        self._is_broken = False
+        return self.proof.digest
+
+    def _start_anew(self, prepared: Prepared, why: str) -> str:
+        """Another engine for this merge, in place of this one."""
+        LOG.warning(
+            "merged: the engine is started anew for %s, which takes about %.0f s: %s",
+            prepared.resolved.recipe.origin, self._start_seconds, why,
+        )  # fmt: skip
+        self._is_broken = True
+        template = self.tokenizer.chat_template
+        vllm_loader.close(self.model)
+        del self.model
+        self._start_again(prepared)
+        self._use_template(template)
+        self._is_broken = False
+        return self.proof.digest
 
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = self.hf_chat_template = template
@@ -164,6 +218,7 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """lm_eval's generation, see generation.py; says how many answers the token limit cut."""
+        self._refuse_mixed()
         texts, written = generate(self, requests, disable_tqdm)
         self.answers.answers += written.answers
         self.answers.cut += written.cut
@@ -195,6 +250,7 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
         """For the results JSON: dtype, and the merge's recipe, sources and signature."""
         info = self.prepared.info("vllm", self._dtype_name, self.signature, self.tokenizer)
         info["iberian"]["answers"] = self.answers.counts()
+        info["iberian"]["proof"] = self.proof.in_words
         return info
 
 
@@ -204,8 +260,9 @@ def _refuse(arguments: dict[str, Any]) -> None:
             "data_parallel_size: lm_eval's data parallelism builds a new engine for every batch, without the merge. "
             "Use tensor_parallel_size, or start one lm_eval a GPU."
         )
-    given = [name for name in ("quantization", "load_format", "hf_overrides") if arguments.get(name)]
+    ours = ("quantization", "load_format", "hf_overrides", "worker_extension_cls", "model_loader_extra_config")
+    given = [name for name in ours if arguments.get(name)]
     if given:
         raise EngineError(f"{', '.join(given)}: not with the model `merged`, whose loader sets the weights itself.")
-    for name in ("data_parallel_size", "quantization", "load_format", "hf_overrides"):
+    for name in ("data_parallel_size", *ours):
         arguments.pop(name, None)

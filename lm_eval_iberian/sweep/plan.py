@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.identity import HARMLESS
 from lm_eval_iberian.models.merge import Prepared, prepare
-from lm_eval_iberian.results import ENGINE_ARGUMENTS
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks, stamp_of
@@ -88,7 +88,7 @@ class Plan:
     @property
     def settings(self) -> str:
         """The engine's arguments that answers depend on, as JSON."""
-        kept = {key: value for key, value in self.sweep.model_args.items() if key not in ENGINE_ARGUMENTS}
+        kept = {key: value for key, value in self.sweep.model_args.items() if key not in HARMLESS}
         return json.dumps(kept, sort_keys=True, default=str)
 
     def as_data(self) -> dict[str, Any]:

@@ -127,12 +127,12 @@ def test_every_row_says_how_it_was_prompted() -> None:
     files = [chat("turns", 0.5), chat("turns too", 0.5), chat("one", 0.5, turns=False), chat("plain", 0.5, None),
              chat("told", 0.5, system="99"), chat("asked", 0.5, None, system="99"), silent]  # fmt: skip
     for table in made(*files).tables:
-        found = {name.removesuffix(" + chat"): prompt for name, prompt in prompts(table).items()}
+        found = {name: prompt for name, prompt in prompts(table).items()}
         assert found == {
             "turns": "multiturn", "turns too": "multiturn", "one": "chat", "plain": "plain", "told": "multiturn+sys",
             "asked": "plain+sys", "silent": "?", "chance": "",
         }  # fmt: skip
-        assert {name.removesuffix(" + chat") for name in odd(table)} == {"one", "plain", "told", "asked", "silent"}
+        assert {name for name in odd(table)} == {"one", "plain", "told", "asked", "silent"}
 
 
 def test_rows_prompted_otherwise_are_marked_in_every_form() -> None:
@@ -143,8 +143,8 @@ def test_rows_prompted_otherwise_are_marked_in_every_form() -> None:
     assert "§ prompted otherwise than most rows of its column." in text
     assert r"30.00$^\S$" in write(found, "latex")
     by_row = {(row["model"], row["column"]): row for row in csv.DictReader(io.StringIO(write(found, "csv")))}
-    assert [by_row[name, "eu"]["prompt"] for name in ("base", "a + chat")] == ["plain", "multiturn"]
-    assert [by_row[name, "eu"]["odd"] for name in ("base", "a + chat")] == ["yes", "no"]
+    assert [by_row[name, "eu"]["prompt"] for name in ("base", "a")] == ["plain", "multiturn"]
+    assert [by_row[name, "eu"]["odd"] for name in ("base", "a")] == ["yes", "no"]
     model = next(one for one in json.loads(write(found, "json"))["models"] if one["model"] == "base")
     assert model["averages"]["bench_eu"]["prompts"] == ["plain"]
     assert "§" not in write(made(chat("a", 0.5), chat("b", 0.6)))
@@ -153,7 +153,7 @@ def test_rows_prompted_otherwise_are_marked_in_every_form() -> None:
 def test_another_chat_template_is_another_prompt() -> None:
     (table, *_) = made(chat("a", 0.5), chat("b", 0.6), chat("c", 0.6, "ffee00")).tables
     assert list(prompts(table).values()) == ["multiturn ab12", "multiturn ab12", "multiturn ffee", ""]
-    assert odd(table) == {"c + chat"}
+    assert odd(table) == {"c"}
 
 
 def test_the_printed_rows_were_prompted_as_their_authors_did() -> None:

@@ -1,0 +1,205 @@
+"""What an engine must compute with, so that it can be asked whether it does: prints of a merge's tensors.
+
+An engine packs, fuses, shards and ties weights, so its memory cannot be compared with the merge. Its layers can: a layer
+is a product with its weights, and two products that agree on the right inputs are products with the same matrix
+(R. Freivalds, "Probabilistic machines can use less running time", IFIP 1977). Two kinds of input are used at once:
+
+- one vector of random signs: every element of the matrix takes part. It is compared within the rounding of the dtype,
+  and sees what is missing, in the wrong place, or wrong by more than a rounding.
+- a few unit vectors: each gives one column of the matrix exactly, in every dtype and however the weights are packed. So
+  weights that are stale by the last bit are seen as well, where vectors of signs would drown it in rounding.
+
+The prints are taken while the tensors stream into the engine (`Expected.watch`); what asks the engine is the engine's own:
+`merge_hooks.vllm_proof` and `merge_hooks.hf_loader`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+# Columns that are compared exactly: one of each quarter, so that each of up to four shards of a row has one.
+COLUMNS = 4
+SEED = 14
+# Rows of a tensor that is in another dtype than float32 are converted so many elements at a time: they stay in the cache.
+PIECE = 1 << 18
+# Of float32 sums over thousands of elements, in whatever order an engine adds them.
+SUM_ROUNDING = 8e-6
+TF32_ROUNDING = 2.0**-10
+
+
+@dataclass(frozen=True)
+class Print:
+    """What the product of a tensor with the probes is.
+
+    Args:
+        shape: of the tensor; one of more than two axes counts as rows of its first.
+        signs: its product with the signs, float32, one a row.
+        columns: its probed columns, float32, rows x columns.
+        value: instead of both, the tensor itself in its own dtype, where it has one axis or none.
+    """
+
+    shape: tuple[int, ...]
+    signs: torch.Tensor | None = None
+    columns: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        """How many rows it has."""
+        return 0 if self.signs is None else len(self.signs)
+
+    def at(self, rows: torch.Tensor) -> Print:
+        """The print of these rows, in this order."""
+        assert self.signs is not None and self.columns is not None
+        return Print((len(rows), *self.shape[1:]), self.signs[rows], self.columns[rows])
+
+    def plus(self, bias: torch.Tensor, dtype: torch.dtype) -> Print:
+        """The print of what a layer gives that adds a bias, a number a row, and rounds to a dtype."""
+        import torch
+
+        assert self.signs is not None and self.columns is not None
+        columns = self.columns + bias.to(dtype).to(torch.float32)[:, None]
+        return Print(self.shape, self.signs + bias.to(torch.float32), columns.to(dtype).to(torch.float32))
+
+    def find(self, other: Print) -> torch.Tensor | None:
+        """The rows of this print that the other one's are, by their columns; None where one is not here.
+
+        Rows that are alike in all columns are taken in their order.
+        """
+        import torch
+
+        assert self.columns is not None and other.columns is not None
+        places: dict[bytes, list[int]] = {}
+        for row, key in reversed(list(enumerate(self.columns.numpy()))):
+            places.setdefault((key + 0.0).tobytes(), []).append(row)
+        found = [places.get((key + 0.0).tobytes()) for key in other.columns.numpy()]
+        if not all(found):
+            return None
+        try:
+            return torch.tensor([rows.pop() for rows in found if rows is not None])
+        except IndexError:  # more of a kind than there are here
+            return None
+
+
+def join(prints: Iterable[Print]) -> Print:
+    """The print of tensors that lie one below the other, as engines fuse them."""
+    import torch
+
+    parts = list(prints)
+    if len(parts) == 1:
+        return parts[0]
+    signs = torch.cat([part.signs for part in parts if part.signs is not None])
+    columns = torch.cat([part.columns for part in parts if part.columns is not None])
+    return Print((len(signs), *parts[0].shape[1:]), signs, columns)
+
+
+def of_products(products: torch.Tensor) -> Print:
+    """The print of a layer that answered the probes so, an answer a row."""
+    import torch
+
+    answers = products.detach().to("cpu", torch.float32)
+    return Print((answers.shape[1],), answers[0], answers[1:].t())
+
+
+@lru_cache(maxsize=64)
+def signs_of(length: int) -> torch.Tensor:
+    """A vector of random signs, float32: the same for the same length, everywhere."""
+    import torch
+
+    drawn = torch.randint(0, 2, (length,), generator=torch.Generator().manual_seed(SEED + length))
+    return drawn.to(torch.float32).mul_(2).sub_(1)
+
+
+@lru_cache(maxsize=64)
+def columns_of(length: int) -> tuple[int, ...]:
+    """The columns that are compared exactly, ascending."""
+    import torch
+
+    parts = min(COLUMNS, length)
+    generator = torch.Generator().manual_seed(SEED + length)
+    edges = [part * length // parts for part in range(parts + 1)]
+    return tuple(int(torch.randint(low, high, (), generator=generator)) for low, high in pairwise(edges))
+
+
+def probes(length: int) -> torch.Tensor:
+    """The inputs of a layer, float32, one a row: the signs, then the unit vectors."""
+    import torch
+
+    columns = columns_of(length)
+    inputs = torch.zeros(1 + len(columns), length)
+    inputs[0] = signs_of(length)
+    inputs[range(1, 1 + len(columns)), columns] = 1
+    return inputs
+
+
+def take(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> Print:
+    """The print of a tensor.
+
+    Args:
+        tensor: of any shape and floating dtype.
+        dtype: what the engine rounds it to; None: it keeps its own.
+    """
+    import torch
+
+    tensor = tensor.detach()
+    if tensor.ndim < 2:
+        return Print(tuple(tensor.shape), value=tensor.to("cpu", copy=True))
+    matrix = tensor.reshape(tensor.shape[0], -1)
+    width = matrix.shape[1]
+    signs, places = signs_of(width).to(matrix.device), list(columns_of(width))
+    columns = matrix[:, places].to(dtype or matrix.dtype).to("cpu", torch.float32)
+    if matrix.dtype == torch.float32 and dtype in (None, torch.float32):
+        return Print(tuple(tensor.shape), torch.mv(matrix, signs).cpu(), columns)
+    step = max(1, PIECE // max(1, width))
+    pieces = (matrix[start : start + step] for start in range(0, len(matrix), step))
+    products = [torch.mv(piece.to(dtype or piece.dtype).to(torch.float32), signs) for piece in pieces]
+    return Print(tuple(tensor.shape), torch.cat(products).cpu() if products else torch.zeros(0), columns)
+
+
+class Expected:
+    """The prints of all tensors of a merge, by name, and what they were read from.
+
+    Args:
+        dtype: what the engine rounds the tensors to; None: it keeps their own.
+    """
+
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        self.dtype = dtype
+        self.prints: dict[str, Print] = {}
+
+    def watch(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same pairs; a print is taken of each as it passes."""
+        for name, tensor in weights:
+            self.prints[name] = take(tensor, self.dtype)
+            yield name, tensor
+
+
+def difference(found: Print, wanted: Print, dtype: torch.dtype, exact: bool = True) -> str:
+    """How the prints of two matrices differ, in words; "" where they do not.
+
+    Args:
+        found: of what the engine computes with.
+        wanted: of the merge's tensor.
+        dtype: what the engine computes in.
+        exact: whether the engine multiplies by 1 without rounding; not so with TF32.
+    """
+    import torch
+
+    assert found.signs is not None and found.columns is not None
+    assert wanted.signs is not None and wanted.columns is not None
+    if found.signs.shape != wanted.signs.shape:
+        return f"it has {len(found)} rows, the merge {len(wanted)}"
+    # NaN is unequal to everything, so it counts as a difference in both comparisons.
+    slack = 0.0 if exact else TF32_ROUNDING
+    same = ((found.columns - wanted.columns).abs() <= slack * wanted.columns.abs()).all(dim=1)
+    relative = 2 * max(torch.finfo(dtype).eps, SUM_ROUNDING)
+    scale = wanted.signs.square().mean().sqrt()
+    same &= (found.signs - wanted.signs).abs() <= relative * (wanted.signs.abs() + scale)
+    count = len(same) - int(same.sum())
+    return f"{count} of {len(same)} rows differ" if count else ""

@@ -1,0 +1,256 @@
+"""What vLLM's layers compute with, held against the merge, inside a worker (see `merge_hooks.proof`).
+
+A linear layer is asked for its products, whatever became of its weights: packed by oneDNN, fused (q, k and v; gate and
+up), sharded over ranks. An embedding is asked for rows and for what it looks them up in, a head for its logits. All
+else (norms, biases, scalars) is compared by value. All ranks of an engine must prove at the same time, for row-parallel
+layers add up their parts.
+
+Checked with vLLM 0.32 (0.33 read): `LinearBase` and its kinds, `VocabParallelEmbedding`, `ParallelLMHead`,
+`WeightsMapper.map_name`, `packed_modules_mapping`. A layer of another kind is not proved, and said to be so.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from vllm.distributed import get_tensor_model_parallel_rank, tensor_model_parallel_all_reduce
+from vllm.model_executor.layers.linear import ColumnParallelLinear, LinearBase, QKVParallelLinear, RowParallelLinear
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    ParallelLMHead,
+    UnquantizedEmbeddingMethod,
+    VocabParallelEmbedding,
+)
+
+from merge_hooks.proof import Expected, Print, difference, join, of_products, probes, take
+
+# Rows of an embedding that are looked up as a prompt's tokens are.
+LOOKUPS = 64
+
+Parameters = Mapping[str, "torch.nn.Parameter | None"]
+
+
+@dataclass
+class Findings:
+    """What a worker found.
+
+    Args:
+        wrong: layers that do not compute with the merge's tensors, and how.
+        unproved: layers that nothing here can ask.
+        used: the merge's tensors that some layer was seen to compute with.
+    """
+
+    wrong: list[str] = field(default_factory=list)
+    unproved: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+
+
+@torch.inference_mode()
+def prove(model: torch.nn.Module, expected: Expected, orders: dict[str, torch.Tensor], dtype: torch.dtype) -> Findings:
+    """Ask every layer of a model that holds weights what it computes with.
+
+    Args:
+        model: vLLM's, in this worker.
+        expected: the prints of the tensors that went in, in the engine's dtype.
+        orders: by layer, where vLLM loads rows in another order than the file's: what the first load showed is kept
+            here, and later loads must show the same.
+        dtype: what the engine computes in.
+    """
+    return _Proof(model, expected, orders, dtype).run()
+
+
+class _Proof:
+    def __init__(
+        self, model: torch.nn.Module, expected: Expected, orders: dict[str, torch.Tensor], dtype: torch.dtype
+    ) -> None:
+        self.model, self.prints, self.orders, self.dtype = model, expected.prints, orders, dtype
+        self.found = Findings()
+        self.packed: dict[str, list[str]] = dict(getattr(model, "packed_modules_mapping", None) or {})
+        self.sources = _sources(model, self.prints)
+        self.has_head = any(isinstance(module, ParallelLMHead) for module in model.modules())
+
+    def run(self) -> Findings:
+        for name, module in self.model.named_modules():
+            held = {key: value for key, value in module._parameters.items() if value is not None}
+            if isinstance(module, (LinearBase, VocabParallelEmbedding)):
+                held.pop("weight", None)
+                prove_weight = self._linear if isinstance(module, LinearBase) else self._vocabulary
+                prove_weight(name, module)
+            for key, parameter in held.items():
+                self._parameter(f"{name}.{key}" if name else key, module, parameter)
+            for key, buffer in module._buffers.items():
+                path = f"{name}.{key}" if name else key
+                if buffer is not None and path in self.sources:  # others are tables that the engine makes itself
+                    self._parameter(path, module, buffer)
+        return self.found
+
+    def _says(self, name: str, sources: list[str], words: str) -> None:
+        self.found.used.update(sources)
+        if words:
+            self.found.wrong.append(f"{name} ({', '.join(sources)}): {words}")
+
+    def _is_unproved(self, name: str, module: torch.nn.Module) -> None:
+        self.found.unproved.append(f"{name} ({type(module).__name__})")
+
+    def _sources_of(self, parameter: str) -> list[str]:
+        """The merge's tensors behind a parameter, in the order in which they are fused."""
+        order = self.packed.get(parameter.rpartition(".")[0].rpartition(".")[2], [])
+
+        def place(source: str) -> int:
+            return next((order.index(part) for part in reversed(source.split(".")) if part in order), -1)
+
+        return sorted(self.sources.get(parameter, []), key=place)
+
+    def _vector(self, sources: list[str]) -> torch.Tensor | None:
+        """Vectors of the merge end to end; None where they are none."""
+        values = [self.prints[source].value for source in sources]
+        known = [value for value in values if value is not None]
+        return torch.cat([value.reshape(-1) for value in known]) if known and len(known) == len(values) else None
+
+    # Linear layers
+
+    def _linear(self, name: str, module: Any) -> None:
+        sources = self._sources_of(f"{name}.weight")
+        if not sources or any(self.prints[source].shape[1:] != (module.input_size,) for source in sources):
+            self._is_unproved(f"{name}.weight", module)
+            return
+        whole = join(self.prints[source] for source in sources)
+        bias = self._bias(name, module)
+        whole = whole if bias is None else whole.plus(bias, self.dtype)
+        found = of_products(_products(module))
+        rows = self.orders[name] if name in self.orders else _rows(module, len(whole))
+        words = self._differs(found, whole.at(rows))
+        if words and len(sources) == 1 and name not in self.orders:
+            # One tensor whose rows vLLM arranges otherwise: q, k and v of each head, in Falcon and BLOOM.
+            order = whole.find(found)
+            if order is not None and not self._differs(found, whole.at(order)):
+                self.orders[name], words = order, ""
+        self._says(name, sources, words)
+
+    def _bias(self, name: str, module: Any) -> torch.Tensor | None:
+        """What of the merge the layer adds to its products, a number a row of the whole; None where it adds nothing."""
+        if getattr(module, "bias", None) is None or module.skip_bias_add:
+            return None
+        return self._vector(self._sources_of(f"{name}.bias"))
+
+    def _differs(self, found: Print, wanted: Print) -> str:
+        return difference(found, wanted, self.dtype, exact=not torch.backends.cuda.matmul.allow_tf32)
+
+    # Embeddings and heads
+
+    def _vocabulary(self, name: str, module: Any) -> None:
+        sources = self._sources_of(f"{name}.weight") or self._sources_of_tied(module)
+        if not sources:
+            self._is_unproved(f"{name}.weight", module)
+            return
+        whole = join(self.prints[source] for source in sources)
+        wanted = whole.at(_rows(module, len(whole)))
+        if isinstance(module, ParallelLMHead) or not self.has_head:
+            logits = module.quant_method.apply(module, _inputs(module, slice(None)))
+            self._says(f"{name} as head", sources, self._differs(of_products(logits[:, : len(wanted)]), wanted))
+        if not isinstance(module, ParallelLMHead):
+            self._says(name, sources, self._lookups(module, wanted, whole))
+
+    def _sources_of_tied(self, head: Any) -> list[str]:
+        """The tensors of the embedding whose weight a head shares."""
+        embeddings = [
+            name
+            for name, module in self.model.named_modules()
+            if module is not head and isinstance(module, VocabParallelEmbedding) and module.weight is head.weight
+        ]
+        return self._sources_of(f"{embeddings[0]}.weight") if embeddings else []
+
+    def _lookups(self, module: Any, wanted: Print, whole: Print) -> str:
+        if isinstance(module.quant_method, UnquantizedEmbeddingMethod):
+            # It looks rows up in this parameter and in nothing else.
+            words = difference(take(module.weight[: len(wanted)]), wanted, self.dtype)
+            if words:
+                return words
+        some = torch.linspace(0, len(whole) - 1, min(LOOKUPS, len(whole))).round().to(torch.int64)
+        return difference(take(module(some.to(module.weight.device))), whole.at(some), self.dtype)
+
+    # Norms, biases and whatever else is used as it is
+
+    def _parameter(self, path: str, module: torch.nn.Module, parameter: torch.Tensor) -> None:
+        sources = self._sources_of(path)
+        vector = self._vector(sources)
+        if vector is not None and parameter.ndim < 2:
+            rows = self.orders.get(path.rpartition(".")[0])
+            wanted = vector[rows] if rows is not None else _share(vector, module, parameter.numel())
+            self._says(path, sources, _values_differ(parameter.detach().reshape(-1).cpu(), wanted, self.dtype))
+        elif sources and [self.prints[source].shape for source in sources] == [tuple(parameter.shape)]:
+            self._says(path, sources, difference(take(parameter), self.prints[sources[0]], self.dtype))
+        else:
+            self._is_unproved(path, module)
+
+
+def _sources(model: torch.nn.Module, prints: Mapping[str, Print]) -> dict[str, list[str]]:
+    """Parameter of vLLM's -> the merge's tensors that are loaded into it, as the model itself maps names."""
+    mapper: Any = getattr(model, "hf_to_vllm_mapper", None)
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in prints:
+        parameter = name if mapper is None else mapper.map_name(name)
+        if parameter is not None:
+            found[parameter].append(name)
+    return dict(found)
+
+
+def _inputs(module: Any, part: slice) -> torch.Tensor:
+    """The probes as a layer takes them, one a row; `part` of their features where the layer has a part of the rows."""
+    width = module.embedding_dim if isinstance(module, VocabParallelEmbedding) else module.input_size
+    weight = next(module.parameters(recurse=False))  # empty, where it was packed; its dtype is the layer's all the same
+    return probes(width)[:, part].to(weight.device, weight.dtype).contiguous()
+
+
+def _products(module: Any) -> torch.Tensor:
+    """A layer's answers to the probes, one a row: of a row-parallel layer the sum over all ranks."""
+    part = slice(None)
+    if isinstance(module, RowParallelLinear) and module.input_is_parallel:
+        size = module.input_size_per_partition
+        part = slice(module.tp_rank * size, (module.tp_rank + 1) * size)
+    answer = module(_inputs(module, part))
+    products: torch.Tensor = answer[0] if isinstance(answer, tuple) else answer
+    if isinstance(module, RowParallelLinear) and module.tp_size > 1 and not module.reduce_results:
+        products = tensor_model_parallel_all_reduce(products)
+    return products
+
+
+def _rows(module: Any, total: int) -> torch.Tensor:
+    """Which rows of its whole matrix (or elements of its bias) a layer of this rank has, in its order."""
+    if isinstance(module, VocabParallelEmbedding):
+        return torch.arange(module.shard_indices.org_vocab_start_index, module.shard_indices.org_vocab_end_index)
+    if not isinstance(module, ColumnParallelLinear) or module.tp_size == 1 or module.gather_output:
+        return torch.arange(total)
+    sizes, ranks = list(getattr(module, "output_sizes", [total])), [module.tp_rank] * 3
+    counts = [size // module.tp_size for size in sizes]
+    if isinstance(module, QKVParallelLinear):
+        # Where there are more ranks than heads of k and v, some ranks have the same ones; `output_sizes` counts them
+        # as often as they are held.
+        heads = module.total_num_kv_heads
+        sizes[1:] = [heads * module.head_size, heads * module.v_head_size]
+        ranks[1:] = [module.tp_rank // module.num_kv_head_replicas] * 2
+    starts = [sum(sizes[:index]) + rank * count for index, (rank, count) in enumerate(zip(ranks, counts, strict=False))]
+    return torch.cat([torch.arange(start, start + count) for start, count in zip(starts, counts, strict=True)])
+
+
+def _share(vector: torch.Tensor, module: Any, size: int) -> torch.Tensor:
+    """What of a vector of the merge this rank has."""
+    if len(vector) == size:
+        return vector
+    if isinstance(module, (LinearBase, VocabParallelEmbedding)):
+        rows = _rows(module, len(vector))
+        return torch.cat([vector[rows], vector.new_zeros(max(0, size - len(rows)))])  # a padded vocabulary
+    start = get_tensor_model_parallel_rank() * size
+    return vector[start : start + size]
+
+
+def _values_differ(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> str:
+    """vLLM may hold a vector in float32, rounded to the engine's dtype before or not."""
+    if found.shape != wanted.shape:
+        return f"it has {found.numel()} values, the merge {wanted.numel()}"
+    same = (found == wanted.to(found.dtype)) | (found == wanted.to(dtype).to(found.dtype))
+    count = found.numel() - int(same.sum())
+    return f"{count} of {found.numel()} values differ" if count else ""

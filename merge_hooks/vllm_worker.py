@@ -1,0 +1,174 @@
+"""What runs inside vLLM's workers: a merge streamed into the model, and the proof that the model computes with it.
+
+vLLM adds `MergingWorker` to its worker's class (`worker_extension_cls`); the driver calls its methods by name through
+`collective_rpc`. They answer with plain data, errors of ours included: an exception that leaves a worker ends it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from merge_hooks.errors import MergeHooksError
+
+if TYPE_CHECKING:
+    import torch
+
+    from merge_hooks.proof import Expected
+
+# Where vLLM 0.32 and 0.33 say that weights were not loaded, as warnings.
+LOADERS = ("vllm.model_executor.model_loader.reload.layerwise", "vllm.model_executor.model_loader.reload.inplace")
+
+
+@dataclass
+class Loaded:
+    """What went into a model last.
+
+    Args:
+        expected: the prints of its tensors; None with proof=off.
+        digest: of the stream; "" until all of it is through.
+        warnings: what vLLM said of weights that it did not load.
+        orders: see `vllm_proof.prove`.
+    """
+
+    expected: Expected | None = None
+    digest: str = ""
+    warnings: list[str] = field(default_factory=list)
+    orders: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+# Of the models of this process. The first load, which vLLM's loader does, and the worker that is asked meet here.
+_LOADED: WeakKeyDictionary[Any, Loaded] = WeakKeyDictionary()
+
+
+def merged_weights(
+    model: Any, payload: str, resident: str | None, dtype: torch.dtype, proof: bool
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a merge on their way into a model; what went in is noted.
+
+    Args:
+        payload: the resolved recipe (`Resolved.payload`).
+        resident: where its sources stay afterwards (`merge_hooks.resident`).
+        dtype: what the engine rounds them to.
+        proof: whether their prints are taken.
+    """
+    from merge_hooks.digest import Digest
+    from merge_hooks.proof import Expected
+    from merge_hooks.recipe import from_payload
+    from merge_hooks.resident import residents_for
+    from merge_hooks.stream import open_stream
+
+    orders = _LOADED[model].orders if model in _LOADED else {}
+    loaded = _LOADED[model] = Loaded(Expected(dtype) if proof else None, orders=orders)
+    weights: Iterator[tuple[str, torch.Tensor]] = iter(
+        open_stream(from_payload(payload), residents=residents_for(resident))
+    )
+    with Digest() as digest:
+        weights = digest.watch(weights)
+        yield from loaded.expected.watch(weights) if loaded.expected else weights
+        loaded.digest = digest.value
+
+
+class MergingWorker:
+    """Methods that vLLM's worker gets. `self` is that worker."""
+
+    def merge_swap(self, payload: str, resident: str, proof: bool) -> dict[str, Any]:
+        """Put a merge into the running model.
+
+        Returns:
+            {"error": (class, message)} where the merge itself refuses, else {}.
+        """
+        worker: Any = self
+        model, dtype = worker.get_model(), worker.model_runner.model_config.dtype
+        heard: list[str] = []
+        try:
+            with _hearing(heard):
+                worker.reload_weights(weights_iterator=merged_weights(model, payload, resident, dtype, proof))
+        except MergeHooksError as error:
+            return {"error": (type(error).__name__, str(error))}
+        expected = _follow_tied(model) + _without_weights(model)
+        _LOADED[model].warnings = [line for line in heard if not _is_expected(line, expected)]
+        return {}
+
+    def merge_prove(self, proof: bool) -> dict[str, Any]:
+        """Ask the model's layers what they compute with.
+
+        Returns:
+            {"digest": ..., "wrong": [...], "unproved": [...], "unused": [tensors of the merge that no layer has]}
+        """
+        from merge_hooks.vllm_proof import prove
+
+        worker: Any = self
+        model = worker.get_model()
+        loaded = _LOADED[model]
+        answer = {"digest": loaded.digest, "wrong": loaded.warnings, "unproved": [], "unused": []}
+        if proof and loaded.expected is not None:
+            found = prove(model, loaded.expected, loaded.orders, worker.model_runner.model_config.dtype)
+            unused = sorted(loaded.expected.prints.keys() - found.used)
+            answer |= {"wrong": [*loaded.warnings, *found.wrong], "unproved": found.unproved, "unused": unused}
+        return answer
+
+
+def _follow_tied(model: Any) -> list[str]:
+    """Have layers that share another layer's weights follow it: the classes of those that did.
+
+    vLLM loads a shared weight into one layer, and does the work after loading for that layer only. On CPUs that work
+    packs the weights of a head into a form of its own, so a tied head would go on computing with the packed old ones.
+    """
+    from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
+
+    seen: dict[int, Any] = {}
+    followed = []
+    for module in model.modules():
+        weights = [parameter for parameter in module._parameters.values() if parameter is not None]
+        owners = [seen.setdefault(id(weight), module) for weight in weights]
+        method = getattr(module, "quant_method", None)
+        if isinstance(method, QuantizeMethodBase) and any(owner is not module for owner in owners):
+            method.process_weights_after_loading(module)
+            followed.append(type(module).__name__)
+    return followed
+
+
+def _without_weights(model: Any) -> list[str]:
+    """The classes of layers that have buffers only, such as tables of rotary angles: nothing of a merge is for them."""
+    return [
+        type(module).__name__ for module in model.modules() if not any(True for _ in module.parameters(recurse=False))
+    ]
+
+
+def _is_expected(warning: str, classes: list[str]) -> bool:
+    """Whether a warning is about a layer that has no weights of its own; each counts once."""
+    name = warning.partition(": ")[0]
+    if name in classes:
+        classes.remove(name)
+        return True
+    return False
+
+
+@contextmanager
+def _hearing(heard: list[str]) -> Iterator[None]:
+    """Collect vLLM's warnings about weights, whatever its log level is; they are not printed."""
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                heard.append(record.getMessage())
+
+    ear, before = Ear(), []
+    for name in LOADERS:
+        logger = logging.getLogger(name)
+        before.append((logger, logger.level, logger.propagate))
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+        logger.addHandler(ear)
+    try:
+        yield
+    finally:
+        for logger, level, propagates in before:
+            logger.removeHandler(ear)
+            logger.setLevel(level)
+            logger.propagate = propagates
