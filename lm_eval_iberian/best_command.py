@@ -65,6 +65,8 @@ def best_text(found: Best, pareto: bool = False, save: Path | None = None) -> st
 
 def _lines(found: Best, pareto: bool) -> list[str]:
     names = ", ".join(goal.name for goal in found.goals)
+    from lm_eval_iberian.pictures.differences import prompted_otherwise
+
     many = len(found.goals) > 1
     lines = [f"The best by {'the mean of ' if many else ''}{names}: {found.best.point.name}", ""]
     lines += _table(found.ranked, found.goals)
@@ -84,17 +86,24 @@ def _lines(found: Best, pareto: bool) -> list[str]:
         lines += ["", *(f"- {one.point.name}: {one.refused}" for one in found.refused)]
     if problems := _problems(found):
         lines += ["", *(f"† {problem}" for problem in problems)]
+    if any(
+        prompted_otherwise(*pair) for one in found.ranked for pair in zip(found.best.scores, one.scores, strict=True)
+    ):
+        lines += ["", "CAUTION: they were not all prompted in the same way (see the column prompt)."]
     return lines
 
 
 def _table(candidates: Sequence[Candidate], goals: tuple[Goal, ...], rows: int | None = ROWS) -> list[str]:
-    """A Markdown table: point, columns, mean."""
-    heads = ["point", *(goal.name for goal in goals), *(["mean"] if len(goals) > 1 else [])]
-    lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    """A Markdown table: point, how it was prompted, columns, mean."""
+    from lm_eval_iberian.prompting import has_several, shown
+
+    heads = ["point", "prompt", *(goal.name for goal in goals), *(["mean"] if len(goals) > 1 else [])]
+    lines = [f"| {' | '.join(heads)} |", "|---|---" + "|---:" * (len(heads) - 2) + "|"]
+    several = has_several(prompt for one in candidates for score in one.scores for prompt in score.prompts)
     for one in list(candidates)[:rows]:
-        cells = [_cell(score) for score in one.scores]
+        prompt = shown((prompt for score in one.scores for prompt in score.prompts), several)
         mean = [f"{one.mean:.2f}"] if len(goals) > 1 else []
-        lines.append(f"| {' | '.join([one.point.name.replace('|', '/'), *cells, *mean])} |")
+        lines.append(f"| {' | '.join([one.point.name.replace('|', '/'), prompt, *map(_cell, one.scores), *mean])} |")
     return lines
 
 

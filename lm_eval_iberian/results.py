@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.identity import Identity, of_results, parse
-from lm_eval_iberian.plugin import KEY
 from lm_eval_iberian.prompting import PLAIN, Prompt, of_chat
 
 
@@ -121,6 +120,10 @@ class Run:
             self.prompt,
             self._doubts(task),
         )
+
+    def documents(self, task: str) -> int:
+        """How many documents of a task were answered; 0 where the file does not say."""
+        return _whole((self.data.get("n-samples", {}).get(task) or {}).get("effective")) or 0
 
     @property
     def prompt(self) -> Prompt:

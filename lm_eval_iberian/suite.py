@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, Benchmark, columns, of_column
+from lm_eval_iberian.identity import Identity
 from lm_eval_iberian.prompting import Prompt
 from lm_eval_iberian.results import Leaf, Run, SuiteError
 
-
+# The sections of an identity that differ between models which are measured alike.
+OF_A_MODEL = ("weights", "tokenizer", "generation_config", "chat", "seed")
 # Of what sets rows of one name apart, in their labels.
 WORDS = 3
 
@@ -181,6 +183,22 @@ def apart(first: Sequence[Run], second: Sequence[Run]) -> list[str]:
     """What sets one row apart from another, in a few words each; not the seeds of sampling."""
     pairs = [(one.identity.without("seed"), other.identity.without("seed")) for one in first for other in second]
     return list(dict.fromkeys(word for one, other in pairs for word in one.differences(other)))
+
+
+def apart_on(first: Iterable[Run], second: Iterable[Run], tasks: Collection[str]) -> list[str]:
+    """What differs in how two models were measured on some tasks, beside the models themselves and their prompts.
+
+    Nothing: their scores there may be compared (prompts may differ where that is marked: `lm_eval_iberian.prompting`).
+    """
+    ours, theirs = ([_on(run, tasks) for run in runs if any(task in run.tasks for task in tasks)]
+                    for runs in (first, second))  # fmt: skip
+    return list(dict.fromkeys(word for one in ours for other in theirs for word in one.differences(other)))
+
+
+def _on(run: Run, tasks: Collection[str]) -> Identity:
+    """What was measured there, without what is a model's own."""
+    parts = run.identity.without(*OF_A_MODEL).parts
+    return Identity({**parts, "tasks": {task: said for task, said in parts["tasks"].items() if task in tasks}})
 
 
 def _few(words: Sequence[str]) -> str:

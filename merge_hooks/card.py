@@ -91,8 +91,11 @@ def _refuse_others(origin: str, content: Results, stream: Stream) -> None:
 
 
 def _scores(results: Sequence[Results]) -> str:
-    """lm_eval's results as a table, under the signatures that they were measured with; several runs as mean and SD."""
-    rows: dict[tuple[str, str], list[float]] = {}
+    """lm_eval's results as a table, under the signatures that they were measured with; several runs as mean and SD.
+
+    Which results are runs of one measurement is the caller's to know (`lm_eval_iberian.identity`); prompts are told apart.
+    """
+    rows: dict[tuple[str, str, str], list[float]] = {}
     notes: dict[str, str] = {}
     for content in results:
         for task, scores in content.get("results", {}).items():
@@ -100,12 +103,27 @@ def _scores(results: Sequence[Results]) -> str:
                 notes[task] = note
             for key, value in scores.items():
                 if isinstance(value, float) and "stderr" not in key:
-                    rows.setdefault((task, key.split(",")[0]), []).append(value)
+                    rows.setdefault((task, key.split(",")[0], _prompted(content)), []).append(value)
     lines = [f"`{signature}`" for signature in dict.fromkeys(map(_signed, results))]
-    lines += ["", "| task | metric | value |", "|---|---|---|"]
-    for (task, metric), values in sorted(rows.items()):
-        lines.append(f"| {task}{' †' if task in notes else ''} | {metric} | {_mean(values)} |")
+    lines += ["", "| task | metric | value | prompt |", "|---|---|---|---|"]
+    for (task, metric, prompt), values in sorted(rows.items()):
+        lines.append(f"| {task}{' †' if task in notes else ''} | {metric} | {_mean(values)} | {prompt} |")
     return "\n".join(lines + [f"\n† {task}: {note}" for task, note in sorted(notes.items())])
+
+
+def _prompted(content: Results) -> str:
+    """How prompts were made, as lm_eval's command line or a sweep wrote it."""
+    chat = (content.get("measured") or {}).get("chat")
+    if chat is None:
+        keys = {
+            "template": "chat_template_sha",
+            "multiturn": "fewshot_as_multiturn",
+            "system": "system_instruction_sha",
+        }
+        chat = {name: content.get(key) for name, key in keys.items()}
+    shots = "shots as turns" if chat.get("multiturn") else "shots in one message"
+    said = [f"chat template, {shots}" if chat.get("template") else "no chat template"]
+    return ", ".join([*said, *(["system prompt"] if chat.get("system") else [])])
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -22,7 +22,7 @@ from lm_eval_iberian.significance import (
     mean_draws,
     ratio_draws,
 )
-from lm_eval_iberian.suite import Score
+from lm_eval_iberian.suite import Score, apart_on
 from lm_eval_iberian.sweep.run import SweepPoint
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ class Comparer:
 
     def _benchmark(self, merge: SweepPoint, parent: SweepPoint, benchmark: Benchmark) -> Draws | str:
         tasks = benchmark.tasks if set(benchmark.tasks) & set(merge.tasks) else _upstream(benchmark, merge)
+        if words := apart_on(merge.runs, parent.runs, tasks):
+            return f"the two were measured in different ways: {', '.join(words)}"
         drawn: list[Draws] = []
         for task in tasks:
             try:

@@ -190,7 +190,9 @@ class SweepRun:
 
 
 def read_sweep_run(folder: Path) -> SweepRun:
-    """The run in a folder. Raises SweepError where there is none."""
+    """The run in a folder, points that measured a task in several ways taken apart. Raises SweepError where there is none."""
+    from lm_eval_iberian.sweep.variants import taken_apart
+
     path = folder / PLAN
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
@@ -199,7 +201,7 @@ def read_sweep_run(folder: Path) -> SweepRun:
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise SweepError(f"{path}: cannot be read ({error}).") from None
     stores = tuple(Store(file, writes=False) for file in sorted(folder.glob("store*.sqlite")))
-    points = tuple(read_point(entry, stores) for entry in plan["points"])
+    points = taken_apart([read_point(entry, stores) for entry in plan["points"]])
     return SweepRun(folder, plan["name"], plan["axes"], points, stores)
 
 

@@ -250,7 +250,11 @@ def test_models_are_told_apart() -> None:
     chat["chat_template_sha"] = "abc"
     merge["config"]["iberian"] = {"signature_digest": "0123", "recipe_origin": "/r/linear-eu.yml"}
     models = gather(check_run(data, str(number)) for number, data in enumerate((plain, engine, chat, merge)))
-    assert [model.label for model in models] == ["org/model (no chat template)", "org/model (chat template)", "linear-eu"]
+    assert [model.label for model in models] == [
+        "org/model (no chat template)",
+        "org/model (chat template)",
+        "linear-eu",
+    ]
     assert models[0].averages["bench_eu"].value == pytest.approx(15.0)
 
 

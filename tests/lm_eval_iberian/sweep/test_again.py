@@ -116,15 +116,17 @@ def test_each_command_gives_the_number_under_which_it_stands(
     measured: SweepRun, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    point = measured.points[0]
+    everything = [(point, place) for point in measured.points for place in range(len(point.results))]
+    assert len(everything) == 5
+    point, place = everything[number]
     Path("best.yml").write_text(point.recipe)
     lines = again.commands(point, Path("best.yml"), Path("out"))
-    assert len(lines) == len(point.results) == 5
-    found, samples = by_lm_eval(lines[number], monkeypatch)
-    expected, store = point.results[number], point.finished[number].store
+    assert len(lines) == len(point.results)
+    found, samples = by_lm_eval(lines[place], monkeypatch)
+    expected, store = point.results[place], point.finished[place].store
     assert store is not None
     said = {(task, one["doc_id"]): answer_of(one) for task, rows in samples.items() for one in rows}
-    kept = {(task, document): answer for task, document, _, answer in store.documents(point.finished[number].key)}
+    kept = {(task, document): answer for task, document, _, answer in store.documents(point.finished[place].key)}
     assert said == kept and len(said) >= 12
     for task, scores in expected["results"].items():
         numbers = {key: value for key, value in scores.items() if not key.startswith(("chrf_stderr", "bleu_stderr"))}
@@ -134,11 +136,12 @@ def test_each_command_gives_the_number_under_which_it_stands(
 
 def test_the_odd_points_are_odd(measured: SweepRun) -> None:
     """Where two settings give the same answers, a command that mixes them up would pass."""
-    answers = [sorted((task, number, answer) for task, number, _, answer in one.store.documents(one.key))
-               for one in measured.points[0].finished if one.store is not None]  # fmt: skip
-    first, second = ([answer for _, number, answer in some if number < 20] for some in answers[:2])
-    assert first != second
-    assert answers[2] != answers[3]  # two seeds of sampling
+    answers = {(one.name, point.name): [answer for _, number, _, answer in one.store.documents(one.key) if number < 20]
+               for point in measured.points for one in point.finished if one.store is not None}  # fmt: skip
+    first, second = (said for (name, _), said in answers.items() if name == "local_choice")
+    assert first != second and len(first) == len(second) == 20
+    one, other = (said for (name, _), said in answers.items() if name.startswith("local_words, seed"))
+    assert one != other
 
 
 @pytest.mark.slow
