@@ -95,6 +95,7 @@ def _model(point: SweepPoint, result: Mapping[str, Any], recipe: Path) -> Iterat
 def _environment(result: Mapping[str, Any]) -> list[str]:
     """What names the documents that were read, where that is not the Hub: IBERIAN_DATA=samples."""
     found: dict[str, str] = {}
+    revisions: dict[str, str] = {}
     for task, config in (result.get("configs") or {}).items():
         metadata = (config if isinstance(config, Mapping) else {}).get("metadata") or {}
         read = str(metadata.get("documents") or "")
@@ -108,8 +109,20 @@ def _environment(result: Mapping[str, Any]) -> list[str]:
             found["IBERIAN_DATA"] = read.partition("@")[0]
         if metadata.get("differences"):
             found["IBERIAN_ROWS"] = "any"
+        revisions |= _revisions(str(metadata.get("documents_revision") or ""))
         found |= {str(name): str(value) for name, value in (metadata.get("settings") or {}).items()}
+    if revisions:
+        found["IBERIAN_REVISIONS"] = ",".join(f"{name}={commit}" for name, commit in revisions.items())
     return [f"{name}={value}" for name, value in found.items()]
+
+
+def _revisions(read: str) -> dict[str, str]:
+    """The data sets that were read at another commit than their manifest names, as "owner/name@commit and ..." says."""
+    from lm_eval_iberian.manifests import manifests
+
+    pairs = [part.rpartition("@") for part in read.split(" and ")]
+    pinned = {name: manifest.revision for name, manifest in manifests().items()}
+    return {name: commit for name, at, commit in pairs if at and pinned.get(name) != commit}
 
 
 def _stamp(result: Mapping[str, Any]) -> Mapping[str, Any]:

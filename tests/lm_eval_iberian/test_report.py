@@ -127,12 +127,12 @@ def test_every_row_says_how_it_was_prompted() -> None:
     files = [chat("turns", 0.5), chat("turns too", 0.5), chat("one", 0.5, turns=False), chat("plain", 0.5, None),
              chat("told", 0.5, system="99"), chat("asked", 0.5, None, system="99"), silent]  # fmt: skip
     for table in made(*files).tables:
-        found = {name: prompt for name, prompt in prompts(table).items()}
+        found = prompts(table)
         assert found == {
             "turns": "multiturn", "turns too": "multiturn", "one": "chat", "plain": "plain", "told": "multiturn+sys",
             "asked": "plain+sys", "silent": "?", "chance": "",
         }  # fmt: skip
-        assert {name for name in odd(table)} == {"one", "plain", "told", "asked", "silent"}
+        assert odd(table) == {"one", "plain", "told", "asked", "silent"}
 
 
 def test_rows_prompted_otherwise_are_marked_in_every_form() -> None:

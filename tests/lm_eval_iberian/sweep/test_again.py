@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.tasks import TaskManager
 
-from lm_eval_iberian import again
+from lm_eval_iberian import again, manifests
 from lm_eval_iberian.best import find_best
 from lm_eval_iberian.best_command import best_text
 from lm_eval_iberian.plugin import tasks_folder
@@ -211,7 +212,8 @@ def _result(metadata: dict[str, Any], task: str = "iberian_eus_trivia") -> dict[
         ("iberian_eus_trivia", {"documents": "/a b/mirror@0123"}, {"IBERIAN_DATA": "/a b/mirror"}),
         ("iberian_eus_trivia", {"documents": "Hub@0123"}, {}),
         ("iberian_eus_trivia", {"documents": "Hub@0123", "differences": ["3 rows"]}, {"IBERIAN_ROWS": "any"}),
-        ("ifeval_eu", {"documents": "own prompts, 60 prompts"}, {}),
+        ("iberian_eus_trivia", {"documents": "Hub@0123", "documents_revision": "HiTZ/EusTrivia@0123 and a/b@45"},
+         {"IBERIAN_REVISIONS": "HiTZ/EusTrivia=0123,a/b=45"}),
         ("ifeval_eu", {"documents": "/x/eu.jsonl, 5 prompts"}, {"IBERIAN_IFEVAL_EU": "/x/eu.jsonl"}),
         ("ifeval_es_multi", {"documents": "BSC-LT/IFEval_es, test, Hub@01"}, {"IBERIAN_IFEVAL_ES": "BSC-LT/IFEval_es"}),
         ("ifeval_eu", {"settings": {"IBERIAN_IFEVAL_RESPONSE_LANGUAGE": "1"}}, {"IBERIAN_IFEVAL_RESPONSE_LANGUAGE": "1"}),
@@ -239,3 +241,12 @@ def test_options_that_lm_eval_has_itself_are_no_model_arguments(
     result["config"]["model_args"] |= {"batch_size": "auto", "device": "cuda:1", "max_batch_size": None}
     (line,) = again.commands(_point([result]), Path("best.yml"), Path("out"))
     assert "--batch_size auto --device cuda:1 --tasks" in line and "max_batch_size" not in line
+
+
+def test_a_pinned_revision_needs_no_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(manifests, "manifests", lambda: {"HiTZ/EusTrivia": SimpleNamespace(revision="0123")})
+    for commit, said in (("0123", {}), ("4567", {"IBERIAN_REVISIONS": "HiTZ/EusTrivia=4567"})):
+        result = _result({"documents": "Hub", "documents_revision": f"HiTZ/EusTrivia@{commit}"})
+        (line,) = again.commands(_point([result]), Path("best.yml"), Path("out"))
+        assert argv(line)[1] == said
