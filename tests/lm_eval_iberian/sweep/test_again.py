@@ -135,6 +135,16 @@ def test_each_command_gives_the_number_under_which_it_stands(
     assert list(tmp_path.glob("out/*/results_*.json"))
 
 
+def test_every_evaluation_says_how_it_was_prompted(measured: SweepRun) -> None:
+    words = {one.name: run.prompt.word for point in measured.points for one, run in zip(point.finished, point.runs, strict=True)
+             if one.name != "local_choice"}  # fmt: skip
+    assert words == {
+        "local_words, seed 1": "multiturn+sys", "local_words, seed 2": "multiturn+sys", "iberian_eus_trivia": "multiturn",
+    }  # fmt: skip
+    assert {run.prompt.word for point in measured.points for run in point.runs if "local_choice" in run.tasks} == {
+        "plain", "chat"}  # fmt: skip
+
+
 def test_the_odd_points_are_odd(measured: SweepRun) -> None:
     """Where two settings give the same answers, a command that mixes them up would pass."""
     answers = {(one.name, point.name): [answer for _, number, _, answer in one.store.documents(one.key) if number < 20]
@@ -214,6 +224,7 @@ def _result(metadata: dict[str, Any], task: str = "iberian_eus_trivia") -> dict[
         ("iberian_eus_trivia", {"documents": "Hub@0123", "differences": ["3 rows"]}, {"IBERIAN_ROWS": "any"}),
         ("iberian_eus_trivia", {"documents": "Hub@0123", "documents_revision": "HiTZ/EusTrivia@0123 and a/b@45"},
          {"IBERIAN_REVISIONS": "HiTZ/EusTrivia=0123,a/b=45"}),
+        ("ifeval_eu", {"documents": "own prompts, 60 prompts"}, {}),
         ("ifeval_eu", {"documents": "/x/eu.jsonl, 5 prompts"}, {"IBERIAN_IFEVAL_EU": "/x/eu.jsonl"}),
         ("ifeval_es_multi", {"documents": "BSC-LT/IFEval_es, test, Hub@01"}, {"IBERIAN_IFEVAL_ES": "BSC-LT/IFEval_es"}),
         ("ifeval_eu", {"settings": {"IBERIAN_IFEVAL_RESPONSE_LANGUAGE": "1"}}, {"IBERIAN_IFEVAL_RESPONSE_LANGUAGE": "1"}),
