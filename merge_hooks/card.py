@@ -12,7 +12,7 @@ import yaml
 
 from merge_hooks.errors import RecipeError
 from merge_hooks.signature import Signature, recipe_digest, sign
-from merge_hooks.tokenizer import TokenizerChoice, template_hash, tokenizer_hash
+from merge_hooks.tokenizer import TokenizerChoice, generation_hash, generation_settings, template_hash
 
 if TYPE_CHECKING:
     from merge_hooks.stream import Stream
@@ -49,12 +49,13 @@ def model_card(stream: Stream, choice: TokenizerChoice, results: Path | Sequence
 
 
 def _signature(stream: Stream, choice: TokenizerChoice) -> Signature:
-    tokenizer = choice.load()
+    settings = generation_settings(choice.generation_folder, stream.model_config)
     return sign(
         stream.resolved,
         dtype=str(stream.resolved.dtype or stream.model_config.dtype or "as the sources").removeprefix("torch."),
-        tokenizer=tokenizer_hash(tokenizer),
-        template=template_hash(tokenizer.chat_template),
+        tokenizer=choice.facts.hash,
+        template=template_hash(choice.facts.template),
+        generation=generation_hash(settings),
         engine="safetensors",
     )
 

@@ -11,10 +11,10 @@ unties them where not; that they are equal in every tied source is seen to by `m
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import EngineError, PreflightError
+from merge_hooks.tokenizer import generation_config_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,8 @@ def build_model(
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
     model.tie_weights()
     load_into(model, stream)
-    _follow_generation_config(model, generation_folder)
+    # Of the model whose tokenizer we follow: its end-of-text ids and the like.
+    model.generation_config = generation_config_of(generation_folder or str(stream.resolved.donor.folder), config)
     return model.eval()
 
 
@@ -136,11 +137,3 @@ def engine_dtype(dtype: torch.dtype | str | None, stream: Stream) -> torch.dtype
     if dtype in (None, "auto"):
         dtype = stream.resolved.dtype or stream.model_config.dtype or "float32"
     return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype).removeprefix("torch."))
-
-
-def _follow_generation_config(model: Any, folder: str | None) -> None:
-    """Take the end-of-text ids and the like from the model whose tokenizer we follow."""
-    from transformers import GenerationConfig
-
-    if folder and (Path(folder) / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)

@@ -13,20 +13,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.identity import HARMLESS
-from lm_eval_iberian.models.merge import Prepared, prepare
+from lm_eval_iberian.identity import Identity, counting, digest, of_results, told
+from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
+from lm_eval_iberian.plugin import KEY
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
-from lm_eval_iberian.sweep.kept_tasks import KeptTasks, stamp_of
+from lm_eval_iberian.sweep.kept_tasks import KeptTasks, generation_of, results_head
 from lm_eval_iberian.sweep.spec import Evaluation, Point, Sweep
 from merge_hooks.errors import MergeHooksError
 from merge_hooks.lora import LoraSource
 from merge_hooks.recipe import Recipe, Resolved, passthrough
-from merge_hooks.signature import sign
 from merge_hooks.sources import Source
 from merge_hooks.stages import MergedSource
 from merge_hooks.swap_check import engine_facts
-from merge_hooks.tokenizer import digest, end_tokens, template_hash, tokenizer_hash
+from merge_hooks.tokenizer import end_tokens
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Plan:
     sweep: Sweep
     points: list[PlannedPoint]
     tasks: KeptTasks
-    _stamps: dict[str, Any] = field(default_factory=dict)
+    _asked: dict[str, Identity] = field(default_factory=dict)
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -76,20 +76,42 @@ class Plan:
         return [self._job(point, one) for point in in_working_order(self.points) for one in point.point.evaluations]
 
     def key(self, point: PlannedPoint, evaluation: Evaluation) -> str:
-        """The store's key of an evaluation: weights, engine settings, tasks with versions and documents, settings."""
+        """The store's key of an evaluation: its identity."""
         if point.prepared is None:
             return digest([point.name, point.problem, evaluation.as_data()], length=32)
-        said = json.dumps(evaluation.as_data(), sort_keys=True, default=str)
-        if said not in self._stamps:
-            loaded = self.tasks.of(evaluation)
-            self._stamps[said] = stamp_of(loaded, evaluation.settings.get("limit"))
-        return digest([point.signature, self.settings, _chat(point, evaluation), said, self._stamps[said]], length=32)
+        return self.identity(point, evaluation).digest
 
-    @property
-    def settings(self) -> str:
-        """The engine's arguments that answers depend on, as JSON."""
-        kept = {key: value for key, value in self.sweep.model_args.items() if key not in HARMLESS}
-        return json.dumps(kept, sort_keys=True, default=str)
+    def identity(self, point: PlannedPoint, evaluation: Evaluation) -> Identity:
+        """What an evaluation of a point measures: that of its results, which are not there yet."""
+        assert point.prepared is not None
+        signature = sign_model(point.prepared, point.dtype, self.backend)
+        info = point.prepared.info("", point.dtype, signature, self.arguments)
+        apply, multiturn = _chat(point, evaluation)
+        template = point.prepared.tokenizer.facts.template if apply else None
+        chat = told(template, multiturn, evaluation.settings.get("system_instruction"), {})
+        of_model = of_results(results_head(evaluation, self.backend, self.sweep.model_args, info) | {KEY: chat})
+        return Identity({**of_model.parts, **self._of_tasks(evaluation).parts})
+
+    def _of_tasks(self, evaluation: Evaluation) -> Identity:
+        """The part of an identity that all points share: what is asked, how, and how it is judged."""
+        said = json.dumps([self.sweep.model_args, evaluation.as_data()], sort_keys=True, default=str)
+        if said not in self._asked:
+            loaded = self.tasks.of(evaluation)
+            loaded.settle(generation_of(evaluation, self.backend))
+            head = results_head(evaluation, self.backend, self.sweep.model_args, {})
+            read = {KEY: told(None, False, None, loaded.read)}
+            self._asked[said] = of_results(head | loaded.as_results() | read).only("tasks", "seed")
+        return self._asked[said]
+
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """The engine's arguments that answers depend on."""
+        return counting(self.sweep.model_args)
+
+    @cached_property
+    def backend(self) -> str:
+        """The package that runs the models."""
+        return engine_name(self.sweep.model_args)
 
     def as_data(self) -> dict[str, Any]:
         """plan.json: see `lm_eval_iberian.sweep.run`."""
@@ -127,10 +149,10 @@ class Plan:
         folder = None if recipe.folder is None else str(recipe.folder)
         return Job(
             key=self.key(planned, evaluation),
+            identity=self.identity(planned, evaluation),
             point=point.name,
             engine=planned.engine,
             signature=planned.signature,
-            settings=self.settings,
             recipe=(recipe.text, recipe.origin, folder),
             merge_seed=point.merge_seed,
             rng=point.rng,
@@ -154,7 +176,7 @@ def make_plan(sweep: Sweep, like: Plan | None = None) -> Plan:
     points = planner.with_parents(points) if sweep.adds_parents else points
     tasks = like.tasks if like else KeptTasks(sweep.include_path, dict(sweep.model_args))
     _check_tasks(points, tasks)
-    return Plan(sweep, points, tasks, like._stamps if like else {})
+    return Plan(sweep, points, tasks, like._asked if like else {})
 
 
 class _Planner:
@@ -176,7 +198,7 @@ class _Planner:
             bool(arguments.pop("trust_remote_code", False)), arguments, self.holds_model,
         )  # fmt: skip
         dtype = prepared.dtype if prepared.dtype != "auto" else _own_dtype(prepared)
-        template = loaded_template(prepared)
+        template = prepared.tokenizer.facts.template
         apply, multiturn = point.chat
         apply = bool(template) if apply is None else apply
         if apply and not template:
@@ -188,7 +210,7 @@ class _Planner:
             point,
             prepared,
             planned_signature(prepared, dtype, self.backend),
-            _engine_key(prepared, dtype),
+            _engine_key(prepared, dtype, self.backend),
             dtype,
             (apply, apply and multiturn is not False),
         )
@@ -244,22 +266,8 @@ def _chat(planned: PlannedPoint, evaluation: Evaluation) -> tuple[bool, bool]:
 
 
 def planned_signature(prepared: Prepared, dtype: str, engine: str) -> str:
-    """The digest of a point's signature before its engine runs: with the tokenizer as it lies on disk.
-
-    A back end may give a tokenizer a pad token of its own, so the digest in the results can be another one.
-    """
-    return sign(
-        prepared.resolved,
-        dtype=dtype,
-        tokenizer=_tokenizer_hash(prepared.tokenizer.folder),
-        template=template_hash(loaded_template(prepared)),
-        engine=engine,
-    ).digest
-
-
-def loaded_template(prepared: Prepared) -> Any:
-    """The chat template that a merge is scored with, or None."""
-    return prepared.tokenizer.chat_template or _loaded(prepared.tokenizer.folder).chat_template
+    """The digest of a point's signature, before its engine runs and after."""
+    return sign_model(prepared, dtype, engine).digest
 
 
 def in_working_order(points: Iterable[PlannedPoint]) -> list[PlannedPoint]:
@@ -301,11 +309,14 @@ def _without_weights(value: Any) -> Any:
     return [_without_weights(item) for item in value] if isinstance(value, list) else value
 
 
-def _engine_key(prepared: Prepared, dtype: str) -> str:
-    choice = prepared.tokenizer
-    return digest([
-        engine_facts(prepared.stream), dtype, _tokenizer_hash(choice.folder), end_tokens(choice.generation_folder),
-    ], length=16)  # fmt: skip
+def _engine_key(prepared: Prepared, dtype: str, engine: str) -> str:
+    """What points share that follow each other in one engine: all that a swap does not change.
+
+    transformers takes the point's generation config with its weights. vLLM read that of its first point, of which it
+    uses the ids at which text ends: lm_eval says all other settings with each request.
+    """
+    ends = [] if engine == "transformers" else end_tokens(prepared.generation_config)
+    return digest([engine_facts(prepared.stream), dtype, prepared.tokenizer.facts.hash, ends], length=16)
 
 
 def _back_end(model_args: Mapping[str, Any]) -> tuple[str, bool]:
@@ -334,25 +345,6 @@ def runs_on_cpu(model_args: Mapping[str, Any]) -> bool:
 def _own_dtype(prepared: Prepared) -> str:
     """The dtype of a plain model whose recipe says none: its configuration's."""
     return str(getattr(prepared.stream.model_config, "dtype", None) or "bfloat16").removeprefix("torch.")
-
-
-_TOKENIZERS: dict[str, Any] = {}
-_HASHES: dict[str, str] = {}
-
-
-def _loaded(folder: str) -> Any:
-    """A tokenizer, loaded once a process."""
-    from merge_hooks.tokenizer import TokenizerChoice
-
-    if folder not in _TOKENIZERS:
-        _TOKENIZERS[folder] = TokenizerChoice(folder, "", None, folder).load()
-    return _TOKENIZERS[folder]
-
-
-def _tokenizer_hash(folder: str) -> str:
-    if folder not in _HASHES:
-        _HASHES[folder] = tokenizer_hash(_loaded(folder))
-    return _HASHES[folder]
 
 
 def _leaves(resolved: Resolved) -> Iterable[Source]:
