@@ -83,7 +83,9 @@ class Run:
 
     @property
     def label(self) -> str:
-        """A short name for the row: the recipe's file, or the model's name."""
+        """A short name for the row: the point of a sweep, the recipe's file, or the model's name."""
+        if isinstance(self.data.get("sweep"), Mapping) and self.data["sweep"].get("point"):
+            return str(self.data["sweep"]["point"])
         origin = str(self.stamp.get("recipe_origin") or "")
         if origin.endswith((".yml", ".yaml")):
             return Path(origin).stem

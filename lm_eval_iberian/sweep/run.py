@@ -136,7 +136,7 @@ class SweepPoint:
         """The benchmarks and averages of the suite; see `lm_eval_iberian.suite`."""
         return ModelScores(self.runs, self.name)
 
-    @property
+    @cached_property
     def runs(self) -> list[Run]:
         """The results as `lm_eval_iberian.results` reads files."""
         return [check_run(result, f"{self.name} ({number})") for number, result in enumerate(self.results, 1)]

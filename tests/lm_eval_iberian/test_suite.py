@@ -226,6 +226,15 @@ def test_what_cannot_matter_and_the_seed_of_sampling_make_runs_of_one_row(path: 
     assert (model.label, score.value, score.runs) == ("eu", pytest.approx(50.0), 2)
 
 
+def test_results_of_a_sweep_are_named_after_their_points() -> None:
+    said = (("w=1", 64, "0"), ("w=2", 64, "1"), ("w=1", 32, "0"))
+    files = [changed(merge(0.5, max_length=length), "sweep", {"point": name}) for name, length, _ in said]
+    for data, (_, _, weights) in zip(files, said, strict=True):
+        data["config"]["iberian"]["weights"] = weights
+    models = gather(check_run(data, str(number)) for number, data in enumerate(files))
+    assert [model.label for model in models] == ["w=1 (max_length 64)", "w=2", "w=1 (max_length 32)"]
+
+
 def test_three_settings_of_one_merge_are_told_apart() -> None:
     models = gather(check_run(merge(value, **said), str(value)) for value, said in (
         (0.1, {}), (0.2, {"max_length": 64}), (0.3, {"max_length": 32}), (0.4, {}), (0.5, {"max_length": 64, "truncation": True}),

@@ -21,6 +21,7 @@ from lm_eval_iberian import again, manifests
 from lm_eval_iberian.best import find_best
 from lm_eval_iberian.best_command import best_text
 from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.report import report_files
 from lm_eval_iberian.sweep.run import SweepPoint, SweepRun, read_sweep_run
 from lm_eval_iberian.sweep.worker import answer_of
 from tests.lm_eval_iberian.sweep import runner
@@ -133,6 +134,25 @@ def test_each_command_gives_the_number_under_which_it_stands(
         numbers = {key: value for key, value in scores.items() if not key.startswith(("chrf_stderr", "bleu_stderr"))}
         assert {key: found["results"][task][key] for key in numbers} == numbers
     assert list(tmp_path.glob("out/*/results_*.json"))
+
+
+def test_a_report_of_real_files_tells_two_settings_apart(
+    measured: SweepRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lm_eval's own files of one merge: another batch size is another run of the row, another max_length a row."""
+    monkeypatch.chdir(tmp_path)
+    point = next(one for one in measured.points if any(run.prompt.word == "plain" for run in one.runs))
+    Path("best.yml").write_text(point.recipe)
+    line = next(one for one in again.commands(point, Path("best.yml"), Path("out")) if "--limit 20" in one)
+    for changed in (
+        line,
+        line.replace("--batch_size 4", "--batch_size 2"),
+        line.replace("max_length=700", "max_length=650"),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            by_lm_eval(changed, patch)
+    rows = {model.label: len(model.runs) for model in report_files(["out"]).models}
+    assert rows == {"best (max_length 700)": 2, "best (max_length 650)": 1}
 
 
 def test_every_evaluation_says_how_it_was_prompted(measured: SweepRun) -> None:
