@@ -49,7 +49,7 @@ class Leaf:
 COUNTED = {
     "cut_prompts": "prompts cut to the model's window: {}",
     "cut_answers": "answers cut by the token limit: {}",
-    "ties": "ties between the best choices, of which the first was taken: {}",
+    "ties": "choices that are exactly equally likely, of which the first counts as taken: {}",
     "empty": "empty answers: {}",
 }
 

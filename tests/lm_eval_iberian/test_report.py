@@ -176,7 +176,7 @@ def test_what_was_counted_over_the_answers_is_marked_and_noted() -> None:
     assert shown["a"] == [True, False, False, False, False]
     assert [note for note in found.notes["a"] if "EusTrivia" in note] == [
         "EusTrivia (eu): prompts cut to the model's window: 3 of 100",
-        "EusTrivia (eu): ties between the best choices, of which the first was taken: 1 of 100",
+        "EusTrivia (eu): choices that are exactly equally likely, of which the first counts as taken: 1 of 100",
     ]
     assert "**50.00**‡" in write(made(data, named("b", 0.4))) and "‡ look at the answers" in write(found)
 
