@@ -12,7 +12,7 @@ whatever goes wrong later becomes one warning. `IBERIAN_AUTOLOAD=0` switches it 
 import sys
 
 MERGEKIT = "mergekit.merge_methods"
-WATCHED = ("lm_eval.models", "lm_eval.tasks.manager", "lm_eval.api.model", MERGEKIT)
+WATCHED = ("lm_eval.models", "lm_eval.tasks.manager", "lm_eval.api.model", "lm_eval.evaluator", MERGEKIT)
 
 
 class Finder:

@@ -19,7 +19,7 @@ from lm_eval_iberian.benchmarks import BENCHMARKS, Benchmark, of_column
 from lm_eval_iberian.pictures.columns import OF_HUNDRED, Scores, others
 from lm_eval_iberian.pictures.differences import SAME, Comparer
 from lm_eval_iberian.significance import Difference, Draws, SignificanceError, average
-from lm_eval_iberian.suite import Score
+from lm_eval_iberian.suite import Score, apart_on
 from lm_eval_iberian.suite import average as mean_score
 from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 
@@ -194,8 +194,8 @@ def _candidate(scores: Scores, point: SweepPoint, goals: Iterable[Goal], any_rol
     return replace(candidate, refused=shown if point.results else "not measured yet")
 
 
-# What tells two measurements of a task apart: task -> (documents, what else).
-Coverage = dict[str, tuple[int, tuple[str, ...]]]
+# task -> how many documents were answered, all runs together.
+Coverage = dict[str, int]
 
 
 def _on_the_same_documents(candidates: list[Candidate], goals: Sequence[Goal]) -> list[Candidate]:
@@ -203,9 +203,10 @@ def _on_the_same_documents(candidates: list[Candidate], goals: Sequence[Goal]) -
     covered = {one.point.name: _coverage(one.point, goals) for one in candidates if not one.refused}
     if not covered:
         return candidates
-    fullest = max(covered, key=lambda name: sum(count for count, _ in covered[name].values()))
+    fullest = max((one.point for one in candidates if one.point.name in covered),
+                  key=lambda point: sum(covered[point.name].values()))  # fmt: skip
     return [
-        replace(one, refused=_fewer(one.point.name, covered[one.point.name], fullest, covered[fullest]))
+        replace(one, refused=_fewer(one.point, covered[one.point.name], fullest, covered[fullest.name]))
         if one.point.name in covered
         else one
         for one in candidates
@@ -218,26 +219,21 @@ def _coverage(point: SweepPoint, goals: Sequence[Goal]) -> Coverage:
         for run in point.runs:
             for task in (*benchmark.tasks, *benchmark.upstream):
                 if task in run.tasks:
-                    settings = dict(run.leaf(task, benchmark.metric).settings)
-                    settings.pop("documents and prompts", None)  # prompts differ with a chat template
-                    documents = int(settings.pop("documents", "0"))
-                    count, others_said = found.get(task, (0, ()))
-                    said = ", ".join(f"{key} {value}" for key, value in settings.items())
-                    found[task] = (count + documents, (*others_said, said))
+                    found[task] = found.get(task, 0) + run.documents(task)
     return found
 
 
-def _fewer(name: str, own: Coverage, fullest: str, full: Coverage) -> str:
+def _fewer(point: SweepPoint, own: Coverage, fullest: SweepPoint, full: Coverage) -> str:
     """Why a point cannot be compared with the one that was measured on most; "" where it can."""
     for task in full:
         if task not in own:
-            return f"{task} was not measured, and {fullest} was measured on it"
-        if own[task][0] != full[task][0]:
-            return f"{task}: {own[task][0]} documents, and {full[task][0]} of {fullest}"
-        if own[task][1] != full[task][1]:
+            return f"{task} was not measured, and {fullest.name} was measured on it"
+        if own[task] != full[task]:
+            return f"{task}: {own[task]} documents, and {full[task]} of {fullest.name}"
+        if words := apart_on(point.runs, fullest.runs, [task]):
             raise BestError(
-                f"{task} was measured in different ways: {own[task][1][0]} ({name}), {full[task][1][0]} ({fullest}). "
-                "Measure all points alike."
+                f"{task} was measured in different ways: {', '.join(words)} ({point.name}), and not so "
+                f"{fullest.name}. Measure all points alike."
             )
     return ""
 

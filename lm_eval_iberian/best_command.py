@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -64,6 +65,8 @@ def best_text(found: Best, pareto: bool = False, save: Path | None = None) -> st
 
 def _lines(found: Best, pareto: bool) -> list[str]:
     names = ", ".join(goal.name for goal in found.goals)
+    from lm_eval_iberian.pictures.differences import prompted_otherwise
+
     many = len(found.goals) > 1
     lines = [f"The best by {'the mean of ' if many else ''}{names}: {found.best.point.name}", ""]
     lines += _table(found.ranked, found.goals)
@@ -83,17 +86,24 @@ def _lines(found: Best, pareto: bool) -> list[str]:
         lines += ["", *(f"- {one.point.name}: {one.refused}" for one in found.refused)]
     if problems := _problems(found):
         lines += ["", *(f"† {problem}" for problem in problems)]
+    if any(
+        prompted_otherwise(*pair) for one in found.ranked for pair in zip(found.best.scores, one.scores, strict=True)
+    ):
+        lines += ["", "CAUTION: they were not all prompted in the same way (see the column prompt)."]
     return lines
 
 
 def _table(candidates: Sequence[Candidate], goals: tuple[Goal, ...], rows: int | None = ROWS) -> list[str]:
-    """A Markdown table: point, columns, mean."""
-    heads = ["point", *(goal.name for goal in goals), *(["mean"] if len(goals) > 1 else [])]
-    lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
+    """A Markdown table: point, how it was prompted, columns, mean."""
+    from lm_eval_iberian.prompting import has_several, shown
+
+    heads = ["point", "prompt", *(goal.name for goal in goals), *(["mean"] if len(goals) > 1 else [])]
+    lines = [f"| {' | '.join(heads)} |", "|---|---" + "|---:" * (len(heads) - 2) + "|"]
+    several = has_several(prompt for one in candidates for score in one.scores for prompt in score.prompts)
     for one in list(candidates)[:rows]:
-        cells = [_cell(score) for score in one.scores]
+        prompt = shown((prompt for score in one.scores for prompt in score.prompts), several)
         mean = [f"{one.mean:.2f}"] if len(goals) > 1 else []
-        lines.append(f"| {' | '.join([one.point.name.replace('|', '/'), *cells, *mean])} |")
+        lines.append(f"| {' | '.join([one.point.name.replace('|', '/'), prompt, *map(_cell, one.scores), *mean])} |")
     return lines
 
 
@@ -133,33 +143,16 @@ def _indented(text: str) -> str:
 
 def _how_to_run(point: SweepPoint, save: Path | None) -> str:
     """The commands that measure the point again without the sweep."""
-    where = f" Its relative paths are looked up from {point.folder}." if point.folder else ""
-    saved = f"The recipe is in {save}; to run it:" if save else "Save it as best.yml (--save best.yml), then run"
-    commands = dict.fromkeys(_command(point, result, save or Path("best.yml")) for result in point.results)
-    return f"{saved}\n\n{chr(10).join(commands)}\n\nor have it as a checkpoint with --export DIR.{where}"
+    from lm_eval_iberian.again import commands
 
-
-def _command(point: SweepPoint, result: Mapping[str, Any], recipe: Path) -> str:
-    import shlex
-
-    given = result["config"].get("model_args")
-    arguments = {"recipe": recipe, **(given if isinstance(given, dict) else {})}
-    if point.merge_seed or point.rng != "iberian":
-        arguments |= {"merge_seed": point.merge_seed, "rng": point.rng}
-    evaluation = (result.get("sweep") or {}).get("evaluation") or {}
-    words = ["lm_eval", "--model", "merged", "--model_args", _pairs(arguments)]
-    words += ["--tasks", ",".join(evaluation.get("tasks") or result["results"])]
-    for key, value in (evaluation.get("settings") or {}).items():
-        words += [f"--{key}", _pairs(value) if isinstance(value, dict) else str(value)]
-    if evaluation.get("seed") is not None:
-        words += ["--seed", str(1234 + evaluation["seed"])]  # as `lm_eval_iberian.sweep.worker`
-    if result.get("chat_template_sha"):
-        words += ["--apply_chat_template", *(["--fewshot_as_multiturn"] if result.get("fewshot_as_multiturn") else [])]
-    return f"    {shlex.join(words)}"
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ",".join(f"{key}={value}" for key, value in values.items())
+    recipe = save or Path("best.yml")
+    out = recipe.with_name(f"{recipe.stem}-again")
+    saved = (
+        f"The recipe is in {save}; to measure it again:" if save else "Save it as best.yml (--save best.yml), then run"
+    )
+    lines = [*commands(point, recipe, out), f"iberian report {shlex.quote(str(out))}"]
+    shown = "\n".join(f"    {line}" for line in lines)
+    return f"{saved}\n\n{shown}\n\nor have it as a checkpoint with --export DIR."
 
 
 def _export(point: SweepPoint, out: Path, trust_remote_code: bool) -> list[str]:

@@ -6,14 +6,26 @@ import csv
 from pathlib import Path
 
 from lm_eval_iberian.benchmarks import CHOICE, INSTRUCTIONS, TRANSLATION
+from lm_eval_iberian.prompting import PLAIN, PRINTED, Prompt
 
 FOLDER = Path(__file__).parent / "paper_figures"
 CITATION = "Merge and Conquer (LREC 2026, arXiv 2603.28263)"
 CAUTION = (
     "rows marked [paper] are the printed figures of "
-    f"{CITATION}: other prompts, shots and engines may lie behind them. Its text names Belebele and XStoryCloze "
+    f"{CITATION}: other shots and engines may lie behind them. Instruct models and merges were prompted "
+    "with their chat template, each shot a turn (`--apply_chat_template --fewshot_as_multiturn`). Its text names Belebele and XStoryCloze "
     "for English; the authors' scripts list BertaQA and OpenBookQA too, so its English column may hold more than ours."
 )
+
+
+# How the printed models end that are instruct models or merges: all but those of table 2.
+INSTRUCT = ("-Instruct", "-joint-", "-merge-")
+
+
+def prompted(model: str) -> Prompt:
+    """How the authors prompted a printed model: instruct models and merges with their chat template and
+    `--fewshot_as_multiturn`, on every kind of task (their scripts); base models without."""
+    return PRINTED if any(word in model for word in INSTRUCT) else PLAIN
 
 
 def published(kind: str) -> dict[str, dict[str, tuple[float, float | None]]]:

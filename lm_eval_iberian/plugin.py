@@ -10,6 +10,7 @@ same by hand where the `.pth` hook is off (a notebook, `IBERIAN_AUTOLOAD=0`).
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import warnings
 from pathlib import Path
@@ -20,6 +21,8 @@ CHECKED_VERSIONS = ("0.4.13",)
 MODEL_NAME = "merged"
 MODEL_TARGET = "lm_eval_iberian.models:Merged"
 _MARK = "_iberian_wrapped"
+# Where results say what was read: see `lm_eval_iberian.identity`.
+KEY = "measured"
 
 
 def tasks_folder() -> Path:
@@ -79,25 +82,48 @@ def _add_task_folder(manager: ModuleType) -> None:
     manager.TaskManager.__init__ = with_our_tasks
 
 
-def _key_caches_by_signature(model: ModuleType) -> None:
-    """`--use_cache` keys answers by request only: two merges that share a file would share answers.
+def _key_caches_by_identity(model: ModuleType) -> None:
+    """`--use_cache` keys answers by request only: two merges, or two settings, that share a file would share answers.
 
-    A model with a `signature` gets a cache file of its own, with the digest of the signature in its name.
+    A model `merged` gets a cache file of its own, with the digest in its name of all that its answers depend on.
     """
     initialise = model.CachingLM.__init__
     if hasattr(initialise, _MARK):
         return
 
     @functools.wraps(initialise)
-    def with_signature(self: Any, lm: Any, cache_db: str) -> None:
-        signature = getattr(lm, "signature", None)
-        if signature is not None:
+    def with_identity(self: Any, lm: Any, cache_db: str) -> None:
+        identity = getattr(lm, "identity", None)
+        if identity is not None:
             path = Path(cache_db)
-            cache_db = str(path.with_name(f"{path.stem}.{signature.digest}{path.suffix}"))
+            cache_db = str(path.with_name(f"{path.stem}.{identity.answers}{path.suffix}"))
         initialise(self, lm, cache_db)
 
-    setattr(with_signature, _MARK, True)
-    model.CachingLM.__init__ = with_signature
+    setattr(with_identity, _MARK, True)
+    model.CachingLM.__init__ = with_identity
+
+
+def _say_what_was_read(evaluator: ModuleType) -> None:
+    """lm_eval's results say neither which code judged nor which documents were read: `evaluate` adds it to them.
+
+    So do the chat template and the system prompt, which its command line writes into files, and `simple_evaluate` not.
+    """
+    evaluate = evaluator.evaluate
+    if hasattr(evaluate, _MARK):
+        return
+
+    @functools.wraps(evaluate)
+    def saying(*args: Any, **kwargs: Any) -> Any:
+        from lm_eval_iberian.task_code import told_of
+
+        told = told_of(inspect.signature(evaluate).bind(*args, **kwargs).arguments)
+        results = evaluate(*args, **kwargs)
+        if results is not None and told is not None:
+            results[KEY] = told
+        return results
+
+    setattr(saying, _MARK, True)
+    evaluator.evaluate = saying  # type: ignore[attr-defined]
 
 
 def _install_excepthook() -> None:
@@ -117,7 +143,8 @@ def _install_excepthook() -> None:
 
 
 _ACTIONS = {
-    "lm_eval.api.model": _key_caches_by_signature,
+    "lm_eval.api.model": _key_caches_by_identity,
+    "lm_eval.evaluator": _say_what_was_read,
     "lm_eval.models": _register_model,
     "lm_eval.tasks.manager": _add_task_folder,
 }

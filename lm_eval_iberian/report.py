@@ -2,7 +2,8 @@
 
 `tables(rows)` makes Table objects; `lm_eval_iberian.report_formats` writes them as Markdown, CSV, LaTeX or JSON.
 Best figures are bold and second ones underlined, among whole scores only; † marks a score that is not whole
-(limited, samples), – one that cannot be given. The notes under the tables name every such benchmark.
+(limited, samples), – one that cannot be given. The notes under the tables name every such benchmark. Each row says how
+it was prompted, and § marks what was prompted otherwise than most of its column.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from lm_eval_iberian import paper
 from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, LANGUAGE_NAMES, LANGUAGES, Benchmark, columns, of_column
-from lm_eval_iberian.results import read_run
+from lm_eval_iberian.prompting import Prompt, has_several, odd_ones, shown
+from lm_eval_iberian.results_files import find_runs
 from lm_eval_iberian.suite import ModelScores, Score, gather
 
 BEST, SECOND = "best", "second"
@@ -28,7 +30,9 @@ class Cell:
         spread: what follows the "±": SD over runs where there are several, else the standard error.
         marked: the score is not whole.
         rank: BEST, SECOND or "".
-        flagged: something is wrong with the answers (empty, looping, NaN); the notes say what.
+        flagged: something is wrong with the answers (empty, looping, cut, NaN); the notes say what.
+        prompts: how the prompts behind it were made; none where there is no figure.
+        odd: it was prompted otherwise than most of its column.
     """
 
     value: float | None
@@ -36,6 +40,13 @@ class Cell:
     marked: bool = False
     rank: str = ""
     flagged: bool = False
+    prompts: tuple[Prompt, ...] = ()
+    odd: bool = False
+
+    @property
+    def signs(self) -> str:
+        """What stands behind the figure; see `report_formats.key`."""
+        return "†" * self.marked + "‡" * self.flagged + "§" * self.odd
 
     @property
     def shown(self) -> str:
@@ -52,6 +63,17 @@ class Table:
     rows: tuple[tuple[str, str, tuple[Cell, ...]], ...]
     counted: tuple[tuple[Benchmark, ...], ...] = ()
 
+    def part(self, first: int, last: int) -> Table:
+        """The same table with the columns from `first` to before `last` alone."""
+        rows = tuple((name, role, cells[first:last]) for name, role, cells in self.rows)
+        return replace(self, heads=self.heads[first:last], rows=rows, counted=self.counted[first:last])
+
+    @property
+    def prompts(self) -> list[str]:
+        """How each row was prompted, in a word."""
+        several = has_several(prompt for _, _, cells in self.rows for cell in cells for prompt in cell.prompts)
+        return [shown((prompt for cell in cells for prompt in cell.prompts), several) for _, _, cells in self.rows]
+
 
 @dataclass
 class Report:
@@ -62,17 +84,26 @@ class Report:
         notes: row name -> what is missing, limited or unusual in it.
         models: the scores themselves, for JSON.
         signatures: row name -> long signature of a merge.
+        left_out: reason -> files that were looked into and not read.
     """
 
     tables: list[Table]
     notes: dict[str, list[str]]
     models: list[ModelScores] = field(default_factory=list)
     signatures: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
 
 def report_files(paths: Iterable[str | Path], against: str | None = None, normalised: bool = False) -> Report:
-    """The report of lm_eval results files. Raises SuiteError for a file that is none, or that fits no other."""
-    return report(gather(read_run(path) for path in paths), against, normalised)
+    """The report of lm_eval results files, or of folders with any number of them.
+
+    Raises:
+        SuiteError: a file that is none, or a folder without any.
+    """
+    found = find_runs([Path(path) for path in paths])
+    made = report(gather(found.runs), against, normalised)
+    made.left_out = found.left_out
+    return made
 
 
 def report(models: Sequence[ModelScores], against: str | None = None, normalised: bool = False) -> Report:
@@ -96,7 +127,8 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
     signed = {
         model.label: str(run.stamp["signature"]) for model in models for run in model.runs if "signature" in run.stamp
     }
-    return Report([ranked(table) for table in made if table is not None], notes, list(models), signed)
+    tables = [with_odd_ones(ranked(table)) for table in made if table is not None]
+    return Report(tables, notes, list(models), signed)
 
 
 def print_table(paths: Iterable[str | Path], format: str = "markdown") -> None:
@@ -110,7 +142,7 @@ def _averages(kind: str, models: Sequence[ModelScores], against: str | None, nor
     """The averages of a kind, a column a language; published rows above ours."""
     heads = columns(kind)
     rows = [
-        (model.label, _role(model, models), tuple(_cell(model.averages[head], normalised) for head in heads))
+        (model.label, _role(model, models), tuple(cell_of(model.averages[head], normalised) for head in heads))
         for model in models
         if model.has(kind)
     ]
@@ -118,7 +150,7 @@ def _averages(kind: str, models: Sequence[ModelScores], against: str | None, nor
         return None
     if against:
         printed = paper.published(kind).items()
-        rows = [(f"{name} [paper]", "paper", _published(figures, heads)) for name, figures in printed] + rows
+        rows = [(f"{name} [paper]", "paper", _published(name, figures, heads)) for name, figures in printed] + rows
     else:
         rows.append(("chance", "chance", _chance([_first(models, head) for head in heads], normalised)))
     title = KINDS[kind] + (", normalised: 0 is chance" if normalised else "")
@@ -140,7 +172,7 @@ def _by_language(language: str, models: Sequence[ModelScores], normalised: bool)
     if not measured:
         return None
     rows = [
-        (model.label, _role(model, models), tuple(_cell(model.benchmarks[b], normalised) for b in measured))
+        (model.label, _role(model, models), tuple(cell_of(model.benchmarks[b], normalised) for b in measured))
         for model in models
     ]
     rows.append(("chance", "chance", _chance([models[0].benchmarks[b] for b in measured], normalised)))
@@ -149,20 +181,26 @@ def _by_language(language: str, models: Sequence[ModelScores], normalised: bool)
     return Table(f"{LANGUAGE_NAMES[language]}, benchmark by benchmark", heads, tuple(rows), counted)
 
 
-def _cell(score: Score, normalised: bool) -> Cell:
+def cell_of(score: Score, normalised: bool = False) -> Cell:
+    """A score as a figure of a table."""
     value = score.normalised if normalised else score.value
+    if value is None:
+        return Cell(None)
     spread = score.deviation if score.runs > 1 and score.deviation is not None else score.stderr
     if normalised and spread is not None:
         spread = 100 * spread / (100 - score.chance)
-    return Cell(value, spread if value is not None else None, marked=value is not None and bool(score.problems))
+    return Cell(value, spread, bool(score.problems), flagged=bool(score.doubts), prompts=score.prompts)
 
 
 def _chance(scores: Sequence[Score | None], normalised: bool) -> tuple[Cell, ...]:
     return tuple(Cell(None if score is None else 0.0 if normalised else score.chance) for score in scores)
 
 
-def _published(figures: dict[str, tuple[float, float | None]], heads: Sequence[str]) -> tuple[Cell, ...]:
-    return tuple(Cell(*figures.get(head, (None, None))) for head in heads)
+def _published(
+    name: str, figures: dict[str, tuple[float, float | None]], heads: Sequence[str]
+) -> tuple[Cell, ...]:  # fmt: skip
+    prompts = (paper.prompted(name),)
+    return tuple(Cell(*figures[head], prompts=prompts) if head in figures else Cell(None) for head in heads)
 
 
 def _role(model: ModelScores, models: Sequence[ModelScores]) -> str:
@@ -207,6 +245,16 @@ def ranked(table: Table) -> Table:
             cells if role == "chance" else tuple(replace(c, rank=ranks[i](c)) for i, c in enumerate(cells)),
         )
         for name, role, cells in table.rows
+    )
+    return replace(table, rows=rows)
+
+
+def with_odd_ones(table: Table) -> Table:
+    """The table with a sign at each figure that was prompted otherwise than most of its column."""
+    columns = [odd_ones([cells[number].prompts for _, _, cells in table.rows]) for number in range(len(table.heads))]
+    rows = tuple(
+        (name, role, tuple(replace(cell, odd=columns[number][row]) for number, cell in enumerate(cells)))
+        for row, (name, role, cells) in enumerate(table.rows)
     )
     return replace(table, rows=rows)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -19,9 +21,10 @@ import click
 @click.option("--against", type=click.Choice(["paper"]), help="Put published figures beside yours.")
 @click.option("--normalised", is_flag=True, help="0 is chance, 100 a full score, as IberoBench reports.")
 def report(results: tuple[Path, ...], form: str, against: str | None, normalised: bool) -> None:
-    """Tables of averages and benchmarks from RESULTS: lm_eval's results_*.json, or folders that hold them.
+    """Tables of averages and benchmarks from RESULTS: lm_eval's results files, or folders that hold them.
 
-    Files of one model are put together: one file for every task, several runs of one task, or both.
+    Files of one measurement are one row: one file for every task, several runs of one task, or both. In folders every
+    results file is read, whatever its name; what is left out is named.
 
     For the run folder of a sweep the tables are printed, and report.html with all pictures is written into its
     `report` folder.
@@ -36,10 +39,10 @@ def report(results: tuple[Path, ...], form: str, against: str | None, normalised
     if any(is_sweep_run(path) for path in results):
         return _sweep(results, form, against, normalised)
     try:
-        made = report_files(_files(results), against, normalised)
+        made = report_files(results, against, normalised)
     except SuiteError as error:
         raise click.ClickException(str(error)) from None
-    return click.echo(write(made, form), nl=False)
+    return click.echo(write(made, form, _width()), nl=False)
 
 
 def _sweep(given: tuple[Path, ...], form: str, against: str | None, normalised: bool) -> None:
@@ -55,19 +58,13 @@ def _sweep(given: tuple[Path, ...], form: str, against: str | None, normalised: 
         raise click.UsageError("give the run folder of one sweep, and nothing beside it.")
     try:
         run = read_sweep_run(given[0])
-        click.echo(write(sweep_report(Scores(run), against, normalised), form), nl=False)
+        click.echo(write(sweep_report(Scores(run), against, normalised), form, _width()), nl=False)
         page = write_files(run)
     except SweepError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{page}: the page, with its pictures (SVG, PNG) and tables (Markdown, CSV, LaTeX) beside it.", err=True)
 
 
-def _files(given: tuple[Path, ...]) -> list[Path]:
-    """The results files among files and folders, each once, in order."""
-    found: dict[Path, None] = {}
-    for path in given:
-        files = sorted(path.rglob("results_*.json")) if path.is_dir() else [path]
-        if not files:
-            raise click.ClickException(f"{path}: no results_*.json in it. lm_eval writes them with --output_path.")
-        found |= dict.fromkeys(file.resolve() if path.is_dir() else file for file in files)
-    return list(found)
+def _width() -> int | None:
+    """How wide the terminal is; None where the output goes elsewhere, and is Markdown for others to show."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

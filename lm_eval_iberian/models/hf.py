@@ -18,6 +18,7 @@ from merge_hooks.errors import EngineError
 from merge_hooks.hf_loader import build_model, swap_into
 from merge_hooks.resident import residents_for
 from merge_hooks.signature import Signature
+from merge_hooks.tokenizer import generation_config_of
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
@@ -45,6 +46,8 @@ class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
         arguments: HFLM's own, and instead of `recipe` those of the short form (method, base, models, ...).
     """
 
+    swaps_generation = True
+
     def __init__(
         self,
         recipe: str | Mapping[str, Any] | None = None,
@@ -68,6 +71,7 @@ class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
             holds_model=self._on_cpu(arguments), residents=residents_for(resident),
         )  # fmt: skip
         _refuse_unknown(arguments)
+        self.arguments = {**arguments, "scoring": scoring, "trust_remote_code": trust_remote_code}
         super().__init__(
             pretrained=str(self.prepared.resolved.donor.folder),
             dtype=self.prepared.dtype,
@@ -108,8 +112,12 @@ class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
         return [tokens[text] for text in texts]
 
     def _put_in(self, prepared: Prepared) -> str:
-        """See `Swapping.swap`: into the parameters, in place."""
-        return swap_into(self.model, prepared.stream, self._proves)
+        """See `Swapping.swap`: into the parameters, in place, and what generates with them."""
+        digest = swap_into(self.model, prepared.stream, self._proves)
+        self.model.generation_config = generation_config_of(
+            prepared.tokenizer.generation_folder, prepared.stream.model_config
+        )
+        return digest
 
     @cached_property
     def signature(self) -> Signature:
@@ -122,7 +130,7 @@ class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """For the results JSON: parameters, dtype, and the merge's recipe, sources and signature."""
-        info = self.prepared.info("hf", self._dtype_name, self.signature, self.tokenizer)
+        info = self.prepared.info("hf", self._dtype_name, self.signature, self.arguments)
         info["iberian"]["answers"] = self.answers.counts()
         return {"model_num_parameters": self.model.num_parameters(), **info}
 

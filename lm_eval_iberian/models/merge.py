@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+from lm_eval_iberian.identity import Identity, counting, of_model
 from merge_hooks._mergekit import dump_config
 from merge_hooks.errors import EngineError, PreflightError, RecipeError
 from merge_hooks.estimate import refuse_too_large
@@ -21,7 +23,14 @@ from merge_hooks.short_form import refuse_errors, take_recipe
 from merge_hooks.signature import Signature, sign
 from merge_hooks.stream import Stream, open_stream
 from merge_hooks.swap_check import check_swap
-from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer, end_tokens, template_hash, tokenizer_hash
+from merge_hooks.tokenizer import (
+    TokenizerChoice,
+    choose_tokenizer,
+    end_tokens,
+    generation_hash,
+    generation_settings,
+    template_hash,
+)
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
@@ -47,15 +56,30 @@ class Prepared:
     def resolved(self) -> Resolved:
         return self.stream.resolved
 
-    def info(self, backend: str, dtype: str, signature: Signature, tokenizer: Any) -> dict[str, Any]:
-        """What goes into lm_eval's results JSON under "config"."""
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        """What generates where a task says nothing, as plain data."""
+        return generation_settings(self.tokenizer.generation_folder, self.stream.model_config)
+
+    def info(
+        self, backend: str, dtype: str, signature: Signature, arguments: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What goes into lm_eval's results JSON under "config": all that `lm_eval_iberian.identity` asks of a model.
+
+        Args:
+            arguments: those that the model was made with, without the recipe's.
+        """
+        facts = self.tokenizer.facts
         return {
             "model_dtype": dtype,
             "iberian": {
                 "signature": signature.format(short=False),
                 "signature_short": signature.format(short=True),
                 "signature_digest": signature.digest,
+                "weights": signature.weights,
                 "backend": backend,
+                "arguments": counting(arguments or {}),
+                "versions": dict(signature.versions),
                 "recipe": self.resolved.recipe.text,
                 "recipe_origin": self.resolved.recipe.origin,
                 "recipe_resolved": dump_config(self.resolved.config),
@@ -65,8 +89,9 @@ class Prepared:
                     for source in self.resolved.sources.values()
                 ],
                 "tokenizer": self.tokenizer.origin,
-                "tokenizer_hash": tokenizer_hash(tokenizer),
-                "chat_template_hash": template_hash(tokenizer.chat_template),
+                "tokenizer_hash": facts.hash,
+                "chat_template_hash": template_hash(facts.template),
+                "generation_config": self.generation_config,
             },
         }  # fmt: skip
 
@@ -106,14 +131,15 @@ def prepare(
     refuse_too_large(stream, None if chosen == "auto" else chosen, holds_model)
     for source in stream.resolved.sources.values():
         source.fingerprint()  # before the weights are read: the signature must not stamp what lies there hours later
+    _ = choice.facts  # before an engine starts, and gives the tokenizer a token to pad with
     return Prepared(stream, choice, chosen, rows)
 
 
-def prepare_swap(running: Prepared, resolved: Resolved, tokenizer: Any) -> Prepared:
+def prepare_swap(running: Prepared, resolved: Resolved, swaps_generation: bool = False) -> Prepared:
     """Check that a merge can follow the running one in its engine, before a weight is changed.
 
     Args:
-        tokenizer: the running model's: what is scored with, also after the swap.
+        swaps_generation: whether the engine takes the merge's generation config with its weights.
     Raises:
         PreflightError: it is another model, or one that reads and writes with another tokenizer.
     """
@@ -121,7 +147,7 @@ def prepare_swap(running: Prepared, resolved: Resolved, tokenizer: Any) -> Prepa
     resolved = replace(resolved, trust_remote_code=running.resolved.trust_remote_code)
     stream = open_stream(resolved, residents=running.stream.residents)
     rows = check_swap(running.stream, stream)
-    choice = _tokenizer_after(running.tokenizer, stream, tokenizer)
+    choice = _tokenizer_after(running, stream, swaps_generation)
     for source in resolved.sources.values():
         source.fingerprint()  # as in `prepare`: before the weights are read
     return replace(running, stream=stream, rows=rows, tokenizer=choice)
@@ -138,6 +164,10 @@ class Swapping:
     tokenizer: Any
     swap_digest: str | None = None  # of the weights in the engine, where it is known
     was_started_anew = False  # whether the last swap took another engine
+    # Whether the engine takes a merge's generation config with its weights; else it must be the running one's.
+    swaps_generation = False
+    # The arguments it was made with, without the recipe's; also those of the class itself that an answer depends on.
+    arguments: Mapping[str, Any] = {}
     _is_mixed = False
 
     def swap(self, resolved: Resolved) -> str:
@@ -151,13 +181,12 @@ class Swapping:
             SourceError: a source holds NaN, or changed on disk, found while the weights went in.
             EngineError: the engine kept something of the old weights.
         """
-        prepared = prepare_swap(self.prepared, resolved, self.tokenizer)
+        prepared = prepare_swap(self.prepared, resolved, self.swaps_generation)
         self.__dict__.pop("signature", None)
         self._is_mixed = True
         self.swap_digest = None
         digest = self._put_in(prepared)
-        if prepared.tokenizer.adopts_template:
-            self._use_template(prepared.tokenizer.chat_template)
+        self._use_template(prepared.tokenizer.facts.template)
         self.prepared, self.swap_digest, self._is_mixed = prepared, digest, False
         return digest
 
@@ -186,28 +215,39 @@ class Swapping:
     def _put_in(self, prepared: Prepared) -> str:
         raise NotImplementedError
 
+    @property
+    def identity(self) -> Identity:
+        """What every answer depends on: names the file of `--use_cache`."""
+        return of_model(self.get_model_info(), self.arguments.get("seed"))
+
+    def get_model_info(self) -> dict[str, Any]:
+        raise NotImplementedError
+
     def _sign(self, dtype: str, engine: str) -> Signature:
         self._refuse_mixed()
-        return sign_model(self.prepared, dtype, engine, self.tokenizer)
+        return sign_model(self.prepared, dtype, engine)
 
 
-def _tokenizer_after(running: TokenizerChoice, stream: Stream, tokenizer: Any) -> TokenizerChoice:
-    """What the merge reads and writes with: the running tokenizer, with a chat template of the merge's own."""
-    if running.is_named:
-        return running  # the user's own choice, for every merge
-    wanted = choose_tokenizer(stream)
-    if (wanted.folder, wanted.chat_template) == (running.folder, running.chat_template):
-        return running
-    loaded = wanted.load()
-    stops = end_tokens(wanted.generation_folder), end_tokens(running.generation_folder)
-    same_tokens = tokenizer_hash(loaded) == tokenizer_hash(tokenizer)
-    if not same_tokens or stops[0] != stops[1]:
-        what = "end tokens (generation_config.json)" if same_tokens else "tokenizer"
-        raise PreflightError(
-            f"{stream.resolved.recipe.origin}: this merge has the {what} of {wanted.origin}, the engine runs with that "
-            f"of {running.origin}. Start a new engine for it, or name one for all with tokenizer=FOLDER."
-        )
-    return replace(wanted, chat_template=loaded.chat_template, adopts_template=True)
+def _tokenizer_after(running: Prepared, stream: Stream, swaps_generation: bool) -> TokenizerChoice:
+    """What the merge reads and writes with, as if its engine had started with it.
+
+    Raises:
+        PreflightError: that is not what the engine has.
+    """
+    ours = running.tokenizer
+    wanted = choose_tokenizer(stream, ours.folder if ours.is_named else None)
+    if wanted.facts.hash != ours.facts.hash:
+        what = "tokenizer"
+    elif swaps_generation or end_tokens(running.generation_config) == end_tokens(
+        generation_settings(wanted.generation_folder, stream.model_config)
+    ):
+        return wanted
+    else:
+        what = "end tokens (generation_config.json)"
+    raise PreflightError(
+        f"{stream.resolved.recipe.origin}: this merge has the {what} of {wanted.origin}, the engine runs with that "
+        f"of {ours.origin}. Start a new engine for it, or name one for all with tokenizer=FOLDER."
+    )
 
 
 def switched_on(name: str, value: str | bool) -> bool:
@@ -251,12 +291,14 @@ def _written(
     return merged
 
 
-def sign_model(prepared: Prepared, dtype: str, engine: str, tokenizer: Any) -> Signature:
-    """The signature of a prepared merge in the engine that runs it."""
+def sign_model(prepared: Prepared, dtype: str, engine: str) -> Signature:
+    """The signature of a prepared merge in the engine that runs it, or will."""
+    facts = prepared.tokenizer.facts
     return sign(
         prepared.resolved,
         dtype=dtype,
-        tokenizer=tokenizer_hash(tokenizer),
-        template=template_hash(tokenizer.chat_template),
+        tokenizer=facts.hash,
+        template=template_hash(facts.template),
+        generation=generation_hash(prepared.generation_config),
         engine=engine,
     )

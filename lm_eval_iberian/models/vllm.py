@@ -89,6 +89,7 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
             recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
             holds_model=vllm_loader.is_cpu_build(),
         )  # fmt: skip
+        self.arguments = {**arguments, "scoring": scoring, "trust_remote_code": trust_remote_code}
         self._start(self.prepared, trust_remote_code, arguments)
         self.swap_digest = self.proof.digest
         if self.prepared.tokenizer.chat_template is not None:
@@ -253,7 +254,7 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """For the results JSON: dtype, and the merge's recipe, sources and signature."""
-        info = self.prepared.info("vllm", self._dtype_name, self.signature, self.tokenizer)
+        info = self.prepared.info("vllm", self._dtype_name, self.signature, self.arguments)
         info["iberian"]["answers"] = self.answers.counts()
         info["iberian"]["proof"] = self.proof.in_words
         return info

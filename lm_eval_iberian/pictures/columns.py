@@ -26,6 +26,7 @@ from lm_eval_iberian.benchmarks import (
     TRANSLATION,
     Benchmark,
 )
+from lm_eval_iberian.prompting import odd_ones
 from lm_eval_iberian.suite import Score, average, score_of
 from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 
@@ -159,6 +160,19 @@ class Scores:
     def is_flagged(self, points: Iterable[str], column: Column) -> bool:
         """Whether something is wrong with any answer that counts in a column of any of these points."""
         return any(is_flagged(self.run[name].flags, column.benchmarks) for name in points)
+
+    def is_odd(self, point: SweepPoint, column: Column) -> bool:
+        """Whether a point's figure was prompted otherwise than most of its column."""
+        return (point.name, column.key) in self._odd
+
+    @cached_property
+    def _odd(self) -> set[tuple[str, str]]:
+        found = set()
+        for column in self.columns:
+            scores = [self.score(point, column) for point in self.points]
+            odd = odd_ones([score.prompts if score.value is not None else () for score in scores])
+            found |= {(point.name, column.key) for point, is_odd in zip(self.points, odd, strict=True) if is_odd}
+        return found
 
     def benchmark(self, point: SweepPoint, benchmark: Benchmark) -> Score:
         """A point's figure in one benchmark."""

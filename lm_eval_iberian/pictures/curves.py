@@ -13,6 +13,7 @@ from lm_eval_iberian.pictures.columns import Column, Scores
 from lm_eval_iberian.pictures.shape import MAX_LINES, Shape
 from lm_eval_iberian.pictures.slots import line_slots, rule_names
 from lm_eval_iberian.pictures.style import DASHES, MARKERS, MUTED, RULES, SERIES, new_figure
+from lm_eval_iberian.report_formats import short
 from lm_eval_iberian.suite import Score
 from lm_eval_iberian.sweep.run import SweepPoint
 
@@ -27,14 +28,18 @@ LEAST_SPAN = 5.0  # of a y axis, in points: less would make much of little
 
 @dataclass(frozen=True)
 class Mark:
-    """One figure on a line: where, how much, and half the width of its 95 % interval (None where unknown)."""
+    """One figure on a line: where, how much, and half the width of its 95 % interval (None where unknown).
+
+    Args:
+        sign: ‡ where its answers should be looked at first, § where it was prompted otherwise than most of the column.
+    """
 
     x: float
     value: float
     half: float | None
     whole: bool
     point: str
-    flagged: bool = False
+    sign: str = ""
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -133,17 +138,22 @@ def _marks(scores: Scores, shape: Shape, column: Column, points: Sequence[SweepP
         if x is not None and score.value is not None:
             by_place.setdefault(x, []).append((point.name, score))
     return tuple(
-        _mark(x, found, scores.is_flagged([name for name, _ in found], column)) for x, found in sorted(by_place.items())
+        _mark(x, found, _sign(scores, [name for name, _ in found], column)) for x, found in sorted(by_place.items())
     )
 
 
-def _mark(x: float, found: Sequence[tuple[str, Score]], flagged: bool) -> Mark:
+def _sign(scores: Scores, names: Sequence[str], column: Column) -> str:
+    odd = any(scores.is_odd(scores.run[name], column) for name in names)
+    return ("‡" if scores.is_flagged(names, column) else "") + ("§" if odd else "")
+
+
+def _mark(x: float, found: Sequence[tuple[str, Score]], sign: str) -> Mark:
     """One mark for all points of a place: several where an axis of seeds was swept."""
     values = [score.value for _, score in found if score.value is not None]
     mean = sum(values) / len(values)
     errors = [score.stderr for _, score in found]
     half = None if None in errors else NORMAL * sum(error for error in errors if error is not None) / len(errors)
-    return Mark(x, mean, half, all(score.whole for _, score in found), found[0][0], flagged)
+    return Mark(x, mean, half, all(score.whole for _, score in found), found[0][0], sign)
 
 
 def _rules(scores: Scores, shape: Shape, column: Column, merges: Sequence[str]) -> tuple[Rule, ...]:
@@ -189,8 +199,10 @@ def draw_panel(axes: Axes, panel: Panel, x_label: str, title: str) -> None:
         for mark in line.marks:
             axes.plot(mark.x, mark.value, MARKERS[line.slot], color=colour, zorder=5,
                       markerfacecolor=colour if mark.whole else "#ffffff", markeredgewidth=1.5)  # fmt: skip
-            if mark.flagged:
-                axes.annotate("‡", (mark.x, mark.value), (0, 6), textcoords="offset points", ha="center", fontsize=11)
+            if mark.sign:
+                axes.annotate(
+                    mark.sign, (mark.x, mark.value), (0, 6), textcoords="offset points", ha="center", fontsize=11
+                )
     places = sorted({mark.x for line in panel.lines for mark in line.marks})
     if len(places) <= 8:
         axes.set_xticks(places, [f"{place:g}" for place in places])
@@ -200,7 +212,7 @@ def draw_panel(axes: Axes, panel: Panel, x_label: str, title: str) -> None:
         axes.margins(x=0.06)
     axes.set_ylim(panel.low, panel.high)
     style.title(axes, title)
-    axes.set_xlabel(style.short(x_label, 40))
+    axes.set_xlabel(short(x_label, 40))
     axes.set_ylabel(panel.column.unit)
 
 

@@ -22,6 +22,7 @@ from lm_eval_iberian.significance import (
     mean_draws,
     ratio_draws,
 )
+from lm_eval_iberian.suite import Score, apart_on
 from lm_eval_iberian.sweep.run import SweepPoint
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Compared:
         test: the same with interval and p; None where there is none.
         reason: why there is none.
         whole: whether both scores are of whole benchmarks.
+        odd: whether the two were prompted in different ways.
     """
 
     merge: str
@@ -57,6 +59,12 @@ class Compared:
     test: Difference | None
     reason: str = ""
     whole: bool = True
+    odd: bool = False
+
+    @property
+    def signs(self) -> str:
+        """† not of whole benchmarks, § prompted in different ways."""
+        return "†" * (not self.whole) + "§" * self.odd
 
     @property
     def mark(self) -> str:
@@ -94,24 +102,16 @@ class Comparer:
         first, second = self.scores.score(merge, column), self.scores.score(parent, column)
         if first.value is not None and second.value is not None:
             draws = _averaged([draws for _, draws in parts])
-            yield _compared(
-                merge,
-                parent,
-                column.title,
-                column,
-                None,
-                first.value - second.value,
-                draws,
-                first.whole and second.whole,
-            )
+            yield _compared((merge.name, first), (parent.name, second), column.title, column, None, draws)
         for benchmark, draws in parts:
             ours, theirs = self.scores.benchmark(merge, benchmark), self.scores.benchmark(parent, benchmark)
             if ours.value is not None and theirs.value is not None:
-                value, whole = ours.value - theirs.value, ours.whole and theirs.whole
-                yield _compared(merge, parent, benchmark.title, column, benchmark, value, draws, whole)
+                yield _compared((merge.name, ours), (parent.name, theirs), benchmark.title, column, benchmark, draws)
 
     def _benchmark(self, merge: SweepPoint, parent: SweepPoint, benchmark: Benchmark) -> Draws | str:
         tasks = benchmark.tasks if set(benchmark.tasks) & set(merge.tasks) else _upstream(benchmark, merge)
+        if words := apart_on(merge.runs, parent.runs, tasks):
+            return f"the two were measured in different ways: {', '.join(words)}"
         drawn: list[Draws] = []
         for task in tasks:
             try:
@@ -240,11 +240,20 @@ def _averaged(parts: Sequence[Draws | str]) -> Draws | str:
 
 
 def _compared(
-    merge: SweepPoint, parent: SweepPoint, what: str, column: Column, benchmark: Benchmark | None, value: float,
-    draws: Draws | str, whole: bool,
+    merge: tuple[str, Score], parent: tuple[str, Score], what: str, column: Column, benchmark: Benchmark | None,
+    draws: Draws | str,
 ) -> Compared:  # fmt: skip
+    """What is said of two scores that are both there; each comes with its point's name."""
+    (name, ours), (against, theirs) = merge, parent
+    assert ours.value is not None and theirs.value is not None
+    value, whole, odd = ours.value - theirs.value, ours.whole and theirs.whole, prompted_otherwise(ours, theirs)
     if not isinstance(draws, str) and abs(draws.value - value) > SAME:
         draws = f"from the documents it is {draws.value:+.3f}: scores and documents do not agree"
     if isinstance(draws, str):
-        return Compared(merge.name, parent.name, what, column, benchmark, value, None, draws, whole)
-    return Compared(merge.name, parent.name, what, column, benchmark, value, draws.difference(), "", whole)
+        return Compared(name, against, what, column, benchmark, value, None, draws, whole, odd)
+    return Compared(name, against, what, column, benchmark, value, draws.difference(), "", whole, odd)
+
+
+def prompted_otherwise(first: Score, second: Score) -> bool:
+    """Whether the prompts behind two scores were made in different ways."""
+    return set(first.prompts) != set(second.prompts)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.differences import Compared
 from lm_eval_iberian.pictures.style import MARKERS, MUTED, SERIES, new_figure, parent_colour
+from lm_eval_iberian.report_formats import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ def draw_forest(
             axes.plot([one.test.low, one.test.high], [place, place], color=SERIES[slot], linewidth=1.6, zorder=2)
         axes.plot(one.value, place, MARKERS[slot], color=SERIES[slot], markersize=5, zorder=3, markeredgewidth=1.3,
                   markerfacecolor=SERIES[slot] if sure else "#ffffff")  # fmt: skip
-    axes.set_yticks(range(len(merges)), [style.short(names[merge], 24) for merge in merges])
+    axes.set_yticks(range(len(merges)), [short(names[merge], 24) for merge in merges])
     axes.set_ylim(len(merges) - 0.4, -0.6)
     axes.grid(True, axis="x")
     axes.grid(False, axis="y")

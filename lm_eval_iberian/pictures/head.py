@@ -47,10 +47,22 @@ def _notices(found: Gathered) -> Iterable[str]:
         yield _notice(
             f"Not finished: {len(waiting)} of {len(run.points)} points are still to be measured.", [_some(waiting)]
         )
+    if odd := _odd(found):
+        yield _notice("Prompted otherwise than most of their column (marked § there):", odd)
     flags = {found.compact(point.name): [f"{task}: {word}" for task, said in point.flags.items() for word in said]
              for point in run.points if point.flags}  # fmt: skip
     if flags:
         yield _notice("Look at the answers before the score (marked ‡ beside it):", _by_reason(flags))
+
+
+def _odd(found: Gathered) -> list[str]:
+    """Which points were prompted otherwise, and how."""
+    said: dict[str, list[str]] = {}
+    for table in found.report.tables:
+        for (point, _, cells), word in zip(table.rows, table.prompts, strict=True):
+            if any(cell.odd for cell in cells) and found.compact(point) not in said.setdefault(word, []):
+                said[word].append(found.compact(point))
+    return [f"{word}: {_some(points)}" for word, points in said.items() if points]
 
 
 def _by_reason(said: Mapping[str, Sequence[str]]) -> list[str]:

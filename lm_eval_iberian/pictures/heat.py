@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from lm_eval_iberian.pictures.columns import Column, Scores, is_flagged
 from lm_eval_iberian.pictures.curves import NORMAL
 from lm_eval_iberian.pictures.shape import Shape
-from lm_eval_iberian.pictures.style import INK, new_figure, short
+from lm_eval_iberian.pictures.style import INK, new_figure
+from lm_eval_iberian.report_formats import short
 from lm_eval_iberian.suite import Score
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ class Tile:
     best: bool
     whole: bool
     flagged: bool = False
+    odd: bool = False
 
     @property
     def sign(self) -> str:
-        """† not whole, ‡ flagged."""
-        return ("" if self.whole else "†") + ("‡" if self.flagged else "")
+        """† not whole, ‡ flagged, § prompted otherwise than most of the column."""
+        return "†" * (not self.whole) + "‡" * self.flagged + "§" * self.odd
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def heat_map(scores: Scores, shape: Shape) -> Heat:
     tiles = [_column(found, merges) for found in by_column]
     rows = tuple(
         (shape.compact(point), point.role, tuple(
-            replace(tile[number], flagged=is_flagged(point.flags, column.benchmarks))
+            replace(tile[number], flagged=is_flagged(point.flags, column.benchmarks), odd=scores.is_odd(point, column))
             for tile, column in zip(tiles, scores.columns, strict=True)
         ))
         for number, point in enumerate(order)

@@ -69,7 +69,7 @@ def _what(one: Compared) -> str:
 
 
 def _difference_cells(one: Compared, reach: float, slot: int) -> list[str]:
-    shown = f"{one.value:+.2f}" + ("" if one.whole else "†")
+    shown = f"{one.value:+.2f}" + one.signs
     if one.test is None:
         return [shown, f'<td class="words" colspan="4">no test: {text(one.reason)}</td>']
     test = one.test

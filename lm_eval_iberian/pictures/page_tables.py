@@ -29,7 +29,7 @@ def heat(heat: Heat) -> str:
     left = f'<p class="flag">{heat.left_out} more merges are in the tables only.</p>' if heat.left_out else ""
     return (
         '<p class="about">The stronger the colour, the better within its column; bold is the best merge. A column\'s colours span at least the width '
-        "of a 95 % interval, so that noise stays pale. † is not of whole benchmarks, ‡ has answers that should be looked at first (the head of the page names them).</p>"
+        "of a 95 % interval, so that noise stays pale. † is not of whole benchmarks, ‡ has answers that should be looked at first, § was prompted otherwise than most of its column (the head of the page names them).</p>"
         + left
         + html.table("Scores by merge and column", heads, rows, "heat")
     )
@@ -67,17 +67,17 @@ def _notes(found: Gathered, point: str, said: Sequence[str]) -> str:
 
 
 def _table(found: Gathered, table: Table) -> str:
-    rows = [(named(found.compact(point), role), [_cell(cell) for cell in cells]) for point, role, cells in table.rows]
-    return html.table(table.title, [text(found.heat.head), *(text(one) for one in table.heads)], rows)
+    rows = [(named(found.compact(point), role), [_prompt(prompt), *(_cell(cell) for cell in cells)])
+            for (point, role, cells), prompt in zip(table.rows, table.prompts, strict=True)]  # fmt: skip
+    return html.table(table.title, [text(found.heat.head), "prompt", *(text(one) for one in table.heads)], rows)
+
+
+def _prompt(word: str) -> str:
+    return f'<td class="prompt">{text(word)}</td>'
 
 
 def _cell(cell: Cell) -> str:
     shown = {BEST: f"<strong>{cell.shown}</strong>", SECOND: f'<span class="second">{cell.shown}</span>'}.get(
         cell.rank, cell.shown
     )
-    return (
-        shown
-        + ("†" if cell.marked else "")
-        + ("‡" if cell.flagged else "")
-        + (f' <span class="spread">±{cell.spread:.2f}</span>' if cell.spread is not None else "")
-    )
+    return shown + cell.signs + (f' <span class="spread">±{cell.spread:.2f}</span>' if cell.spread is not None else "")

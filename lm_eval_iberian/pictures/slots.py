@@ -24,8 +24,14 @@ def legend_names(scores: Scores, shape: Shape) -> tuple[dict[int, str], dict[int
     lines = {slot: name or "merges" for name, slot in line_slots(scores, shape).items() if slot < MAX_LINES}
     named: dict[int, list[str]] = {}
     for name, slot in rule_names(scores, shape).items():
-        named.setdefault(slot, []).append(name.rstrip("/").rsplit("/", 1)[-1])
+        named.setdefault(slot, []).append(_legend_name(scores, name))
     return lines, {slot: ", ".join(found) for slot, found in sorted(named.items())}
+
+
+def _legend_name(scores: Scores, name: str) -> str:
+    """A parent's name; with § where it was prompted otherwise than most of a column that it stands in."""
+    odd = any(scores.is_odd(scores.run[name], column) for column in scores.columns)
+    return name.rstrip("/").rsplit("/", 1)[-1] + (" §" if odd else "")
 
 
 def rule_names(scores: Scores, shape: Shape) -> dict[str, int]:

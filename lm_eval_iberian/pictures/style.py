@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from lm_eval_iberian.report_formats import short
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -67,14 +69,6 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / 72, height / 72), layout="constrained")
-
-
-def short(text: str, longest: int) -> str:
-    """A label that has room: its middle is left out where it is too long."""
-    if len(text) <= longest:
-        return text
-    tail = longest // 2
-    return f"{text[: longest - tail - 1].rstrip()}…{text[-tail:].lstrip()}"
 
 
 def title(axes: Axes, text: str) -> None:

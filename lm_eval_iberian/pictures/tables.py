@@ -10,9 +10,8 @@ from dataclasses import replace
 from lm_eval_iberian.benchmarks import LANGUAGE_NAMES, Benchmark
 from lm_eval_iberian.pictures.columns import Column, Scores, is_flagged, others
 from lm_eval_iberian.pictures.differences import Compared
-from lm_eval_iberian.report import Cell, Report, Table, ranked, report
+from lm_eval_iberian.report import Report, Table, cell_of, ranked, report, with_odd_ones
 from lm_eval_iberian.report_formats import latex_text, markdown_text
-from lm_eval_iberian.suite import Score
 from lm_eval_iberian.sweep.run import SweepPoint
 
 
@@ -21,13 +20,15 @@ def sweep_report(scores: Scores, against: str | None = None, normalised: bool = 
     points = scores.points
     made = report([point.model_scores for point in points], against, normalised) if points else Report([], {})
     own = others(scores.run)
-    made.tables += [ranked(table) for table in _other_tables(scores, own)]
+    made.tables += [with_odd_ones(ranked(table)) for table in _other_tables(scores, own)]
     made.tables = [_flagged(table, scores) for table in made.tables]
     if not against:
         made.tables = [pruned for table in made.tables if (pruned := _pruned(table)).heads]
     told = tuple(f"in no table: {benchmark.name}:" for benchmark in own)
     for point in scores.run.points:
         kept = [note for note in made.notes.get(point.name, []) if not note.startswith(told or ("\0",))]
+        # What is said of a task's answers is said below, of tasks that no table knows as well.
+        kept = [note for note in kept if not any(word in note for words in point.flags.values() for word in words)]
         kept += [f"{task}: {word}" for task, words in point.flags.items() for word in words]
         kept += [f"not measured: {reason}" for reason in distinct(point.failures)]
         if not kept and not point.results:
@@ -45,13 +46,13 @@ def _other_tables(scores: Scores, own: Sequence[Benchmark]) -> list[Table]:
     for kind in dict.fromkeys(column.kind for column in columns):
         same = [column for column in columns if column.kind == kind]
         if any(len(column.benchmarks) > 1 for column in same) or len(same) > 1:
-            rows = tuple((point.name, point.role, tuple(_cell(scores.score(point, one)) for one in same))
+            rows = tuple((point.name, point.role, tuple(cell_of(scores.score(point, one)) for one in same))
                          for point in scores.points)  # fmt: skip
             heads = tuple(one.language or "all" for one in same)
             made.append(Table(same[0].kind_title, heads, rows, tuple(one.benchmarks for one in same)))
     for language in dict.fromkeys(column.language for column in columns):
         measured = [one for column in columns if column.language == language for one in column.benchmarks]
-        rows = tuple((point.name, point.role, tuple(_cell(scores.benchmark(point, one)) for one in measured))
+        rows = tuple((point.name, point.role, tuple(cell_of(scores.benchmark(point, one)) for one in measured))
                      for point in scores.points)  # fmt: skip
         title = f"{LANGUAGE_NAMES.get(language, 'Other tasks')}, task by task"
         heads = tuple(f"{one.name} ({one.metric})" for one in measured)
@@ -79,17 +80,10 @@ def _flagged(table: Table, scores: Scores) -> Table:
     flags = {point.name: set(point.flags) for point in scores.points if point.flags}
     rows = []
     for name, role, cells in table.rows:
-        signed = [replace(cell, flagged=cell.value is not None and is_flagged(flags.get(name, set()), counted))
+        signed = [replace(cell, flagged=cell.value is not None and (cell.flagged or is_flagged(flags[name], counted)))
                   for cell, counted in zip(cells, table.counted, strict=True)] if name in flags else cells  # fmt: skip
         rows.append((name, roles.get(name, role), tuple(signed)))
     return replace(table, rows=tuple(rows))
-
-
-def _cell(score: Score) -> Cell:
-    spread = score.deviation if score.runs > 1 and score.deviation is not None else score.stderr
-    return Cell(
-        score.value, spread if score.value is not None else None, score.value is not None and bool(score.problems)
-    )
 
 
 def score_csv(scores: Scores) -> str:
@@ -109,7 +103,7 @@ def _shown(scores: Scores, point: SweepPoint, column: Column) -> str:
 DIFFERENCES_KEY = (
     "Percent points (BLEU points for translation), the merge minus the parent, with 95 % intervals: paired bootstrap over "
     "the documents. n.s.: not significant (p at least 0.05); p values are of each difference alone, not adjusted for "
-    "their number. † not of whole benchmarks."
+    "their number. † not of whole benchmarks. § the two were prompted in different ways (the tables say how)."
 )
 HEAD = [
     "merge",
@@ -123,6 +117,7 @@ HEAD = [
     "documents",
     "significant",
     "method",
+    "prompted alike",
 ]
 
 
@@ -133,11 +128,13 @@ def differences_csv(compared: Sequence[Compared]) -> str:
 
 def _row(one: Compared) -> list[str]:
     named = [one.merge, one.parent, one.column.key, one.benchmark.title if one.benchmark else "", f"{one.value:.4f}"]
+    alike = "no" if one.odd else "yes"
     if one.test is None:
-        return [*named, "", "", "", "", "", f"none: {one.reason}"]
+        return [*named, "", "", "", "", "", f"none: {one.reason}", alike]
     test = one.test
     said = "yes" if test.significant() else "no"
-    return [*named, f"{test.low:.4f}", f"{test.high:.4f}", f"{test.p:.4g}", str(test.documents), said, test.method]
+    figures = [f"{test.low:.4f}", f"{test.high:.4f}", f"{test.p:.4g}", str(test.documents)]
+    return [*named, *figures, said, test.method, alike]
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> str:
@@ -175,7 +172,7 @@ def differences_latex(compared: Sequence[Compared]) -> str:
 
 
 def _latex(cell: str) -> str:
-    return latex_text(cell).replace("†", r"$^\dagger$").replace("–", "--")
+    return latex_text(cell).replace("†", r"$^\dagger$").replace("§", r"$^\S$").replace("–", "--")
 
 
 def _grid(compared: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
@@ -187,10 +184,11 @@ def _grid(compared: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
 
 
 def interval(one: Compared | None) -> str:
-    """A difference with its interval: "+3.20 [+1.10, +5.30]"; n.s. is not significant, † not of whole benchmarks."""
+    """A difference with its interval: "+3.20 [+1.10, +5.30]"; n.s. is not significant, † not of whole benchmarks,
+    § prompted in different ways."""
     if one is None:
         return "–"
-    said = f"{one.value:+.2f}" + ("" if one.whole else "†")
+    said = f"{one.value:+.2f}" + one.signs
     return (
         f"{said} (no test)"
         if one.test is None

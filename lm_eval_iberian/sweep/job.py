@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lm_eval_iberian.identity import Identity
 from lm_eval_iberian.sweep.spec import Evaluation
 from lm_eval_iberian.sweep.store import Answer, Document
 
@@ -19,7 +20,7 @@ class Job:
         point: the point's name.
         engine: jobs of one engine key can follow each other in one engine by a swap.
         signature: of the point, as planned; a worker refuses to measure anything else.
-        settings: what else the answers depend on (engine arguments).
+        identity: what is measured; what every answer depends on is in it, and what its tasks read.
         recipe: (YAML, origin, folder): the recipe travels, no weights.
         model_args: of the model `merged`.
         chat: apply_chat_template, fewshot_as_multiturn.
@@ -32,7 +33,7 @@ class Job:
     point: str
     engine: str
     signature: str
-    settings: str
+    identity: Identity
     recipe: tuple[str, str, str | None]
     merge_seed: int
     rng: str

@@ -7,22 +7,19 @@ anew only when what the prompts depend on has changed: the chat template, mostly
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any
 
 from lm_eval.tasks import TaskManager
 
 from lm_eval_iberian.plugin import tasks_folder
 from lm_eval_iberian.sweep.spec import Evaluation
+from lm_eval_iberian.task_code import read_by
 
-# How functions show in a dumped configuration: at another address in each process.
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-
-# lm_eval's own: which shots are drawn.
+# lm_eval's own: which shots are drawn. Also its seed of numpy and torch.
 FEWSHOT_SEED = 1234
 
 
@@ -79,8 +76,9 @@ class LoadedOnce:
 
     def __init__(self, index: TaskManager, evaluation: Evaluation) -> None:
         self.index, self.evaluation = index, evaluation
-        # What the requests depend on beyond their own arguments: the tokenizer's chat template.
+        # What the requests depend on beyond their own arguments: the tokenizer's chat template and special tokens.
         self.template = ""
+        self._read: dict[str, dict[str, str]] | None = None
 
     @cached_property
     def everything(self) -> Any:
@@ -94,6 +92,14 @@ class LoadedOnce:
     def tasks(self) -> dict[str, Any]:
         """Leaf task -> object."""
         return dict(self.everything["tasks"])
+
+    def as_results(self) -> dict[str, Any]:
+        """What lm_eval's results say of the tasks, settled, whatever their scores."""
+        return {
+            "configs": {name: task.dump_config() for name, task in self.tasks.items()},
+            "versions": {name: task.VERSION for name, task in self.tasks.items()},
+            "n-shot": {name: task.get_config("num_fewshot") for name, task in self.tasks.items()},
+        }
 
     def settle(self, generation: Mapping[str, Any] | None) -> None:
         """Write the evaluation's settings into the tasks, as `lm_eval.simple_evaluate` does before it evaluates.
@@ -109,6 +115,17 @@ class LoadedOnce:
             if own is None or (shots is not None and own != 0):  # 0 in a task's YAML is meant
                 task.set_config(key="num_fewshot", value=shots or 0)
             task.set_fewshot_seed(seed=FEWSHOT_SEED)
+
+    @property
+    def read(self) -> dict[str, dict[str, str]]:
+        """Leaf task -> hashes of its code and of the documents that this evaluation reads (`task_code.read_by`).
+
+        Taken once, so that what was planned is what results say; `settle` comes first.
+        """
+        if self._read is None:
+            limit = self.evaluation.settings.get("limit")
+            self._read = {name: read_by(task, limit) for name, task in self.tasks.items()}
+        return self._read
 
     def _once(self, task: Any, build: Callable[..., None]) -> Callable[..., None]:
         built = ""
@@ -126,46 +143,42 @@ class LoadedOnce:
         return build_once
 
 
-def stamp_of(loaded: LoadedOnce, limit: float | None) -> dict[str, list[str]]:
-    """What the tasks measure, for the key of an evaluation: task -> version, and a hash of settings and documents."""
-    return {name: [version_of(task), _hash(task, limit)] for name, task in loaded.tasks.items()}
-
-
 def version_of(task: Any) -> str:
     """A task's version, as lm_eval writes it into its results."""
     return str((task.config.metadata or {}).get("version", task.VERSION))
 
 
-def documents_of(task: Any, limit: float | None) -> int:
-    """How many documents an evaluation with this limit reads."""
-    total = len(task.eval_docs)
-    if limit is None:
-        return total
-    return min(total, int(limit) if limit >= 1 else -(-int(total * limit * 1000) // 1000))
+def generation_of(evaluation: Evaluation, engine: str) -> dict[str, Any] | None:
+    """Generation settings that override the tasks' own, with the seed where the engine takes one a request (vLLM).
+
+    Args:
+        engine: the package that runs the model.
+    """
+    from lm_eval.utils import simple_parse_args_string
+
+    given = evaluation.settings.get("gen_kwargs")
+    settings = simple_parse_args_string(given) if isinstance(given, str) else dict(given or {})
+    if evaluation.seed is not None and engine != "transformers":
+        settings["seed"] = evaluation.seed
+    return settings or None
 
 
-def _hash(task: Any, limit: float | None) -> str:
-    """Of the task's configuration and of the documents that are read: another limit, or other files, other key."""
-    state = hashlib.sha256(_configuration(task).encode())
-    for document in _shots(task):
-        state.update(json.dumps(document, sort_keys=True, default=str).encode())
-    for _, document in task.doc_iterator(limit=documents_of(task, limit) if limit is not None else None):
-        state.update(json.dumps(document, sort_keys=True, default=str).encode())
-    return state.hexdigest()[:16]
+def results_head(
+    evaluation: Evaluation, engine: str, model_args: Mapping[str, Any], info: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What lm_eval's command line would write into the results of an evaluation beside the scores.
 
-
-def _configuration(task: Any) -> str:
-    """The configuration without what says where it lies and not what it is: addresses of functions, paths."""
-    said = task.dump_config()
-    metadata = said.get("metadata")
-    if isinstance(metadata, dict):
-        said["metadata"] = {key: value for key, value in metadata.items() if key not in ("config_source", "documents")}
-    return ADDRESS.sub("", json.dumps(said, sort_keys=True, default=str))
-
-
-def _shots(task: Any) -> list[Any]:
-    """The documents that shots are drawn from, where they are not the evaluated ones."""
-    config = task.config
-    if config.num_fewshot == 0 or config.fewshot_split in (None, config.test_split):
-        return []
-    return list(task.fewshot_docs() or ())
+    Args:
+        info: the model's `get_model_info()`.
+    """
+    seed = evaluation.seed or 0
+    return {
+        "lm_eval_version": version("lm_eval"),
+        "transformers_version": version("transformers"),
+        "model_source": "merged",
+        "config": {
+            "model": "merged", "model_args": dict(model_args), **info, "limit": evaluation.settings.get("limit"),
+            "gen_kwargs": generation_of(evaluation, engine), "random_seed": seed, "numpy_seed": FEWSHOT_SEED + seed,
+            "torch_seed": FEWSHOT_SEED + seed, "fewshot_seed": FEWSHOT_SEED,
+        },
+    }  # fmt: skip

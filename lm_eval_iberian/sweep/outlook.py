@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lm_eval_iberian.sweep.kept_tasks import documents_of
 from lm_eval_iberian.sweep.plan import Plan, PlannedPoint
 from lm_eval_iberian.sweep.progress import duration
 from lm_eval_iberian.sweep.spec import Evaluation
 from lm_eval_iberian.sweep.store import Store
+from lm_eval_iberian.task_code import documents_of
 from merge_hooks.estimate import estimate, gigabytes
 
 # First guesses, until something was measured: floating-point operations a second, and seconds to start an engine.
@@ -110,7 +110,7 @@ def _needs(plan: Plan, store: Store | None, loads: dict[str, Load]) -> list[str]
 
 def speed_name(plan: Plan, evaluation: Evaluation) -> str:
     """Under which name the seconds of an evaluation are noted in the store."""
-    return f"seconds {plan.settings} {_key(evaluation)}"
+    return f"seconds {json.dumps(plan.arguments, sort_keys=True, default=str)} {_key(evaluation)}"
 
 
 def _device(plan: Plan) -> str:

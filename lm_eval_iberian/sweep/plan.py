@@ -10,22 +10,23 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.models.merge import Prepared, prepare
-from lm_eval_iberian.results import ENGINE_ARGUMENTS
+from lm_eval_iberian.identity import Identity, counting, digest, of_results, told
+from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
+from lm_eval_iberian.plugin import KEY
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
-from lm_eval_iberian.sweep.kept_tasks import KeptTasks, stamp_of
+from lm_eval_iberian.sweep.kept_tasks import KeptTasks, generation_of, results_head
 from lm_eval_iberian.sweep.spec import Evaluation, Point, Sweep
 from merge_hooks.errors import MergeHooksError
 from merge_hooks.lora import LoraSource
 from merge_hooks.recipe import Recipe, Resolved, passthrough
-from merge_hooks.signature import sign
 from merge_hooks.sources import Source
 from merge_hooks.stages import MergedSource
 from merge_hooks.swap_check import engine_facts
-from merge_hooks.tokenizer import digest, end_tokens, template_hash, tokenizer_hash
+from merge_hooks.tokenizer import end_tokens
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Plan:
     sweep: Sweep
     points: list[PlannedPoint]
     tasks: KeptTasks
-    _stamps: dict[str, Any] = field(default_factory=dict)
+    _asked: dict[str, Identity] = field(default_factory=dict)
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -75,20 +76,42 @@ class Plan:
         return [self._job(point, one) for point in in_working_order(self.points) for one in point.point.evaluations]
 
     def key(self, point: PlannedPoint, evaluation: Evaluation) -> str:
-        """The store's key of an evaluation: weights, engine settings, tasks with versions and documents, settings."""
+        """The store's key of an evaluation: its identity."""
         if point.prepared is None:
             return digest([point.name, point.problem, evaluation.as_data()], length=32)
-        said = json.dumps(evaluation.as_data(), sort_keys=True, default=str)
-        if said not in self._stamps:
-            loaded = self.tasks.of(evaluation)
-            self._stamps[said] = stamp_of(loaded, evaluation.settings.get("limit"))
-        return digest([point.signature, self.settings, point.chat, said, self._stamps[said]], length=32)
+        return self.identity(point, evaluation).digest
 
-    @property
-    def settings(self) -> str:
-        """The engine's arguments that answers depend on, as JSON."""
-        kept = {key: value for key, value in self.sweep.model_args.items() if key not in ENGINE_ARGUMENTS}
-        return json.dumps(kept, sort_keys=True, default=str)
+    def identity(self, point: PlannedPoint, evaluation: Evaluation) -> Identity:
+        """What an evaluation of a point measures: that of its results, which are not there yet."""
+        assert point.prepared is not None
+        signature = sign_model(point.prepared, point.dtype, self.backend)
+        info = point.prepared.info("", point.dtype, signature, self.arguments)
+        apply, multiturn = _chat(point, evaluation)
+        template = point.prepared.tokenizer.facts.template if apply else None
+        chat = told(template, multiturn, evaluation.settings.get("system_instruction"), {})
+        of_model = of_results(results_head(evaluation, self.backend, self.sweep.model_args, info) | {KEY: chat})
+        return Identity({**of_model.parts, **self._of_tasks(evaluation).parts})
+
+    def _of_tasks(self, evaluation: Evaluation) -> Identity:
+        """The part of an identity that all points share: what is asked, how, and how it is judged."""
+        said = json.dumps([self.sweep.model_args, evaluation.as_data()], sort_keys=True, default=str)
+        if said not in self._asked:
+            loaded = self.tasks.of(evaluation)
+            loaded.settle(generation_of(evaluation, self.backend))
+            head = results_head(evaluation, self.backend, self.sweep.model_args, {})
+            read = {KEY: told(None, False, None, loaded.read)}
+            self._asked[said] = of_results(head | loaded.as_results() | read).only("tasks", "seed")
+        return self._asked[said]
+
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """The engine's arguments that answers depend on."""
+        return counting(self.sweep.model_args)
+
+    @cached_property
+    def backend(self) -> str:
+        """The package that runs the models."""
+        return engine_name(self.sweep.model_args)
 
     def as_data(self) -> dict[str, Any]:
         """plan.json: see `lm_eval_iberian.sweep.run`."""
@@ -114,6 +137,7 @@ class Plan:
             "signature": planned.signature, "problem": planned.problem, "recipe": point.recipe.text,
             "origin": point.recipe.origin, "folder": str(point.recipe.folder) if point.recipe.folder else None,
             "merge_seed": point.merge_seed, "rng": point.rng, "dtype": planned.dtype, "chat": list(planned.chat),
+            "include_path": self.sweep.include_path and str(Path(self.sweep.include_path).resolve()),
             "evaluations": [
                 {"key": self.key(planned, one), "name": one.name, "tasks": list(one.tasks), "seed": one.seed}
                 for one in point.evaluations
@@ -125,10 +149,10 @@ class Plan:
         folder = None if recipe.folder is None else str(recipe.folder)
         return Job(
             key=self.key(planned, evaluation),
+            identity=self.identity(planned, evaluation),
             point=point.name,
             engine=planned.engine,
             signature=planned.signature,
-            settings=self.settings,
             recipe=(recipe.text, recipe.origin, folder),
             merge_seed=point.merge_seed,
             rng=point.rng,
@@ -152,7 +176,7 @@ def make_plan(sweep: Sweep, like: Plan | None = None) -> Plan:
     points = planner.with_parents(points) if sweep.adds_parents else points
     tasks = like.tasks if like else KeptTasks(sweep.include_path, dict(sweep.model_args))
     _check_tasks(points, tasks)
-    return Plan(sweep, points, tasks, like._stamps if like else {})
+    return Plan(sweep, points, tasks, like._asked if like else {})
 
 
 class _Planner:
@@ -174,24 +198,27 @@ class _Planner:
             bool(arguments.pop("trust_remote_code", False)), arguments, self.holds_model,
         )  # fmt: skip
         dtype = prepared.dtype if prepared.dtype != "auto" else _own_dtype(prepared)
-        template = loaded_template(prepared)
+        template = prepared.tokenizer.facts.template
         apply, multiturn = point.chat
         apply = bool(template) if apply is None else apply
         if apply and not template:
-            raise SweepError("apply_chat_template: its tokenizer has no chat template.")
+            raise SweepError(
+                "apply_chat_template: true, and its tokenizer has no chat template. Leave the key out: then a model "
+                "without a template is prompted without one, and tables say so. Or leave it out by `parents: false`."
+            )
         return PlannedPoint(
             point,
             prepared,
             planned_signature(prepared, dtype, self.backend),
-            _engine_key(prepared, dtype),
+            _engine_key(prepared, dtype, self.backend),
             dtype,
-            (apply, apply if multiturn is None else multiturn),
+            (apply, apply and multiturn is not False),
         )
 
     def with_parents(self, points: list[PlannedPoint]) -> list[PlannedPoint]:
         """The points, and every source of every merge as a point of its own, measured on what its merges are."""
         parents: dict[str, PlannedPoint] = {}
-        known = {point.signature: point.name for point in points if point.prepared is not None}
+        known = {_measured(point): point.name for point in points if point.prepared is not None}
         result = []
         for planned in points:
             names = []
@@ -199,9 +226,10 @@ class _Planner:
                 parent = self._parent(source, planned)
                 if parent.signature == planned.signature and planned.prepared is not None:
                     continue  # the point is itself a plain model
-                name = known.get(parent.signature) if parent.prepared is not None else None
+                key = _measured(parent)
+                name = known.get(key) if parent.prepared is not None else None
                 if name is None:
-                    known[parent.signature] = name = _free_name(parent.name, [*known.values()])
+                    known[key] = name = _free_name(parent.name, [*known.values()])
                     parents[name] = replace(parent, point=replace(parent.point, name=name))
                 if name in parents:
                     parents[name] = _also(parents[name], planned.point.evaluations)
@@ -214,35 +242,32 @@ class _Planner:
         dtype = child.prepared.resolved.dtype
         recipe = replace(_plain_recipe(source, dtype), folder=child.point.recipe.folder)
         name = source.name.rstrip("/").rsplit("/", 1)[-1]
-        return self.plan(
-            Point(name, "parent", {}, recipe, child.point.evaluations, chat=child.point.chat and (None, None))
-        )
+        return self.plan(Point(name, "parent", {}, recipe, child.point.evaluations, chat=_parents_chat(child)))
+
+
+def _measured(point: PlannedPoint) -> tuple[str, bool, bool]:
+    """What is measured of a plain model: its weights, and how it is prompted where a run says nothing."""
+    return point.signature, point.chat[0], point.point.chat[1] is not False
+
+
+def _parents_chat(child: PlannedPoint) -> tuple[bool | None, bool | None]:
+    """How the parents of a merge are prompted: as was said for all, else as the merge, but for those without a template."""
+    apply, multiturn = child.point.chat
+    if apply is None and not child.chat[0]:
+        apply = False
+    return apply, multiturn
 
 
 def _chat(planned: PlannedPoint, evaluation: Evaluation) -> tuple[bool, bool]:
-    """apply_chat_template and fewshot_as_multiturn: a run's own word, else the point's."""
+    """apply_chat_template and fewshot_as_multiturn: a run's own word, else the point's; lm_eval's default for shots."""
     apply = bool(evaluation.settings.get("apply_chat_template", planned.chat[0]))
-    multiturn = evaluation.settings.get("fewshot_as_multiturn", planned.chat[1] and apply)
-    return apply, bool(multiturn)
+    multiturn = evaluation.settings.get("fewshot_as_multiturn", planned.point.chat[1])
+    return apply, apply and multiturn is not False
 
 
 def planned_signature(prepared: Prepared, dtype: str, engine: str) -> str:
-    """The digest of a point's signature before its engine runs: with the tokenizer as it lies on disk.
-
-    A back end may give a tokenizer a pad token of its own, so the digest in the results can be another one.
-    """
-    return sign(
-        prepared.resolved,
-        dtype=dtype,
-        tokenizer=_tokenizer_hash(prepared.tokenizer.folder),
-        template=template_hash(loaded_template(prepared)),
-        engine=engine,
-    ).digest
-
-
-def loaded_template(prepared: Prepared) -> Any:
-    """The chat template that a merge is scored with, or None."""
-    return prepared.tokenizer.chat_template or _loaded(prepared.tokenizer.folder).chat_template
+    """The digest of a point's signature, before its engine runs and after."""
+    return sign_model(prepared, dtype, engine).digest
 
 
 def in_working_order(points: Iterable[PlannedPoint]) -> list[PlannedPoint]:
@@ -284,11 +309,14 @@ def _without_weights(value: Any) -> Any:
     return [_without_weights(item) for item in value] if isinstance(value, list) else value
 
 
-def _engine_key(prepared: Prepared, dtype: str) -> str:
-    choice = prepared.tokenizer
-    return digest([
-        engine_facts(prepared.stream), dtype, _tokenizer_hash(choice.folder), end_tokens(choice.generation_folder),
-    ], length=16)  # fmt: skip
+def _engine_key(prepared: Prepared, dtype: str, engine: str) -> str:
+    """What points share that follow each other in one engine: all that a swap does not change.
+
+    transformers takes the point's generation config with its weights. vLLM read that of its first point, of which it
+    uses the ids at which text ends: lm_eval says all other settings with each request.
+    """
+    ends = [] if engine == "transformers" else end_tokens(prepared.generation_config)
+    return digest([engine_facts(prepared.stream), dtype, prepared.tokenizer.facts.hash, ends], length=16)
 
 
 def _back_end(model_args: Mapping[str, Any]) -> tuple[str, bool]:
@@ -317,25 +345,6 @@ def runs_on_cpu(model_args: Mapping[str, Any]) -> bool:
 def _own_dtype(prepared: Prepared) -> str:
     """The dtype of a plain model whose recipe says none: its configuration's."""
     return str(getattr(prepared.stream.model_config, "dtype", None) or "bfloat16").removeprefix("torch.")
-
-
-_TOKENIZERS: dict[str, Any] = {}
-_HASHES: dict[str, str] = {}
-
-
-def _loaded(folder: str) -> Any:
-    """A tokenizer, loaded once a process."""
-    from merge_hooks.tokenizer import TokenizerChoice
-
-    if folder not in _TOKENIZERS:
-        _TOKENIZERS[folder] = TokenizerChoice(folder, "", None, folder).load()
-    return _TOKENIZERS[folder]
-
-
-def _tokenizer_hash(folder: str) -> str:
-    if folder not in _HASHES:
-        _HASHES[folder] = tokenizer_hash(_loaded(folder))
-    return _HASHES[folder]
 
 
 def _leaves(resolved: Resolved) -> Iterable[Source]:

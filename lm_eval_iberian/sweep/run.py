@@ -60,6 +60,7 @@ class SweepPoint:
         problem: why it could not even be planned, or "".
         folder: where the recipe's relative paths are looked up, after the current folder.
         merge_seed, rng: of random methods.
+        include_path: a folder of further tasks, as lm_eval's --include_path.
     """
 
     name: str
@@ -73,6 +74,7 @@ class SweepPoint:
     folder: str | None = None
     merge_seed: int = 0
     rng: str = "iberian"
+    include_path: str | None = None
 
     @property
     def finished(self) -> list[Measured]:
@@ -92,11 +94,12 @@ class SweepPoint:
 
     @cached_property
     def flags(self) -> dict[str, list[str]]:
-        """task -> what is wrong with its answers (empty, looping, NaN), in words."""
+        """task -> what is wrong with its answers (empty, looping, cut, tied, NaN), in words."""
         said: dict[str, list[str]] = {}
-        for one in self.finished:
-            for task, words in (one.store.flags(one.key) if one.store else {}).items():
-                said.setdefault(task, []).extend(word for word in words if word not in said.get(task, []))
+        flagged = [one.store.flags(one.key) for one in self.finished if one.store]
+        counted = [{task: run.leaf(task, "").doubts for task in run.tasks} for run in self.runs]
+        for task, words in (item for found in (*flagged, *counted) for item in found.items() if item[1]):
+            said.setdefault(task, []).extend(word for word in words if word not in said.get(task, []))
         return said
 
     @property
@@ -146,7 +149,7 @@ class SweepPoint:
         """The benchmarks and averages of the suite; see `lm_eval_iberian.suite`."""
         return ModelScores(self.runs, self.name)
 
-    @property
+    @cached_property
     def runs(self) -> list[Run]:
         """The results as `lm_eval_iberian.results` reads files."""
         return [check_run(result, f"{self.name} ({number})") for number, result in enumerate(self.results, 1)]
@@ -196,7 +199,9 @@ class SweepRun:
 
 
 def read_sweep_run(folder: Path) -> SweepRun:
-    """The run in a folder. Raises SweepError where there is none."""
+    """The run in a folder, points that measured a task in several ways taken apart. Raises SweepError where there is none."""
+    from lm_eval_iberian.sweep.variants import taken_apart
+
     path = folder / PLAN
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
@@ -205,7 +210,7 @@ def read_sweep_run(folder: Path) -> SweepRun:
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise SweepError(f"{path}: cannot be read ({error}).") from None
     stores = tuple(Store(file, writes=False) for file in sorted(folder.glob("store*.sqlite")))
-    points = tuple(read_point(entry, stores) for entry in plan["points"])
+    points = taken_apart([read_point(entry, stores) for entry in plan["points"]])
     return SweepRun(folder, plan["name"], plan["axes"], points, stores)
 
 
@@ -220,6 +225,7 @@ def read_point(entry: Mapping[str, Any], stores: Sequence[Store]) -> SweepPoint:
     return SweepPoint(
         entry["name"], entry["role"], entry["labels"], tuple(entry["parents"]), entry["signature"], entry["recipe"],
         entry["problem"], evaluations, entry.get("folder"), entry.get("merge_seed", 0), entry.get("rng", "iberian"),
+        entry.get("include_path"),
     )  # fmt: skip
 
 

@@ -76,7 +76,8 @@ class Point:
         recipe: what `lm_eval_iberian.models.Merged` takes, or a merge_hooks Recipe.
         evaluations: what it is measured on.
         merge_seed, rng: of random methods.
-        chat: apply_chat_template and fewshot_as_multiturn; None: where the tokenizer has a template.
+        chat: apply_chat_template and fewshot_as_multiturn as they were said; None: nothing was. Then the template is
+            applied where the tokenizer has one, and shots are turns where the template is applied.
     """
 
     name: str
@@ -171,11 +172,10 @@ class Sweep:
         def filled(key: str, default: Any = None) -> Any:
             return fill(self.data.get(key, default), values, f"{self.name}: {key}")
 
-        chat = filled("apply_chat_template")
         return Point(
             name, role, labels, self._recipe(name, fill(recipe, values, f"{self.name}: recipe of {name}")),
             self._evaluations(values), int(filled("merge_seed", 0) or 0), str(filled("rng", "iberian") or "iberian"),
-            (chat, filled("fewshot_as_multiturn", chat)),
+            chat_of({key: filled(key) for key in CHAT}, self.name),
         )  # fmt: skip
 
     def _recipe(self, name: str, written: Any) -> Any:
@@ -202,6 +202,7 @@ class Sweep:
         made = []
         for run in runs:
             run = fill(dict(run), values, f"{self.name}: runs")
+            chat_of(run, f"{self.name}: runs")
             settings = {**shared, **{key: run[key] for key in (*SETTINGS, *CHAT) if run.get(key) is not None}}
             tasks = _names(run.get("tasks"), self.name)
             made += [Evaluation(tasks, settings, seed) for seed in run.get("seeds") or [None]]
@@ -315,6 +316,14 @@ def _refuse_unknown(data: Mapping[str, Any], known: Sequence[str], where: str) -
 def _is_used(parameter: str, data: Mapping[str, Any]) -> bool:
     rest = {key: value for key, value in data.items() if key != "parameters"}
     return parameter in names_in(rest)
+
+
+def chat_of(said: Mapping[str, Any], where: str) -> tuple[bool | None, bool | None]:
+    """apply_chat_template and fewshot_as_multiturn; None where nothing is said. Raises SweepError for other values."""
+    for key in CHAT:
+        if not isinstance(said.get(key), (bool, type(None))):  # the text "false" is not false
+            raise SweepError(f"{where}: {key}: {said[key]}: write true or false, or leave it out.")
+    return said.get(CHAT[0]), said.get(CHAT[1])
 
 
 def _names(tasks: Any, where: str) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
 """A model that answers from the store what it has answered before, and hands on every new answer as it comes.
 
-lm_eval's `CachingLM` keeps answers by request alone. Here a key says all that an answer depends on: the signature of
-the weights, the engine's settings, the seed, the request with its generation settings, and which of several equal
-requests it is.
+lm_eval's `CachingLM` keeps answers by request alone. Here a key says all that an answer depends on: what
+`Identity.answers` holds, the request with its generation settings, and which of several equal requests it is.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class StoredLM(LM):
 
     Args:
         model: a `MergedVLLM` or `MergedHF`.
-        stamp: what all its answers depend on: signature, engine settings, seed.
+        stamp: what all its answers depend on (`Identity.answers`).
         signature: the signature's digest, which the store keeps beside each answer.
         known: answers that are there: key -> JSON.
         keep: called with new answers as they come.

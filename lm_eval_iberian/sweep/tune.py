@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_iberian.best import BestError, goals_of
 from lm_eval_iberian.pictures.columns import Scores
-from lm_eval_iberian.suite import average
+from lm_eval_iberian.suite import apart_on, average
 from lm_eval_iberian.sweep.driver import ATTEMPTS, write_down, write_text
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import LATER, Event, Failed, Finished, Job, Later, Lost
 from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, make_plan
 from lm_eval_iberian.sweep.pool import Pool
-from lm_eval_iberian.sweep.run import PLAN, SweepRun, read_point
+from lm_eval_iberian.sweep.run import PLAN, SweepPoint, SweepRun, read_point
 from lm_eval_iberian.sweep.search import Space
 from lm_eval_iberian.sweep.store import FILE, Store
 
@@ -92,6 +92,7 @@ class Tuner:
         self.waiting: dict[str, list[Running]] = {}
         self.attempts: dict[str, int] = {}
         self.like = like
+        self.known: dict[int, SweepPoint] = {}
         self.study: Study
         self.store: Store
 
@@ -222,6 +223,7 @@ class Tuner:
         from optuna.trial import TrialState
 
         trial, name, is_last = running.trial, running.point.name, running.rung == self._last
+        self._check_alike(running.entry)
         try:
             values = self.values(running.entry)
         except BestError as error:
@@ -240,6 +242,19 @@ class Tuner:
             self._say(trial, f"{name}: {shown} on {self.space.rungs[running.rung]} documents")
             running.rung += 1
             self._begin_rung(running)
+
+    def _check_alike(self, entry: Mapping[str, Any]) -> None:
+        """Raises SweepError where earlier trials were measured in another way: Optuna would compare the two."""
+        mine = read_point(entry, [self.store])
+        if entry["rung"] not in self.known:
+            others = (read_point(one, [self.store]) for one in self.entries.values() if one["rung"] == entry["rung"])
+            self.known[entry["rung"]] = next((one for one in others if one.role == "merge" and one.results), mine)
+        known = self.known[entry["rung"]]
+        if words := apart_on(mine.runs, known.runs, mine.tasks):
+            raise SweepError(
+                f"{self.folder}: {known.name}, an earlier trial, was measured in another way than {mine.name} "
+                f"({', '.join(words)}), and Optuna would compare them. Give another --out."
+            )
 
     def values(self, entry: Mapping[str, Any]) -> list[float]:
         """A point's figures, one an objective, in percent. Raises BestError where one is missing."""

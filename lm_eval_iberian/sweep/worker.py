@@ -7,18 +7,27 @@ driver's process, in one of its own, or on another machine (`pool`, `ray_pool`).
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.identity import told
+from lm_eval_iberian.plugin import KEY
 from lm_eval_iberian.sweep import flags
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Started
-from lm_eval_iberian.sweep.kept_tasks import FEWSHOT_SEED, KeptTasks, LoadedOnce, version_of
+from lm_eval_iberian.sweep.kept_tasks import (
+    FEWSHOT_SEED,
+    KeptTasks,
+    LoadedOnce,
+    generation_of,
+    results_head,
+    version_of,
+)
 from lm_eval_iberian.sweep.plan import engine_name, planned_signature
 from lm_eval_iberian.sweep.store import Document
 from lm_eval_iberian.sweep.stored_lm import StoredLM
@@ -55,7 +64,7 @@ class Worker:
         start = time.perf_counter()
         results = self._evaluate(job, loaded)
         samples = results.pop("samples")
-        _say(results, job, self.model)
+        _say(results, job)
         results["sweep"]["weights"] = self.weights
         found = {task: said for task, rows in samples.items() if (said := flags.of_samples(rows))}
         documents = list(_documents(samples))
@@ -95,50 +104,52 @@ class Worker:
         from lm_eval import evaluate
 
         evaluation, (apply, multiturn) = job.evaluation, job.chat
-        loaded.template = str(self.model.tokenizer.chat_template) if apply else ""
-        generation = self._generation(evaluation.settings.get("gen_kwargs"), evaluation.seed)
-        loaded.settle(generation)
+        engine, facts = engine_name(job.model_args), self.model.prepared.tokenizer.facts
+        system = evaluation.settings.get("system_instruction")
+        loaded.template = f"{facts.hash} {facts.template}" if apply else ""
+        loaded.settle(generation_of(evaluation, engine))
+        _refuse_changed(job, loaded)
         _seed(evaluation.seed or 0)
-        results = evaluate(
+        # Unwrapped: what `lm_eval_iberian.plugin` would add is known here, and read but once.
+        results = inspect.unwrap(evaluate)(
             lm=self._stored(job, loaded),
             task_dict=loaded.everything,
             limit=evaluation.settings.get("limit"),
-            system_instruction=evaluation.settings.get("system_instruction"),
+            system_instruction=system,
             log_samples=True,
             apply_chat_template=apply,
             fewshot_as_multiturn=multiturn,
         )
         assert results is not None  # rank 0
-        results = dict(results)
-        results["config"] = {
-            "model": "merged", "model_args": dict(job.model_args), **self.model.get_model_info(),
-            "limit": evaluation.settings.get("limit"), "gen_kwargs": generation, "fewshot_seed": FEWSHOT_SEED,
-        }  # fmt: skip
-        return results
+        head = results_head(evaluation, engine, job.model_args, self.model.get_model_info())
+        return {**results, **head, KEY: told(facts.template if apply else None, multiturn, system, loaded.read)}
 
     def _stored(self, job: Job, loaded: LoadedOnce) -> StoredLM:
         """The model with the store before it."""
         versions = {name: version_of(task) for name, task in loaded.tasks.items()}
         return StoredLM(
-            self.model, f"{job.signature}\n{job.settings}\n{job.evaluation.seed}", job.signature, job.known,
+            self.model, job.identity.answers, job.signature, job.known,
             lambda answers: self.emit(Answered(job.key, answers)) if answers else None, versions,
             lambda requests, tokens, known: self.emit(Asked(job.key, requests, tokens, known)),
         )  # fmt: skip
-
-    def _generation(self, given: Any, seed: int | None) -> dict[str, Any] | None:
-        """The generation settings, with the seed where the engine takes one a request (vLLM)."""
-        from lm_eval.utils import simple_parse_args_string
-
-        settings = simple_parse_args_string(given) if isinstance(given, str) else dict(given or {})
-        if seed is not None and is_vllm(self.model):
-            settings["seed"] = seed
-        return settings or None
 
     def close(self) -> None:
         """Let the engine go."""
         self.model = None
         self.engine = self.signature = self.weights = ""
         gc.collect()
+
+
+def _refuse_changed(job: Job, loaded: LoadedOnce) -> None:
+    """See that this process reads what was planned. Raises SweepError where a task or its documents have changed."""
+    planned = job.identity.parts["tasks"]
+    changed = [name for name, read in loaded.read.items() if any(planned[name][key] != read[key] for key in read)]
+    if changed:
+        raise SweepError(
+            f"{job.point}: the code or the documents of {', '.join(changed[:3])}"
+            f"{f' and {len(changed) - 3} more tasks' if len(changed) > 3 else ''} changed since the sweep was planned. "
+            "Start it again."
+        )
 
 
 def _seed(seed: int) -> None:
@@ -149,13 +160,8 @@ def _seed(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    numpy.random.seed(1234 + seed)
-    torch.manual_seed(1234 + seed)
-
-
-def is_vllm(model: Any) -> bool:
-    """Whether the model is a `MergedVLLM`; its class is not imported to ask."""
-    return type(model).__name__ == "MergedVLLM"
+    numpy.random.seed(FEWSHOT_SEED + seed)
+    torch.manual_seed(FEWSHOT_SEED + seed)
 
 
 def _start(job: Job) -> Any:
@@ -219,16 +225,12 @@ def _is_fatal(error: BaseException) -> bool:
     return not isinstance(error, (MergeHooksError, SweepError))
 
 
-def _say(results: dict[str, Any], job: Job, model: Any) -> None:
+def _say(results: dict[str, Any], job: Job) -> None:
     """What lm_eval's command line would have written into the results, and what they are of."""
-    import hashlib
-
     results["date"] = time.time()
-    results["lm_eval_version"], results["transformers_version"] = version("lm_eval"), version("transformers")
-    results["model_source"] = "merged"
     results["fewshot_as_multiturn"] = job.chat[1]
-    template = str(model.tokenizer.chat_template) if job.chat[0] else None
-    results["chat_template_sha"] = template and hashlib.sha256(template.encode()).hexdigest()
+    results["chat_template_sha"] = results[KEY]["chat"]["template"]
+    results["system_instruction_sha"] = results[KEY]["chat"]["system"]
     results["sweep"] = {"point": job.point, "evaluation": job.evaluation.as_data(), "signature": job.signature}
 
 

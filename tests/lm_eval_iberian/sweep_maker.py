@@ -38,8 +38,15 @@ class MadePoint:
 def write_run(
     folder: Path, name: str, axes: Mapping[str, Sequence[str]], points: Iterable[MadePoint], tasks: Sequence[str],
     skill: Skill, documents: int = 40, samples: bool = False, flags: Mapping[str, Any] | None = None,
+    plain: Sequence[str] | None = None, answers: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
-    """A run folder with one evaluation for each point; point -> flags of its tasks in `flags`."""
+    """A run folder with one evaluation for each point.
+
+    Args:
+        flags: point -> flags of its tasks.
+        plain: the points that were prompted without a chat template, all others with one; None: all without.
+        answers: point -> what was counted over the answers of its tasks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     store = Store(folder / FILE)
     entries = []
@@ -49,6 +56,9 @@ def write_run(
         if point.state == "finished":
             rows = [row for task in tasks for row in _documents(point, task, skill(point, task), documents)]
             data = _results(point, tasks, rows, documents, samples)
+            if plain is not None and point.name not in plain:
+                data |= {"chat_template_sha": "ab12cd34", "fewshot_as_multiturn": True}
+            data["config"]["iberian"]["answers"] = (answers or {}).get(point.name, {})
             store.finish(key, point.name, data, (flags or {}).get(point.name, {}), 12.5, rows)
         elif point.state == "failed":
             store.fail(key, "PreflightError: models/other has 32 layers, models/instruct has 28.", "Traceback ...")

@@ -140,7 +140,12 @@ def test_the_curves_show_the_scores(figure1: SweepRun) -> None:
             assert mark.value == scores.score(figure1[mark.point], panel.column).value
     assert {rule.name for rule in panel.rules} == {"Latxa-Llama-3.1-8B-gl", "Llama-3.1-8B-Instruct"}
     flagged = [
-        mark.point for row in found for one in row.panels for line in one.lines for mark in line.marks if mark.flagged
+        mark.point
+        for row in found
+        for one in row.panels
+        for line in one.lines
+        for mark in line.marks
+        if mark.sign == "‡"
     ]
     assert flagged == [LOOPING]
 
@@ -365,6 +370,48 @@ def test_long_answers_are_folded_and_cut() -> None:
 
 
 @pytest.mark.slow
+def test_what_was_prompted_otherwise_is_marked_wherever_it_is_shown(tmp_path: Path) -> None:
+    """A parent without a chat template among merges with one: in tables, heat map, curves, differences and the page."""
+    run = read_sweep_run(toy_run(tmp_path / "run", plain=["basque"]))
+    found = gather(run)
+    by_table = {table.title: dict(zip((name for name, _, _ in table.rows), table.prompts, strict=True))
+                for table in found.report.tables}  # fmt: skip
+    for prompts in by_table.values():
+        assert (prompts["basque"], prompts["instruct"], prompts["weight=0.5"]) == ("plain", "multiturn", "multiturn")
+    odd = {name for table in found.report.tables for name, _, cells in table.rows if any(cell.odd for cell in cells)}
+    assert odd == {"basque"}
+    assert {name: {tile.sign for tile in tiles} for name, _, tiles in found.heat.rows}["basque"] == {"§"}
+    assert found.rules == {0: "basque §", 1: "instruct"}
+    assert {(one.parent, one.odd) for one in found.compared} == {("basque", True), ("instruct", False)}
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "Prompted otherwise than most of their column" in page and "<li>plain: basque</li>" in page
+    assert '<td class="prompt">plain</td>' in page
+    table = list(csv.DictReader(io.StringIO((tmp_path / "run/report/differences.csv").read_text())))
+    assert {row["parent"]: row["prompted alike"] for row in table} == {"basque": "no", "instruct": "yes"}
+    lines = (tmp_path / "run/report/differences.md").read_text().splitlines()
+    assert all(("§" in line) == ("| basque |" in line) for line in lines if line.startswith("| weight"))
+    assert r"$^\S$" in (tmp_path / "run/report/differences.tex").read_text()
+
+
+def test_prompts_that_are_all_alike_are_not_marked(tmp_path: Path) -> None:
+    folder = toy_run(tmp_path / "run", plain=[])
+    found = gather(read_sweep_run(folder))
+    assert "Prompted otherwise" not in head(found)
+    assert not any(cell.odd for table in found.report.tables for _, _, cells in table.rows for cell in cells)
+    assert not any(one.odd for one in found.compared)
+
+
+def test_what_was_counted_over_the_answers_flags_the_score(tmp_path: Path) -> None:
+    counts = {"cut_prompts": 2, "cut_answers": 0, "ties": 0, "empty": 0, "documents": 40}
+    run = read_sweep_run(toy_run(tmp_path / "run", answers={"weight=0.5": {"toy_choice_eu": counts}}))
+    assert run["weight=0.5"].flags == {"toy_choice_eu": ["prompts cut to the model's window: 2 of 40"]}
+    assert run["weight=1.0"].flags == {}
+    found = sweep_report(Scores(run))
+    assert found.notes["weight=0.5"] == ["toy_choice_eu: prompts cut to the model's window: 2 of 40"]
+    flagged = {name for table in found.tables for name, _, cells in table.rows if any(cell.flagged for cell in cells)}
+    assert flagged == {"weight=0.5"}
+
+
 def test_the_same_store_gives_the_same_bytes(toy: SweepRun, tmp_path: Path) -> None:
     again = toy_run(tmp_path / "again", samples=True, documents=20)
     write_report(again)

@@ -17,13 +17,13 @@ def active() -> None:
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
-def test_caches_are_keyed_by_signature(first: str, tmp_path: Path) -> None:
-    """`--use_cache` keys answers by request only: two merges must not share a file."""
+def test_caches_are_keyed_by_identity(first: str, tmp_path: Path) -> None:
+    """`--use_cache` keys answers by request only: two merges, or two settings, must not share a file."""
     from lm_eval.api.model import CachingLM
 
     def cache(digest: str | None) -> Any:
-        signature = SimpleNamespace(digest=digest) if digest else None
-        model = SimpleNamespace(signature=signature, set_cache_hook=lambda hook: None)
+        identity = SimpleNamespace(answers=digest) if digest else None
+        model = SimpleNamespace(identity=identity, set_cache_hook=lambda hook: None)
         return CachingLM(model, str(tmp_path / "cache_rank0.db"))
 
     for digest in (first, "c", None):

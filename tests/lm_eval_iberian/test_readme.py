@@ -10,8 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lm_eval_iberian.pictures.columns import Scores
+from lm_eval_iberian.pictures.tables import sweep_report
+from lm_eval_iberian.sweep.run import read_sweep_run
 from tests.conftest import ROOT
+from tests.lm_eval_iberian.sweep.runner import run
+from tests.lm_eval_iberian.sweep.test_again import by_lm_eval
 
 
 def blocks(kind: str) -> list[str]:
@@ -50,6 +56,39 @@ def test_the_commands_of_the_readme(llama: dict[str, Path], tmp_path: Path) -> N
         )
         assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
     assert list((tmp_path / "out").rglob("results_*.json"))
+
+
+def test_the_first_command_and_the_sweep_give_the_same_number(
+    llama: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One recipe, prompted in one way: the first command's flags are what a sweep does by itself, and the paper's."""
+    monkeypatch.chdir(tmp_path)
+    for name, text in zip(("merge.yml", "sweep.yml"), blocks("yaml"), strict=True):
+        Path(name).write_text(text)
+    for name, model in (("HiTZ/Latxa-Llama-3.1-8B", "basque"), ("meta-llama/Llama-3.1-8B-Instruct", "instruct")):
+        Path(name).parent.mkdir()
+        Path(name).symlink_to(llama[model])
+    task = "iberian_eus_trivia"
+    data = yaml.safe_load(Path("sweep.yml").read_text()) | {"tasks": [task], "axes": {"weight": [1.0]}}
+    data["model_args"] |= {"backend": "hf", "batch_size": 1}
+    assert run(data, tmp_path / "run", here=tmp_path) == {}
+    point = read_sweep_run(tmp_path / "run")["weight=1.0"]
+
+    first = blocks("bash")[0].splitlines()[0]
+    assert "--apply_chat_template --fewshot_as_multiturn" in first  # facts/paper.md
+    command = first.replace("--tasks iberian_suite", f"--tasks {task}").replace(
+        "recipe=merge.yml", "recipe=merge.yml,backend=hf"
+    )
+    plain = command.replace("--apply_chat_template --fewshot_as_multiturn ", "")
+    found = {}
+    for line in (command, plain):
+        with pytest.MonkeyPatch.context() as patch:
+            results, samples = by_lm_eval(f"IBERIAN_DATA=samples {line}", patch)
+        found[line] = results["results"][task], [sample["resps"] for sample in samples[task]]
+    assert found[command][0] == point.results[0]["results"][task]
+    assert found[command][1] != found[plain][1]  # prompted otherwise, they answer otherwise
+    rows = sweep_report(Scores(read_sweep_run(tmp_path / "run"))).tables[0].prompts
+    assert set(rows) == {"multiturn", ""}
 
 
 @pytest.mark.parametrize("folder", ["", "lm_eval_iberian", "merge_hooks", "ifeval_multi", "tasks", "tests",

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from lm_eval_iberian import paper
-from lm_eval_iberian.report import Report, Table, report
+from lm_eval_iberian.report import Report, Table, report, report_files
 from lm_eval_iberian.report_command import report as command
 from lm_eval_iberian.report_formats import write
 from lm_eval_iberian.results import check_run
@@ -106,6 +106,111 @@ def test_against_the_paper() -> None:
     assert "English column may hold more" in write(made(named("mine", 0.99), against="paper"))
 
 
+def chat(
+    name: str, value: float, template: str | None = "ab12cd", turns: bool = True, system: str | None = None
+) -> dict:
+    data = named(name, value)
+    return data | {"chat_template_sha": template, "fewshot_as_multiturn": turns, "system_instruction_sha": system}
+
+
+def prompts(table: Table) -> dict[str, str]:
+    return {name: prompt for (name, _, _), prompt in zip(table.rows, table.prompts, strict=True)}
+
+
+def odd(table: Table) -> set[str]:
+    return {name for name, _, cells in table.rows if any(cell.odd for cell in cells)}
+
+
+def test_every_row_says_how_it_was_prompted() -> None:
+    silent = named("silent", 0.3)
+    del silent["chat_template_sha"]
+    files = [chat("turns", 0.5), chat("turns too", 0.5), chat("one", 0.5, turns=False), chat("plain", 0.5, None),
+             chat("told", 0.5, system="99"), chat("asked", 0.5, None, system="99"), silent]  # fmt: skip
+    for table in made(*files).tables:
+        found = prompts(table)
+        assert found == {
+            "turns": "multiturn", "turns too": "multiturn", "one": "chat", "plain": "plain", "told": "multiturn+sys",
+            "asked": "plain+sys", "silent": "?", "chance": "",
+        }  # fmt: skip
+        assert odd(table) == {"one", "plain", "told", "asked", "silent"}
+
+
+def test_rows_prompted_otherwise_are_marked_in_every_form() -> None:
+    found = made(chat("a", 0.5), chat("b", 0.6), named("base", 0.3))
+    text = write(found)
+    assert next(line for line in text.splitlines() if line.startswith("| base ")).split("|")[3:5] == [
+        " plain     ", " 30.00§ ±0.34       "]  # fmt: skip
+    assert "§ prompted otherwise than most rows of its column." in text
+    assert r"30.00$^\S$" in write(found, "latex")
+    by_row = {(row["model"], row["column"]): row for row in csv.DictReader(io.StringIO(write(found, "csv")))}
+    assert [by_row[name, "eu"]["prompt"] for name in ("base", "a")] == ["plain", "multiturn"]
+    assert [by_row[name, "eu"]["odd"] for name in ("base", "a")] == ["yes", "no"]
+    model = next(one for one in json.loads(write(found, "json"))["models"] if one["model"] == "base")
+    assert model["averages"]["bench_eu"]["prompts"] == ["plain"]
+    assert "§" not in write(made(chat("a", 0.5), chat("b", 0.6)))
+
+
+def test_another_chat_template_is_another_prompt() -> None:
+    (table, *_) = made(chat("a", 0.5), chat("b", 0.6), chat("c", 0.6, "ffee00")).tables
+    assert list(prompts(table).values()) == ["multiturn ab12", "multiturn ab12", "multiturn ffee", ""]
+    assert odd(table) == {"c"}
+
+
+def test_the_printed_rows_were_prompted_as_their_authors_did() -> None:
+    """With the template and shots as turns, on all kinds: so a run without a template is marked beside them."""
+    for files, marked in (([named("mine", 0.9)], {"mine"}), ([chat("mine", 0.9)], set())):
+        for table in made(*files, against="paper").tables[:3]:
+            assert {word for name, word in prompts(table).items() if "[paper]" in name} == {"multiturn"}
+            assert odd(table) == marked
+    assert paper.prompted("Llama 3.1 8B -eu").word == paper.prompted("Qwen3 8B").word == "plain"
+
+
+def test_what_was_counted_over_the_answers_is_marked_and_noted() -> None:
+    data = named("a", 0.5)
+    counts = {"cut_prompts": 3, "cut_answers": 0, "ties": 1, "empty": 0, "documents": 100}
+    data["config"]["iberian"] = {
+        "answers": {"iberian_eus_trivia": counts, "iberian_belebele_gl": dict.fromkeys(counts, 0)}
+    }
+    found = made(data)
+    shown = {name: [cell.flagged for cell in cells] for name, _, cells in found.tables[0].rows}
+    assert shown["a"] == [True, False, False, False, False]
+    assert [note for note in found.notes["a"] if "EusTrivia" in note] == [
+        "EusTrivia (eu): prompts cut to the model's window: 3 of 100",
+        "EusTrivia (eu): choices that are exactly equally likely, of which the first counts as taken: 1 of 100",
+    ]
+    assert "**50.00**‡" in write(made(data, named("b", 0.4))) and "‡ look at the answers" in write(found)
+
+
+@pytest.mark.parametrize("answers", [{"answers": 40, "cut": 3}, [1], "x", {"iberian_eus_trivia": 3},
+                                     {"iberian_eus_trivia": {"ties": "many", "empty": True}}])  # fmt: skip
+def test_other_shapes_of_counts_are_no_counts(answers: object) -> None:
+    data = named("a", 0.5)
+    data["config"]["iberian"] = {"answers": answers}
+    assert "‡" not in write(made(data))
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_tables_fit_the_terminal(width: int) -> None:
+    found = made(chat("merge-eu-linear-1.0", 0.5), chat("b", 0.6), named("base", 0.3))
+    text = write(found, width=width)
+    assert max(len(line) for line in text.splitlines() if not line.startswith("#")) <= width
+    whole = {cell.strip() for line in write(found).splitlines() if line.startswith("|") for cell in line.split("|")}
+    parts = {cell.strip() for line in text.splitlines() if line.startswith("|") for cell in line.split("|")}
+    assert {cell for cell in whole if "--" not in cell} == {cell for cell in parts if "--" not in cell}
+    assert all(line.count("multiturn") == 1 for line in text.splitlines() if line.startswith("| b "))
+
+
+def test_long_names_are_cut_for_a_terminal_unless_they_could_be_mixed_up() -> None:
+    names = [f"language=eu method=task_arithmetic weight={weight}" for weight in ("0.5", "1.0")]
+    text = write(made(*(named(name, 0.5) for name in names)), width=80)
+    shown = next(line for line in text.splitlines() if line.startswith("| lang")).split("|")[1].strip()
+    assert len(shown) == 32 and shown.startswith("language=eu") and "…" in shown and shown.endswith("weight=0.5")
+    first = text.split("###")[1]
+    assert max(map(len, first.splitlines())) <= 80 and first.count("| eu ") == 1
+    alike = [f"{'a' * 30}{middle}{'b' * 30}" for middle in "xy"]
+    assert alike[0] in write(made(*(named(name, 0.5) for name in alike)), width=80)
+
+
 def test_every_form_has_the_figures() -> None:
     found = made(named("a_b|c", 0.5), named("=x", 0.25))
     by_row = list(csv.DictReader(io.StringIO(write(found, "csv"))))
@@ -117,7 +222,7 @@ def test_every_form_has_the_figures() -> None:
     assert len(document["models"][0]["benchmarks"]) == len(
         {(b["benchmark"], b["language"]) for b in document["models"][0]["benchmarks"]}
     )
-    assert r"a\_b|c & \textbf{50.00}" in write(found, "latex")
+    assert r"a\_b|c & plain & \textbf{50.00}" in write(found, "latex")
     assert r"a_b\|c" in write(found)
 
 
@@ -137,4 +242,47 @@ def test_the_command(tmp_path: Path) -> None:
     bad = runner.invoke(command, [str(tmp_path / "other.json")])
     assert bad.exit_code == 1 and "not JSON" in bad.output
     (tmp_path / "empty").mkdir()
-    assert "no results_*.json" in runner.invoke(command, [str(tmp_path / "empty")]).output
+    assert "no results of lm_eval in it" in runner.invoke(command, [str(tmp_path / "empty")]).output
+
+
+def tracked(folder: Path, output_path: str, name: str, value: float) -> None:
+    """A results file, and samples, under the names that lm_eval's own tracker gives them."""
+    from lm_eval.loggers import EvaluationTracker
+
+    tracker = EvaluationTracker(output_path=str(folder / output_path))
+    tracker.general_config_tracker.model_name, tracker.general_config_tracker.model_source = name, "hf"
+    tracker.general_config_tracker.model_name_sanitized = name.replace("/", "__")
+    tracker.save_results_aggregated(results=named(name, value), samples=None)
+    sample = {"doc_id": 0, "arguments": [["a", "b"]], "resps": [[1]], "filtered_resps": [1], "target": "1"}
+    tracker.save_results_samples(task_name="iberian_belebele_eu", samples=[sample])
+
+
+def test_every_name_that_lm_eval_gives_its_results(tmp_path: Path) -> None:
+    tracked(tmp_path, "out", "org/first", 0.5)
+    tracked(tmp_path, "deep/er/mine.json", "org/second", 0.6)
+    tracked(tmp_path, "results_x.json", "org/third", 0.7)
+    assert len(list(tmp_path.rglob("results_2*.json"))) == 1  # the others have names of their own
+    found = CliRunner().invoke(command, [str(tmp_path), "--format", "json"])
+    assert {model["model"] for model in json.loads(found.output)["models"]} == {"org/first", "org/second", "org/third"}
+
+
+def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "results_1.json").write_text(json.dumps(named("a", 0.5)))
+    (tmp_path / "copy.json").write_text(json.dumps(named("a", 0.5)))
+    (tmp_path / "results_half.json").write_text('{"results": {"iberian')
+    (tmp_path / "mine_2026-11-28T10-00-00.123456.json").write_text("[]")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "samples_iberian_belebele_eu_2026-11-28T10-00-00.1.jsonl").write_text("{}")
+    (tmp_path / "again.json").symlink_to(tmp_path / "results_1.json")
+    report = report_files([tmp_path, tmp_path])
+    assert [model.label for model in report.models] == ["a"]
+    named_files = {
+        reason.split(" (")[0]: [Path(file).name for file in files] for reason, files in report.left_out.items()
+    }
+    assert named_files["no results of lm_eval"] == ["config.json"]
+    assert named_files["not JSON"] == ["results_half.json"]
+    assert named_files["samples, not results"] == ["samples_iberian_belebele_eu_2026-11-28T10-00-00.1.jsonl"]
+    (twice,) = [files for reason, files in named_files.items() if reason.startswith("the same run as")]
+    assert twice == ["copy.json"]
+    assert sum("mine_2026" in file for files in named_files.values() for file in files) == 1
+    assert "Left out:\n" in write(report) and "config.json" in write(report)

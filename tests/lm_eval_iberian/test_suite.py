@@ -161,11 +161,99 @@ def test_other_shots_are_named() -> None:
     assert "Belebele (eu): 0-shot, the paper ran 5-shot" in one(data).notes
 
 
-def test_two_settings_of_one_model_do_not_mix() -> None:
-    first, second = results(everything()), results(everything(0.6))
-    second["n-shot"]["iberian_belebele_eu"] = 0
-    with pytest.raises(SuiteError, match="iberian_belebele_eu was measured in two ways by one model: shots 5 in 0"):
-        one(first, second)
+TASK = "iberian_belebele_eu"
+
+
+def merge(value: float, **arguments: Any) -> dict[str, Any]:
+    """A results file of one merge, as `merged` writes it."""
+    data = results({TASK: {"acc": value, "acc_stderr": 0.01}})
+    data["config"] |= {"model": "merged", "model_args": {"recipe": "/r/eu.yml", **arguments}, "fewshot_seed": 1234}
+    data["config"]["iberian"] = {
+        "weights": "0123", "recipe_origin": "/r/eu.yml", "arguments": arguments, "tokenizer_hash": "t",
+        "signature_digest": "0123", "generation_config": {"eos_token_id": 1},
+    }  # fmt: skip
+    data["measured"] = {"chat": {"template": None, "multiturn": False, "system": None},
+                        "tasks": {TASK: {"code": "c", "documents": "d"}}}  # fmt: skip
+    return data
+
+
+def changed(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """The file with one entry set: "config/limit"."""
+    *way, last = path.split("/")
+    place = data
+    for key in way:
+        place = place.setdefault(key, {})
+    place[last] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("config/iberian/arguments/max_length", 64, "max_length 64"),
+        ("config/iberian/arguments/add_bos_token", False, "add_bos_token false"),
+        (f"configs/{TASK}/generation_kwargs", {"temperature": 0.6}, "temperature 0.6"),
+        (f"n-shot/{TASK}", 0, "0 shots"),
+        (f"versions/{TASK}", 2.0, "version 2.0"),
+        (f"measured/tasks/{TASK}/documents", "another revision, or a limit", "other documents"),
+        (f"measured/tasks/{TASK}/code", "x", "other code"),
+        ("config/fewshot_seed", 7, "seed of the shots 7"),
+        ("measured/chat/template", "ab", "chat template"),
+        ("measured/chat/system", "ab", "system prompt"),
+        ("config/iberian/tokenizer_hash", "u", "other tokenizer"),
+        ("config/iberian/generation_config/repetition_penalty", 3.0, "repetition_penalty 3.0"),
+        ("config/iberian/weights", "4567", "other weights"),
+        ("lm_eval_version", "0.5.0", "0.5.0"),
+    ],
+)
+def test_two_settings_are_two_rows_whose_names_say_what_differs(path: str, value: Any, words: str) -> None:
+    models = gather(check_run(data, str(n)) for n, data in enumerate((merge(0.4), changed(merge(0.6), path, value))))
+    assert len(models) == 2 and len({model.label for model in models}) == 2
+    assert models[1].label.startswith("eu (") and words in models[1].label
+    scores = [next(score for one, score in model.benchmarks.items() if TASK in one.tasks) for model in models]
+    assert [(score.value, score.runs, score.deviation) for score in scores] == [(40.0, 1, None), (60.0, 1, None)]
+    assert not any("mean of" in note for model in models for note in model.notes)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("config/iberian/arguments/batch_size", 8),
+        ("config/iberian/arguments/device", "cuda:1"),
+        ("config/iberian/arguments/gpu_memory_utilization", 0.5),
+        ("config/iberian/arguments/max_num_seqs", 1),
+        ("config/iberian/arguments/tensor_parallel_size", 2),
+        ("config/torch_seed", 1),
+        (f"configs/{TASK}/generation_kwargs", {"seed": 3}),
+        (f"configs/{TASK}/metadata/documents", "/another/mirror"),
+        ("date", 1.0),
+    ],
+)
+def test_what_cannot_matter_and_the_seed_of_sampling_make_runs_of_one_row(path: str, value: Any) -> None:
+    (model,) = gather(check_run(one, str(n)) for n, one in enumerate((merge(0.4), changed(merge(0.6), path, value))))
+    score = next(score for one, score in model.benchmarks.items() if TASK in one.tasks)
+    assert (model.label, score.value, score.runs) == ("eu", pytest.approx(50.0), 2)
+
+
+def test_results_of_a_sweep_are_named_after_their_points() -> None:
+    said = (("w=1", 64, "0"), ("w=2", 64, "1"), ("w=1", 32, "0"))
+    files = [changed(merge(0.5, max_length=length), "sweep", {"point": name}) for name, length, _ in said]
+    for data, (_, _, weights) in zip(files, said, strict=True):
+        data["config"]["iberian"]["weights"] = weights
+    models = gather(check_run(data, str(number)) for number, data in enumerate(files))
+    assert [model.label for model in models] == ["w=1 (max_length 64)", "w=2", "w=1 (max_length 32)"]
+
+
+def test_three_settings_of_one_merge_are_told_apart() -> None:
+    models = gather(check_run(merge(value, **said), str(value)) for value, said in (
+        (0.1, {}), (0.2, {"max_length": 64}), (0.3, {"max_length": 32}), (0.4, {}), (0.5, {"max_length": 64, "truncation": True}),
+    ))  # fmt: skip
+    assert [(model.label, len(model.runs)) for model in models] == [
+        ("eu (max_length not set, truncation not set)", 2),
+        ("eu (max_length 64, truncation not set)", 1),
+        ("eu (max_length 32, truncation not set)", 1),
+        ("eu (max_length 64, truncation true)", 1),
+    ]
 
 
 def test_a_run_given_twice_is_refused() -> None:
@@ -180,7 +268,11 @@ def test_models_are_told_apart() -> None:
     chat["chat_template_sha"] = "abc"
     merge["config"]["iberian"] = {"signature_digest": "0123", "recipe_origin": "/r/linear-eu.yml"}
     models = gather(check_run(data, str(number)) for number, data in enumerate((plain, engine, chat, merge)))
-    assert [model.label for model in models] == ["org/model", "org/model + chat", "linear-eu"]
+    assert [model.label for model in models] == [
+        "org/model (no chat template)",
+        "org/model (chat template)",
+        "linear-eu",
+    ]
     assert models[0].averages["bench_eu"].value == pytest.approx(15.0)
 
 

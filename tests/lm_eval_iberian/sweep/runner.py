@@ -29,11 +29,11 @@ from lm_eval_iberian.sweep.spec import check_sweep
 ONLY_OURS = partial(kept_tasks.TaskManager, include_defaults=False)
 
 
-def run(data: dict[str, Any], folder: Path, workers: int = 1) -> dict[str, str]:
-    """Run a sweep of this data into a folder; returns what failed."""
+def run(data: dict[str, Any], folder: Path, workers: int = 1, here: Path | None = None) -> dict[str, str]:
+    """Run a sweep of this data into a folder; returns what failed. `here`: where the sweep.yml lies, as it were."""
     console = Console(file=io.StringIO())
     with patch.object(kept_tasks, "TaskManager", ONLY_OURS):
-        plan = make_plan(check_sweep(data, "test"))
+        plan = make_plan(check_sweep(data, "test", here))
         return run_sweep(plan, folder, lambda made, jobs: choose_pool(made, jobs, workers), Progress(console))
 
 

@@ -231,7 +231,10 @@ def test_export_writes_the_checkpoint_with_its_scores(
     assert result["config"]["iberian"]["signature"] in card
     for task in figure1_tasks(("eu",)):
         assert f"| {task} | " in card
-    assert f"| iberian_eus_trivia | acc | {result['results']['iberian_eus_trivia']['acc,none']:.4f} |" in card
+    assert (
+        f"| iberian_eus_trivia | acc | {result['results']['iberian_eus_trivia']['acc,none']:.4f} | no chat template |"
+        in card
+    )
     assert (out / "model.safetensors").is_file()
 
 

@@ -21,6 +21,7 @@ from lm_eval_iberian.best import find_best
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.run import read_sweep_run
 from lm_eval_iberian.sweep.search import Choices, check_space
+from lm_eval_iberian.sweep.store import FILE, Store
 from lm_eval_iberian.sweep.tune import AGAIN, counted
 from lm_eval_iberian.sweep.tune_command import importance
 from tests.lm_eval_iberian.sweep.tuning import OPTIMUM, OTHER, TASK, Invented, search
@@ -117,6 +118,18 @@ def test_more_trials_go_on_where_it_ended(write_space: Any, tmp_path: Path) -> N
     again = Invented()
     search(write_space(trials=6), tmp_path / "parts", again)
     assert again.jobs == []
+
+
+def test_trials_that_were_measured_in_another_way_are_not_compared(write_space: Any, tmp_path: Path) -> None:
+    """As when the tasks' code, the documents or lm_eval changed between two sessions of one search."""
+    search(write_space(trials=2), tmp_path / "run")
+    store = Store(tmp_path / "run" / FILE)
+    for point in read_sweep_run(tmp_path / "run").points:
+        data = point.results[0] | {"n-shot": {TASK: 0}}
+        store.finish(point.evaluations[0].key, point.signature, data, {}, 1.0, [])
+    store.close()
+    with pytest.raises(SweepError, match=r"an earlier trial, was measured in another way than .* \(5 shots\)"):
+        search(write_space(trials=4), tmp_path / "run")
 
 
 def test_another_space_does_not_go_into_the_same_folder(write_space: Any, tmp_path: Path) -> None:

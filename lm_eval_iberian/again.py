@@ -1,0 +1,172 @@
+"""The commands that measure a point of a sweep again, without the sweep: lm_eval's own command line (0.4.13).
+
+    for line in commands(point, Path("best.yml"), Path("best")): ...     # then `iberian report best`
+
+What lm_eval's command line does with values, and what follows from it here:
+
+- `--model_args` and `--gen_kwargs` take `key=value` pairs, whose values are guessed (True, 1, 1.5, None), or a JSON
+  object, which is taken as it is. Pairs where nothing can be guessed wrongly, else JSON.
+- `batch_size`, `max_batch_size` and `device` are options of their own, and given twice they are an error.
+- `--apply_chat_template` takes the *name* of a template: without one is no option at all, never `False`.
+- `--seed` is four seeds, the few-shot examples' among them, which a sweep does not move.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lm_eval_iberian.sweep.run import SweepPoint
+
+OPTIONS = ("batch_size", "max_batch_size", "device")
+# What the worker takes on transformers where sweep.yml says nothing; lm_eval's own is 1, and rounding depends on it.
+BATCH_SIZE = 8
+SAFE = re.compile(r"[\w./:@+~-]+")
+IFEVAL = re.compile(r"ifeval_(\w\w)(?:_multi|_native)?")
+
+
+def commands(point: SweepPoint, recipe: Path, out: Path) -> list[str]:
+    """A command for each evaluation of the point that is done, for a shell.
+
+    Args:
+        recipe: the file that holds the point's recipe.
+        out: where lm_eval shall write its results.
+    """
+    moved = moves(point)
+    if moved:
+        recipe, out = recipe.absolute(), out.absolute()
+    lines = dict.fromkeys(_command(point, result, recipe, out) for result in point.results)
+    return [f"cd {shlex.quote(str(point.folder))} && {line}" if moved else line for line in lines]
+
+
+def moves(point: SweepPoint) -> bool:
+    """Whether the recipe has relative paths that are found from the sweep's folder only."""
+    if point.folder is None or Path(point.folder).resolve() == Path.cwd():
+        return False
+    names = [str(source.get("name")) for result in point.results for source in _stamp(result).get("sources") or ()]
+    return any((Path(point.folder) / name).exists() and not Path(name).exists() for name in names)
+
+
+def _command(point: SweepPoint, result: Mapping[str, Any], recipe: Path, out: Path) -> str:
+    evaluation = (result.get("sweep") or {}).get("evaluation") or {}
+    settings = evaluation.get("settings") or {}
+    words = [*_environment(result), "lm_eval", "--model", "merged", *_model(point, result, recipe)]
+    words += ["--tasks", ",".join(evaluation.get("tasks") or result["results"])]
+    if point.include_path is not None:
+        words += ["--include_path", point.include_path]
+    for key in ("num_fewshot", "limit"):
+        if settings.get(key) is not None:
+            words += [f"--{key}", str(settings[key])]
+    if generation := result["config"].get("gen_kwargs"):  # with the seed, where the engine takes one a request
+        words += ["--gen_kwargs", written(generation)]
+    if evaluation.get("seed") is not None:  # as `lm_eval_iberian.sweep.worker`
+        seed = int(evaluation["seed"])
+        words += ["--seed", f"{seed},{1234 + seed},{1234 + seed},{result['config'].get('fewshot_seed', 1234)}"]
+    if settings.get("system_instruction"):
+        words += [f"--system_instruction={settings['system_instruction']}"]  # one word: it may begin with a dash
+    if result.get("chat_template_sha"):
+        words += ["--apply_chat_template", "--fewshot_as_multiturn"]
+        words += [] if result.get("fewshot_as_multiturn") else ["false"]
+    return " ".join(_quoted(word) for word in [*words, "--output_path", str(out)])
+
+
+def _model(point: SweepPoint, result: Mapping[str, Any], recipe: Path) -> Iterator[str]:
+    """`--model_args`, and the engine's arguments that are options of lm_eval's own."""
+    given = result["config"].get("model_args")
+    arguments = {"recipe": str(recipe), **(given if isinstance(given, dict) else {})}
+    if point.merge_seed or point.rng != "iberian":
+        arguments |= {"merge_seed": point.merge_seed, "rng": point.rng}
+    options = {key: arguments.pop(key) for key in OPTIONS if key in arguments}
+    if _stamp(result).get("backend") == "hf":
+        options.setdefault("batch_size", BATCH_SIZE)
+    yield from ("--model_args", written(arguments))
+    for key, value in options.items():
+        if value is not None:
+            yield from (f"--{key}", str(value))
+
+
+def _environment(result: Mapping[str, Any]) -> list[str]:
+    """What names the documents that were read, where that is not the Hub: IBERIAN_DATA=samples."""
+    found: dict[str, str] = {}
+    revisions: dict[str, str] = {}
+    for task, config in (result.get("configs") or {}).items():
+        metadata = (config if isinstance(config, Mapping) else {}).get("metadata") or {}
+        read = str(metadata.get("documents") or "")
+        if language := IFEVAL.fullmatch(task):
+            named = read.partition(", ")[0]
+            if "/" in named:
+                found[f"IBERIAN_IFEVAL_{language[1].upper()}"] = named
+        elif read == "samples":
+            found["IBERIAN_DATA"] = read
+        elif read.startswith("/"):
+            found["IBERIAN_DATA"] = read.partition("@")[0]
+        if metadata.get("differences"):
+            found["IBERIAN_ROWS"] = "any"
+        revisions |= _revisions(str(metadata.get("documents_revision") or ""))
+        found |= {str(name): str(value) for name, value in (metadata.get("settings") or {}).items()}
+    if revisions:
+        found["IBERIAN_REVISIONS"] = ",".join(f"{name}={commit}" for name, commit in revisions.items())
+    return [f"{name}={value}" for name, value in found.items()]
+
+
+def _revisions(read: str) -> dict[str, str]:
+    """The data sets that were read at another commit than their manifest names, as "owner/name@commit and ..." says."""
+    from lm_eval_iberian.manifests import manifests
+
+    pairs = [part.rpartition("@") for part in read.split(" and ")]
+    pinned = {name: manifest.revision for name, manifest in manifests().items()}
+    return {name: commit for name, at, commit in pairs if at and pinned.get(name) != commit}
+
+
+def _stamp(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    return result["config"].get("iberian") or {}
+
+
+def _quoted(word: str) -> str:
+    """For a shell. An assignment before a command must keep its name bare."""
+    name, equals, value = word.partition("=")
+    return f"{name}={shlex.quote(value)}" if equals and re.fullmatch(r"(--)?\w+", name) else shlex.quote(word)
+
+
+def written(values: Mapping[str, Any]) -> str:
+    """A mapping as lm_eval's command line reads it back: `key=value` pairs, or JSON."""
+    if all(_is_safe(key) and _is_plain(value) for key, value in values.items()):
+        return ",".join(f"{key}={value}" for key, value in values.items())
+    return json.dumps(dict(values), ensure_ascii=False)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether lm_eval reads the value back from its text as what it is."""
+    if value is None or isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        return value >= 0  # of -1 it makes -1.0
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str) and _is_safe(value) and not _is_guessed(value)
+
+
+def _is_safe(text: Any) -> bool:
+    """Whether a text has no character that parts pairs, quotes or brackets."""
+    return isinstance(text, str) and SAFE.fullmatch(text) is not None
+
+
+def _is_guessed(text: str) -> bool:
+    """Whether lm_eval would take a text for something else: a number, a boolean, None."""
+    if text.lower() in ("true", "false", "none") or text.isnumeric():
+        return True
+    try:
+        float(text)
+    except ValueError:
+        try:
+            ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return False
+    return True

@@ -1,0 +1,356 @@
+"""Is this the same measurement? One object names all that an answer depends on, and answers the question.
+
+    mine = of_results(json.load(open("results_2026.json")))     # any results file of lm_eval
+    mine.row                       # what runs of one row share: all but tasks and the seeds of sampling
+    mine.agrees(theirs)            # may both stand in one row?
+    mine.differences(theirs)       # ["max_length 64", "no chat template"], for a label
+
+Every place that asks asks here: the rows of a report, `--use_cache`, the store of a sweep, engines that points share.
+What a sweep plans is written as a results file whose answers are not there yet and read by the same function, so a
+plan and a file of one measurement have one identity.
+
+    weights            the merge, by the contents of its sources; another model by its name and revision
+    tokenizer          the whole of it (`merge_hooks.tokenizer.tokenizer_hash`)
+    generation_config  what generation_config.json (or config.json) puts in force
+    arguments          every argument of the model but those of HARMLESS
+    versions           of lm_eval, transformers, the engine, mergekit and this package
+    chat               chat template, shots as turns, system prompt: where they are used
+    seed               of sampling
+    tasks              leaf task -> version, shots and their seed, generation settings, configuration, code, documents
+
+Files of another model, and files older than this module, say less; what they do not say is not compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+from lm_eval_iberian.plugin import KEY
+
+# What one answer to one request depends on. Prompts, and so template, shots and documents, are in the request.
+OF_AN_ANSWER = ("weights", "tokenizer", "generation_config", "arguments", "versions", "seed")
+
+# Arguments that say how an engine works and not what it computes: up to the rounding of sums taken in another order.
+HARMLESS = frozenset({
+    # how much is computed at once, and when
+    "batch_size", "max_batch_size", "max_num_seqs", "max_num_batched_tokens", "enable_chunked_prefill", "logits_cache",
+    "enable_prefix_caching", "enforce_eager", "compilation_config", "block_size", "async_scheduling",
+    # on what
+    "device", "parallelize", "device_map", "device_map_option", "tensor_parallel_size", "pipeline_parallel_size",
+    "data_parallel_size", "distributed_executor_backend", "disable_custom_all_reduce", "enable_expert_parallel",
+    # with how much memory
+    "gpu_memory_utilization", "kv_cache_memory_bytes", "swap_space", "cpu_offload_gb", "max_memory_per_gpu",
+    "max_cpu_memory", "offload_folder", "low_cpu_mem_usage", "num_gpu_blocks_override",
+    # where files lie, and what is logged
+    "cache_dir", "download_dir", "token", "disable_log_stats", "use_tqdm_on_load", "verbosity",
+    # of the model `merged`: where sources are kept between swaps, how swaps are made and proved
+    "resident", "proof", "swap",
+})  # fmt: skip
+# Arguments that another section holds: weights, tokenizer, versions.
+ELSEWHERE = frozenset({
+    "recipe", "pretrained", "revision", "dtype", "tokenizer", "tokenizer_revision", "backend", "merge_seed", "rng",
+    "peft", "delta", "subfolder",
+})  # fmt: skip
+# The short form's and presets' part of the arguments, in files that do not say which are the engine's.
+OF_RECIPES = frozenset({
+    "method", "base", "models", "out_dtype", "tokenizer_source", "chat_template", "weight", "density", "epsilon",
+    "lambda", "normalize", "int8_mask", "gamma", "rescale", "t", "instruct", "language",
+})  # fmt: skip
+# What an argument is where it is not given: given and not given are one.
+DEFAULTS: Mapping[str, Any] = {
+    "scoring": "prefix", "trust_remote_code": False, "truncation": False, "use_fast_tokenizer": True,
+    "max_gen_toks": 256, "tokenizer_mode": "auto", "truncation_side": "left", "quantization": False,
+}  # fmt: skip
+# Entries of a task's metadata that say where it lies and what was found there, not what it is.
+SAID_ELSEWHERE = ("config_source", "documents", "differences")
+# How functions show in a dumped configuration: at another address in each process.
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_NAMES = {"weights": "other weights", "tokenizer": "other tokenizer"}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What was measured.
+
+    Args:
+        parts: section -> name -> plain JSON value; see the head of this file.
+    """
+
+    parts: Mapping[str, Mapping[str, Any]]
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hex digits that stand for all of it."""
+        return digest(self.parts)
+
+    @property
+    def row(self) -> str:
+        """The digest of what the files of one row share. Files of one row may hold other tasks, and other seeds."""
+        return self.without("tasks", "seed").digest
+
+    @property
+    def answers(self) -> str:
+        """The digest of what every answer depends on, but for the request: for a cache's name, a store's key."""
+        return self.only(*OF_AN_ANSWER).digest
+
+    def only(self, *sections: str) -> Identity:
+        """These sections alone."""
+        return Identity({name: part for name, part in self.parts.items() if name in sections})
+
+    def without(self, *sections: str) -> Identity:
+        """All but these sections."""
+        return Identity({name: part for name, part in self.parts.items() if name not in sections})
+
+    def agrees(self, other: Identity) -> bool:
+        """Whether both may stand in one row: of one model, and the tasks that both hold are measured in one way."""
+        return self.row == other.row and not self._of_tasks(other)
+
+    def differences(self, other: Identity) -> list[str]:
+        """What sets this apart from the other, in a few words each, for a label: what it has and the other has not."""
+        words = [word for name in self.parts if name not in ("tasks", "seed") for word in self._of_section(name, other)]
+        return list(dict.fromkeys([*words, *self._of_tasks(other), *self._of_section("seed", other)]))
+
+    def _of_section(self, name: str, other: Identity) -> list[str]:
+        ours, theirs = self.parts.get(name) or {}, other.parts.get(name) or {}
+        if name == "chat" and bool(ours.get("template")) != bool(theirs.get("template")):
+            ours, theirs = ({**said, "multiturn": False} for said in (ours, theirs))  # the one word says both
+        return [_word(name, key, ours, theirs) for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+
+    def _of_tasks(self, other: Identity) -> list[str]:
+        """What differs in tasks that both hold; a part that one of them does not say is not compared."""
+        ours, theirs = self.parts.get("tasks") or {}, other.parts.get("tasks") or {}
+        return list(dict.fromkeys(
+            word for task in ours if task in theirs for word in _task_words(task, ours[task], theirs[task])
+        ))  # fmt: skip
+
+
+def of_results(data: Mapping[str, Any]) -> Identity:
+    """The identity of what a results file of lm_eval holds, or `simple_evaluate` returned: ours, or another model's."""
+    config = _mapping(data.get("config"))
+    stamp = _mapping(config.get("iberian"))
+    given = parse(config.get("model_args"))
+    model = _merged(stamp, given, config) if stamp else _other(data, given, config)
+    versions = {name: data.get(f"{name}_version") for name in ("lm_eval", "transformers")}
+    told = _mapping(data.get(KEY))
+    return Identity({
+        **model,
+        "versions": {name: value for name, value in {**model["versions"], **versions}.items() if value is not None},
+        "chat": _chat(told["chat"]) if "chat" in told else _chat_of_file(data),
+        "seed": _seeds(data, config, given),
+        "tasks": {task: _task(data, told, task, given) for task in sorted(_mapping(data.get("configs")))},
+    })  # fmt: skip
+
+
+def of_model(info: Mapping[str, Any], seed: Any = None) -> Identity:
+    """What every answer of a model `merged` depends on, before it is asked anything.
+
+    Args:
+        info: its `get_model_info()`.
+        seed: the engine's.
+    """
+    said = {f"{name}_version": version(name) for name in ("lm_eval", "transformers")}
+    return of_results({**said, "config": {**info, "model_args": {"seed": seed}}}).only(*OF_AN_ANSWER)
+
+
+def counting(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that an answer depends on and no other section holds; those that say the default are left out."""
+    return {
+        key: _plain(value) for key, value in sorted(arguments.items())
+        if key not in HARMLESS and key not in ELSEWHERE and key != "seed"
+        and value is not None and DEFAULTS.get(key) != value
+    }  # fmt: skip
+
+
+def parse(arguments: Any) -> dict[str, Any]:
+    """lm_eval's model arguments, as a mapping or as the text of `--model_args`, with numbers and truth values as such."""
+    if isinstance(arguments, Mapping):
+        return {str(key): _value(value) for key, value in arguments.items()}
+    pairs = [part.partition("=") for part in str(arguments or "").split(",")]
+    return {key.strip(): _value(value) for key, equals, value in pairs if equals}
+
+
+def digest(value: Any, length: int = 32) -> str:
+    """SHA-256 of a value's canonical JSON, cut to `length` hex digits."""
+    text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
+
+
+def text_digest(text: str | None) -> str | None:
+    """lm_eval's own hash of a chat template or a system prompt."""
+    return hashlib.sha256(text.encode()).hexdigest() if text else None
+
+
+def told(template: str | None, multiturn: bool, system: str | None, tasks: Mapping[str, Any]) -> dict[str, Any]:
+    """What goes into results under KEY: what `lm_eval.evaluate` was told, and what `task_code` read.
+
+    Args:
+        template: the chat template in use, or None.
+        tasks: leaf task -> `code` and `documents`.
+    """
+    chat = {"template": text_digest(template), "multiturn": bool(multiturn), "system": text_digest(system)}
+    return {"chat": chat, "tasks": dict(tasks)}
+
+
+def _merged(stamp: Mapping[str, Any], given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of a model `merged`, from what it says of itself."""
+    arguments = stamp.get("arguments")
+    if not isinstance(arguments, Mapping):
+        arguments = {key: value for key, value in given.items() if key not in OF_RECIPES}
+    return {
+        "weights": {"merge": stamp.get("weights") or stamp.get("signature_digest"), "dtype": config.get("model_dtype")},
+        "tokenizer": {"tokenizer": stamp.get("tokenizer_hash")},
+        "generation_config": _mapping(stamp.get("generation_config")),
+        "arguments": counting(parse(arguments)),
+        "versions": _mapping(stamp.get("versions")),
+    }
+
+
+def _other(data: Mapping[str, Any], given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of any other model: what lm_eval writes of it."""
+    named = {key: given[key] for key in ("pretrained", "revision", "peft", "delta", "subfolder") if given.get(key)}
+    hashes = {key: config[key] for key in ("model_sha", "peft_sha", "delta_sha") if config.get(key)}
+    model = named or {"model": data.get("model_name") or config.get("model_args")}
+    dtype = config.get("model_dtype") or given.get("dtype")
+    return {
+        "weights": {**model, **hashes, "dtype": None if dtype is None else str(dtype).removeprefix("torch.")},
+        "tokenizer": {key: given[key] for key in ("tokenizer", "tokenizer_revision") if given.get(key)},
+        "generation_config": {},
+        "arguments": counting(given),
+        "versions": {"model": data.get("model_source") or config.get("model")},
+    }
+
+
+def _chat_of_file(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a results file says where it was not stamped: what lm_eval's command line wrote."""
+    keys = {"template": "chat_template_sha", "multiturn": "fewshot_as_multiturn", "system": "system_instruction_sha"}
+    return _chat({name: data.get(key) for name, key in keys.items()})
+
+
+def _chat(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Shots are turns of a chat only where there is one."""
+    template = said.get("template") or None
+    return {
+        "template": template,
+        "multiturn": bool(template and said.get("multiturn")),
+        "system": said.get("system") or None,
+    }
+
+
+def _seeds(data: Mapping[str, Any], config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: config.get(name) for name in ("random_seed", "numpy_seed", "torch_seed")}
+    found["engine"] = given.get("seed")
+    found["generation"] = sorted({
+        str(settings["seed"]) for task in _mapping(data.get("configs")).values()
+        if "seed" in (settings := _mapping(_mapping(task).get("generation_kwargs")))
+    })  # fmt: skip
+    return {name: value for name, value in found.items() if value not in (None, [])}
+
+
+def _task(data: Mapping[str, Any], told: Mapping[str, Any], task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a leaf task's score depends on, but for the model."""
+    config = dict(_mapping(_mapping(data.get("configs")).get(task)))
+    settings = _mapping(config.pop("generation_kwargs", None))
+    shots = _mapping(data.get("n-shot")).get(task, config.get("num_fewshot"))
+    read = _mapping(_mapping(told.get("tasks")).get(task))
+    seed = _mapping(data.get("config")).get("fewshot_seed")
+    return {
+        "version": _mapping(data.get("versions")).get(task),
+        "shots": shots,
+        "shot_seed": seed if shots else None,
+        "generation": {key: value for key, value in settings.items() if key != "seed"},
+        "configuration": _configuration(config, given),
+        "code": read.get("code"),
+        "documents": read.get("documents"),
+        "read": None if read.get("documents") else _documents_of_file(data, task),
+    }
+
+
+def _configuration(config: dict[str, Any], given: Mapping[str, Any]) -> str:
+    """A hash of a task's configuration, without the model's arguments, which lm_eval mixes into the metadata."""
+    left_out = {*SAID_ELSEWHERE, *given}
+    metadata = _mapping(config.pop("metadata", None))
+    config.pop("num_fewshot", None)
+    config["metadata"] = {key: value for key, value in metadata.items() if key not in left_out}
+    return hashlib.sha256(_ADDRESS.sub("", json.dumps(_plain(config), sort_keys=True)).encode()).hexdigest()[:16]
+
+
+def _documents_of_file(data: Mapping[str, Any], task: str) -> dict[str, Any] | None:
+    """What lm_eval's own files say of the documents: how many, and a hash where samples were logged."""
+    counts = _mapping(_mapping(data.get("n-samples")).get(task))
+    found = {"count": counts.get("effective"), "hash": _mapping(data.get("task_hashes")).get(task)}
+    return {key: value for key, value in found.items() if value is not None} or None
+
+
+def _word(section: str, key: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    value = ours.get(key)
+    if section == "chat":
+        return _chat_word(key, value, theirs.get(key))
+    if section in _NAMES and key != "dtype":
+        return f"{_NAMES[section]}{f' ({str(value)[:8]})' if value else ''}"
+    prefix = {"generation_config": "generation_config ", "seed": "" if "seed" in key else "seed of "}.get(section, "")
+    return f"{prefix}{key} {_shown(value)}" if value is not None else f"{prefix}{key} not set"
+
+
+def _chat_word(key: str, value: Any, theirs: Any) -> str:
+    if key == "multiturn":
+        return "shots as turns" if value else "shots in one turn"
+    name = "chat template" if key == "template" else "system prompt"
+    return f"no {name}" if not value else f"{name} {value[:8]}" if theirs else name
+
+
+def _task_words(task: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    words = []
+    for key in ("version", "configuration", "code", "documents", "read"):
+        if None not in (ours.get(key), theirs.get(key)) and ours[key] != theirs[key]:
+            shown = "documents" if key == "read" else key
+            words.append(f"{task}: version {ours[key]}" if key == "version" else f"{task}: other {shown}")
+    if ours.get("shots") != theirs.get("shots"):
+        words.append(f"{ours.get('shots')} shots")
+    elif ours.get("shot_seed") != theirs.get("shot_seed"):
+        words.append(f"seed of the shots {ours.get('shot_seed')}")
+    settings, others = _mapping(ours.get("generation")), _mapping(theirs.get("generation"))
+    for key in {**settings, **others}:
+        if settings.get(key) != others.get(key):
+            words.append(f"{key} {_shown(settings[key])}" if key in settings else f"{key} not set")
+    return words
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:24]}... ({digest(value, 6)})"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _value(value: Any) -> Any:
+    """A value as lm_eval reads it from the command line (`lm_eval.utils.handle_arg_string`)."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A value as it is read back from JSON, as lm_eval writes it: text for what JSON does not know."""
+    return json.loads(json.dumps(value, default=_known))
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=str)
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,83 @@
+"""Points that measured one task in several ways, taken apart: figures of two settings are never averaged.
+
+A point may have several evaluations: other tasks, other seeds of sampling, which belong together. Where two of them hold
+the same task and are not one measurement (`lm_eval_iberian.identity`), they become points of their own, whose names say
+what sets them apart: "instruct (0 shots)", "instruct (5 shots)".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from lm_eval_iberian.results import Run, check_run
+from lm_eval_iberian.suite import apart_on
+from lm_eval_iberian.sweep.run import Measured, SweepPoint
+
+# The label that tells merges apart then: an axis for the pictures.
+AXIS = "measured"
+
+
+def taken_apart(points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
+    """The points, each with evaluations that may be put together; parents are named anew where they became several."""
+    variants = {point.name: _variants(point) for point in points}
+    if all(len(found) == 1 for found in variants.values()):
+        return tuple(points)
+    made = [one for point in points for one in variants[point.name]]
+    return tuple(replace(one, parents=tuple(_parents(one, variants))) for one in made)
+
+
+def _variants(point: SweepPoint) -> list[SweepPoint]:
+    if len(point.evaluations) < 2:
+        return [point]
+    groups: list[list[tuple[Measured, Run | None]]] = [[]]
+    for one in point.evaluations:
+        run = _run(point, one)
+        group = next((group for group in groups if not _conflict(run, group)), None)
+        if group is None:
+            group = []
+            groups.append(group)
+        group.append((one, run))
+    if len(groups) == 1:
+        return [point]
+    return [_variant(point, group, [one for other in groups if other is not group for one in other])
+            for group in groups]  # fmt: skip
+
+
+def _run(point: SweepPoint, one: Measured) -> Run | None:
+    results = one.store.results(one.key) if one.store else None
+    return None if results is None else check_run(results, f"{point.name}: {one.name}")
+
+
+def _conflict(run: Run | None, group: Iterable[tuple[Measured, Run | None]]) -> bool:
+    """Whether a run holds a task that the group has measured in another way."""
+    return any(_differ(run, other) for _, other in group)
+
+
+def _differ(first: Run | None, second: Run | None) -> bool:
+    if first is None or second is None or not set(first.data["configs"]) & set(second.data["configs"]):
+        return False
+    return not first.identity.agrees(second.identity)
+
+
+def _variant(
+    point: SweepPoint, group: Sequence[tuple[Measured, Run | None]], others: Sequence[tuple[Measured, Run | None]]
+) -> SweepPoint:
+    pairs = [(ours, theirs) for _, ours in group for _, theirs in others if _differ(ours, theirs)]
+    words = ", ".join(dict.fromkeys(
+        word for ours, theirs in pairs if ours and theirs
+        for word in ours.identity.without("seed").differences(theirs.identity.without("seed"))
+    ))  # fmt: skip
+    labels = {**point.labels, AXIS: words} if point.labels else point.labels
+    return replace(point, name=f"{point.name} ({words})", labels=labels, evaluations=tuple(one for one, _ in group))
+
+
+def _parents(point: SweepPoint, variants: dict[str, list[SweepPoint]]) -> Iterable[str]:
+    """The names of a point's parents now: of several, those that were measured as it was, if there are any."""
+    for name in point.parents:
+        found = variants.get(name)
+        if found is None:
+            yield name
+            continue
+        alike = [one for one in found if not apart_on(point.runs, one.runs, set(point.tasks) & set(one.tasks))]
+        yield from (one.name for one in alike or found)

@@ -1,0 +1,87 @@
+"""A point that measured one task in two ways is two points; other tasks and other seeds belong together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lm_eval_iberian.pictures.columns import Scores
+from lm_eval_iberian.pictures.differences import Comparer
+from lm_eval_iberian.sweep.run import read_sweep_run
+from lm_eval_iberian.sweep.store import FILE, Document, Store
+from tests.lm_eval_iberian.sweep_maker import toy_run
+
+
+def twice(folder: Path, change: Callable[[dict[str, Any]], None], names: tuple[str, ...] = ()) -> Path:
+    """A run whose points (those named, else all) have a second evaluation: the first one, changed."""
+    folder = toy_run(folder)
+    plan = json.loads((folder / "plan.json").read_text())
+    store = Store(folder / FILE)
+    for entry in plan["points"]:
+        if names and entry["name"] not in names:
+            continue
+        first = entry["evaluations"][0]
+        results = store.results(first["key"])
+        assert results is not None
+        change(results)
+        key = first["key"] + " again"
+        rows = [Document(task, number, json.dumps(metrics), answer, f"h{number}", "{}", "") for task, number, metrics, answer
+                in store.documents(first["key"])]  # fmt: skip
+        store.finish(key, entry["name"], results, {}, 1.0, rows)
+        entry["evaluations"].append(first | {"key": key})
+    store.close()
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return folder
+
+
+def no_shots(results: dict[str, Any]) -> None:
+    results["n-shot"] = dict.fromkeys(results["n-shot"], 0)
+    for scores in results["results"].values():
+        scores |= {key: 0.0 for key in scores if key.endswith(",none")}
+
+
+def test_two_settings_of_a_point_are_two_points(tmp_path: Path) -> None:
+    run = read_sweep_run(twice(tmp_path / "run", no_shots))
+    assert [point.name for point in run.points][:3] == ["basque (5 shots)", "basque (0 shots)", "instruct (5 shots)"]
+    assert len(run.points) == 10
+    scores = Scores(run)
+    column = scores.columns[0]
+    values = {point.name: scores.score(point, column) for point in run.points}
+    assert {score.runs for score in values.values()} == {1}
+    assert values["weight=1.0 (0 shots)"].value == 0 != values["weight=1.0 (5 shots)"].value
+    merge = run["weight=1.0 (0 shots)"]
+    assert merge.labels == {"weight": "1.0", "measured": "0 shots"}
+    assert merge.parents == ("basque (0 shots)", "instruct (0 shots)")
+
+
+def test_parents_that_were_not_measured_as_their_merge_are_not_tested_against_it(tmp_path: Path) -> None:
+    run = read_sweep_run(twice(tmp_path / "run", no_shots, ("basque",)))
+    merge = run["weight=1.0"]
+    assert merge.parents == ("basque (5 shots)", "instruct")
+    folder = toy_run(tmp_path / "other")
+    store = Store(folder / FILE)
+    results = store.results("key of basque")
+    assert results is not None
+    no_shots(results)
+    store.finish("key of basque", "basque", results, {}, 1.0, [])
+    store.close()
+    run = read_sweep_run(folder)
+    compared = [one for one in Comparer(Scores(run)).merge(run["weight=1.0"]) if one.parent == "basque"]
+    assert compared and all(
+        one.test is None and "the two were measured in different ways" in one.reason for one in compared
+    )
+    assert "5 shots" in compared[0].reason
+
+
+@pytest.mark.parametrize("change", [
+    lambda results: results["config"].update(torch_seed=1),
+    lambda results: results["config"]["model_args"].update(batch_size=2),
+])  # fmt: skip
+def test_runs_of_one_measurement_stay_together(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    run = read_sweep_run(twice(tmp_path / "run", change))
+    assert len(run.points) == 5
+    assert {Scores(run).score(point, Scores(run).columns[0]).runs for point in run.points} == {2}
