@@ -25,7 +25,7 @@ def tensors(prepared: Any) -> dict[str, torch.Tensor]:
 
 
 def stamp(prepared: Any) -> str:
-    return str(sign_model(prepared, "float32", "transformers", prepared.tokenizer.load()))
+    return str(sign_model(prepared, "float32", "transformers"))
 
 
 def test_the_seed_reaches_everything(llama: dict[str, Path]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lm_eval_iberian.models.hf import MergedHF
+from lm_eval_iberian.models.merge import prepare_swap
 from lm_eval_iberian.tiny import build_family
 from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.recipe import read_recipe, resolve
@@ -71,7 +72,7 @@ def test_another_rope_is_refused(llama: dict[str, Path], tmp_path: Path) -> None
 
 
 def test_a_template_comes_with_its_merge(llama: dict[str, Path]) -> None:
-    """And goes with it; one that the user named for all stays."""
+    """And goes with it; also where the user named the tokenizer for all."""
     first = linear(llama)
     other = {**first, "chat_template": "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"}
     model = MergedHF(recipe=first, device="cpu")
@@ -84,7 +85,9 @@ def test_a_template_comes_with_its_merge(llama: dict[str, Path]) -> None:
     assert model.apply_chat_template(chat) == before and model.signature.digest == stamp
     named = MergedHF(recipe=first, device="cpu", tokenizer=str(llama["base"]))
     named.swap(resolved(other))
-    assert named.apply_chat_template(chat) == before
+    fresh = MergedHF(recipe=other, device="cpu", tokenizer=str(llama["base"]))
+    assert named.apply_chat_template(chat) == fresh.apply_chat_template(chat) == "<kaixo>"
+    assert named.signature.digest == fresh.signature.digest
 
 
 def test_a_recipe_that_names_its_tokenizer_follows_a_plain_model(llama: dict[str, Path]) -> None:
@@ -95,15 +98,30 @@ def test_a_recipe_that_names_its_tokenizer_follows_a_plain_model(llama: dict[str
     assert same(weights(model), weights(MergedHF(recipe=named, device="cpu")))
 
 
-def test_other_end_tokens_are_refused(llama: dict[str, Path], tmp_path: Path) -> None:
-    """The engine stops where it was told to at its start."""
+def test_other_end_tokens_are_refused_by_an_engine_that_keeps_its_own(llama: dict[str, Path], tmp_path: Path) -> None:
+    """vLLM stops where it was told to at its start; transformers takes them with the weights."""
     other = tmp_path / "basque"
     shutil.copytree(llama["basque"], other)
     config = other / "generation_config.json"
     config.write_text(config.read_text().replace("1,", "1, 4,", 1))
     model = MergedHF(recipe=linear(llama), device="cpu")
+    swapped = resolved(linear({**llama, "basque": other}))
     with pytest.raises(PreflightError, match="end tokens"):
+        prepare_swap(model.prepared, swapped)
+    model.swap(swapped)
+    assert model.model.generation_config.eos_token_id == [1, 4, 3]
+
+
+def test_another_normaliser_is_another_tokenizer(llama: dict[str, Path], tmp_path: Path) -> None:
+    """With the same tokens, it must not be read with the running one's."""
+    other = tmp_path / "basque"
+    shutil.copytree(llama["basque"], other)
+    file = other / "tokenizer.json"
+    file.write_text(file.read_text().replace('"normalizer": null', '"normalizer": {"type": "Lowercase"}'))
+    model = MergedHF(recipe=linear(llama), device="cpu")
+    with pytest.raises(PreflightError, match="this merge has the tokenizer of"):
         model.swap(resolved(linear({**llama, "basque": other})))
+    assert MergedHF(recipe=linear({**llama, "basque": other}), device="cpu").signature.digest != model.signature.digest
 
 
 def test_no_result_of_a_swap_that_broke_off(llama: dict[str, Path], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.identity import Identity
 from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job, Started
 from lm_eval_iberian.sweep.spec import Evaluation
 from lm_eval_iberian.sweep.store import Answer
@@ -19,7 +20,7 @@ from lm_eval_iberian.sweep.store import Answer
 def a_job(key: str, does: str = "", engine: str = "one") -> Job:
     """A job named `key`. `does`: see `FakeWorker.run`; several words, one after the other."""
     return Job(
-        key=key, point=key, engine=engine, signature=f"signature of {key}", settings="", recipe=(does, "test", None),
+        key=key, point=key, engine=engine, signature=f"signature of {key}", identity=Identity({}), recipe=(does, "test", None),
         merge_seed=0, rng="", evaluation=Evaluation(("task",)), model_args={}, chat=(False, False), include_path=None,
     )  # fmt: skip
 

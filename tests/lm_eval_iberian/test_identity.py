@@ -1,0 +1,297 @@
+"""One thing is changed: either no answer can change, or identity, store, cache and report all see it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lm_eval_iberian import plugin
+from lm_eval_iberian.identity import Identity, of_results
+from lm_eval_iberian.models.hf import MergedHF
+from tests.conftest import linear
+from tests.lm_eval_iberian.identities import Measurement
+from tests.lm_eval_iberian.results_maker import results
+from tests.lm_eval_iberian.sweep.runner import run
+
+
+@pytest.fixture
+def one(tmp_path: Path, llama: dict[str, Path]) -> Measurement:
+    return Measurement(tmp_path / "one", llama)
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """A helper beside a task is imported by its bare name: each test has its own."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+    sys.modules.pop("beside_local", None)
+
+
+@pytest.fixture(autouse=True)
+def found(one: Measurement, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(one.tasks))
+
+
+def argument(**arguments: Any) -> Callable[[Measurement], None]:
+    return lambda one: one.data["model_args"].update(arguments)
+
+
+def setting(**settings: Any) -> Callable[[Measurement], None]:
+    return lambda one: one.data.update(settings)
+
+
+def json_file(name: str, change: Callable[[Any], Any]) -> Callable[[Measurement], None]:
+    return lambda one: one.change(name, change)
+
+
+def text_file(name: str, old: str, new: str) -> Callable[[Measurement], None]:
+    def change(one: Measurement) -> None:
+        path = one.tasks / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    return change
+
+
+def a_weight(one: Measurement) -> None:
+    """One byte of one tensor."""
+    file = next(one.models["instruct"].glob("*.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def lowercased(tokenizer: Any) -> Any:
+    return tokenizer | {"normalizer": {"type": "Lowercase"}}
+
+
+def without_bos(tokenizer: Any) -> Any:
+    return tokenizer | {"post_processor": None}
+
+
+def stripping(tokenizer: Any) -> Any:
+    first, *rest = tokenizer["added_tokens"]
+    return tokenizer | {"added_tokens": [first | {"lstrip": True}, *rest]}
+
+
+def penalty(config: Any) -> Any:
+    return config | {"repetition_penalty": 3.0}
+
+
+# What changes, and whether answers to the same requests can change with it, or only requests and verdicts.
+MATTERS: dict[str, tuple[Callable[[Measurement], None], bool]] = {
+    "an argument": (argument(max_length=64), True),
+    "the rule for BOS": (argument(add_bos_token=False), True),
+    "how choices are scored": (argument(scoring="full"), True),
+    "another dtype": (argument(dtype="bfloat16"), True),
+    "a weight": (a_weight, True),
+    "the normaliser": (json_file("tokenizer.json", lowercased), True),
+    "the post-processor": (json_file("tokenizer.json", without_bos), True),
+    "a flag of an added token": (json_file("tokenizer.json", stripping), True),
+    "how text is decoded": (json_file("tokenizer_config.json", lambda c: c | {"clean_up_tokenization_spaces": True}), True),
+    "the end of text": (json_file("tokenizer_config.json", lambda c: c | {"eos_token": "<|end|>"}), True),
+    "generation_config.json": (json_file("generation_config.json", penalty), True),
+    "the system prompt": (setting(system_instruction="Labur."), False),
+    "the chat template": (setting(apply_chat_template=False), False),
+    "shots as turns": (setting(fewshot_as_multiturn=False), False),
+    "a generation setting": (setting(gen_kwargs={"max_gen_toks": 3}), False),
+    "shots": (setting(num_fewshot=2), False),
+    "the limit": (setting(limit=5), False),
+    "a document": (text_file("documents.jsonl", "0: ", "0:: "), False),
+    "the YAML": (text_file("choice.yaml", "{{question}}", "{{question}}?"), False),
+    "the judge": (text_file("utils.py", '"acc"', "'acc'"), False),
+    "a helper of the judge": (text_file("beside_local.py", "float(", "1 - float("), False),
+}  # fmt: skip
+HARMLESS = {
+    "batch size": argument(batch_size=2),
+    "device": argument(device="cpu:0"),
+    "memory": argument(gpu_memory_utilization=0.5),
+    "a default said": argument(scoring="prefix", add_bos_token=None),
+    "residents": argument(resident="off"),
+    "padding": json_file("tokenizer.json", lambda c: c | {"padding": None, "truncation": None}),
+    "who wrote it": json_file("generation_config.json", lambda c: c | {"transformers_version": "4.0.0"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MATTERS)
+def test_what_matters_is_seen_everywhere(what: str, one: Measurement) -> None:
+    change, of_answers = MATTERS[what]
+    before = one.identity()
+    change(one)
+    after = one.identity()
+    assert before.digest != after.digest, "the store's key of the evaluation"
+    assert not before.agrees(after), "the report's row"
+    assert before.differences(after) and after.differences(before), "the label"
+    assert (before.answers != after.answers) == of_answers, "the key of an answer, the name of a cache"
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_what_cannot_matter_is_not(what: str, one: Measurement) -> None:
+    before = one.identity()
+    HARMLESS[what](one)
+    assert one.identity() == before
+
+
+def test_a_copy_elsewhere_is_the_same(one: Measurement, llama: dict[str, Path], tmp_path: Path) -> None:
+    """Folders name nothing: but for the one that a task's own configuration spells out."""
+    before, other = one.identity(), Measurement(tmp_path / "elsewhere", llama)
+    shutil.copy(one.tasks / "choice.yaml", other.tasks)
+    shutil.copy(one.tasks / "words.yaml", other.tasks)
+    assert other.identity() == before
+
+
+def test_plan_results_and_lm_eval_say_the_same(one: Measurement, tmp_path: Path) -> None:
+    """A point of a sweep, planned and measured, and lm_eval's own command on the same merge."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    plugin.activate()
+    planned = one.identity()
+    assert run(one.data, tmp_path / "run") == {}
+    file = next((tmp_path / "run" / "points").glob("*/results_*.json"))
+    arguments = {**one.data["model_args"], "recipe": one.data["recipes"]["point"], "batch_size": 3}
+    found = simple_evaluate(
+        model="merged", model_args=arguments, tasks=one.data["tasks"], limit=4, num_fewshot=1, bootstrap_iters=0,
+        apply_chat_template=True, fewshot_as_multiturn=True,
+        task_manager=TaskManager(include_path=str(one.tasks), include_defaults=False, metadata=arguments),
+    )  # fmt: skip
+    measured = of_results(json.loads(file.read_text()))
+    assert measured.parts == planned.parts
+    assert of_results(found).parts == planned.parts
+    assert file.stem == f"results_{planned.digest[:12]}"
+
+
+def test_only_the_seed_of_sampling(one: Measurement) -> None:
+    """Runs of one row, each with a key of its own."""
+    one.data["runs"] = [{"tasks": one.data.pop("tasks"), "seeds": [1, 2]}]
+    plan = one.plan()
+    first, second = (plan.identity(plan.points[0], run) for run in plan.points[0].point.evaluations)
+    assert first.digest != second.digest and first.answers != second.answers
+    assert first.agrees(second) and first.differences(second)
+
+
+def test_a_cache_is_of_one_setting(llama: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--use_cache` with other model arguments computes anew; with another batch size it does not."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    plugin.activate()
+    asked: list[int] = []
+    score = MergedHF._loglikelihood_tokens
+    monkeypatch.setattr(
+        MergedHF, "_loglikelihood_tokens", lambda self, *a, **k: asked.append(1) or score(self, *a, **k)
+    )
+
+    def first(cached: bool, **extra: Any) -> float:
+        found = simple_evaluate(
+            model="merged", model_args={"recipe": linear(llama), "backend": "hf", **extra}, device="cpu", limit=1,
+            tasks=["iberian_openbookqa_es"], bootstrap_iters=0, use_cache=str(tmp_path / "cache") if cached else None,
+            task_manager=TaskManager(include_path=str(plugin.tasks_folder()), include_defaults=False),
+        )  # fmt: skip
+        return float(found["samples"]["iberian_openbookqa_es"][0]["resps"][0][0][0])
+
+    plain = first(True)
+    assert first(True, add_bos_token=False) == first(False, add_bos_token=False) != plain
+    count = len(asked)
+    assert first(True, batch_size=2) == plain and len(asked) == count
+
+
+def test_generation_settings_come_with_their_point(one: Measurement, tmp_path: Path) -> None:
+    """One engine, two parents: what `basque` says of repetitions holds for it and for nothing else."""
+    from lm_eval.api.instance import Instance
+
+    from merge_hooks.recipe import passthrough, resolve
+
+    one.change("generation_config.json", lambda config: config | {"repetition_penalty": 3.0, "eos_token_id": 2})
+
+    def answer(model: MergedHF) -> str:
+        asked = Instance("generate_until", {}, ("Kaixo, zer moduz?", {"max_gen_toks": 12, "until": []}), 0, ("t", 0, 1))
+        return model.generate_until([asked], disable_tqdm=True)[0]
+
+    def fresh(name: str) -> MergedHF:
+        return MergedHF(pretrained=str(one.models[name]), dtype="float32", device="cpu")
+
+    model, alone = fresh("basque"), {name: fresh(name) for name in one.models}
+    said = {name: answer(alone[name]) for name in one.models}
+    for name in ("instruct", "basque", "instruct"):
+        model.swap(resolve(passthrough(str(one.models[name]), None)))
+        assert answer(model) == said[name], name
+        assert model.signature.digest == alone[name].signature.digest
+    alone["basque"].model.generation_config.repetition_penalty = 1.0
+    assert answer(alone["basque"]) != said["basque"]  # else this test sees nothing
+
+
+def test_settings_in_config_json_count_where_there_is_no_other_file(one: Measurement) -> None:
+    """As `from_pretrained` has it: old checkpoints keep them there."""
+    (one.models["basque"] / "generation_config.json").unlink()
+    before = one.identity()
+    one.change("config.json", lambda config: config | {"repetition_penalty": 3.0})
+    assert "generation_config repetition_penalty 3.0" in one.identity().differences(before)
+    model = MergedHF(pretrained=str(one.models["basque"]), dtype="float32", device="cpu")
+    assert model.model.generation_config.repetition_penalty == 3.0
+
+
+@pytest.mark.parametrize("backend", ["hf", "vllm"])
+def test_who_shares_an_engine(backend: str, one: Measurement) -> None:
+    """vLLM reads the ids that end a text once; no engine takes another tokenizer with its weights."""
+    if backend == "vllm":
+        pytest.importorskip("vllm")
+    models = {name: {"pretrained": str(path)} for name, path in one.models.items()}
+    one.data = {**one.data, "recipes": models}
+
+    def engines() -> int:
+        return len({point.engine for point in one.plan(backend).points})
+
+    assert engines() == 1
+    one.change("generation_config.json", lambda config: config | {"temperature": 0.6, "do_sample": True})
+    assert engines() == 1
+    one.change("generation_config.json", lambda config: config | {"eos_token_id": [1, 2]})
+    assert engines() == (1 if backend == "hf" else 2)
+    one.change("generation_config.json", lambda config: config | {"eos_token_id": [1, 3]})
+    one.change("tokenizer.json", lowercased)
+    assert engines() == 2
+
+
+def test_a_worker_measures_what_was_planned_or_nothing(one: Measurement, tmp_path: Path) -> None:
+    from lm_eval_iberian.sweep.kept_tasks import KeptTasks
+    from lm_eval_iberian.sweep.worker import Worker
+
+    plan, said = one.plan(), list[Any]()
+    job, tasks = plan.jobs[0], KeptTasks(str(one.tasks))
+    tasks._every_task = plan.tasks._every_task
+    text_file("beside_local.py", "float(", "1 - float(")(one)
+    Worker(said.append, tasks).run(job)
+    assert "the code or the documents of local_choice, local_words changed" in said[-1].reason
+
+
+def test_files_of_other_models(tmp_path: Path) -> None:
+    """Rows of lm_eval's own models, and of files older than this."""
+    plain = results({"arc_easy": {"acc": 0.5}})
+
+    def other(**arguments: Any) -> Identity:
+        return of_results(
+            {**plain, "config": {**plain["config"], "model_args": {"pretrained": "org/model", **arguments}}}
+        )
+
+    assert other() == of_results(plain) == other(batch_size=8, device="cuda", gpu_memory_utilization=0.5)
+    assert other(max_length=64).differences(other()) == ["max_length 64"]
+    assert other(add_bos_token=True).agrees(other()) is False
+    text = {**plain["config"], "model_args": "pretrained=org/model,max_length=64,batch_size=2"}
+    assert of_results({**plain, "config": text}) == other(max_length=64)
+    chat = of_results({**plain, "chat_template_sha": "abc", "fewshot_as_multiturn": True})
+    assert chat.differences(of_results(plain)) == ["chat template"]
+    assert of_results(plain).differences(chat) == ["no chat template"]
+
+
+def test_other_tasks_in_another_file_of_one_row() -> None:
+    first, second = of_results(results({"arc_easy": {"acc": 0.5}})), of_results(results({"other": {"acc": 0.5}}))
+    assert first.agrees(second) and first.digest != second.digest
+    shots = of_results({**results({"arc_easy": {"acc": 0.5}}), "n-shot": {"arc_easy": 0}})
+    assert first.row == shots.row and not first.agrees(shots) and first.differences(shots) == ["5 shots"]

@@ -1,0 +1,123 @@
+"""The hash of a tokenizer: whatever turns text into other ids, or ids into other text, gives another one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from merge_hooks.tokenizer import facts_of, generation_settings, tokenizer_hash
+
+TEXTS = ["Kaixo, mundua!", "ÁRBOL  y más", "<|start|> a <|end|>b", "it ' s n't . ok"]
+
+
+@pytest.fixture
+def folder(llama: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(llama["base"], tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors")))
+
+
+def changed(folder: Path, name: str, change: Callable[[Any], Any]) -> None:
+    path = folder / name
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def added(**flags: Any) -> Callable[[Any], Any]:
+    def change(content: Any) -> Any:
+        *rest, last = content["added_tokens"]
+        return content | {"added_tokens": [*rest, last | flags]}
+
+    return change
+
+
+CHANGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "normaliser": ("tokenizer.json", lambda c: c | {"normalizer": {"type": "NFD"}}),
+    "pre-tokeniser": (
+        "tokenizer.json",
+        lambda c: c | {"pre_tokenizer": c["pre_tokenizer"] | {"add_prefix_space": True}},
+    ),
+    "BOS rule": ("tokenizer.json", lambda c: c | {"post_processor": None}),
+    "decoder": ("tokenizer.json", lambda c: c | {"decoder": {"type": "Fuse"}}),
+    "merges": ("tokenizer.json", lambda c: c | {"model": c["model"] | {"merges": c["model"]["merges"][:-1]}}),
+    "a flag of an added token": ("tokenizer.json", added(normalized=True)),
+    "what an added token is": ("tokenizer.json", added(content="<|other|>")),
+    "the end of text": ("tokenizer_config.json", lambda c: c | {"eos_token": "<|end|>"}),
+    "cleaning of decoded text": ("tokenizer_config.json", lambda c: c | {"clean_up_tokenization_spaces": True}),
+    "the longest text": ("tokenizer_config.json", lambda c: c | {"model_max_length": 77}),
+    "the side that is cut": ("tokenizer_config.json", lambda c: c | {"truncation_side": "left"}),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_another_tokenizer_has_another_hash(what: str, folder: Path) -> None:
+    before = facts_of(str(folder)).hash
+    changed(folder, *CHANGES[what])
+    assert facts_of(str(folder)).hash != before
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("tokenizer.json", lambda c: c | {"truncation": {"direction": "Right", "max_length": 5, "strategy": "LongestFirst",
+                                                         "stride": 0}}),
+        ("tokenizer_config.json", lambda c: c | {"padding_side": "left"}),
+        ("tokenizer_config.json", lambda c: c | {"chat_template": "{{ messages }}"}),
+    ],
+)  # fmt: skip
+def test_what_callers_say_is_no_part_of_it(name: str, change: Callable[[Any], Any], folder: Path) -> None:
+    before = facts_of(str(folder)).hash
+    changed(folder, name, change)
+    assert facts_of(str(folder)).hash == before
+
+
+def test_what_engines_do_to_a_tokenizer_is_no_part_of_it(folder: Path) -> None:
+    """They set a token to pad with, the side, and cut and pad with it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    before = tokenizer_hash(tokenizer)
+    tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
+    tokenizer(TEXTS, padding=True, truncation=True, max_length=4)
+    assert tokenizer_hash(tokenizer) == before
+
+
+def test_a_tokenizer_in_python(tmp_path: Path) -> None:
+    """Without a tokenizer.json: its vocabulary's bytes and its added tokens."""
+    from transformers import CanineTokenizer
+
+    tokenizer = CanineTokenizer()
+    before = tokenizer_hash(tokenizer)
+    assert tokenizer_hash(CanineTokenizer()) == before
+    tokenizer.add_tokens(["<odd>"])
+    assert tokenizer_hash(tokenizer) != before
+
+
+def test_a_class_that_came_with_the_model(tmp_path: Path) -> None:
+    """Its source is part of the tokenizer."""
+    import importlib.util
+    import sys
+
+    source = "from transformers import CanineTokenizer\nclass Own(CanineTokenizer):\n    shift = {}\n"
+
+    def own(shift: int) -> str:
+        file = tmp_path / f"own_{shift}.py"
+        file.write_text(source.format(shift))
+        spec = importlib.util.spec_from_file_location("tokenization_own", file)
+        assert spec is not None and spec.loader is not None
+        sys.modules["tokenization_own"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        try:
+            return tokenizer_hash(module.Own())
+        finally:
+            del sys.modules["tokenization_own"]
+
+    assert own(1) == own(1) != own(2)
+
+
+def test_generation_settings_are_the_files(folder: Path) -> None:
+    assert generation_settings(str(folder), None) == {"eos_token_id": [1, 3]}
+    changed(folder, "generation_config.json", lambda c: c | {"repetition_penalty": 1.1, "transformers_version": "4"})
+    assert generation_settings(str(folder), None) == {"eos_token_id": [1, 3], "repetition_penalty": 1.1}
