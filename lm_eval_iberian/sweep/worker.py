@@ -57,7 +57,12 @@ class Worker:
         samples = results.pop("samples")
         _say(results, job, self.model)
         results["sweep"]["weights"] = self.weights
-        found = {task: said for task, rows in samples.items() if (said := flags.of_samples(rows))}
+        counts = self.model.answers.counts()
+        found = {
+            task: said
+            for task, rows in samples.items()
+            if (said := flags.of_samples(rows) + flags.of_counts(counts.get(task, {})))
+        }
         documents = list(_documents(samples))
         seconds = time.perf_counter() - start
         self.emit(Finished(job.key, job.signature, _portable(results), found, documents, seconds))
@@ -96,6 +101,7 @@ class Worker:
         loaded.template = str(self.model.tokenizer.chat_template) if apply else ""
         generation = self._generation(evaluation.settings.get("gen_kwargs"), evaluation.seed)
         loaded.settle(generation)
+        self.model.check_limits(loaded.generation_settings)
         _seed(evaluation.seed or 0)
         results = evaluate(
             lm=self._stored(job, loaded),
