@@ -130,7 +130,7 @@ class Answers(Counted, HFLM):
         self.cache_hook = marking
         self._encoded.expect(request.args[0] for request in requests)
         try:
-            texts = super().generate_until(requests, disable_tqdm)
+            texts: list[str] = super(Counted, self).generate_until(requests, disable_tqdm)  # HFLM's own
         finally:
             self.cache_hook = hook
             self._encoded.expect(())
