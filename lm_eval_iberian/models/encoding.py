@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -76,6 +76,15 @@ class EncodesAhead:
             if found is not None:
                 return found
         return super().tok_encode(string, *args, **options)  # type: ignore[misc]
+
+    def encode_each(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """The tokens of each text, in order."""
+        self._encoded.expect(texts)
+        for text in texts:
+            found = self._encoded.get(text)
+            assert found is not None  # expected
+            yield found
+        self._encoded.expect(())
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
         """lm_eval's log-likelihoods; see the module."""

@@ -7,15 +7,12 @@ orders by the prompt alone, so that a long answer may begin when all else is don
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lm_eval_iberian.models.counts import Cut
 from lm_eval_iberian.models.queue import Request, run_queue
-
-# Below lm_eval's own logger, whose handler and level its command line sets.
-LOG = logging.getLogger("lm_eval.iberian")
 
 
 @dataclass(frozen=True)
@@ -40,25 +37,8 @@ class Job:
         return len(self.request.tokens) + int(self.request.params.max_tokens)
 
 
-@dataclass
-class Written:
-    """How many answers there were, and how many of them the token limit cut."""
-
-    answers: int = 0
-    cut: int = 0
-
-    def counts(self) -> dict[str, int]:
-        """For the results JSON."""
-        return {"generated": self.answers, "cut_by_the_token_limit": self.cut}
-
-    def warn(self) -> None:
-        """Say so where answers were cut."""
-        if self.cut:
-            LOG.warning("merged: %d of %d answers were cut by the token limit (max_gen_toks)", self.cut, self.answers)
-
-
-def generate(model: Any, requests: Sequence[Any], disable_tqdm: bool = False) -> tuple[list[str], Written]:
-    """The text for each of lm_eval's `generate_until` requests, in their order.
+def generate(model: Any, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+    """The text for each of lm_eval's `generate_until` requests, in their order; `Cut` where the token limit cut it.
 
     Args:
         model: a `MergedVLLM`.
@@ -69,25 +49,23 @@ def generate(model: Any, requests: Sequence[Any], disable_tqdm: bool = False) ->
 
     jobs = sorted(_jobs(model, [request.args for request in requests]), key=lambda job: -job.length)
     texts = [""] * len(jobs)
-    written = Written()
     quiet = disable_tqdm or model.rank != 0
     with tqdm(total=len(jobs), disable=quiet, desc="Running generate_until requests") as progress:
 
         def take(index: int, output: Any) -> None:
             job, said = jobs[index], output.outputs[0]
-            texts[job.place] = postprocess_generated_text(said.text, job.until, model.think_end_token)
-            written.answers += 1
-            written.cut += said.finish_reason == "length"
+            text = postprocess_generated_text(said.text, job.until, model.think_end_token)
+            texts[job.place] = Cut(text) if said.finish_reason == "length" else text
             # Under the key that lm_eval's cache is asked for later; its own VLLM adds another, which nobody asks for.
             model.cache_hook.add_partial("generate_until", job.arguments, texts[job.place])
             progress.update(1)
 
         run_queue(model.model, (job.request for job in jobs), take, model.lora_request)
-    return texts, written
+    return texts
 
 
 def _jobs(model: Any, arguments: Sequence[tuple[str, dict[str, Any]]]) -> list[Job]:
-    prompts = model.tok_encode([context for context, _ in arguments]) if arguments else []
+    prompts = model.encode_each([context for context, _ in arguments])
     # ChatGLM's end-of-text id decodes to nothing, its name does not.
     end = model.tokenizer.decode(model.eot_token_id) or model.tokenizer.eos_token
     return [
@@ -102,7 +80,11 @@ def _job(model: Any, place: int, arguments: tuple[str, dict[str, Any]], tokens: 
 
     settings, until, limit = model.modify_gen_kwargs(arguments[1], eos=end, default_max_gen_toks=model.max_gen_toks)
     tokens, limit = maybe_truncate(
-        tokens, max_gen_toks=limit, max_model_len=model.max_length, side=model.truncation_side, verbose=True
+        tokens,
+        max_gen_toks=limit,
+        max_model_len=model.max_length,
+        side=model.truncation_side,
+        verbose=False,  # a line for each request; `Counted` has one for all
     )
     # A task's stop strings may well stand in what a model thinks; they are applied to what comes after.
     stop = [text for text in until if text == end] if model.think_end_token else until

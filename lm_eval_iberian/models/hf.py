@@ -11,7 +11,6 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
-from lm_eval_iberian.models.encoding import EncodesAhead
 from lm_eval_iberian.models.hf_answers import Answers
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on
 from merge_hooks.errors import EngineError
@@ -32,7 +31,7 @@ REFUSED = ("parallelize", "peft", "delta", "autogptq", "gptqmodel", "gguf_file",
 MODEL_OPTIONS = {"attn_implementation"}
 
 
-class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
+class MergedHF(Swapping, Answers, HFLM):
     """lm_eval's `hf` with merged weights.
 
     Args:
@@ -79,6 +78,7 @@ class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
             trust_remote_code=trust_remote_code,
             **arguments,
         )
+        self.sum_in_float32()
 
     @staticmethod
     def _on_cpu(arguments: Mapping[str, Any]) -> bool:
@@ -131,7 +131,7 @@ class MergedHF(Swapping, EncodesAhead, Answers, HFLM):
     def get_model_info(self) -> dict[str, Any]:
         """For the results JSON: parameters, dtype, and the merge's recipe, sources and signature."""
         info = self.prepared.info("hf", self._dtype_name, self.signature, self.arguments)
-        info["iberian"]["answers"] = self.answers.counts()
+        info["iberian"] |= self.answers.told()
         return {"model_num_parameters": self.model.num_parameters(), **info}
 
 

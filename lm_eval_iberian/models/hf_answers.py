@@ -1,16 +1,20 @@
 """What `merged` on transformers does otherwise than lm_eval's HFLM when it answers.
 
-Log-likelihoods go by hf_scoring.py where the model allows it, and answers that the token limit cut are counted.
+Log-likelihoods go by hf_scoring.py where the model allows it, softmax is computed in float32, and what happens to
+prompts and answers is told (counted.py) instead of in a line a document.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from lm_eval_iberian.models.generation import Written
+from lm_eval_iberian.models.counted import Counted
+from lm_eval_iberian.models.counts import Cut
 from lm_eval_iberian.models.hf_scoring import CacheScorer, why_not
 from lm_eval_iberian.models.questions import Pair, Score, Scorer, truncate
 from merge_hooks.errors import EngineError
@@ -26,8 +30,25 @@ LOG = logging.getLogger("lm_eval.iberian")
 SCORINGS = ("prefix", "full")
 
 
-class Answers(HFLM):
+class Answers(Counted, HFLM):
     """Goes before HFLM among the base classes."""
+
+    cache_hook: Any
+    softmax_dtype: torch.dtype | None
+    # Of the rows of the last batch, whether the token limit cut the answer.
+    _cut_rows: tuple[bool, ...] = ()
+
+    @property
+    def _window(self) -> int:
+        """As HFLM: the last token is never put in, so one more than the model's length fits."""
+        return int(self.max_length) + 1
+
+    def sum_in_float32(self) -> None:
+        """Unless the user named another: HFLM takes the softmax in the model's own dtype, where long choices tie."""
+        import torch
+
+        if self.softmax_dtype is None and self.model.dtype is not torch.float64:
+            self.softmax_dtype = torch.float32
 
     def choose_scoring(self, scoring: str) -> None:
         """Raises EngineError where there is no such way."""
@@ -36,19 +57,22 @@ class Answers(HFLM):
                 f"scoring={scoring}: there is no such way on transformers. Give one of {', '.join(SCORINGS)}."
             )
         self._scoring = scoring
-        self.answers = Written()
 
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Score]:
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
+        if not self.examine(requests) or not requests:
+            return []
         if self._scoring == "prefix" and (reason := why_not(self)):
             LOG.warning("merged: log-likelihoods are computed lm_eval's way (scoring=full), because %s", reason)
             self._scoring = "full"
-        if self._scoring == "full" or not requests:
-            return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
-        # As HFLM: the last token is never put in, so one more than the model's length fits.
-        pairs = [Pair(key, *truncate(before, after, self.max_length + 1)) for key, before, after in requests]
+        window = self._window
+        pairs = [Pair(key, *truncate(before, after, window)) for key, before, after in requests]
+        if self._scoring == "full":
+            # Cut already: HFLM has a warning for each request that it cuts.
+            cut = [(pair.key, list(pair.prompt), list(pair.continuation)) for pair in pairs]
+            return super()._loglikelihood_tokens(cut, disable_tqdm, override_bs)
         results: list[Score] = [(0.0, False)] * len(pairs)
         quiet = disable_tqdm or self.rank != 0
         with tqdm(total=len(pairs), disable=quiet, desc="Running loglikelihood requests") as progress:
@@ -69,13 +93,28 @@ class Answers(HFLM):
         self.batch_sizes: dict[int, int] = {}
         return int(self._batch_scheduler(0, sorted(requests, key=lambda request: -len(request[1] + request[2]))))
 
+    def tok_batch_encode(
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """lm_eval's hook for prompts of generation; cut as there, without its warning for each batch."""
+        tokens, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
+        start = -left_truncate_len if left_truncate_len else 0
+        return tokens[:, start:], mask[:, start:]
+
+    def _prompt_room(self, limit: int) -> int:
+        """See `Counted`; with `truncation` the tokenizer cuts as well, at a length of its own."""
+        room = super()._prompt_room(limit)
+        return min(room, int(self.tokenizer.model_max_length)) if self.truncation else room
+
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any) -> Any:
-        """lm_eval's hook for generation. Counts the answers, and those that the token limit cut."""
+        """lm_eval's hook for generation. Notes which answers the token limit cut."""
         tokens = super()._model_generate(context, max_length, stop, **options)
-        new = tokens[:, context.shape[1] :]
-        self.answers.answers += len(new)
-        if tokens.shape[1] >= max_length:
-            self.answers.cut += sum(self._is_cut(row, stop) for row in new.tolist())
+        full = tokens.shape[1] >= max_length
+        self._cut_rows = tuple(full and self._is_cut(row, stop) for row in tokens[:, context.shape[1] :].tolist())
         return tokens
 
     def _is_cut(self, row: list[int], stop: list[str]) -> bool:
@@ -85,9 +124,44 @@ class Answers(HFLM):
         text = self.tok_decode(row, skip_special_tokens=False)
         return not set(row) & set(ends) and not any(end in text for end in stop)
 
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """lm_eval's generation; says how many answers the token limit cut."""
-        before = Written(self.answers.answers, self.answers.cut)
-        texts = super().generate_until(requests, disable_tqdm)
-        Written(self.answers.answers - before.answers, self.answers.cut - before.cut).warn()
-        return texts
+    def _write(self, requests: list[Any], disable_tqdm: bool) -> list[str]:
+        """lm_eval's generation; see `Counted`."""
+        hook, marking = self.cache_hook, _Marking(self)
+        self.cache_hook = marking
+        self._encoded.expect(request.args[0] for request in requests)
+        try:
+            texts: list[str] = super(Counted, self).generate_until(requests, disable_tqdm)  # HFLM's own
+        finally:
+            self.cache_hook = hook
+            self._encoded.expect(())
+        return [marking.marked(request.args, text) for request, text in zip(requests, texts, strict=True)]
+
+
+class _Marking:
+    """Stands before lm_eval's cache hook, which hears of the answers of a batch row by row, and marks those cut."""
+
+    def __init__(self, model: Answers) -> None:
+        self.model, self.hook = model, model.cache_hook
+        self.rows: deque[bool] = deque()
+        # request -> its answers that were cut
+        self.cut: dict[str, list[str]] = defaultdict(list)
+
+    def add_partial(self, type: str, arguments: Any, text: str) -> None:
+        """lm_eval's (`CacheHook.add_partial`)."""
+        self.rows = self.rows or deque(self.model._cut_rows)
+        if self.rows.popleft():
+            self.cut[_name(arguments)].append(text)
+            text = Cut(text)
+        self.hook.add_partial(type, arguments, text)
+
+    def marked(self, arguments: Any, text: str) -> str:
+        """The answer, as `Cut` where it is."""
+        cut = self.cut[_name(arguments)]
+        if text not in cut:
+            return text
+        cut.remove(text)
+        return Cut(text)
+
+
+def _name(arguments: Any) -> str:
+    return json.dumps(list(arguments), sort_keys=True, default=str)

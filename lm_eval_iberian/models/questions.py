@@ -30,12 +30,16 @@ class Pair:
 
     Args:
         key: lm_eval's (context, continuation) texts, the key of its cache; None for a window of a rolling request.
-        prompt, continuation: token ids, cut to the engine's length.
+        prompt, continuation: token ids, cut to the engine's length; at least one of each.
     """
 
     key: tuple[str, str] | None
     prompt: Tokens
     continuation: Tokens
+
+    def __post_init__(self) -> None:
+        if not (self.prompt and self.continuation):  # see counted.py, which refuses such requests
+            raise ValueError("a continuation without tokens, or nothing that it follows, has no likelihood")
 
 
 @dataclass
@@ -88,12 +92,11 @@ def collect_questions(pairs: Sequence[Pair], block_size: int, most: int) -> list
 def _questions_of(prompt: Tokens, choices: list[tuple[int, Tokens]], cached: bool) -> list[Question]:
     """The questions of one prompt, its head first."""
     found: dict[Tokens, Question] = {}
-    single = all(len(choice) <= 1 for _, choice in choices)
+    single = all(len(choice) == 1 for _, choice in choices)
     if single or cached:
         found[()] = Question(prompt, ())
     for _, choice in choices:
-        if choice:
-            found.setdefault(choice[:-1], Question(prompt, choice[:-1], whole=not (cached or single)))
+        found.setdefault(choice[:-1], Question(prompt, choice[:-1], whole=not (cached or single)))
     # beginning of a choice, its last token included -> the pairs that need to know of that token
     needed: dict[Tokens, list[int]] = {}
     for place, choice in choices:
@@ -129,9 +132,6 @@ class Scorer:
         self.pairs, self.take = pairs, take
         self.known: list[dict[int, Said]] = [{} for _ in pairs]
         self.missing: list[tuple[Question, dict[int, list[int]]]] = []
-        for place, pair in enumerate(pairs):
-            if not pair.continuation:
-                take(place, (0.0, True))
 
     def answer(self, question: Question, wanted: dict[int, Said], on_the_way: dict[int, Said]) -> None:
         """Note what the engine said, by token id and by index into the lead."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from lm_eval_iberian.models.encoding import EncodesAhead
-from lm_eval_iberian.models.generation import Written, generate
+from lm_eval_iberian.models.counted import Counted
+from lm_eval_iberian.models.generation import generate
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on
 from lm_eval_iberian.models.questions import Pair, Score, truncate
 from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
@@ -33,7 +33,7 @@ SCORINGS = ("prefix", "prompt_logprobs")
 SWAPS = ("auto", "always", "never")
 
 
-class MergedVLLM(Swapping, EncodesAhead, VLLM):
+class MergedVLLM(Swapping, Counted, VLLM):
     """lm_eval's `vllm` with merged weights.
 
     Attributes:
@@ -79,7 +79,6 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
         refuse_unknown_place(resident)
         self._scoring, self._swaps, self._resident = scoring, swap, resident
         self._proves = switched_on("proof", proof)
-        self.answers = Written()
         # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
         if arguments.get("batch_size") in (None, 1, "1"):
             arguments["batch_size"] = "auto"
@@ -183,53 +182,39 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = self.hf_chat_template = template
 
+    @property
+    def _window(self) -> int:
+        """As lm_eval: vLLM wants room for one generated token."""
+        return int(self.max_length) - 1
+
     def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[Score]:
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
-        limit = self.max_length - 1  # as lm_eval: vLLM wants room for one generated token
-        pairs = [Pair(key, *truncate(before, after, limit)) for key, before, after in requests]
+        if not self.examine(requests):
+            return []
+        window = self._window
+        pairs = [Pair(key, *truncate(before, after, window)) for key, before, after in requests]
         results: list[Score] = [(0.0, False)] * len(pairs)
         with tqdm(total=len(pairs), disable=disable_tqdm, desc="Running loglikelihood requests") as progress:
 
-            def take(places: list[int], index: int, score: Score) -> None:
-                place = places[index]
+            def take(place: int, score: Score) -> None:
                 results[place] = score
                 if pairs[place].key is not None:  # None: a window of a rolling request, cached by its caller
                     self.cache_hook.add_partial("loglikelihood", pairs[place].key, score)
                 progress.update(1)
 
-            self._score(pairs, take)
+            if self._scoring == "prefix":
+                score_by_questions(self.model, pairs, take, self.lora_request)
+            else:
+                score_whole_prompts(self.model, pairs, take, self._read_whole_prompt, self.lora_request)
         return results
-
-    def _score(self, pairs: list[Pair], take: Callable[[list[int], int, Score], None]) -> None:
-        """Each pair by the way that suits it."""
-        asked: list[int] = []
-        if self._scoring == "prefix":
-            # With nothing left of the prompt there is nothing to ask after.
-            asked = [place for place, pair in enumerate(pairs) if pair.prompt]
-        rest = sorted(set(range(len(pairs))) - set(asked))
-        if asked and rest:
-            LOG.info(
-                "merged: %d of %d continuations leave no room for a prompt; scored with prompt_logprobs",
-                len(rest),
-                len(pairs),
-            )
-        score_by_questions(self.model, [pairs[i] for i in asked], partial(take, asked), self.lora_request)
-        score_whole_prompts(
-            self.model, [pairs[i] for i in rest], partial(take, rest), self._read_whole_prompt, self.lora_request
-        )
 
     def _read_whole_prompt(self, output: Any, pair: Pair) -> Score:
         tokens = [*pair.prompt, *pair.continuation]
         return self._parse_logprobs(tokens=tokens, outputs=output, ctxlen=len(pair.prompt))
 
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """lm_eval's generation, see generation.py; says how many answers the token limit cut."""
-        self._refuse_mixed()
-        texts, written = generate(self, requests, disable_tqdm)
-        self.answers.answers += written.answers
-        self.answers.cut += written.cut
-        written.warn()
-        return texts
+    def _write(self, requests: list[Any], disable_tqdm: bool) -> list[str]:
+        """lm_eval's generation, see generation.py and `Counted`."""
+        return generate(self, requests, disable_tqdm)
 
     @staticmethod
     def modify_gen_kwargs(gen_kwargs: dict[str, Any], eos: Any = None, default_max_gen_toks: int = 256) -> Any:
@@ -255,7 +240,7 @@ class MergedVLLM(Swapping, EncodesAhead, VLLM):
     def get_model_info(self) -> dict[str, Any]:
         """For the results JSON: dtype, and the merge's recipe, sources and signature."""
         info = self.prepared.info("vllm", self._dtype_name, self.signature, self.arguments)
-        info["iberian"]["answers"] = self.answers.counts()
+        info["iberian"] |= self.answers.told()
         info["iberian"]["proof"] = self.proof.in_words
         return info
 

@@ -1,7 +1,8 @@
-"""Words beside a score that should not be read without them: answers that are empty, that loop, or are not numbers.
+"""Words beside a score that should not be read without them: answers that are cut, empty, that loop, or are no numbers.
 
 In the paper, Breadcrumbs collapsed on translation: the score alone (BLEU near 0) does not say that the model wrote
-one word a hundred times. Thresholds are shares of the documents of a task.
+one word a hundred times. Thresholds are shares of the documents of a task; what the model counts itself (prompts and
+answers cut, ties, empty answers) has none.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-EMPTY_SHARE = 0.1
+from lm_eval_iberian.models.counts import in_words
+
 LOOPING_SHARE = 0.1
 ONE_CHOICE_SHARE = 0.98
 # Text of at least so many bytes that deflates to less than 1/LOOP_RATIO of its size repeats itself; prose in our
@@ -33,10 +35,13 @@ def of_texts(texts: Sequence[str]) -> list[str]:
     """What is wrong with the generated answers of a task."""
     if not texts:
         return []
-    empty = sum(not text.strip() for text in texts) / len(texts)
     looping = sum(map(is_looping, texts)) / len(texts)
-    said = [f"{empty:.0%} of the answers are empty"] if empty >= EMPTY_SHARE else []
-    return said + ([f"{looping:.0%} of the answers loop"] if looping >= LOOPING_SHARE else [])
+    return [f"{looping:.0%} of the answers loop"] if looping >= LOOPING_SHARE else []
+
+
+def of_counts(counts: Mapping[str, int]) -> list[str]:
+    """What the model counted for a task; see `lm_eval_iberian.models.counts`."""
+    return in_words(counts) if counts else []
 
 
 def of_choices(scores: Iterable[Sequence[float]]) -> list[str]:

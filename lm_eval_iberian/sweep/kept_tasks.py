@@ -101,6 +101,12 @@ class LoadedOnce:
             "n-shot": {name: task.get_config("num_fewshot") for name, task in self.tasks.items()},
         }
 
+    @property
+    def generation_settings(self) -> dict[str, dict[str, Any]]:
+        """Of the tasks that generate: leaf task -> settings."""
+        return {name: dict(task.get_config("generation_kwargs") or {}) for name, task in self.tasks.items()
+                if task.get_config("output_type") == "generate_until"}  # fmt: skip
+
     def settle(self, generation: Mapping[str, Any] | None) -> None:
         """Write the evaluation's settings into the tasks, as `lm_eval.simple_evaluate` does before it evaluates.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
+from lm_eval_iberian.models.counts import Cut
 from lm_eval_iberian.sweep.store import Answer
 
 TYPES = ("loglikelihood", "loglikelihood_rolling", "generate_until")
@@ -67,8 +68,12 @@ class StoredLM(LM):
         self.ask(len(missing), self._tokens([requests[index] for index in missing]), len(keys) - len(missing))
         self.model.set_cache_hook(self)
         asked = [requests[index] for index in missing]
+        stored = {index: _read(self.known[key]) for index, key in enumerate(keys) if key in self.known}
+        counted = type != "loglikelihood_rolling"
+        if counted:
+            self.model.count_too([requests[index] for index in stored], list(stored.values()))
         # The sweep has a progress bar of its own.
-        fresh = getattr(self.model, type)(asked, disable_tqdm=True) if asked else []
+        fresh = getattr(self.model, type)(asked, disable_tqdm=True) if asked or counted else []
         # What the model did not hand on by itself (transformers' rolling requests, say), kept now.
         left = {key for waiting in self._waiting.values() for key, _ in waiting}
         self.keep([
@@ -76,8 +81,8 @@ class StoredLM(LM):
             for index, answer in zip(missing, fresh, strict=True)
             if keys[index] in left
         ])  # fmt: skip
-        answers = dict(zip(missing, fresh, strict=True))
-        return [answers[index] if index in answers else json.loads(self.known[key]) for index, key in enumerate(keys)]
+        answers = stored | dict(zip(missing, fresh, strict=True))
+        return [answers[index] for index in range(len(keys))]
 
     def _tokens(self, requests: Sequence[Any]) -> int:
         """About how many tokens the prompts have: their characters, by the rate of the first few."""
@@ -98,7 +103,7 @@ class StoredLM(LM):
         return keys
 
     def _answer(self, key: str, type: str, task: str, answer: Any) -> Answer:
-        return Answer(key, self.digest, task, self.versions.get(task, ""), type, json.dumps(answer, default=_plain))
+        return Answer(key, self.digest, task, self.versions.get(task, ""), type, _write(answer))
 
     # What the evaluator asks a model beside answers
 
@@ -125,6 +130,16 @@ class StoredLM(LM):
     def chat_template(self, *arguments: Any, **options: Any) -> str | None:
         found = self.model.chat_template(*arguments, **options)
         return None if found is None else str(found)
+
+
+def _write(answer: Any) -> str:
+    """As the store keeps it: that the token limit cut a text is kept with it."""
+    return json.dumps({"cut": answer} if isinstance(answer, Cut) else answer, default=_plain)
+
+
+def _read(stored: str) -> Any:
+    answer = json.loads(stored)
+    return Cut(answer["cut"]) if isinstance(answer, dict) else answer
 
 
 def _text(type: str, request: Any) -> str:

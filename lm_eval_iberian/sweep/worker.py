@@ -66,7 +66,12 @@ class Worker:
         samples = results.pop("samples")
         _say(results, job)
         results["sweep"]["weights"] = self.weights
-        found = {task: said for task, rows in samples.items() if (said := flags.of_samples(rows))}
+        counts = self.model.answers.counts()
+        found = {
+            task: said
+            for task, rows in samples.items()
+            if (said := flags.of_samples(rows) + flags.of_counts(counts.get(task, {})))
+        }
         documents = list(_documents(samples))
         seconds = time.perf_counter() - start
         self.emit(Finished(job.key, job.signature, _portable(results), found, documents, seconds))
@@ -108,6 +113,7 @@ class Worker:
         system = evaluation.settings.get("system_instruction")
         loaded.template = f"{facts.hash} {facts.template}" if apply else ""
         loaded.settle(generation_of(evaluation, engine))
+        self.model.check_limits(loaded.generation_settings)
         _refuse_changed(job, loaded)
         _seed(evaluation.seed or 0)
         # Unwrapped: what `lm_eval_iberian.plugin` would add is known here, and read but once.

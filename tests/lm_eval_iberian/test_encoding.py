@@ -34,8 +34,15 @@ def requests(pairs: list[tuple[str, str]]) -> list[Any]:
 
 def tokens_asked(model: Any, monkeypatch: pytest.MonkeyPatch, pairs: list[tuple[str, str]]) -> Any:
     """What comes to the hook that scores tokens."""
-    monkeypatch.setattr(type(model), "_loglikelihood_tokens", lambda self, asked, **_: asked)
-    return model.loglikelihood(requests(pairs), disable_tqdm=True)
+    came: list[Any] = []
+
+    def hook(_model: Any, asked: list[Any], **_: Any) -> list[Any]:
+        came.extend(asked)
+        return [(0.0, False)] * len(asked)
+
+    monkeypatch.setattr(type(model), "_loglikelihood_tokens", hook)
+    model.loglikelihood(requests(pairs), disable_tqdm=True)
+    return came
 
 
 @pytest.mark.parametrize("add_bos_token", [None, True, False])

@@ -90,17 +90,6 @@ def test_answers_reach_the_cache_before_an_error(model: Any, monkeypatch: pytest
     assert all(scores[arguments][0] == pytest.approx(answer[0], abs=1e-5) for arguments, answer in Full.answers)
 
 
-def test_answers_that_the_token_limit_cut_are_counted(model: Any) -> None:
-    from lm_eval_iberian.models.generation import Written
-
-    model.answers = Written()
-    text = ask(model, "generate_until", [("Kaixo", {"until": [], "max_gen_toks": 6})])[0]
-    assert model.answers == Written(answers=1, cut=1)
-    stop = text[3:5]
-    ask(model, "generate_until", [("Kaixo", {"until": [stop], "max_gen_toks": 6})])
-    assert model.answers == Written(answers=2, cut=1)
-
-
 def test_a_model_without_such_a_cache_goes_lm_evals_way(
     model: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

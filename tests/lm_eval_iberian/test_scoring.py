@@ -116,7 +116,7 @@ class ToyLLM:
 
 
 @given(
-    st.lists(st.tuples(tokens, st.lists(st.integers(0, 5), max_size=9)), min_size=1, max_size=8),
+    st.lists(st.tuples(tokens, st.lists(st.integers(0, 5), min_size=1, max_size=9)), min_size=1, max_size=8),
     st.integers(0, 4),  # 0: an engine without a prefix cache
     st.integers(1, 5),
 )

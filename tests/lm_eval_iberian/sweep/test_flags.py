@@ -34,9 +34,15 @@ def test_loops_are_found(text: str) -> None:
 
 
 def test_shares_decide() -> None:
-    assert flags.of_texts(["", " ", "bat", "bi"]) == ["50% of the answers are empty"]
-    assert flags.of_texts(["bat"] * 19 + [""]) == []
     assert flags.of_texts(["bai " * 100, "ez"]) == ["50% of the answers loop"]
+
+
+def test_what_the_model_counted_is_said() -> None:
+    assert flags.of_counts({}) == []
+    assert flags.of_counts({"cut_prompts": 2, "empty": 1, "documents": 7}) == [
+        "prompts were truncated to the window (max_length), from the left, in 2 of 7 documents",
+        "answers are empty, in 1 of 7 documents",
+    ]
 
 
 def test_one_choice_for_all_is_said() -> None:

@@ -1,0 +1,222 @@
+"""No answer in silence: what would give a wrong number is refused before the first one is computed, and counts.py hears
+of every prompt and answer.
+
+A log-likelihood is refused where it would be that of another text than the task's: a choice that the prompt's last
+token swallows has no tokens left (it would score 0.0, probability 1, and win), a choice longer than the window would
+be scored in part, and a prompt without tokens is nothing to ask after.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lm_eval_iberian.models.counts import Tally, task_of
+from lm_eval_iberian.models.encoding import EncodesAhead
+from merge_hooks.errors import EngineError
+
+
+class Counted(EncodesAhead):
+    """Mixin before lm_eval's class of a back end, and after `Swapping`. A back end gives `_window` and `_write`."""
+
+    _tally: tuple[Any, Tally] | None = None
+    # Requests whose answers are known, for the next call: see `count_too`.
+    _known: tuple[Sequence[Any], Sequence[Any]] = ((), ())
+    # The instances of the tokens that lm_eval is about to hand over, and whether these are to be looked at only.
+    _instances: Sequence[Any] | None = None
+    _only_looks = False
+
+    @property
+    def _window(self) -> int:
+        """Tokens that a prompt and a choice may have together."""
+        raise NotImplementedError
+
+    def _write(self, requests: list[Any], disable_tqdm: bool) -> list[str]:
+        """The texts for lm_eval's `generate_until`; `Cut` where the limit cut them."""
+        raise NotImplementedError
+
+    def _prompt_room(self, limit: int) -> int:
+        """Tokens that a prompt may have where an answer may have `limit`."""
+        return int(self.max_length) - limit  # type: ignore[attr-defined]
+
+    @property
+    def answers(self) -> Tally:
+        """What was counted in this evaluation of this merge; after a swap another one."""
+        merge = getattr(self, "prepared", None)
+        if self._tally is None or self._tally[0] is not merge:
+            self._tally = (merge, Tally())
+        return self._tally[1]
+
+    def count_too(self, requests: Sequence[Any], answers: Sequence[Any]) -> None:
+        """Of these requests somebody else knows the answers: they count with those of the next call, of the same type.
+
+        Whoever stands before the model and answers a part of the requests calls this, and then the model, also where
+        nothing is left to ask: so that counts are those of a run without a store.
+        """
+        self._known = (requests, answers)
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """lm_eval's log-likelihoods.
+
+        Raises:
+            EngineError: a request that would give a wrong number; nothing was computed.
+        """
+        (known, answers), self._known = self._known, ((), ())
+        self.answers.begin("loglikelihood")
+        self._only_looks = True
+        try:
+            self._hand_over(known)
+        finally:
+            self._only_looks = False
+        scores = self._hand_over(requests, disable_tqdm)
+        self.answers.note_ties([*known, *requests], [*answers, *scores])
+        self.answers.warn()
+        return scores
+
+    def _hand_over(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """To lm_eval, which makes tokens of them; these come to `examine`."""
+        if not requests:
+            return []
+        self._refuse_nothing(requests)
+        self._instances = requests
+        try:
+            return super().loglikelihood(list(requests), disable_tqdm=disable_tqdm)
+        finally:
+            self._instances = None
+
+    def _refuse_nothing(self, requests: Iterable[Any]) -> None:
+        """lm_eval reads the first token of a choice without a context; there must be one."""
+        refuse([
+            (request, _no_tokens(*request.args)) for request in requests
+            if request.args[0] == "" and not self.tok_encode(request.args[1], add_special_tokens=False)
+        ])  # fmt: skip
+
+    def examine(self, requests: Sequence[tuple[Any, list[int], list[int]]]) -> bool:
+        """Look at (key, prompt, choice) in tokens, as lm_eval made them. Back ends ask before they score.
+
+        Returns:
+            Whether to go on and score them.
+        Raises:
+            EngineError: with task, document and mend.
+        """
+        instances = self._instances or [None] * len(requests)
+        refused, window = [], self._window
+        for instance, (key, prompt, choice) in zip(instances, requests, strict=True):
+            if why := self._why_refused(key, prompt, choice, window):
+                refused.append((instance, why))
+            elif instance is not None:
+                self.answers.saw(instance)
+                if len(prompt) + len(choice) > window:
+                    self.answers.note("cut_prompts", instance)
+        refuse(refused)
+        if not self._only_looks:
+            self.answers.warn()
+        return not self._only_looks
+
+    def _why_refused(self, key: Any, prompt: list[int], choice: list[int], window: int) -> str | None:
+        context, continuation = key or ("", "")
+        if not choice:
+            return _no_tokens(context, continuation)
+        if not prompt:
+            return (
+                f"its prompt {_shown(context)} has no tokens, so there is nothing that the choice could follow. Leave the "
+                "prompt empty, which lm_eval gives a BOS token, or set add_bos_token=True."
+            )
+        if len(choice) >= window:
+            return (
+                f"its choice {_shown(continuation)} has {len(choice)} tokens, and beside one of the prompt the window "
+                f"(max_length={self.max_length}) holds {window - 1}: it would be scored in part. "  # type: ignore[attr-defined]
+                "Raise max_length (on vLLM max_model_len), or leave this task out."
+            )
+        return None
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """lm_eval's generation.
+
+        Raises:
+            EngineError: an answer limit that the window cannot hold; nothing was generated.
+        """
+        (known, answers), self._known = self._known, ((), ())
+        self.answers.begin("generate_until")
+        everything = [*known, *requests]
+        self._examine_prompts(everything)
+        self.answers.warn()
+        texts = self._write(requests, disable_tqdm) if requests else []
+        self.answers.note_answers(everything, [*answers, *texts])
+        self.answers.warn()
+        return texts
+
+    def _examine_prompts(self, requests: Sequence[Any]) -> None:
+        """Refuse limits that leave a prompt no room, and count the prompts that are cut."""
+        rooms: dict[str, int] = {}
+        for request in requests:
+            settings = str(request.args[1])
+            if settings not in rooms:
+                rooms[settings] = self._prompt_room(self._limit(task_of(request), request.args[1]))
+        prompts = self.encode_each([request.args[0] for request in requests])
+        for request, prompt in zip(requests, prompts, strict=True):
+            self.answers.saw(request)
+            if len(prompt) > rooms[str(request.args[1])]:
+                self.answers.note("cut_prompts", request)
+
+    def _limit(self, task: str, settings: Mapping[str, Any]) -> int:
+        """Tokens that an answer may have. Raises EngineError where that leaves no token of the prompt."""
+        from lm_eval.models.utils import normalize_gen_kwargs
+
+        length = int(self.max_length)  # type: ignore[attr-defined]
+        said: Mapping[str, Any] = normalize_gen_kwargs(dict(settings), self.max_gen_toks)  # type: ignore[attr-defined]
+        limit, total = int(said["max_gen_toks"]), said.get("max_length")
+        if limit >= length or (total is not None and int(total) > length):
+            what = f"max_gen_toks={limit}" if limit >= length else f"max_length={total} among the generation settings"
+            raise EngineError(
+                f"{task}: {what} does not fit into the window (max_length={length}), which holds the prompt, too. Raise "
+                f"max_length (on vLLM max_model_len), or give --gen_kwargs max_gen_toks=N with N well below {length}."
+            )
+        return limit
+
+    def check_limits(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Before anything is scored: can the window hold the answers?
+
+        Args:
+            settings: task -> its generation settings.
+        Raises:
+            EngineError: see `generate_until`.
+        """
+        for task, of_task in settings.items():
+            self._limit(task, of_task)
+
+
+def refuse(found: Sequence[tuple[Any, str]]) -> None:
+    """Raise EngineError for requests that would give a wrong number, if there are any.
+
+    Args:
+        found: lm_eval's instance (None for one of nobody's), and why it is refused.
+    """
+    if not found:
+        return
+    first, why = found[0]
+    where = "a request" if first is None else task_of(first)
+    if first is not None and first.doc_id is not None:
+        where += f", document {first.doc_id}"
+    tasks = Counter(task_of(request) for request, _ in found if request is not None)
+    more = ", ".join(f"{count} of {task}" for task, count in tasks.items())
+    rest = f" Refused in all: {more} requests." if len(found) > 1 and more else ""
+    raise EngineError(f"{where}: {why} Nothing was scored.{rest}")
+
+
+def _no_tokens(context: str, continuation: str) -> str:
+    if not continuation:
+        return (
+            "an answer choice is empty: it would score 0.0, which is probability 1, and always be taken. Give it a text "
+            "in the task (doc_to_choice, target_delimiter)."
+        )
+    return (
+        f"of its choice {_shown(continuation)} no token is left: the tokenizer joins it to the end of the prompt "
+        f"{_shown(context[-20:], '…')}. It would score 0.0, which is probability 1, and always be taken. Part the two in the "
+        'task (target_delimiter: " "), or let the choices begin where a word begins.'
+    )
+
+
+def _shown(text: str, before: str = "") -> str:
+    return f"{before}{text!r}" if len(text) <= 40 else f"{before}{text[:40]!r}…"

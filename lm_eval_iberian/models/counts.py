@@ -1,0 +1,128 @@
+"""What happened to prompts and answers that a score alone does not tell: cut, tied, empty. Counted per task.
+
+A `Tally` belongs to one evaluation of one merge. It counts documents, each once a kind, so that it does not matter how
+often or in which order requests are seen, and which of their answers came out of a store.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
+
+# What is counted, in words that go on with "in 3 of 40 documents".
+WORDS = {
+    "cut_prompts": "prompts were truncated to the window (max_length), from the left",
+    "cut_answers": "answers were cut by the token limit (max_gen_toks)",
+    "ties": "choices are exactly equally likely, and the first of them counts as taken",
+    "empty": "answers are empty",
+}
+
+
+class Cut(str):
+    """An answer that the token limit cut; a text like any other to everybody who does not ask."""
+
+    __slots__ = ()
+
+
+class Tally:
+    """Documents per task and kind."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._documents: dict[str, set[Hashable]] = defaultdict(set)
+        # (task, kind) -> documents
+        self._found: dict[tuple[str, str], set[Hashable]] = defaultdict(set)
+        self._asked: set[str] = set()
+        self._said: set[tuple[str, str]] = set()
+        self._is_told = False
+
+    def begin(self, type: str) -> None:
+        """Requests of a type come. lm_eval asks once a type: what comes after the results, or again, is another run."""
+        if self._is_told or type in self._asked:
+            self._forget()
+        self._asked.add(type)
+
+    def saw(self, request: Any) -> None:
+        """One of lm_eval's instances is among the requests."""
+        self._documents[task_of(request)].add(document_of(request))
+
+    def note(self, kind: str, request: Any) -> None:
+        """Something of WORDS happened to it."""
+        self._found[task_of(request), kind].add(document_of(request))
+
+    def note_answers(self, requests: Sequence[Any], texts: Sequence[str]) -> None:
+        """Empty answers, and those that the limit cut."""
+        for request, text in zip(requests, texts, strict=True):
+            if not text.strip():
+                self.note("empty", request)
+            if isinstance(text, Cut):
+                self.note("cut_answers", request)
+
+    def note_ties(self, requests: Sequence[Any], scores: Sequence[tuple[float, bool]]) -> None:
+        """Documents of which two choices have the very same log-likelihood.
+
+        Choices share a context. Where none does (a task asks which context suits a continuation), contexts are choices.
+        """
+        documents: dict[tuple[str, Hashable], list[tuple[Any, float]]] = defaultdict(list)
+        for request, (value, _) in zip(requests, scores, strict=True):
+            documents[task_of(request), document_of(request)].append((request, float(value)))
+        for asked in documents.values():
+            contexts: dict[str, list[float]] = defaultdict(list)
+            for request, value in asked:
+                contexts[request.args[0]].append(value)
+            values = list(contexts.values())
+            if all(len(of_one) == 1 for of_one in values):
+                values = [[value for _, value in asked]]
+            if any(len(set(of_one)) < len(of_one) for of_one in values):
+                self.note("ties", asked[0][0])
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Task -> kind -> documents; only what was seen, and how many documents there were in all."""
+        tasks: dict[str, dict[str, int]] = {}
+        for task in self._documents:
+            found = {kind: len(self._found[task, kind]) for kind in WORDS if (task, kind) in self._found}
+            if found:
+                tasks[task] = found | {"documents": len(self._documents[task])}
+        return tasks
+
+    def told(self) -> dict[str, Any]:
+        """For the results JSON: the counts, and the same in words. What is asked afterwards is another evaluation."""
+        self._is_told = True
+        counts = self.counts()
+        said = [f"{task}: {words}" for task, of_task in counts.items() for words in in_words(of_task)]
+        return {"answers": counts, **({"warnings": said} if said else {})}
+
+    def warn(self) -> None:
+        """One line a kind, for all tasks; none twice."""
+        for kind, words in WORDS.items():
+            found = [task for task in self._documents if (task, kind) in self._found and (task, kind) not in self._said]
+            if found:
+                places = (f"{len(self._found[task, kind])} of {len(self._documents[task])} of {task}" for task in found)
+                LOG.warning("merged: %s, in documents: %s", words, ", ".join(places))
+            self._said.update((task, kind) for task in found)
+
+
+def in_words(counts: Mapping[str, int]) -> list[str]:
+    """The counts of a task, for people."""
+    return [
+        f"{words}, in {counts[kind]} of {counts['documents']} documents"
+        for kind, words in WORDS.items()
+        if kind in counts
+    ]
+
+
+def task_of(request: Any) -> str:
+    """Of one of lm_eval's instances."""
+    return str(request.task_name or "a request without a task")
+
+
+def document_of(request: Any) -> Hashable:
+    """A name for its document; a request that belongs to none is one by itself."""
+    return ("request", id(request)) if request.doc_id is None else request.doc_id

@@ -1,0 +1,295 @@
+"""What is refused, and what is counted: prompts and answers cut, ties, empty answers."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lm_eval_iberian.models.counts import Cut, Tally
+from lm_eval_iberian.tiny import build_family
+from merge_hooks.errors import EngineError
+
+WORDS = ["Gasteiz", "dela", "uste", "dut", "nik", "baina", "ez", "dakit", "ziur", "zergatik", "galdetzen", "orain"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_family(tmp_path_factory.mktemp("counted"))["base"]
+
+
+@pytest.fixture(scope="module")
+def models(checkpoint: Path) -> dict[str, Any]:
+    """Ours in both ways, and lm_eval's."""
+    from lm_eval.models.huggingface import HFLM
+
+    from lm_eval_iberian.models.hf import MergedHF
+
+    given = {"pretrained": str(checkpoint), "dtype": "float32", "device": "cpu", "batch_size": 4}
+    return {"prefix": MergedHF(**given), "full": MergedHF(**given, scoring="full"), "hf": HFLM(**given)}
+
+
+@pytest.fixture(autouse=True)
+def windows(models: dict[str, Any]) -> None:
+    for model in models.values():
+        model._max_length = 100
+
+
+def instance(kind: str, arguments: tuple[Any, ...], task: str = "task", document: int | None = 0) -> Any:
+    from lm_eval.api.instance import Instance
+
+    return Instance(kind, {}, arguments, 0, (task, document, 1))
+
+
+def choices(context: str, *texts: str, task: str = "task", document: int = 0) -> list[Any]:
+    return [instance("loglikelihood", (context, text), task, document) for text in texts]
+
+
+def swallowed(model: Any) -> tuple[str, str]:
+    """(prompt, choice) that one token of the vocabulary is made of together."""
+    words = sorted(model.tokenizer.decode([number]) for number in range(len(model.tokenizer)))
+    known = set(words)
+    for word in words:
+        for length in (2, 3):
+            prompt, choice = "Ane gaur" + word[:-length], word[-length:]
+            whole = word.startswith(" ") and len(word) > 5 and word[:-length] in known
+            if whole and not model._encode_pair(prompt, choice)[1]:
+                return prompt, choice
+    raise AssertionError("no such pair")
+
+
+@pytest.fixture
+def never_computes(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("prefix", "full"):
+        monkeypatch.setattr(models[name].model, "forward", lambda *_, **__: pytest.fail("something was computed"))
+
+
+@pytest.fixture
+def no_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`prefix` asks the model whether it has a cache; that is no scoring."""
+    monkeypatch.setattr("lm_eval_iberian.models.hf_answers.why_not", lambda _model: None)
+
+
+@pytest.mark.parametrize("way", ["prefix", "full"])
+@pytest.mark.usefixtures("never_computes", "no_question")
+def test_a_choice_without_tokens_is_refused(models: dict[str, Any], way: str) -> None:
+    """Also where lm_eval's own answers 0.0, because another choice has one token; also among others that are right."""
+    prompt, choice = swallowed(models["hf"])
+    fine = choices("Kaixo", " A", " B")
+    for others in ((), (" zzz",)):
+        asked = [*fine, *choices(prompt, choice, *others, task="basque_suffixes", document=7)]
+        with pytest.raises(
+            EngineError, match=rf"basque_suffixes, document 7: of its choice '{choice}' no token is left.*target"
+        ):
+            models[way].loglikelihood(asked, disable_tqdm=True)
+    for context in ("Kaixo", ""):
+        with pytest.raises(EngineError, match=r"task, document 0: an answer choice is empty.*doc_to_choice"):
+            models[way].loglikelihood([*fine, *choices(context, "")], disable_tqdm=True)
+
+
+@pytest.mark.parametrize("way", ["prefix", "full"])
+@pytest.mark.usefixtures("no_question")
+def test_the_longest_choice_that_lm_eval_takes_is_the_longest_of_ours(models: dict[str, Any], way: str) -> None:
+    tokens = len(models["hf"]._encode_pair("Kaixo, hau da", " bai" * 5)[1])
+    asked = choices("Kaixo, hau da", " bai" * 5, " ez")
+    for name in (way, "hf"):
+        models[name]._max_length = tokens
+    assert models[way].loglikelihood(asked, disable_tqdm=True)[0][0] == pytest.approx(
+        models["hf"].loglikelihood(asked, disable_tqdm=True)[0][0], abs=1e-4
+    )
+    for name in (way, "hf"):
+        models[name]._max_length = tokens - 1
+    with pytest.raises(AssertionError):
+        models["hf"].loglikelihood(asked, disable_tqdm=True)
+    with pytest.raises(
+        EngineError, match=rf"task, document 0: its choice .* has {tokens} tokens.*max_length={tokens - 1}.*Raise"
+    ):
+        models[way].loglikelihood(asked, disable_tqdm=True)
+
+
+@pytest.mark.usefixtures("never_computes", "no_question")
+def test_a_prompt_without_tokens_is_refused_and_all_are_named(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models["prefix"], "add_bos_token", False)
+    asked = [*choices("\n", " A", " B", task="one"), *choices(" ", "A", task="two", document=5)]
+    with pytest.raises(EngineError, match=r"one, document 0: its prompt '\\n' has no tokens.*2 of one, 1 of two"):
+        models["prefix"].loglikelihood(asked, disable_tqdm=True)
+
+
+def test_cut_prompts_and_ties_are_counted_by_document(models: dict[str, Any], caplog: Any) -> None:
+    long = "uste dut " * 80
+    asked = [
+        *choices(long, " A", " B", task="reading", document=0), *choices("Kaixo", " A", " B", task="reading", document=1),
+        *choices("Kaixo", " A", " B", " A", task="trivia", document=3), *choices("Kaixo", " A", task="fine"),
+    ]  # fmt: skip
+    expected = {"reading": {"cut_prompts": 1, "documents": 2}, "trivia": {"ties": 1, "documents": 1}}
+    theirs = models["hf"].loglikelihood(asked, disable_tqdm=True)
+    for way in ("prefix", "full"):
+        caplog.clear()
+        scores = models[way].loglikelihood(asked, disable_tqdm=True)
+        assert [score for score, _ in scores] == pytest.approx([score for score, _ in theirs], abs=1e-4)
+        said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(said) == 2 and "1 of 2 of reading" in said[0] and "1 of 1 of trivia" in said[1]
+        iberian = models[way].get_model_info()["iberian"]
+        assert iberian["answers"] == expected
+        assert len(iberian["warnings"]) == 2 and iberian["warnings"][0].startswith("reading: prompts were truncated")
+        # The next evaluation counts from nothing.
+        models[way].loglikelihood(choices("Kaixo", " A"), disable_tqdm=True)
+        iberian = models[way].get_model_info()["iberian"]
+        assert iberian["answers"] == {} and "warnings" not in iberian
+
+
+def test_known_answers_count_as_if_they_were_asked(models: dict[str, Any], caplog: Any) -> None:
+    model = models["prefix"]
+    asked = [*choices("uste dut " * 80, " A", " B", document=0), *choices("Kaixo", " A", " A", document=1)]
+    asked += choices("uste dut " * 70, " A", " B", document=2)
+    scores = model.loglikelihood(asked, disable_tqdm=True)
+    whole = model.answers.counts()
+    assert whole == {"task": {"cut_prompts": 2, "ties": 1, "documents": 3}}
+    for cut in range(len(asked) + 1):
+        caplog.clear()
+        model.count_too(asked[:cut], scores[:cut])
+        rest = model.loglikelihood(asked[cut:], disable_tqdm=True)
+        assert len(rest) == len(asked) - cut
+        assert model.answers.counts() == whole
+        assert len([record for record in caplog.records if "truncated" in record.getMessage()]) == 1
+    writes = [instance("generate_until", ("Kaixo " * n, {"until": [], "max_gen_toks": 6}), document=n) for n in (1, 2)]
+    texts = model.generate_until(writes, disable_tqdm=True)
+    model.count_too(writes, texts)
+    assert model.generate_until([], disable_tqdm=True) == []
+    assert model.answers.counts() == {"task": {"cut_answers": 2, "documents": 2}}
+    model.swap(model.prepared.resolved)
+    assert model.answers.counts() == {}
+
+
+def test_cut_and_empty_answers_are_counted(models: dict[str, Any]) -> None:
+    model = models["prefix"]
+    free = {"until": [], "max_gen_toks": 6}
+    text = model.generate_until([instance("generate_until", ("Kaixo", free))], disable_tqdm=True)[0]
+    stops = {"until": [text[3:5]], "max_gen_toks": 6}
+    nothing = {"until": [text[:1]], "max_gen_toks": 6}
+    long = " ".join(WORDS * 20)
+    asked = [
+        instance("generate_until", (context, given), task, document)
+        for document, (context, given, task) in enumerate(
+            [
+                ("Kaixo", free, "a"),
+                ("Kaixo", stops, "a"),
+                ("Kaixo", nothing, "b"),
+                (long, free, "b"),
+                ("Kaixo", free, "b"),
+            ]
+        )
+    ]
+    texts = model.generate_until(asked, disable_tqdm=True)
+    assert texts == models["hf"].generate_until(asked, disable_tqdm=True)
+    assert [isinstance(text, Cut) for text in texts] == [True, False, False, True, True]
+    assert model.answers.counts() == {
+        "a": {"cut_answers": 1, "documents": 2}, "b": {"cut_prompts": 1, "cut_answers": 2, "empty": 1, "documents": 3},
+    }  # fmt: skip
+    assert json.dumps(texts[0]) == json.dumps(str(texts[0]))
+
+
+def test_a_limit_that_the_window_cannot_hold_is_refused(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(models["prefix"], "_model_generate", lambda *_, **__: pytest.fail("something was generated"))
+    fine = instance("generate_until", ("Kaixo", {"until": [], "max_gen_toks": 6}))
+    for setting in ({"max_gen_toks": 100}, {"max_new_tokens": 100}, {"max_gen_toks": 5, "max_length": 101}, {}):
+        with pytest.raises(EngineError, match=r"flores: max_\w+=\d+ .*does not fit.*max_length=100.*--gen_kwargs"):
+            models["prefix"].generate_until([fine, instance("generate_until", ("Kaixo", setting), "flores", 3)])
+        with pytest.raises(EngineError, match="flores: "):
+            models["prefix"].check_limits({"fine": {"max_gen_toks": 99}, "flores": setting})
+    assert "truncation" not in caplog.text
+
+
+def test_full_sums_in_float32(checkpoint: Path, models: dict[str, Any]) -> None:
+    """In bfloat16 log-probabilities near -80 come in steps of 0.5; a user's own softmax_dtype stays."""
+    from lm_eval_iberian.models.hf import MergedHF
+
+    given = {"pretrained": str(checkpoint), "dtype": "bfloat16", "device": "cpu", "batch_size": 4, "scoring": "full"}
+    draw = random.Random(1)
+    asked = [one for number in range(20) for one in choices("", *(" ".join(draw.sample(WORDS, k=12)) for _ in range(2)),
+                                                            document=number)]  # fmt: skip
+    mended, as_given = MergedHF(**given), MergedHF(**given, softmax_dtype="bfloat16")
+    scores = mended.loglikelihood(asked, disable_tqdm=True)
+    as_given.loglikelihood(asked, disable_tqdm=True)
+    assert mended.answers.counts() == {}
+    assert as_given.answers.counts()["task"]["ties"] > 2
+    exact = models["prefix"].loglikelihood(asked, disable_tqdm=True)
+    assert [score for score, _ in scores] == pytest.approx([score for score, _ in exact], abs=0.2)
+
+
+lengths = st.integers(0, 12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(lengths, st.lists(lengths, min_size=1, max_size=3)), min_size=1, max_size=4),
+    st.integers(2, 14), st.sampled_from([None, True, False]), st.sampled_from(["prefix", "full"]),
+    st.sampled_from(["", " ", "\n"]), st.randoms(),
+)  # fmt: skip
+def test_either_lm_evals_number_or_a_refusal(
+    models: dict[str, Any],
+    asked: list[tuple[int, list[int]]],
+    window: int,
+    bos: bool | None,
+    way: str,
+    end: str,
+    draw: Any,
+) -> None:
+    """lm_eval's hf is asked choice by choice, without its shortcut for single tokens, which answers for no token at all."""
+    requests = [
+        one
+        for document, (length, choice_lengths) in enumerate(asked)
+        for one in choices(" ".join(draw.choices(WORDS, k=length)) + end,
+                           *("".join(f" {word}" for word in draw.choices(WORDS, k=k)) for k in choice_lengths),
+                           document=document)
+    ]  # fmt: skip
+    for model in (models[way], models["hf"]):
+        model._max_length, model.add_bos_token = window, bos
+    try:
+        expected = [models["hf"].loglikelihood([request], disable_tqdm=True)[0] for request in requests]
+    except (AssertionError, IndexError):
+        expected = None
+    try:
+        found = models[way].loglikelihood(requests, disable_tqdm=True)
+    except EngineError:
+        found = None
+    for model in (models[way], models["hf"]):
+        model.add_bos_token = None
+    assert (found is None) == (expected is None)
+    if found is not None and expected is not None:
+        assert [score for score, _ in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
+        assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+
+
+class TestTies:
+    """Which likelihoods are compared with each other."""
+
+    def ties(self, *asked: tuple[str, str, float], document: int | None = 0) -> dict[str, Any]:
+        tally = Tally()
+        requests = [instance("loglikelihood", (context, text), "t", document) for context, text, _ in asked]
+        for request in requests:
+            tally.saw(request)
+        tally.note_ties(requests, [(value, False) for _, _, value in asked])
+        return tally.counts()
+
+    def test_choices_of_one_context(self) -> None:
+        assert self.ties(("c", "a", -1.0), ("c", "b", -1.0)) == {"t": {"ties": 1, "documents": 1}}
+        assert self.ties(("c", "a", -1.0), ("c", "b", -1.0000001)) == {}
+
+    def test_contexts_that_are_choices(self) -> None:
+        assert self.ties(("a", "x", -1.0), ("b", "x", -1.0)) == {"t": {"ties": 1, "documents": 1}}
+
+    def test_likelihoods_with_and_without_a_context_are_not_compared(self) -> None:
+        assert self.ties(("c", "a", -1.0), ("c", "b", -2.0), ("", "a", -2.0), ("", "b", -3.0)) == {}
+
+    def test_requests_of_no_document_are_not_compared(self) -> None:
+        assert self.ties(("c", "a", -1.0), ("c", "b", -1.0), document=None) == {}
