@@ -6,13 +6,13 @@ import difflib
 import inspect
 import logging
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
 from lm_eval_iberian.models.hf_answers import Answers
-from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on
+from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on, way_of_swapping
 from merge_hooks.errors import EngineError
 from merge_hooks.hf_loader import build_model, swap_into
 from merge_hooks.resident import residents_for
@@ -41,6 +41,8 @@ class MergedHF(Swapping, Answers, HFLM):
         dtype: of the parameters; "auto" follows the recipe.
         scoring: how log-likelihoods are computed: "prefix" (see hf_scoring.py) or "full" (lm_eval's way).
         resident: for many swaps: where the sources are kept ("auto", "gpu", "pinned", "memory", "mapped"); "off".
+        swap: how another merge comes in: into the model's own parameters ("auto", "always"), or the model is made anew
+            before ("never").
         proof: "on": after each load and swap the model's parameters and buffers are proved to be the merge's; "off".
         arguments: HFLM's own, and instead of `recipe` those of the short form (method, base, models, ...).
     """
@@ -57,11 +59,12 @@ class MergedHF(Swapping, Answers, HFLM):
         trust_remote_code: bool = False,
         scoring: str = "prefix",
         resident: str = "off",
+        swap: str = "auto",
         proof: str | bool = "on",
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
-        self._proves = switched_on("proof", proof)
+        self._swaps, self._proves = way_of_swapping(swap), switched_on("proof", proof)
         self.choose_scoring(scoring)
         if arguments.get("device") is None:
             arguments["device"] = _default_device()  # HFLM's own is "cuda", there or not
@@ -91,14 +94,9 @@ class MergedHF(Swapping, Answers, HFLM):
 
     def _create_model(self, pretrained: str, dtype: Any = "auto", **options: Any) -> None:
         """HFLM's hook for making the model: made empty on its device, then filled from the stream."""
-        self._model = build_model(
-            self.prepared.stream,
-            device=self.device,
-            dtype=dtype,
-            generation_folder=self.prepared.tokenizer.generation_folder,
-            proof=self._proves,
-            **{key: value for key, value in options.items() if key in MODEL_OPTIONS},
-        )
+        options = {key: value for key, value in options.items() if key in MODEL_OPTIONS}
+        self._build = partial(build_model, device=self.device, dtype=dtype, proof=self._proves, **options)
+        self._model = self._build(self.prepared.stream, generation_folder=self.prepared.tokenizer.generation_folder)
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
         """Texts that begin with BOS get no other one, as in HFLM's `tok_encode`."""
@@ -113,10 +111,12 @@ class MergedHF(Swapping, Answers, HFLM):
 
     def _put_in(self, prepared: Prepared) -> str:
         """See `Swapping.swap`: into the parameters, in place, and what generates with them."""
+        folder = prepared.tokenizer.generation_folder
+        if self._swaps == "never":
+            self._model = None  # one at a time in memory
+            self._model = self._build(prepared.stream, generation_folder=folder)
         digest = swap_into(self.model, prepared.stream, self._proves)
-        self.model.generation_config = generation_config_of(
-            prepared.tokenizer.generation_folder, prepared.stream.model_config
-        )
+        self.model.generation_config = generation_config_of(folder, prepared.stream.model_config)
         return digest
 
     @cached_property
@@ -132,6 +132,7 @@ class MergedHF(Swapping, Answers, HFLM):
         """For the results JSON: parameters, dtype, and the merge's recipe, sources and signature."""
         info = self.prepared.info("hf", self._dtype_name, self.signature, self.arguments)
         info["iberian"] |= self.answers.told()
+        info["iberian"]["proof"] = "proved" if self._proves else "off"
         return {"model_num_parameters": self.model.num_parameters(), **info}
 
 

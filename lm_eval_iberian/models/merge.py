@@ -34,6 +34,7 @@ from merge_hooks.tokenizer import (
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
+SWAPS = ("auto", "always", "never")
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,13 @@ def _tokenizer_after(running: Prepared, stream: Stream, swaps_generation: bool) 
         f"{stream.resolved.recipe.origin}: this merge has the {what} of {wanted.origin}, the engine runs with that "
         f"of {ours.origin}. Start a new engine for it, or name one for all with tokenizer=FOLDER."
     )
+
+
+def way_of_swapping(swap: str) -> str:
+    """The argument `swap`. Raises EngineError where there is no such way."""
+    if swap not in SWAPS:
+        raise EngineError(f"swap={swap}: there is no such way. Give one of {', '.join(SWAPS)}.")
+    return swap
 
 
 def switched_on(name: str, value: str | bool) -> bool:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from lm_eval_iberian.models.counted import Counted
 from lm_eval_iberian.models.generation import generate
-from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on
+from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on, way_of_swapping
 from lm_eval_iberian.models.questions import Pair, Score, truncate
 from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 from merge_hooks import vllm_loader
@@ -30,7 +30,6 @@ with vllm_loader.version_known_as_vllm():
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
 SCORINGS = ("prefix", "prompt_logprobs")
-SWAPS = ("auto", "always", "never")
 
 
 class MergedVLLM(Swapping, Counted, VLLM):
@@ -74,10 +73,8 @@ class MergedVLLM(Swapping, Counted, VLLM):
         _refuse(arguments)
         if scoring not in SCORINGS:
             raise EngineError(f"scoring={scoring}: there is no such way. Give one of {', '.join(SCORINGS)}.")
-        if swap not in SWAPS:
-            raise EngineError(f"swap={swap}: there is no such way. Give one of {', '.join(SWAPS)}.")
         refuse_unknown_place(resident)
-        self._scoring, self._swaps, self._resident = scoring, swap, resident
+        self._scoring, self._swaps, self._resident = scoring, way_of_swapping(swap), resident
         self._proves = switched_on("proof", proof)
         # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
         if arguments.get("batch_size") in (None, 1, "1"):
@@ -170,12 +167,10 @@ class MergedVLLM(Swapping, Counted, VLLM):
             prepared.resolved.recipe.origin, self._start_seconds, why,
         )  # fmt: skip
         self._is_broken = True
-        template = self.tokenizer.chat_template
         if self.model is not None:  # else the last start failed
             vllm_loader.close(self.model)
         self.model = None
         self._start_again(prepared)
-        self._use_template(template)
         self._is_broken = False
         return self.proof.digest
 

@@ -137,3 +137,38 @@ def test_no_result_of_a_swap_that_broke_off(llama: dict[str, Path], tmp_path: Pa
         model.get_model_info()
     model.swap(resolved(linear(llama)))
     assert model.signature.digest == stamp
+
+
+def test_a_model_can_be_made_anew_instead(llama: dict[str, Path]) -> None:
+    first, second = linear(llama), task_arithmetic(llama, "float32")
+    model = MergedHF(recipe=first, device="cpu", swap="never")
+    before = model.model
+    model.swap(resolved(second))
+    assert model.model is not before
+    assert same(weights(model), weights(MergedHF(recipe=second, device="cpu")))
+    with pytest.raises(EngineError, match="swap=sometimes: there is no such way"):
+        MergedHF(recipe=first, device="cpu", swap="sometimes")
+    assert model.get_model_info()["iberian"]["proof"] == "proved"
+
+
+def test_nothing_answers_between_two_merges(llama: dict[str, Path], tmp_path: Path) -> None:
+    """lm_eval asks by these three ways."""
+    from lm_eval.api.instance import Instance
+
+    def poison(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.layers.2.mlp.up_proj.weight"][3, 5] = torch.nan
+
+    bad = corrupt(llama["instruct"], tmp_path / "bad", poison)
+    model = MergedHF(recipe=linear(llama), device="cpu")
+    with pytest.raises(SourceError, match="NaN"):
+        model.swap(resolved(linear({**llama, "instruct": bad})))
+    asked = {
+        "loglikelihood": ("Kaixo", " mundua"),
+        "loglikelihood_rolling": ("Kaixo mundua",),
+        "generate_until": ("Kaixo", {"until": ["."], "max_gen_toks": 2}),
+    }
+    for way, arguments in asked.items():
+        with pytest.raises(EngineError, match="holds weights of two merges"):
+            getattr(model, way)([Instance(way, {}, arguments, 0)], disable_tqdm=True)
+    model.swap(resolved(linear(llama)))
+    assert model.loglikelihood([Instance("loglikelihood", {}, asked["loglikelihood"], 0)], disable_tqdm=True)
