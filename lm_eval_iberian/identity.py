@@ -69,7 +69,14 @@ DEFAULTS: Mapping[str, Any] = {
     "max_gen_toks": 256, "tokenizer_mode": "auto", "truncation_side": "left", "quantization": False,
 }  # fmt: skip
 # Entries of a task's metadata that say where it lies and what was found there, not what it is.
-SAID_ELSEWHERE = ("config_source", "documents", "differences")
+SAID_ELSEWHERE = (
+    "config_source",
+    "documents",
+    "documents_hash",
+    "documents_revision",
+    "documents_notes",
+    "differences",
+)
 # How functions show in a dumped configuration: at another address in each process.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _NAMES = {"weights": "other weights", "tokenizer": "other tokenizer"}

@@ -84,9 +84,11 @@ def _signed(content: Results) -> str:
 
 def _refuse_others(origin: str, content: Results, stream: Stream) -> None:
     """Raises RecipeError where the results are not of this merge: other weights, or another draw of a random method."""
-    wanted = {f"recipe:{recipe_digest(stream.resolved)}", f"seed:{stream.resolved.draws}"}
     signature = _signed(content)
-    if not wanted <= set(signature.split("|")):
+    said = set(signature.split("|"))
+    dtype = next((pair.removeprefix("dtype:") for pair in said if pair.startswith("dtype:")), None)
+    wanted = {f"recipe:{recipe_digest(stream.resolved, dtype)}", f"seed:{stream.resolved.draws}"}
+    if not wanted <= said:
         what = f"they are of another merge ({signature})" if signature else "they do not say which merge they are of"
         raise RecipeError(f"{origin}: {what}, so they do not belong into this model card. Score this recipe first.")
 

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from merge_hooks._mergekit import dump_config
 from merge_hooks.fisher_fit import map_prints
 from merge_hooks.recipe import Resolved
+from merge_hooks.sources import Source
 from merge_hooks.tokenizer import digest
 
 
@@ -67,7 +68,7 @@ def sign(
     sources = tuple(dict.fromkeys(stamp for source in resolved.sources.values() for stamp in source.stamps()))
     pairs = (
         ("method", resolved.method),
-        ("recipe", recipe_digest(resolved)),
+        ("recipe", recipe_digest(resolved, dtype)),
         ("dtype", dtype),
         ("seed", resolved.draws),
         ("tokenizer", tokenizer),
@@ -78,15 +79,28 @@ def sign(
     return Signature(sources, pairs, tuple((package, _version(package)) for package in packages))
 
 
-def recipe_digest(resolved: Resolved) -> str:
+def recipe_digest(resolved: Resolved, dtype: str | None = None) -> str:
     """16 hex digits for what is merged and how: the resolved recipe, every path by what lies there.
 
     Folders of models are replaced by their fingerprints, Fisher maps by the hash of their bytes.
+
+    Args:
+        dtype: what the engine computes in. A plain model that is cast to it by its recipe is the model that the engine
+            casts itself.
     """
     prints: dict[str, str] = map_prints(resolved.config)
     for source in resolved.sources.values():
         prints |= source.prints()
-    return digest(_portable(dump_config(resolved.config), prints), length=16)
+    config = dump_config(resolved.config)
+    if config.get("dtype") == dtype and _is_plain(resolved, config):
+        config.pop("dtype")
+    return digest(_portable(config, prints), length=16)
+
+
+def _is_plain(resolved: Resolved, config: dict[str, object]) -> bool:
+    """Whether a recipe is one checkpoint as it is: nothing is computed, so the dtype of computing says nothing."""
+    sources = [type(source) for source in resolved.sources.values()]
+    return resolved.method == "passthrough" and sources == [Source] and not {"slices", "parameters"} & config.keys()
 
 
 def _portable(value: object, prints: dict[str, str]) -> object:

@@ -168,6 +168,18 @@ def test_plan_results_and_lm_eval_say_the_same(one: Measurement, tmp_path: Path)
     assert file.stem == f"results_{planned.digest[:12]}"
 
 
+def test_a_parent_of_a_merge_is_the_plain_model(one: Measurement) -> None:
+    """A sweep casts its parents by a recipe, `pretrained=` by the engine: to one dtype that is one model."""
+    plain = {"merge_method": "passthrough", "models": [{"model": str(one.models["basque"])}]}
+    recipes = {
+        "pretrained": {"pretrained": str(one.models["basque"])}, "same": {**plain, "dtype": "float32"},
+        "rounded": {**plain, "dtype": "bfloat16"},
+    }  # fmt: skip
+    one.data = {**one.data, "recipes": recipes}
+    signatures = {point.name: point.signature for point in one.plan().points}
+    assert signatures["pretrained"] == signatures["same"] != signatures["rounded"]
+
+
 def test_only_the_seed_of_sampling(one: Measurement) -> None:
     """Runs of one row, each with a key of its own."""
     one.data["runs"] = [{"tasks": one.data.pop("tasks"), "seeds": [1, 2]}]
