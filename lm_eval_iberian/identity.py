@@ -75,6 +75,7 @@ SAID_ELSEWHERE = (
     "documents_hash",
     "documents_revision",
     "documents_notes",
+    "dataset_revisions",
     "differences",
 )
 # How functions show in a dumped configuration: at another address in each process.

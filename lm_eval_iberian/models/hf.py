@@ -95,7 +95,8 @@ class MergedHF(Swapping, Answers, HFLM):
     def _create_model(self, pretrained: str, dtype: Any = "auto", **options: Any) -> None:
         """HFLM's hook for making the model: made empty on its device, then filled from the stream."""
         options = {key: value for key, value in options.items() if key in MODEL_OPTIONS}
-        self._build = partial(build_model, device=self.device, dtype=dtype, proof=self._proves, **options)
+        build: Any = build_model
+        self._build = partial(build, device=self.device, dtype=dtype, proof=self._proves, **options)
         self._model = self._build(self.prepared.stream, generation_folder=self.prepared.tokenizer.generation_folder)
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
