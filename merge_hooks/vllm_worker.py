@@ -33,12 +33,14 @@ class Loaded:
         digest: of the stream; "" until all of it is through.
         warnings: what vLLM said of weights that it did not load.
         orders: see `vllm_proof.prove`.
+        addresses: where each parameter lay after the first load.
     """
 
     expected: Expected | None = None
     digest: str = ""
     warnings: list[str] = field(default_factory=list)
     orders: dict[str, torch.Tensor] = field(default_factory=dict)
+    addresses: dict[str, int] = field(default_factory=dict)
 
 
 # Of the models of this process. The first load, which vLLM's loader does, and the worker that is asked meet here.
@@ -62,8 +64,10 @@ def merged_weights(
     from merge_hooks.resident import residents_for
     from merge_hooks.stream import open_stream
 
-    orders = _LOADED[model].orders if model in _LOADED else {}
-    loaded = _LOADED[model] = Loaded(Expected(dtype) if proof else None, orders=orders)
+    before = _LOADED.get(model, Loaded())
+    loaded = _LOADED[model] = Loaded(
+        Expected(dtype) if proof else None, orders=before.orders, addresses=before.addresses
+    )
     weights: Iterator[tuple[str, torch.Tensor]] = iter(
         open_stream(from_payload(payload), residents=residents_for(resident))
     )
@@ -109,8 +113,24 @@ class MergingWorker:
         if proof and loaded.expected is not None:
             found = prove(model, loaded.expected, loaded.orders, worker.model_runner.model_config.dtype)
             unused = sorted(loaded.expected.prints.keys() - found.used)
-            answer |= {"wrong": [*loaded.warnings, *found.wrong], "unproved": found.unproved, "unused": unused}
+            wrong = [*loaded.warnings, *found.wrong]
+            if worker.device.type != "cpu" and not worker.model_runner.model_config.enforce_eager:
+                wrong += moved(model, loaded.addresses)
+            answer |= {"wrong": wrong, "unproved": found.unproved, "unused": unused}
         return answer
+
+
+def moved(model: Any, addresses: dict[str, int]) -> list[str]:
+    """The parameters that lie elsewhere than after the first load, whose addresses are kept here.
+
+    Graphs that a GPU has captured read the old addresses, whatever the layers say when they are asked.
+    """
+    found = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
+    if not addresses:
+        addresses.update(found)
+    return [
+        f"{name}: it lies elsewhere than captured graphs read it" for name in found if found[name] != addresses[name]
+    ]
 
 
 def _follow_tied(model: Any) -> list[str]:

@@ -122,3 +122,16 @@ def test_a_stream_is_rounded_as_the_engine_rounds_it() -> None:
     norm += 1
     assert not torch.equal(expected.prints["n"].value, norm)  # type: ignore[arg-type]
     assert wrong(layer(weight.to(torch.bfloat16)), take(weight), torch.bfloat16) != []
+
+
+def test_a_parameter_that_moved_is_named() -> None:
+    """Graphs captured on a GPU would go on reading the old one."""
+    from merge_hooks.vllm_worker import moved
+
+    model, addresses = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)), {}
+    assert moved(model, addresses) == [] and len(addresses) == 4
+    with torch.no_grad():
+        model[1].weight.add_(1)
+    assert moved(model, addresses) == []
+    model[1].weight = torch.nn.Parameter(model[1].weight.detach().clone())
+    assert moved(model, addresses) == ["1.weight: it lies elsewhere than captured graphs read it"]
