@@ -112,6 +112,22 @@ def test_the_longest_choice_that_lm_eval_takes_is_the_longest_of_ours(models: di
         models[way].loglikelihood(asked, disable_tqdm=True)
 
 
+@pytest.mark.parametrize("scoring", ["prefix", "prompt_logprobs"])
+def test_vllm_refuses_as_well(scoring: str) -> None:
+    """Before its engine, which is not there, is asked. It wants room for one token more than lm_eval's hf."""
+    pytest.importorskip("vllm")
+    from lm_eval_iberian.models.vllm import MergedVLLM
+
+    model = object.__new__(MergedVLLM)
+    vars(model).update(_max_length=10, _scoring=scoring)
+    for choice, why in (([2] * 9, "has 9 tokens, and beside one of the prompt .* holds 8"), ([], "no token is left")):
+        with pytest.raises(EngineError, match=why):
+            model._loglikelihood_tokens([(("prompt", "choice"), [1], [2]), (("prompt", "choice"), [1], choice)])
+    with pytest.raises(EngineError, match="trivia: max_gen_toks=10 does not fit"):
+        vars(model).update(_max_gen_toks=256)
+        model.check_limits({"trivia": {"max_gen_toks": 10}})
+
+
 @pytest.mark.usefixtures("never_computes", "no_question")
 def test_a_prompt_without_tokens_is_refused_and_all_are_named(
     models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -166,6 +182,29 @@ def test_known_answers_count_as_if_they_were_asked(models: dict[str, Any], caplo
     assert model.answers.counts() == {"task": {"cut_answers": 2, "documents": 2}}
     model.swap(model.prepared.resolved)
     assert model.answers.counts() == {}
+
+
+def test_a_store_in_front_changes_no_count(models: dict[str, Any]) -> None:
+    from lm_eval_iberian.sweep.stored_lm import StoredLM
+
+    stored: dict[str, str] = {}
+    model = models["prefix"]
+    scored = [*choices("uste dut " * 80, " A", " B", document=0), *choices("Kaixo", " A", " A", document=1)]
+    written = [
+        instance("generate_until", (text, {"until": [], "max_gen_toks": 6}), "writes") for text in ("Kaixo", "Ez")
+    ]
+    found = []
+    for known in ({}, None):  # nothing, then all that was answered before
+        before = StoredLM(
+            model, "stamp", "digest", stored.copy() if known is None else known,
+            lambda answers: stored.update({one.key: one.answer for one in answers}), {}, lambda *_: None,
+        )  # fmt: skip
+        answers = [before.loglikelihood(scored), before.generate_until(written)]
+        found.append((answers, model.get_model_info()["iberian"]["answers"]))
+    assert found[0] == found[1] and len(stored) == 6
+    assert found[0][1] == {
+        "task": {"cut_prompts": 1, "ties": 1, "documents": 2}, "writes": {"cut_answers": 1, "documents": 1},
+    }  # fmt: skip
 
 
 def test_cut_and_empty_answers_are_counted(models: dict[str, Any]) -> None:
