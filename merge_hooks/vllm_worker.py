@@ -112,12 +112,28 @@ class MergingWorker:
         answer = {"digest": loaded.digest, "wrong": loaded.warnings, "unproved": [], "unused": []}
         if proof and loaded.expected is not None:
             found = prove(model, loaded.expected, loaded.orders, worker.model_runner.model_config.dtype)
-            unused = sorted(loaded.expected.prints.keys() - found.used)
+            unused = _weights_of_model(
+                worker.model_runner.model_config.hf_config, loaded.expected.prints.keys() - found.used
+            )
             wrong = [*loaded.warnings, *found.wrong]
             if worker.device.type != "cpu" and not worker.model_runner.model_config.enforce_eager:
                 wrong += moved(model, loaded.addresses)
             answer |= {"wrong": wrong, "unproved": found.unproved, "unused": unused}
         return answer
+
+
+def _weights_of_model(config: Any, names: set[str]) -> list[str]:
+    """Which of these tensors the architecture has at all, as transformers builds it.
+
+    Files of older versions hold masks and tables beside the weights (GPT-NeoX), which nothing computes with any more.
+    """
+    if not names:
+        return []
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return sorted(names & AutoModelForCausalLM.from_config(config).state_dict().keys())
 
 
 def moved(model: Any, addresses: dict[str, int]) -> list[str]:
