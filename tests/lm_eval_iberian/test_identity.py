@@ -162,8 +162,9 @@ def test_plan_results_and_lm_eval_say_the_same(one: Measurement, tmp_path: Path)
         apply_chat_template=True, fewshot_as_multiturn=True,
         task_manager=TaskManager(include_path=str(one.tasks), include_defaults=False, metadata=arguments),
     )  # fmt: skip
-    measured = of_results(json.loads(file.read_text()))
-    assert measured.parts == planned.parts
+    written = json.loads(file.read_text())
+    assert of_results(written).parts == planned.parts
+    assert found["results"]["local_words"]["exact_match,none"] == written["results"]["local_words"]["exact_match,none"]
     assert of_results(found).parts == planned.parts
     assert file.stem == f"results_{planned.digest[:12]}"
 
