@@ -21,7 +21,7 @@ from tests.lm_eval_iberian import vllm_swaps
 pytestmark = pytest.mark.slow
 # As many as there is a point in: kinds of fusion, of heads, of order, and of vLLM's own classes and transformers'.
 SINGLE = ("llama_tied", "mistral", "ministral", "qwen2", "qwen3_tied", "gemma2", "gemma3", "smollm3", "olmo2", "phi3",
-          "granite", "cohere2", "apertus", "bloom")  # fmt: skip
+          "granite", "cohere2", "gpt_neox", "apertus", "bloom")  # fmt: skip
 SHARDED = ("llama_tied", "qwen2")
 # Its activation squares what it is given, and roundings with it.
 TOLERANCES = {"apertus": 1e-3}

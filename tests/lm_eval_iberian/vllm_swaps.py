@@ -58,6 +58,22 @@ def make(kind: str, folder: Path) -> None:
                 parameter.add_(0.02 * torch.randn(parameter.shape))
         model.save_pretrained(folder / place)
         tokenizer.save_pretrained(folder / place)
+        if kind == "gpt_neox":
+            add_masks(folder / place / "model.safetensors", config)
+
+
+def add_masks(file: Path, config: Any) -> None:
+    """What Pythia's files on the Hub hold beside the weights."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(file)
+    for layer in range(config.num_hidden_layers):
+        prefix = f"gpt_neox.layers.{layer}.attention"
+        tensors[f"{prefix}.bias"] = torch.tril(torch.ones(256, 256, dtype=torch.bool)).view(1, 1, 256, 256)
+        tensors[f"{prefix}.masked_bias"] = torch.tensor(-1e9)
+        tensors[f"{prefix}.rotary_emb.inv_freq"] = 1.0 / (10000 ** (torch.arange(0, 8, 2).float() / 8))
+    save_file(tensors, file, metadata={"format": "pt"})
 
 
 def recipe(folder: Path, weight: float) -> dict[str, Any]:
