@@ -92,7 +92,7 @@ class Plain:
     Its head has another name in the files, which only `from_pretrained` knows of.
     """
 
-    resolved = SimpleNamespace(dtype=None)
+    resolved = SimpleNamespace(dtype=None, donor=SimpleNamespace(folder="nowhere"))
     trust_remote_code = False
 
     def __init__(self, folder: str) -> None:
@@ -100,7 +100,7 @@ class Plain:
         tensors = load_file(Path(folder) / "model.safetensors")
         self.tensors = {name.replace("embed_out", "lm_head"): tensor for name, tensor in tensors.items()}
 
-    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def from_files(self) -> Iterator[tuple[str, torch.Tensor]]:
         return iter(self.tensors.items())
 
 
