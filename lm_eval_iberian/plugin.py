@@ -101,6 +101,34 @@ def _key_caches_by_identity(model: ModuleType) -> None:
 
     setattr(with_identity, _MARK, True)
     model.CachingLM.__init__ = with_identity
+    _count_what_caches_answer(model)
+
+
+def _count_what_caches_answer(model: ModuleType) -> None:
+    """Of what the file answers a model `merged` hears, too: cut prompts, ties and empty answers are the run's."""
+    look_up = model.CachingLM.__getattr__
+
+    @functools.wraps(look_up)
+    def counting(self: Any, attr: str) -> Any:
+        found = look_up(self, attr)
+        if attr not in ("loglikelihood", "generate_until") or not hasattr(self.lm, "count_too"):
+            return found
+
+        def answer(requests: list[Any]) -> list[Any]:
+            keys = [(request, model.hash_args(attr, request.args)) for request in requests]
+            kept = [
+                (request, self.dbdict[key])
+                for request, key in keys
+                if key in self.dbdict and not (attr == "generate_until" and request.args[1].get("do_sample"))
+            ]
+            self.lm.count_too([request for request, _ in kept], [value for _, value in kept])
+            if len(kept) == len(requests):
+                getattr(self.lm, attr)([])  # nothing is left to ask, and lm_eval does not ask
+            return list(found(requests))
+
+        return answer
+
+    model.CachingLM.__getattr__ = counting
 
 
 def _say_what_was_read(evaluator: ModuleType) -> None:

@@ -332,3 +332,26 @@ class TestTies:
 
     def test_requests_of_no_document_are_not_compared(self) -> None:
         assert self.ties(("c", "a", -1.0), ("c", "b", -1.0), document=None) == {}
+
+
+def test_a_cache_in_front_changes_no_count(models: dict[str, Any], tmp_path: Path) -> None:
+    """`--use_cache`: the first run computes, the second is answered from the file in part, the third wholly."""
+    import lm_eval.api.model
+
+    from lm_eval_iberian import plugin
+
+    plugin.activate()
+    model = models["prefix"]
+    requests = [*choices("luze " * 300, " bat", " bat"), *choices("Kaixo", " bi", " hiru", document=1)]
+    written = [
+        instance("generate_until", ("Kaixo", {"until": ["\n\n"], "max_gen_toks": 3}), document=number)
+        for number in (0, 1)
+    ]
+    cache = lm_eval.api.model.CachingLM(model, str(tmp_path / "cache.db"))
+    counts = []
+    for part in (2, 4, 4):
+        cache.loglikelihood(requests[:part])
+        cache.generate_until(written[: part // 2])
+        counts.append(model.answers.told()["answers"])
+    assert counts[0] == {"task": {"cut_prompts": 1, "cut_answers": 1, "ties": 1, "documents": 1}}
+    assert counts[1] == counts[2] == {"task": {"cut_prompts": 1, "cut_answers": 2, "ties": 1, "documents": 2}}

@@ -198,9 +198,12 @@ def test_a_cache_is_of_one_setting(llama: dict[str, Path], tmp_path: Path, monke
     plugin.activate()
     asked: list[int] = []
     score = MergedHF._loglikelihood_tokens
-    monkeypatch.setattr(
-        MergedHF, "_loglikelihood_tokens", lambda self, *a, **k: asked.append(1) or score(self, *a, **k)
-    )
+
+    def counting(self: MergedHF, *arguments: Any, **options: Any) -> Any:
+        asked.extend([] if self._only_looks else [1])  # what the cache knows is looked at, not computed
+        return score(self, *arguments, **options)
+
+    monkeypatch.setattr(MergedHF, "_loglikelihood_tokens", counting)
 
     def first(cached: bool, **extra: Any) -> float:
         found = simple_evaluate(
