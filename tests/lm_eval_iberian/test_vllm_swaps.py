@@ -69,7 +69,8 @@ def check(found: dict[str, Any], reference: Callable[[Path, float], dict[str, An
     for state, wanted in (("first", first), ("swapped", second), ("back", first)):
         tolerance = TOLERANCES.get(found["kind"], 1e-4)
         assert found[state]["scores"] == pytest.approx(wanted["scores"], abs=tolerance), state
-        assert found[state]["text"] == wanted["text"], state
+        # vLLM leaves out half a character at the end, where transformers writes a sign for it.
+        assert found[state]["text"] == [text.rstrip("\ufffd") for text in wanted["text"]], state
 
 
 @pytest.mark.parametrize("kind", SINGLE)

@@ -30,7 +30,6 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere2": ("Cohere2Config", {"sliding_window": 128}),
     "gpt_neox": ("GPTNeoXConfig", {"tie_word_embeddings": False, "hidden_size": 128}),
     "apertus": ("ApertusConfig", {"tie_word_embeddings": False}),
-    "falcon": ("FalconConfig", {"hidden_size": 128, "new_decoder_architecture": True, "num_kv_heads": 2}),
     "bloom": ("BloomConfig", {"hidden_size": 128}),
 }
 
@@ -45,8 +44,8 @@ def make(kind: str, folder: Path) -> None:
     tokenizer = tiny.build_tokenizer()
     name, extra = KINDS[kind]
     shape = {**tiny.SHAPE, "num_hidden_layers": 2}
-    if kind in ("falcon", "bloom", "gpt_neox"):  # hidden size over heads
-        del shape["head_dim"]
+    if kind in ("bloom", "gpt_neox"):  # they have one head size, and as many heads of each kind
+        del shape["head_dim"], shape["num_key_value_heads"]
     config = getattr(transformers, name)(
         **{**shape, "vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 4, **extra}
     )
