@@ -168,9 +168,10 @@ class _Watched(Stream):
         self.elements = 0
         self.digests = (xxhash.xxh3_128(), xxhash.xxh3_128())
 
-    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def from_files(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """As an engine's first load reads it."""
         dtype = engine_dtype(None, self)
-        for name, tensor in super().__iter__():
+        for name, tensor in super().from_files():
             self.seen[name] = checksum(tensor.to(dtype))
             self._compare(name, tensor)
             yield name, tensor

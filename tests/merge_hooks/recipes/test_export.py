@@ -142,8 +142,8 @@ def test_verify_against_mergekits_command(llama: dict[str, str]) -> None:
 @pytest.mark.slow
 def test_verify_finds_one_wrong_element(llama: dict[str, str]) -> None:
     class Wrong(Stream):
-        def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
-            for name, tensor in super().__iter__():
+        def from_files(self) -> Iterator[tuple[str, torch.Tensor]]:
+            for name, tensor in super().from_files():
                 if name == "model.layers.1.mlp.up_proj.weight":
                     tensor = tensor.clone()
                     tensor[3, 4] += 0.25
