@@ -122,8 +122,25 @@ class Identity:
 
     def differences(self, other: Identity) -> list[str]:
         """What sets this apart from the other, in a few words each, for a label: what it has and the other has not."""
+        word = self._other_program(other)
+        if word is not None:
+            # Of the rest, what both say: weights and tokenizer have other names there, not other values.
+            return [word, *self._of_any_program().differences(other._of_any_program())]
         words = [word for name in self.parts if name not in ("tasks", "seed") for word in self._of_section(name, other)]
         return list(dict.fromkeys([*words, *self._of_tasks(other), *self._of_section("seed", other)]))
+
+    def _other_program(self, other: Identity) -> str | None:
+        """What was asked, where the other asked another: "model hf" is lm_eval's, "model merged" ours."""
+        ours, theirs = ((one.parts.get("versions") or {}).get("model") for one in (self, other))
+        return None if ours == theirs else f"model {_shown(ours or 'merged')}"
+
+    def _of_any_program(self) -> Identity:
+        """What files of all models say in the same words."""
+        parts = self.without("tokenizer", "generation_config").parts
+        told = {"weights": ("dtype",), "versions": ("lm_eval", "transformers")}
+        return Identity({
+            name: {key: part[key] for key in told.get(name, part) if key in part} for name, part in parts.items()
+        })  # fmt: skip
 
     def _of_section(self, name: str, other: Identity) -> list[str]:
         ours, theirs = self.parts.get(name) or {}, other.parts.get(name) or {}

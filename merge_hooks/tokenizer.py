@@ -216,7 +216,11 @@ def generation_config_of(folder: str, model_config: Any) -> Any:
 
 def generation_settings(folder: str, model_config: Any) -> dict[str, Any]:
     """The same as plain data: what differs from transformers' defaults and can matter, for keys and results."""
+    from transformers import GenerationConfig
+
     found = generation_config_of(folder, model_config).to_diff_dict()
+    if not (Path(folder) / "generation_config.json").is_file():  # transformers keeps all of config.json then
+        found = {key: value for key, value in found.items() if key in vars(GenerationConfig())}
     return {
         key: value for key, value in json.loads(json.dumps(found, default=str)).items() if key not in _NO_GENERATION
     }

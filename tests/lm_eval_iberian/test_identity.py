@@ -306,6 +306,24 @@ def test_files_of_other_models(tmp_path: Path) -> None:
     assert of_results(plain).differences(chat) == ["no chat template"]
 
 
+def test_a_label_beside_lm_evals_own_model() -> None:
+    """Its file has no hash of weights and tokenizer: that says nothing of either."""
+    plain = results({"arc_easy": {"acc": 0.5}})
+    stamp = {
+        "weights": "1234",
+        "tokenizer_hash": "56",
+        "generation_config": {"eos_token_id": 1},
+        "versions": {"x": "1"},
+    }
+    config = {"model": "merged", "model_args": {"pretrained": "org/model"}, "model_dtype": "float32", "iberian": stamp}
+    theirs = of_results({**plain, "config": {**plain["config"], "model_dtype": "torch.float32"}})
+    ours = of_results({**plain, "model_source": "merged", "config": config})
+    assert not ours.agrees(theirs)
+    assert (ours.differences(theirs), theirs.differences(ours)) == (["model merged"], ["model hf"])
+    half = of_results({**plain, "config": {**plain["config"], "model_dtype": "torch.bfloat16"}})
+    assert half.differences(ours) == ["model hf", "dtype bfloat16"]
+
+
 def test_other_tasks_in_another_file_of_one_row() -> None:
     first, second = of_results(results({"arc_easy": {"acc": 0.5}})), of_results(results({"other": {"acc": 0.5}}))
     assert first.agrees(second) and first.digest != second.digest

@@ -121,3 +121,7 @@ def test_generation_settings_are_the_files(folder: Path) -> None:
     assert generation_settings(str(folder), None) == {"eos_token_id": [1, 3]}
     changed(folder, "generation_config.json", lambda c: c | {"repetition_penalty": 1.1, "transformers_version": "4"})
     assert generation_settings(str(folder), None) == {"eos_token_id": [1, 3], "repetition_penalty": 1.1}
+    # Without the file config.json says it, and of that only what generates.
+    (folder / "generation_config.json").unlink()
+    changed(folder, "config.json", lambda c: c | {"eos_token_id": 1, "repetition_penalty": 1.2, "hidden_size": 8})
+    assert generation_settings(str(folder), None) == {"eos_token_id": 1, "repetition_penalty": 1.2}
