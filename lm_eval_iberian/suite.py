@@ -254,9 +254,13 @@ def _over_runs(leaves: Sequence[Leaf], factor: float, chance: float) -> Score:
 
 
 def _deviation(by_task: list[list[Leaf]], factor: float) -> float | None:
-    """The sample SD over runs of the benchmark's score; None for one run, or runs that do not match."""
+    """The sample SD over runs of the benchmark's score; None for one run, or runs that do not match.
+
+    None, too, where every run has the same values: it is one measurement made again, or nothing was drawn, and an SD
+    of 0 would hide the standard error.
+    """
     counts = {len(leaves) for leaves in by_task}
-    if counts == {1} or len(counts) > 1:
+    if counts == {1} or len(counts) > 1 or all(len({leaf.value for leaf in leaves}) == 1 for leaves in by_task):
         return None
     return statistics.stdev(
         statistics.fmean(factor * leaf.value for leaf in run if leaf.value is not None)

@@ -78,6 +78,16 @@ def test_instruction_following_over_runs() -> None:
     assert one(runs[0]).averages["ifeval_eu"].deviation is None
 
 
+def test_a_measurement_made_twice_keeps_its_standard_error() -> None:
+    """Nothing was drawn between the two, so an SD of 0 would say that the figure is exact."""
+    runs = [results(everything(0.5, 0.05), date=date) for date in (1.0, 2.0)]
+    alone = one(runs[0])
+    for column in ("bench_eu", "ifeval_eu"):
+        score, wanted = one(*runs).averages[column], alone.averages[column]
+        assert score.runs == 2 and score.deviation is None
+        assert score.value == wanted.value and score.stderr == pytest.approx(wanted.stderr) and score.stderr
+
+
 def test_one_file_a_task() -> None:
     """The authors ran a job a task: the files of one model are one row."""
     scores = everything()
