@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from merge_hooks.processors import worker_threads
+from merge_hooks.machine.processors import worker_threads
 
 if TYPE_CHECKING:
     import torch

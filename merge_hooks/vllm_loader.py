@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import EngineError, MergeHooksError, UnprovedError
-from merge_hooks.memory import free_on_host
+from merge_hooks.machine.memory import free_on_host
 
 if TYPE_CHECKING:
     from merge_hooks.recipe import Resolved

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from merge_hooks.processors import worker_threads
+from merge_hooks.machine.processors import worker_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ class Workers:
     """Threads that work on blocks. Use as a context manager: the threads end with it.
 
     Args:
-        threads: how many; None: see `merge_hooks.processors`.
+        threads: how many; None: see `merge_hooks.machine.processors`.
     """
 
     def __init__(self, threads: int | None = None) -> None:

@@ -9,11 +9,11 @@ import psutil
 import pytest
 import torch
 
-from merge_hooks import cgroup
 from merge_hooks.digest import Digest
-from merge_hooks.memory import free_on_host
+from merge_hooks.machine import cgroup
+from merge_hooks.machine.memory import free_on_host
+from merge_hooks.machine.processors import SET_BY_VLLM, processors, worker_threads, workers_on_host
 from merge_hooks.methods import Workers
-from merge_hooks.processors import SET_BY_VLLM, processors, worker_threads, workers_on_host
 
 GB = 10**9
 

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterator
 
-from merge_hooks.cgroup import groups_of, number, unified_groups, words
+from merge_hooks.machine.cgroup import groups_of, number, unified_groups, words
 
 # vLLM says with this that it has set OMP_NUM_THREADS itself, for loading (vllm/utils/torch_utils.py).
 SET_BY_VLLM = "VLLM_OMP_NUM_THREADS_SET_BY_VLLM"

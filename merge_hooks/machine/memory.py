@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from merge_hooks.cgroup import groups_of, number, statistic, unified_groups
+from merge_hooks.machine.cgroup import groups_of, number, statistic, unified_groups
 
 if TYPE_CHECKING:
     import torch
