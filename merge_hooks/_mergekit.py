@@ -2,7 +2,7 @@
 
 Checked with mergekit 0.1.5. We let mergekit parse and plan (slices, gradients, filters, tokenizer alignment are
 its semantics, and must stay so), and take from its plan, for each output tensor in layer order, what is to be
-read and which method with which resolved parameters is to be applied. Reading is ours (`merge_hooks.sources`),
+read and which method with which resolved parameters is to be applied. Reading is ours (`merge_hooks.sources.checkpoint`),
 and so is the order and the life of every tensor (`merge_hooks.stream`).
 """
 
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
-from merge_hooks.lora import LoraSource
 from merge_hooks.methods import Operand, Operands
-from merge_hooks.sources import Source
+from merge_hooks.sources.adapter import LoraSource
+from merge_hooks.sources.checkpoint import Source
 
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.resident import Pass
+    from merge_hooks.sources.residents import Pass
 
 # More layers than any model has.
 MAX_LAYERS = 10_000

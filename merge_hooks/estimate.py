@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from merge_hooks._mergekit import OutputTensor
 from merge_hooks.errors import PreflightError
 from merge_hooks.machine.memory import free_on_host
-from merge_hooks.sources import TensorEntry
+from merge_hooks.sources.checkpoint import TensorEntry
 from merge_hooks.stream import Stream
 
 BYTES = {

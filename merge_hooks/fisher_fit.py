@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import FisherError
-from merge_hooks.fisher_file import FisherMap
-from merge_hooks.sources import file_hash
+from merge_hooks.sources.checkpoint import file_hash
+from merge_hooks.sources.fisher_file import FisherMap
 
 if TYPE_CHECKING:
     from merge_hooks._mergekit import OutputTensor

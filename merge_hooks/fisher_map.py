@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import FisherError
-from merge_hooks.fisher_file import Facts, FisherMap, prints_of, read_map, write_map
 from merge_hooks.fisher_texts import read_texts, survey
 from merge_hooks.machine.memory import free_on_host
+from merge_hooks.sources.fisher_file import Facts, FisherMap, prints_of, read_map, write_map
 
 if TYPE_CHECKING:
     import torch

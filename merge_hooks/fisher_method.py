@@ -24,7 +24,7 @@ from mergekit.merge_methods.base import PerInput, TensorGroup
 from mergekit.merge_methods.easy_define import merge_method
 
 from merge_hooks.errors import FisherError, RecipeError
-from merge_hooks.fisher_file import FisherMap
+from merge_hooks.sources.fisher_file import FisherMap
 
 MISSING = ("error", "mean")
 LEAST_EPSILON = 1e-20

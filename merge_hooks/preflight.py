@@ -1,7 +1,7 @@
 """Do these sources fit together? A table of what they are, or a refusal that says why, before a weight is read.
 
 Only headers and JSON files are read: config.json, generation_config.json, tokenizer files, and the tables at the
-start of the safetensors files (`merge_hooks.facts`).
+start of the safetensors files (`merge_hooks.sources.facts`).
 
 Three kinds of difference. What makes the merge meaningless or ambiguous stops it, with the fix: architectures,
 shapes, vocabularies, numbers of heads. What the merged model computes with, and mergekit takes from one model
@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from merge_hooks._mergekit import OutputTensor
 from merge_hooks.errors import PreflightError
-from merge_hooks.facts import Facts, facts_of, full_config, is_code, tokens_of
 from merge_hooks.fisher_fit import map_problems
-from merge_hooks.sources import Source
+from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, tokens_of
 from merge_hooks.stream import Stream
 
 # Keys of a config that say: not a dense text decoder. Their weights may reload wrongly in vLLM (stack.md), so
@@ -39,7 +39,7 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
     """The table of sources, if they fit together.
 
     Returns:
-        One row a source, its facts by name (`merge_hooks.facts.COLUMNS`).
+        One row a source, its facts by name (`merge_hooks.sources.facts.COLUMNS`).
     Raises:
         PreflightError: they do not; the message holds every reason, each with its fix.
     """

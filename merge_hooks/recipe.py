@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 
-from merge_hooks import lint, lora, stages
+from merge_hooks import lint, stages
 from merge_hooks.errors import RecipeError, SourceError
-from merge_hooks.sources import Source, explain_hub_error, open_source
+from merge_hooks.sources import adapter as lora
+from merge_hooks.sources.checkpoint import Source, explain_hub_error, open_source
 
 LOG = logging.getLogger(__name__)
 CONFIG_FILE = "mergekit_config.yml"

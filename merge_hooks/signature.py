@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from merge_hooks._mergekit import dump_config
 from merge_hooks.fisher_fit import map_prints
 from merge_hooks.recipe import Resolved
-from merge_hooks.sources import Source
+from merge_hooks.sources.checkpoint import Source
 from merge_hooks.tokenizer import digest
 
 

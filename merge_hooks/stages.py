@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import RecipeError
 from merge_hooks.lint import Document
-from merge_hooks.sources import Source, TensorEntry
+from merge_hooks.sources.checkpoint import Source, TensorEntry
 
 if TYPE_CHECKING:
     import torch

@@ -30,7 +30,7 @@ from merge_hooks.stages import MergedSource
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.resident import Pass, Residents
+    from merge_hooks.sources.residents import Pass, Residents
 
 # After so many bytes of output the sources' files are mapped anew, so that what was read does not count as
 # ours.
@@ -82,7 +82,7 @@ class Stream:
         rng: instead of the recipe's. "iberian": what is drawn depends on the seed, the tensor's name and the source's place in the
             recipe, and on nothing else. "mergekit": the draws of `mergekit-yaml --random-seed SEED`, from
             torch's one global generator in mergekit's order; computed by mergekit, at its speed.
-        residents: where sources stay between merges (`merge_hooks.resident`); None: they are read from their files.
+        residents: where sources stay between merges (`merge_hooks.sources.residents`); None: they are read from their files.
     Raises:
         PreflightError: mergekit cannot plan the recipe.
         RecipeError: there is no such `rng`.

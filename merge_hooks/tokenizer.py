@@ -22,7 +22,7 @@ from typing import Any
 
 from merge_hooks._mergekit import chat_template_of, reference_key
 from merge_hooks.errors import SourceError
-from merge_hooks.sources import Source, content_hash
+from merge_hooks.sources.checkpoint import Source, content_hash
 from merge_hooks.stages import MergedSource
 from merge_hooks.stream import Stream
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from merge_hooks.errors import PreflightError, SourceError
-from merge_hooks.facts import facts_of, full_config, tokenizer_digest, tokens_of
-from merge_hooks.lora import LoraSource
-from merge_hooks.sources import Source
+from merge_hooks.sources.adapter import LoraSource
+from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.facts import facts_of, full_config, tokenizer_digest, tokens_of
 
 if TYPE_CHECKING:
     from merge_hooks.vectors import Vector

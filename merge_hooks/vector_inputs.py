@@ -14,11 +14,11 @@ from pathlib import Path
 import yaml
 
 from merge_hooks.errors import RecipeError, SourceError
-from merge_hooks.lora import LoraSource, over_base
-from merge_hooks.lora_config import CONFIG
 from merge_hooks.recipe import CONFIG_FILE, Recipe, Resolved, resolve
 from merge_hooks.short_form import find, refuse_errors
-from merge_hooks.sources import Source, content_hash, read_json
+from merge_hooks.sources.adapter import LoraSource, over_base
+from merge_hooks.sources.adapter_config import CONFIG
+from merge_hooks.sources.checkpoint import Source, content_hash, read_json
 from merge_hooks.stream import open_stream
 from merge_hooks.vectors import Vector
 

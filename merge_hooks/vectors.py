@@ -20,9 +20,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 from merge_hooks.errors import SourceError
-from merge_hooks.lora import LoraSource
 from merge_hooks.methods.blocks import BLOCK, Workers, Workspace
-from merge_hooks.sources import Source
+from merge_hooks.sources.adapter import LoraSource
+from merge_hooks.sources.checkpoint import Source
 from merge_hooks.vector_fit import comparable
 
 if TYPE_CHECKING:

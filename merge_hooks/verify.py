@@ -115,7 +115,7 @@ def _documents(resolved: Resolved, done: list[str], name: str | None = None) -> 
 
 
 def _stages(resolved: Resolved) -> list[MergedSource]:
-    from merge_hooks.lora import LoraSource
+    from merge_hooks.sources.adapter import LoraSource
 
     sources = (item.base if isinstance(item, LoraSource) else item for item in resolved.sources.values())
     return [source for source in sources if isinstance(source, MergedSource)]

@@ -100,7 +100,7 @@ def swap(llm: Any, resolved: Resolved, resident: str = "off", proof: bool = True
     """Put another merge of the same shapes into a running engine.
 
     Args:
-        resident: where each worker keeps the sources between swaps (`merge_hooks.resident`).
+        resident: where each worker keeps the sources between swaps (`merge_hooks.sources.residents`).
         proof: whether every layer is asked what it computes with.
     Raises:
         UnprovedError: the engine does not compute with the merge, or nobody can tell. Start it anew.

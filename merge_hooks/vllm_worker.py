@@ -57,14 +57,14 @@ def merged_weights(
 
     Args:
         payload: the resolved recipe (`Resolved.payload`).
-        resident: where its sources stay afterwards (`merge_hooks.resident`).
+        resident: where its sources stay afterwards (`merge_hooks.sources.residents`).
         dtype: what the engine rounds them to.
         proof: whether their prints are taken.
     """
     from merge_hooks.digest import Digest
     from merge_hooks.proof import Expected
     from merge_hooks.recipe import from_payload
-    from merge_hooks.resident import residents_for
+    from merge_hooks.sources.residents import residents_for
     from merge_hooks.stream import open_stream
 
     before = _LOADED.get(model, Loaded())

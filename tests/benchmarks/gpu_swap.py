@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from merge_hooks.methods import Operand, Operands, Workers, merge
-from merge_hooks.resident import Residents
+from merge_hooks.sources.residents import Residents
 
 METHODS: dict[str, dict[str, float]] = {
     "linear": {}, "task_arithmetic": {}, "ties": {"density": 0.5}, "dare_linear": {"density": 0.5},

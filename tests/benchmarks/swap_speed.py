@@ -155,7 +155,7 @@ def recipe(folder: Path, method: str, dtype: str, weight: float, density: float)
 
 def planned(written: dict[str, Any]) -> Any:
     from merge_hooks.recipe import read_recipe, resolve
-    from merge_hooks.resident import residents_for
+    from merge_hooks.sources.residents import residents_for
     from merge_hooks.stream import open_stream
 
     return open_stream(resolve(read_recipe(written)), residents=residents_for("auto"))

@@ -62,7 +62,7 @@ def test_the_signature_stamps_what_was_read(
     """Every file is hashed once, before the weights are read, and not again when the results are written."""
     import shutil
 
-    from merge_hooks import sources
+    from merge_hooks.sources import checkpoint as sources
 
     family = {name: Path(shutil.copytree(path, tmp_path / name)) for name, path in llama.items()}
     hashed: list[Path] = []

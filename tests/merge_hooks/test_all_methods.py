@@ -32,8 +32,8 @@ from merge_hooks import own_methods
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.methods import DETERMINISTIC
 from merge_hooks.recipe import read_recipe, resolve
-from merge_hooks.resident import Residents
 from merge_hooks.signature import sign
+from merge_hooks.sources.residents import Residents
 from merge_hooks.stream import Stream, open_stream
 
 Tensors = dict[str, torch.Tensor]

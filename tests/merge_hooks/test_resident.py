@@ -18,7 +18,7 @@ from merge_hooks.digest import digest_of
 from merge_hooks.errors import EngineError, SourceError
 from merge_hooks.hf_loader import build_model, parameters_digest, swap_into
 from merge_hooks.recipe import read_recipe, resolve
-from merge_hooks.resident import Residents, residents_for
+from merge_hooks.sources.residents import Residents, residents_for
 from merge_hooks.stream import Stream, open_stream
 from tests.conftest import linear, task_arithmetic
 
@@ -189,14 +189,14 @@ def test_what_does_not_fit_stays_in_its_files(families: Any) -> None:
 
 
 def test_a_full_machine_keeps_nothing(families: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("merge_hooks.resident.free_on_host", lambda: 1000)
+    monkeypatch.setattr("merge_hooks.sources.residents.free_on_host", lambda: 1000)
     residents, recipe = Residents("auto"), linear(families["float32"])
     assert same_bytes(dict(stream_of(recipe, residents)), dict(stream_of(recipe)))
     assert residents.bytes == 0
 
 
 def test_constants_go_when_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("merge_hooks.resident.KEPT_BYTES", 3000)
+    monkeypatch.setattr("merge_hooks.sources.residents.KEPT_BYTES", 3000)
     residents = Residents("memory")
     made: list[int] = []
 

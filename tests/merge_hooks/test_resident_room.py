@@ -20,11 +20,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merge_hooks import resident
 from merge_hooks.hf_loader import build_model, swap_into
 from merge_hooks.recipe import read_recipe, resolve
-from merge_hooks.resident import Residents, _bytes_of
-from merge_hooks.sources import Source, TensorEntry
+from merge_hooks.sources import residents as resident
+from merge_hooks.sources.checkpoint import Source, TensorEntry
+from merge_hooks.sources.residents import Residents, _bytes_of
 from merge_hooks.stream import open_stream
 from merge_hooks.tokenizer import choose_tokenizer
 from tests.conftest import linear

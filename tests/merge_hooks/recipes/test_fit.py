@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from merge_hooks.errors import PreflightError
-from merge_hooks.facts import is_code
 from merge_hooks.hf_loader import build_model
 from merge_hooks.preflight import check_fit, fit_notes, table
 from merge_hooks.recipe import read_recipe, resolve
-from merge_hooks.sources import TensorEntry
+from merge_hooks.sources.checkpoint import TensorEntry
+from merge_hooks.sources.facts import is_code
 from merge_hooks.stream import Stream, open_stream
 from merge_hooks.tokenizer import choose_tokenizer
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of

@@ -213,7 +213,7 @@ def test_adapters_that_touch_a_tied_embedding_are_refused(qwen: dict[str, str], 
 
 
 def test_factors_for_knots_multiply_to_the_delta(plain: Path, llama: dict[str, str]) -> None:
-    from merge_hooks.lora import LoraSource
+    from merge_hooks.sources.adapter import LoraSource
 
     (source,) = resolve(read_recipe(one(f"{llama['base']}+{plain}"))).sources.values()
     assert isinstance(source, LoraSource)

@@ -8,7 +8,7 @@ tuners/lora/layer.py: `Linear.merge`, `Embedding.merge`; variants.py: `DoraLinea
 PEFT holds half-precision factors in float32, so B·A is a float32 product; the sum is rounded once, to the base's
 dtype. Equal to `merge_and_unload` bit for bit (tests/merge_hooks/test_lora.py), and so to what mergekit folds.
 
-What adapter_config.json may say is checked in `merge_hooks.lora_config`.
+What adapter_config.json may say is checked in `merge_hooks.sources.adapter_config`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import SourceError
-from merge_hooks.facts import full_config, is_code
-from merge_hooks.lora_config import CONFIG, by_pattern, refuse_unknown
-from merge_hooks.sources import (
+from merge_hooks.sources.adapter_config import CONFIG, by_pattern, refuse_unknown
+from merge_hooks.sources.checkpoint import (
     Source,
     TensorEntry,
     file_stamp,
@@ -34,6 +33,7 @@ from merge_hooks.sources import (
     read_json,
     with_revision,
 )
+from merge_hooks.sources.facts import full_config, is_code
 
 if TYPE_CHECKING:
     import torch

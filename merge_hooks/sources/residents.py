@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from merge_hooks.errors import EngineError, SourceError
 from merge_hooks.machine.memory import claiming, free_on_device, free_on_host
 from merge_hooks.machine.processors import workers_on_host
-from merge_hooks.sources import Source
+from merge_hooks.sources.checkpoint import Source
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from merge_hooks.sources import Source, TensorEntry
+from merge_hooks.sources.checkpoint import Source, TensorEntry
 
 # What weights may be stored in. Any other dtype holds numbers that mean something only with a scale beside them.
 FLOATS = ("F64", "F32", "F16", "BF16")
