@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
-from merge_hooks.methods import Operand, Operands
+from merge_hooks.kernels.choose import Operand, Operands
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
 

@@ -176,7 +176,7 @@ class _Run:
         """
         import torch
 
-        from merge_hooks.methods.masks import stream_key
+        from merge_hooks.kernels.masks import stream_key
 
         key = stream_key(self.settings.seed, f"text {position}", 0, "fisher targets")
         generator = torch.Generator().manual_seed(key)

@@ -135,7 +135,7 @@ def weighted_sum(tensor: torch.Tensor) -> str:
 def _all_weights(device: torch.device) -> torch.Tensor:
     import torch
 
-    from merge_hooks.methods.masks import random_words
+    from merge_hooks.kernels.masks import random_words
 
     words = torch.from_numpy(random_words(0, 0, CHUNK).view("int64"))
     return (words | 1).to(device)

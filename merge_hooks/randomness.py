@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from merge_hooks.methods.masks import stream_key
+from merge_hooks.kernels.masks import stream_key
 
 if TYPE_CHECKING:
     from merge_hooks._mergekit import OutputTensor, Plan

@@ -124,7 +124,7 @@ class Resolved:
     @property
     def draws(self) -> str:
         """What the random methods draw, for the signature: "none" where nothing is drawn, else seed and generator."""
-        from merge_hooks.methods import is_random
+        from merge_hooks.kernels.choose import is_random
 
         own = is_random(self.method)
         inner = any(source.draws for source in self.sources.values())

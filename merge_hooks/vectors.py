@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
 from merge_hooks.errors import SourceError
-from merge_hooks.methods.blocks import BLOCK, Workers, Workspace
+from merge_hooks.kernels.blocks import BLOCK, Workers, Workspace
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.vector_fit import comparable

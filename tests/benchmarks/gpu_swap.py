@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from merge_hooks.methods import Operand, Operands, Workers, merge
+from merge_hooks.kernels.choose import Operand, Operands, Workers, merge
 from merge_hooks.sources.residents import Residents
 
 METHODS: dict[str, dict[str, float]] = {

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from merge_hooks.methods.compiled import make
-from merge_hooks.methods.sparsify import BANDED, DRAWN, LANES, LOWER_BITS, ROW, WHOLE
+from merge_hooks.kernels.resident.on_cpu import make
+from merge_hooks.kernels.sparsify import BANDED, DRAWN, LANES, LOWER_BITS, ROW, WHOLE
 
 COUNT = int(os.environ.get("ELEMENTS", 1 << 23))
 FORMS = {"task_arithmetic": (WHOLE, False), "breadcrumbs": (BANDED, False), "ties": (BANDED, True),

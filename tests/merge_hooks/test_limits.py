@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from merge_hooks.digest import Digest
+from merge_hooks.kernels.choose import Workers
 from merge_hooks.machine import cgroup
 from merge_hooks.machine.memory import free_on_host
 from merge_hooks.machine.processors import SET_BY_VLLM, processors, worker_threads, workers_on_host
-from merge_hooks.methods import Workers
 
 GB = 10**9
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mergekit.merge_methods.api import merge_tensors
 
-from merge_hooks.methods import Merged, Operand, Operands, Workers, merge
+from merge_hooks.kernels.choose import Merged, Operand, Operands, Workers, merge
 
 
 @dataclass

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_kernels import WEIGHTS, family
 
-from merge_hooks.methods import Merged, Workers, merge
-from merge_hooks.methods.task_arithmetic import FORMS
+from merge_hooks.kernels.choose import Merged, Workers, merge
+from merge_hooks.kernels.task_arithmetic import FORMS
 
 pytest.importorskip("numba")
 DTYPES = [torch.bfloat16, torch.float32]
@@ -44,7 +44,7 @@ class Kept:
 
 
 def fused(case: Case, kept: Kept | None = None, threads: int = 2, seed: int = 3, out: Any = None) -> Merged:
-    from merge_hooks.methods import fused
+    from merge_hooks.kernels.resident import one_pass as fused
 
     operands = case.operands()
     inputs = tuple(replace(operand, origin=index) for index, operand in enumerate(operands.inputs))
@@ -114,7 +114,7 @@ def test_several_blocks_and_densities_from_what_is_kept(method: str, dtype: torc
 def test_deltas_that_are_alike(method: str, on_device: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A float32 copy of bfloat16 checkpoints, half of it not trained: thresholds among many deltas of one magnitude."""
     if on_device:
-        monkeypatch.setattr("merge_hooks.methods.fused._on_device", lambda operands: True)
+        monkeypatch.setattr("merge_hooks.kernels.resident.one_pass._on_device", lambda operands: True)
     tensors = [tensor.float() for tensor in family((701, 901), 3, [torch.bfloat16] * 3, 11)]
     for tensor in tensors[1:]:
         tensor[::2] = tensors[0][::2]
@@ -164,7 +164,7 @@ def test_the_way_for_gpus_has_the_same_bytes(method: str, data: Any) -> None:
     """Its operations, on a CPU: no GPU is needed to see that they are the right ones."""
     case = data.draw(cases(method))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("merge_hooks.methods.fused._on_device", lambda operands: True)
+        patch.setattr("merge_hooks.kernels.resident.one_pass._on_device", lambda operands: True)
         ours = fused(case)
     theirs = case.ours(seed=3)
     assert ours.is_finite == theirs.is_finite

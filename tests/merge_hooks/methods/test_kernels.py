@@ -10,7 +10,7 @@ from golden import Case, same_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_hooks.methods import Workers, merge
+from merge_hooks.kernels.choose import Workers, merge
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 WEIGHTS = st.sampled_from([0.0, 1.0, -1.0, 0.5, 0.3, -0.7, 1.7])
@@ -122,7 +122,7 @@ def test_without_ties_pruning_has_mergekits_bytes(method: str, dtype: torch.dtyp
 def test_dare_with_the_same_mask_has_mergekits_bytes(
     method: str, rescale: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from merge_hooks.methods.masks import Mask
+    from merge_hooks.kernels.masks import Mask
 
     parameters = [{}, {"weight": 0.6, "density": 0.3}, {"weight": -0.4, "density": 0.8}]
     case = Case(method, family((300, 200), 3, [dtype] * 3, 3), parameters, shared={"rescale": rescale})

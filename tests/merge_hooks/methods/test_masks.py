@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_hooks.methods.masks import Mask, random_words, stream_key
+from merge_hooks.kernels.masks import Mask, random_words, stream_key
 
 COUNT = 1 << 20
 

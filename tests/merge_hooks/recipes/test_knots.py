@@ -22,8 +22,8 @@ from mergekit.merge_methods import TensorGroup
 
 from lm_eval_iberian.tiny import build_family
 from merge_hooks.errors import SourceError
+from merge_hooks.kernels import knots_of_adapters as kernel
 from merge_hooks.knots import METHODS, tie_factors, tie_updates
-from merge_hooks.methods import knots as kernel
 from merge_hooks.recipe import read_recipe, resolve
 from merge_hooks.stream import open_stream
 from tests.merge_hooks.recipes.conftest import Tensors, assert_same, streamed, tensors_of

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from merge_hooks.methods.blocks import BLOCK
+from merge_hooks.kernels.blocks import BLOCK
 
 STEP = 0x9E3779B97F4A7C15
 WORD = (1 << 64) - 1

@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 
-from merge_hooks.methods import sparsify, task_arithmetic
-from merge_hooks.methods.blocks import BLOCK, Workers, Workspace
-from merge_hooks.methods.masks import LEVELS, Mask
-from merge_hooks.methods.on_device import DeviceKernels
-from merge_hooks.methods.operands import Merged, Operands, Pending
-from merge_hooks.methods.ranking import Ranking, Tied
-from merge_hooks.methods.selection import of_largest
-from merge_hooks.methods.sparsify import BANDED, DRAWN, WHOLE
+from merge_hooks.kernels import sparsify, task_arithmetic
+from merge_hooks.kernels.blocks import BLOCK, Workers, Workspace
+from merge_hooks.kernels.masks import LEVELS, Mask
+from merge_hooks.kernels.operands import Merged, Operands, Pending
+from merge_hooks.kernels.resident.on_gpu import DeviceKernels
+from merge_hooks.kernels.resident.ranking import Ranking, Tied
+from merge_hooks.kernels.selection import of_largest
+from merge_hooks.kernels.sparsify import BANDED, DRAWN, WHOLE
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ def _adds_alike() -> bool:
     """torch's addcmul rounds once or twice, as the machine has it; ours once."""
     import torch
 
-    from merge_hooks.methods.compiled import make
+    from merge_hooks.kernels.resident.on_cpu import make
 
     values = torch.randn(1027, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
     weights = torch.tensor([0.7, 1.3], dtype=torch.float32)
@@ -112,7 +112,7 @@ def _kernels(operands: Operands) -> Any:
 
     if _on_device(operands):
         return DeviceKernels(operands.dtype, operands.out_dtype)
-    from merge_hooks.methods.compiled import make
+    from merge_hooks.kernels.resident.on_cpu import make
 
     dtypes = (operands.dtype, operands.inputs[0].tensor.dtype, operands.out_dtype)
     return make(*(dtype == torch.bfloat16 for dtype in dtypes))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merge_hooks.methods.blocks import BLOCK, Workers, Workspace, bits
+from merge_hooks.kernels.blocks import BLOCK, Workers, Workspace, bits
 
 if TYPE_CHECKING:
     import torch

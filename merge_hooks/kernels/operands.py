@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.methods.blocks import Workers
+    from merge_hooks.kernels.blocks import Workers
 
 
 @dataclass(frozen=True)

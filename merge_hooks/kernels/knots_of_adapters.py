@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from merge_hooks.methods.blocks import Workers, is_finite
-from merge_hooks.methods.operands import Kernel, Merged, Operands
+from merge_hooks.kernels.blocks import Workers, is_finite
+from merge_hooks.kernels.operands import Kernel, Merged, Operands
 
 
 def from_factors(operands: Operands, workers: Workers, seed: int) -> Merged | None:

@@ -6,8 +6,8 @@ rounded once: what mergekit's method of that name does, so the bytes are the sam
 
 from __future__ import annotations
 
-from merge_hooks.methods.blocks import Workers, Workspace, is_finite
-from merge_hooks.methods.operands import Merged, Operands
+from merge_hooks.kernels.blocks import Workers, Workspace, is_finite
+from merge_hooks.kernels.operands import Merged, Operands
 
 
 def linear(operands: Operands, workers: Workers, seed: int = 0) -> Merged | None:

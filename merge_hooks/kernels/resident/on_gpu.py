@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from merge_hooks.methods.sparsify import BANDED, DRAWN, LOWER_BITS
+from merge_hooks.kernels.sparsify import BANDED, DRAWN, LOWER_BITS
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ itself.
 
 from __future__ import annotations
 
-from merge_hooks.methods.blocks import Workers
-from merge_hooks.methods.operands import Kernel, Merged, Operand, Operands, Pending
+from merge_hooks.kernels.blocks import Workers
+from merge_hooks.kernels.operands import Kernel, Merged, Operand, Operands, Pending
 
 __all__ = ["Merged", "Operand", "Operands", "Pending", "Workers", "begin", "has_kernel", "is_random", "merge"]
 
@@ -35,7 +35,7 @@ def begin(operands: Operands, workers: Workers, seed: int = 0) -> Pending | None
     if kernel is None or operands.dtype not in narrow or operands.count == 0:
         return None
     if operands.is_resident:
-        from merge_hooks.methods import fused
+        from merge_hooks.kernels.resident import one_pass as fused
 
         if pending := fused.begin(operands, workers, seed):
             return pending
@@ -55,7 +55,8 @@ def is_random(method: str) -> bool:
 
 
 def _kernels() -> dict[str, Kernel]:
-    from merge_hooks.methods import knots, task_arithmetic
-    from merge_hooks.methods.linear import linear
+    from merge_hooks.kernels import knots_of_adapters as knots
+    from merge_hooks.kernels import task_arithmetic
+    from merge_hooks.kernels.linear import linear
 
     return {"linear": linear, **task_arithmetic.KERNELS, **knots.KERNELS}

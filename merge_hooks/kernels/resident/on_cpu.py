@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from merge_hooks.methods.sparsify import BANDED, DRAWN, LANES, LOWER_BITS, ROW, WHOLE
+from merge_hooks.kernels.sparsify import BANDED, DRAWN, LANES, LOWER_BITS, ROW, WHOLE
 
 STRIP, PAIR_STRIP, DRAWN_AT_ONCE = 2048, 1 << 14, 512
 STEP = np.uint64(0x9E3779B97F4A7C15)

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from merge_hooks.methods.blocks import Workers
-from merge_hooks.methods.selection import Ranked
-from merge_hooks.methods.sparsify import LOWER_BITS, PATTERN_BITS
+from merge_hooks.kernels.blocks import Workers
+from merge_hooks.kernels.selection import Ranked
+from merge_hooks.kernels.sparsify import LOWER_BITS, PATTERN_BITS
 
 Array = np.ndarray[Any, Any]
 # On CPUs counts stay for so many pieces of a tensor, none smaller than this: where tied deltas are cut, one is searched.

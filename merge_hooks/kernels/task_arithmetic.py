@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge_hooks.methods.blocks import Workers, Workspace, bits, is_finite
-from merge_hooks.methods.operands import Kernel, Merged, Operand, Operands
-from merge_hooks.methods.sparsify import Sparse, at_random, by_magnitude, delta_block, without_outliers
+from merge_hooks.kernels.blocks import Workers, Workspace, bits, is_finite
+from merge_hooks.kernels.operands import Kernel, Merged, Operand, Operands
+from merge_hooks.kernels.sparsify import Sparse, at_random, by_magnitude, delta_block, without_outliers
 
 if TYPE_CHECKING:
     import torch

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merge_hooks.methods.blocks import Workers, Workspace, bits
-from merge_hooks.methods.masks import Mask
-from merge_hooks.methods.operands import Operand, Operands
-from merge_hooks.methods.selection import Band, Magnitudes, keep_between, keep_largest, prune
+from merge_hooks.kernels.blocks import Workers, Workspace, bits
+from merge_hooks.kernels.masks import Mask
+from merge_hooks.kernels.operands import Operand, Operands
+from merge_hooks.kernels.selection import Band, Magnitudes, keep_between, keep_largest, prune
 
 if TYPE_CHECKING:
     import torch
