@@ -167,7 +167,7 @@ def register_methods() -> None:
 
     Called before every use of the registry here, and by the watch in `lm_eval_iberian.autoload` for `mergekit-yaml`.
     """
-    from merge_hooks import own_methods
+    from merge_hooks.methods import register as own_methods
 
     own_methods.register_methods()
 

@@ -1,4 +1,4 @@
-"""KnOTS over LoRA adapters, from their factors: see `merge_hooks.knots` for the method and its choices.
+"""KnOTS over LoRA adapters, from their factors: see `merge_hooks.methods.knots` for the method and its choices.
 
 Taken where every source of a 2-D weight is the base with an adapter on it. Everything else (full weights, DoRA, an
 adapter over another base than the recipe's, tensors of one dimension) is computed from the folded weights by the
@@ -33,7 +33,7 @@ def from_factors(operands: Operands, workers: Workers, seed: int) -> Merged | No
 
 
 def _merge(base: Any, factors: list[tuple[Any, Any]], operands: Operands, seed: int) -> Any:
-    from merge_hooks.knots import METHODS
+    from merge_hooks.methods.knots import METHODS
     from merge_hooks.randomness import seeded_by_name
 
     others = operands.others
@@ -47,7 +47,7 @@ def _merge(base: Any, factors: list[tuple[Any, Any]], operands: Operands, seed: 
 
 def _tied(factors: list[tuple[Any, Any]], operands: Operands) -> Any:
     """The adapters' common basis: the same for every weight and density."""
-    from merge_hooks.knots import tie_factors
+    from merge_hooks.methods.knots import tie_factors
 
     origins = tuple(operand.origin for operand in operands.inputs)
     if None in origins:

@@ -258,7 +258,7 @@ def test_the_basis_of_knots_is_found_once(llama: dict[str, Path], tmp_path: Path
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from merge_hooks import knots
+    from merge_hooks.methods import knots
 
     names = []
     for seed in (0, 1):

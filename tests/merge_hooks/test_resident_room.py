@@ -211,7 +211,7 @@ def test_different_memory_counts_each_and_circles_end() -> None:
 
 
 def test_knots_bases_are_counted_and_the_same_key_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from merge_hooks.knots import Tied
+    from merge_hooks.methods.knots import Tied
 
     residents = Residents("memory")
     tied = residents.keep("tied", lambda: Tied(torch.zeros(500, 500), torch.zeros(500), [torch.zeros(500, 500)] * 2))

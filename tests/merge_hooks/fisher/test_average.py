@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from mergekit.merge_methods import merge_tensors
 
-from merge_hooks.fisher_method import fisher_average
+from merge_hooks.methods.fisher import fisher_average
 
 NUMBERS = st.floats(-4, 4, width=32)
 SQUARES = st.floats(0, 4, width=32)

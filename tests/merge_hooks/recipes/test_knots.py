@@ -23,7 +23,7 @@ from mergekit.merge_methods import TensorGroup
 from lm_eval_iberian.tiny import build_family
 from merge_hooks.errors import SourceError
 from merge_hooks.kernels import knots_of_adapters as kernel
-from merge_hooks.knots import METHODS, tie_factors, tie_updates
+from merge_hooks.methods.knots import METHODS, tie_factors, tie_updates
 from merge_hooks.recipe import read_recipe, resolve
 from merge_hooks.stream import open_stream
 from tests.merge_hooks.recipes.conftest import Tensors, assert_same, streamed, tensors_of
@@ -328,7 +328,8 @@ def test_a_changed_mergekit_goes_on_with_one_warning(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "imports", ["lm_eval_iberian.autoload, merge_hooks.knots", "merge_hooks.knots", "lm_eval_iberian.autoload"]
+    "imports",
+    ["lm_eval_iberian.autoload, merge_hooks.methods.knots", "merge_hooks.methods.knots", "lm_eval_iberian.autoload"],
 )
 def test_registered_whatever_is_imported_first(imports: str) -> None:
     """Also where our module is what loads mergekit, whose watch then meets a half imported module."""

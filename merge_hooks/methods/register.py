@@ -14,7 +14,8 @@ def register_methods() -> None:
     """Register our methods with mergekit, those that are not there yet."""
     from mergekit.merge_methods.registry import register, registered_methods
 
-    from merge_hooks import fisher_method, knots
+    from merge_hooks.methods import fisher as fisher_method
+    from merge_hooks.methods import knots
 
     known = {method.spec.name for method in registered_methods()}
     # Our modules load mergekit, whose watch calls this while they are still half imported and have nothing to give:

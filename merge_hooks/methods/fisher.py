@@ -10,7 +10,7 @@ Matena & Raffel 2022, "Merging Models with Fisher-Weighted Averaging" (arXiv 211
 
     theta = sum_i w_i F_i theta_i / sum_i w_i F_i
 
-Imported by `merge_hooks.own_methods` only, as it imports mergekit and torch.
+Imported by `merge_hooks.methods.register` only, as it imports mergekit and torch.
 """
 
 from __future__ import annotations
