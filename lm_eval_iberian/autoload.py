@@ -3,7 +3,7 @@
 lm_eval 0.4.13 reads no entry points, so nothing tells it of our model and our tasks, and mergekit 0.1.5 has none,
 so nothing tells `mergekit-yaml` of our merge methods. This module puts one finder into `sys.meta_path`. It stays
 silent until one of the modules named in `WATCHED` is imported. Then it lets `lm_eval_iberian.plugin` act on the
-module of lm_eval that was just loaded, or `merge_hooks._mergekit` on mergekit's registry.
+module of lm_eval that was just loaded, or `merge_hooks.planning.plan` on mergekit's registry.
 
 It must cost a fraction of a millisecond and must never stop an interpreter: it imports only `sys`, and
 whatever goes wrong later becomes one warning. `IBERIAN_AUTOLOAD=0` switches it off (see the `.pth` file).
@@ -52,7 +52,7 @@ class Finder:
 def _register_merge_methods():  # type: ignore[no-untyped-def]
     """Never raises: what fails becomes one warning, and mergekit goes on without our methods."""
     try:
-        from merge_hooks._mergekit import register_methods
+        from merge_hooks.planning.plan import register_methods
 
         register_methods()
     except Exception as error:

@@ -10,9 +10,9 @@ import math
 import time
 from dataclasses import dataclass
 
-from merge_hooks._mergekit import OutputTensor
 from merge_hooks.errors import PreflightError
 from merge_hooks.machine.memory import free_on_host
+from merge_hooks.planning.plan import OutputTensor
 from merge_hooks.sources.checkpoint import TensorEntry
 from merge_hooks.stream import Stream
 

@@ -11,7 +11,7 @@ from merge_hooks.sources.checkpoint import file_hash
 from merge_hooks.sources.fisher_file import FisherMap
 
 if TYPE_CHECKING:
-    from merge_hooks._mergekit import OutputTensor
+    from merge_hooks.planning.plan import OutputTensor
     from merge_hooks.stream import Stream
 
 METHOD = "fisher"
@@ -26,7 +26,7 @@ def localise_maps(config: Any, beside: Path | None) -> Any:
     Raises:
         FisherError: a map is not there, or no map.
     """
-    from merge_hooks._mergekit import map_parameter
+    from merge_hooks.planning.plan import map_parameter
 
     if config.merge_method != METHOD:
         return config
@@ -49,7 +49,7 @@ def localise_maps(config: Any, beside: Path | None) -> Any:
 
 def map_paths(config: Any) -> list[Path]:
     """The maps of a resolved recipe, in order, each once."""
-    from merge_hooks._mergekit import map_parameter
+    from merge_hooks.planning.plan import map_parameter
 
     found: dict[str, None] = {}
     if config.merge_method == METHOD:

@@ -154,7 +154,7 @@ class _Linter:
     """Walks a recipe beside mergekit's own classes."""
 
     def __init__(self, data: dict[str, Any], lines: dict[tuple[Any, ...], int], origin: str) -> None:
-        from merge_hooks._mergekit import known_keys, method_names, method_parameters
+        from merge_hooks.planning.plan import known_keys, method_names, method_parameters
 
         self.data, self.lines, self.origin = data, lines, origin
         self.keys = known_keys()

@@ -107,7 +107,7 @@ class Resolved:
 
     def payload(self) -> str:
         """A JSON string from which another process rebuilds this object without reading a recipe or the Hub."""
-        from merge_hooks._mergekit import dump_config
+        from merge_hooks.planning.plan import dump_config
 
         sources = [source.to_payload() for source in self.sources.values()]
         return json.dumps(
@@ -133,7 +133,7 @@ class Resolved:
 
 def from_payload(payload: str) -> Resolved:
     """Rebuild what `Resolved.payload` wrote."""
-    from merge_hooks._mergekit import parse_config
+    from merge_hooks.planning.plan import parse_config
 
     content = json.loads(payload)
     opened = [open_payload(item) for item in content["sources"]]
@@ -202,8 +202,8 @@ class _Resolver:
 
     def resolve(self, document: lint.Document, chain: tuple[str, ...]) -> Resolved:
         """One document, its stages first. `chain`: the stages that are being resolved because of it."""
-        from merge_hooks._mergekit import map_references, parse_config, reference_to
         from merge_hooks.fisher_fit import localise_maps
+        from merge_hooks.planning.plan import map_references, parse_config, reference_to
 
         origin = f"{self.recipe.origin} ({document.name})" if chain else self.recipe.origin
         parsed = parse_config(document.data, origin)

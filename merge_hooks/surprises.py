@@ -49,7 +49,7 @@ class _Reader:
     """
 
     def __init__(self, data: dict[str, Any]) -> None:
-        from merge_hooks._mergekit import method_facts
+        from merge_hooks.planning.plan import method_facts
 
         self.data = data
         self.method = str(data["merge_method"])

@@ -20,8 +20,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from merge_hooks._mergekit import chat_template_of, reference_key
 from merge_hooks.errors import SourceError
+from merge_hooks.planning.plan import chat_template_of, reference_key
 from merge_hooks.sources.checkpoint import Source, content_hash
 from merge_hooks.stages import MergedSource
 from merge_hooks.stream import Stream

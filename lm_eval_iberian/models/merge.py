@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Any
 
 from lm_eval_iberian.identity import Identity, counting, of_model
-from merge_hooks._mergekit import dump_config
 from merge_hooks.errors import EngineError, PreflightError, RecipeError
 from merge_hooks.estimate import refuse_too_large
+from merge_hooks.planning.plan import dump_config
 from merge_hooks.preflight import check_fit, fit_notes, table
 from merge_hooks.recipe import Recipe, Resolved, passthrough, resolve
 from merge_hooks.short_form import refuse_errors, take_recipe

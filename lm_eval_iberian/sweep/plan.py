@@ -298,7 +298,7 @@ def in_working_order(points: Iterable[PlannedPoint]) -> list[PlannedPoint]:
 
 def _constant(resolved: Resolved) -> str:
     """The recipe without its weights: points that are equal here differ by one fused pass."""
-    from merge_hooks._mergekit import dump_config
+    from merge_hooks.planning.plan import dump_config
 
     return json.dumps(_without_weights(dump_config(resolved.config)), sort_keys=True, default=str)
 

@@ -34,7 +34,7 @@ def from_factors(operands: Operands, workers: Workers, seed: int) -> Merged | No
 
 def _merge(base: Any, factors: list[tuple[Any, Any]], operands: Operands, seed: int) -> Any:
     from merge_hooks.methods.knots import METHODS
-    from merge_hooks.randomness import seeded_by_name
+    from merge_hooks.planning.draws import seeded_by_name
 
     others = operands.others
     names = [operand.place for operand in others]

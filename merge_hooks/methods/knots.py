@@ -50,7 +50,7 @@ from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 from mergekit.merge_methods.generalized_task_arithmetic import ConsensusMethod
 from mergekit.sparsify import SparsificationMethod
 
-from merge_hooks._mergekit import register_methods
+from merge_hooks.planning.plan import register_methods
 
 PAPER = "https://arxiv.org/abs/2410.19735"
 ROUNDING = torch.finfo(torch.float32).eps

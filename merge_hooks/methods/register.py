@@ -1,7 +1,7 @@
 """The merge methods that this project adds to mergekit's registry.
 
 mergekit 0.1.5 has no entry points for methods: `register_methods` is called where we first use its registry
-(`merge_hooks._mergekit`), and wherever else a process wants the same YAML to run in `mergekit-yaml`. It may be called
+(`merge_hooks.planning.plan`), and wherever else a process wants the same YAML to run in `mergekit-yaml`. It may be called
 again, and while `mergekit.merge_methods` is still being imported, once its module `registry` is.
 """
 

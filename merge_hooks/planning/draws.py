@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from merge_hooks.kernels.masks import stream_key
 
 if TYPE_CHECKING:
-    from merge_hooks._mergekit import OutputTensor, Plan
+    from merge_hooks.planning.plan import OutputTensor, Plan
 
 GENERATORS = ("iberian", "mergekit")
 DRAWS_AT_ONCE = 1 << 20
