@@ -160,7 +160,7 @@ def _export(point: SweepPoint, out: Path, trust_remote_code: bool) -> list[str]:
     from lm_eval_iberian.best import BestError
     from merge_hooks.export import export
     from merge_hooks.preflight import check_fit
-    from merge_hooks.recipe import Recipe, resolve
+    from merge_hooks.recipe.recipe import Recipe, resolve
     from merge_hooks.stream import open_stream
 
     recipe = Recipe(point.recipe, point.name, Path(point.folder) if point.folder else None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from merge_hooks.errors import RecipeError
-from merge_hooks.signature import Signature, recipe_digest, sign
+from merge_hooks.recipe.signature import Signature, recipe_digest, sign
 from merge_hooks.tokenizer import TokenizerChoice, generation_hash, generation_settings, template_hash
 
 if TYPE_CHECKING:

@@ -223,7 +223,7 @@ def _checked(settings: Settings) -> Settings:
 def _open(model: str, settings: Settings) -> Stream:
     """The model as the recipe that is one plain model, checked as every merge is."""
     from merge_hooks.preflight import check_fit
-    from merge_hooks.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe, resolve
     from merge_hooks.stream import open_stream
 
     recipe = read_recipe({"merge_method": "passthrough", "models": [{"model": model}]})

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import RecipeError
-from merge_hooks.lint import Document
+from merge_hooks.recipe.lint import Document
 from merge_hooks.sources.checkpoint import Source, TensorEntry
 
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.recipe import Resolved
+    from merge_hooks.recipe.recipe import Resolved
     from merge_hooks.stream import Stream
 
 # What a model that inherits from a stage may want to read there, beside config.json.
@@ -159,7 +159,7 @@ class MergedSource(Source):
         return self.resolved.draws != "none"
 
     def fingerprint(self) -> str:
-        from merge_hooks.signature import recipe_digest
+        from merge_hooks.recipe.signature import recipe_digest
 
         return recipe_digest(self.resolved)
 

@@ -18,13 +18,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import RecipeError, SourceError
-from merge_hooks.fisher_fit import map_paths
 from merge_hooks.kernels import choose as methods
 from merge_hooks.kernels.blocks import Workers, is_finite
 from merge_hooks.kernels.operands import Merged, Operands
 from merge_hooks.planning.draws import GENERATORS, alone, generator_states, seeded_by_name, started_at
 from merge_hooks.planning.plan import OutputTensor, Plan, run_task
-from merge_hooks.recipe import Resolved
+from merge_hooks.recipe.fisher_maps import map_paths
+from merge_hooks.recipe.recipe import Resolved
 from merge_hooks.stages import MergedSource
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from pathlib import Path
 import yaml
 
 from merge_hooks.errors import RecipeError, SourceError
-from merge_hooks.recipe import CONFIG_FILE, Recipe, Resolved, resolve
-from merge_hooks.short_form import find, refuse_errors
+from merge_hooks.recipe.recipe import CONFIG_FILE, Recipe, Resolved, resolve
+from merge_hooks.recipe.short_form import find, refuse_errors
 from merge_hooks.sources.adapter import LoraSource, over_base
 from merge_hooks.sources.adapter_config import CONFIG
 from merge_hooks.sources.checkpoint import Source, content_hash, read_json

@@ -26,7 +26,7 @@ from merge_hooks.stream import Stream
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.recipe import Resolved
+    from merge_hooks.recipe.recipe import Resolved
 
 
 @dataclass(frozen=True)

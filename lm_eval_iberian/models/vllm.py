@@ -19,7 +19,7 @@ from lm_eval_iberian.models.questions import Pair, Score, truncate
 from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 from merge_hooks import vllm_loader
 from merge_hooks.errors import EngineError, UnprovedError
-from merge_hooks.signature import Signature
+from merge_hooks.recipe.signature import Signature
 from merge_hooks.sources.facts import full_config
 from merge_hooks.sources.residents import refuse_unknown_place
 

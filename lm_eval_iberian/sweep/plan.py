@@ -21,7 +21,7 @@ from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks, generation_of, results_head
 from lm_eval_iberian.sweep.spec import Evaluation, Point, Sweep
 from merge_hooks.errors import MergeHooksError
-from merge_hooks.recipe import Recipe, Resolved, passthrough
+from merge_hooks.recipe.recipe import Recipe, Resolved, passthrough
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.stages import MergedSource

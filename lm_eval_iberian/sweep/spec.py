@@ -179,8 +179,8 @@ class Sweep:
         )  # fmt: skip
 
     def _recipe(self, name: str, written: Any) -> Any:
-        from merge_hooks.recipe import Recipe, passthrough
-        from merge_hooks.short_form import find
+        from merge_hooks.recipe.recipe import Recipe, passthrough
+        from merge_hooks.recipe.short_form import find
 
         if isinstance(written, Mapping) and set(written) == {"pretrained"}:
             return replace(passthrough(written["pretrained"], dtype=self._dtype), folder=self.folder)

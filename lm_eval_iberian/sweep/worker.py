@@ -180,14 +180,14 @@ def _start(job: Job) -> Any:
 
 
 def _recipe(job: Job) -> Any:
-    from merge_hooks.recipe import Recipe
+    from merge_hooks.recipe.recipe import Recipe
 
     text, origin, folder = job.recipe
     return Recipe(text, origin, None if folder is None else Path(folder))
 
 
 def _resolved(job: Job) -> Any:
-    from merge_hooks.recipe import resolve
+    from merge_hooks.recipe.recipe import resolve
 
     trusted = bool(job.model_args.get("trust_remote_code", False))
     return resolve(_recipe(job), job.merge_seed, job.rng, trusted)

@@ -158,7 +158,7 @@ def merge_into_model(recipe: str, out: str) -> float:
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     from merge_hooks.hf_loader import build_model
-    from merge_hooks.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe, resolve
     from merge_hooks.stream import open_stream
 
     started = time.perf_counter()

@@ -154,7 +154,7 @@ def recipe(folder: Path, method: str, dtype: str, weight: float, density: float)
 
 
 def planned(written: dict[str, Any]) -> Any:
-    from merge_hooks.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe, resolve
     from merge_hooks.sources.residents import residents_for
     from merge_hooks.stream import open_stream
 
@@ -195,7 +195,7 @@ def vllm_engine(folder: Path, dtype: str) -> Any:
     from vllm import LLM
 
     from merge_hooks import vllm_loader
-    from merge_hooks.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe, resolve
 
     vllm_loader.register()
     first = resolve(read_recipe(recipe(folder, "linear", dtype, 0.5, 0.5)))

@@ -35,7 +35,7 @@ def spoil(folder: Path) -> None:
 
 def main(folder: Path) -> dict[str, Any]:
     from merge_hooks import vllm_worker
-    from merge_hooks.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe, resolve
 
     heard: list[str] = []
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from merge_hooks.errors import RecipeError, SourceError
-from merge_hooks.recipe import Recipe, passthrough, read_recipe, resolve
+from merge_hooks.recipe.recipe import Recipe, passthrough, read_recipe, resolve
 from merge_hooks.sources.checkpoint import explain_hub_error
 from tests.conftest import linear, task_arithmetic
 

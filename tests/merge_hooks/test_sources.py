@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from huggingface_hub.utils import filter_repo_objects
 
-from merge_hooks.recipe import from_payload, passthrough, resolve
-from merge_hooks.signature import sign
+from merge_hooks.recipe.recipe import from_payload, passthrough, resolve
+from merge_hooks.recipe.signature import sign
 from merge_hooks.sources.adapter import over_base
 from merge_hooks.sources.checkpoint import Source, open_source
 

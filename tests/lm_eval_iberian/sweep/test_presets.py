@@ -64,7 +64,7 @@ def test_recipes_are_accepted_by_mergekit_and_by_the_lint(name: str) -> None:
 
 @pytest.mark.parametrize("name", WITH_METHODS)
 def test_recipes_are_those_of_merge_hooks(name: str) -> None:
-    from merge_hooks.presets import fill
+    from merge_hooks.recipe.presets import fill
 
     for point in points(name):
         arguments: dict[str, Any] = {
@@ -85,7 +85,7 @@ def test_recipes_are_those_of_merge_hooks(name: str) -> None:
 
 
 def test_table3_is_linear_and_the_joint_merge() -> None:
-    from merge_hooks.presets import fill
+    from merge_hooks.recipe.presets import fill
 
     instruct = {"instruct": "meta-llama/Llama-3.1-8B-Instruct"}
     made = {point.name: yaml.safe_load(point.recipe.text) for point in points("table3")}

@@ -20,8 +20,8 @@ from merge_hooks.errors import FisherError, PreflightError, RecipeError
 from merge_hooks.fisher_map import make_map
 from merge_hooks.methods.register import register_methods
 from merge_hooks.preflight import check_fit
-from merge_hooks.recipe import from_payload, read_recipe, resolve
-from merge_hooks.signature import recipe_digest
+from merge_hooks.recipe.recipe import from_payload, read_recipe, resolve
+from merge_hooks.recipe.signature import recipe_digest
 from merge_hooks.sources.fisher_file import read_map, write_map
 from merge_hooks.stream import Stream, open_stream
 from tests.merge_hooks.fisher.conftest import CPU, SMALL

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from merge_hooks.errors import EngineError, RecipeError
 from merge_hooks.export import export
-from merge_hooks.recipe import read_recipe, resolve
-from merge_hooks.signature import recipe_digest
+from merge_hooks.recipe.recipe import read_recipe, resolve
+from merge_hooks.recipe.signature import recipe_digest
 from merge_hooks.stream import Stream, open_stream
 from merge_hooks.verify import verify
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from merge_hooks.errors import PreflightError
 from merge_hooks.hf_loader import build_model
 from merge_hooks.preflight import check_fit, fit_notes, table
-from merge_hooks.recipe import read_recipe, resolve
+from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.sources.checkpoint import TensorEntry
 from merge_hooks.sources.facts import is_code
 from merge_hooks.stream import Stream, open_stream

@@ -21,7 +21,7 @@ from merge_hooks.digest import Digest
 from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.hf_loader import build_model, load_into, swap_into
 from merge_hooks.hf_proof import as_made, held_by, prove, weighted_sum
-from merge_hooks.recipe import read_recipe, resolve
+from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.stream import Stream, open_stream
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from merge_hooks.errors import RecipeError
-from merge_hooks.recipe import find_recipe, read_recipe
+from merge_hooks.recipe.recipe import find_recipe, read_recipe
 
 LINEAR = """\
 merge_method: linear

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from merge_hooks.errors import SourceError
-from merge_hooks.recipe import from_payload, read_recipe, resolve
+from merge_hooks.recipe.recipe import from_payload, read_recipe, resolve
 from merge_hooks.stream import open_stream
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
@@ -137,7 +137,7 @@ def test_a_worker_rebuilds_the_adapter(llama: dict[str, str], tmp_path: Path) ->
 
 
 def test_the_signature_names_base_and_adapter(llama: dict[str, str], tmp_path: Path) -> None:
-    from merge_hooks.signature import sign
+    from merge_hooks.recipe.signature import sign
 
     def stamp(seed: int) -> Any:
         adapter = make_adapter(llama["base"], tmp_path / str(seed), seed, **KINDS["plain"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from merge_hooks.errors import MergeHooksError
 from merge_hooks.preflight import check_fit, fit_notes
-from merge_hooks.recipe import read_recipe, resolve
+from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.stream import open_stream
 from merge_hooks.tokenizer import choose_tokenizer
 

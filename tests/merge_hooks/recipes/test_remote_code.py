@@ -14,7 +14,7 @@ import yaml
 
 from merge_hooks.errors import PreflightError, SourceError
 from merge_hooks.hf_loader import build_model
-from merge_hooks.recipe import Resolved, from_payload, read_recipe, resolve
+from merge_hooks.recipe.recipe import Resolved, from_payload, read_recipe, resolve
 from merge_hooks.stream import open_stream
 from merge_hooks.tokenizer import choose_tokenizer
 

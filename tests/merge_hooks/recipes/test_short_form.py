@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merge_hooks.errors import RecipeError
-from merge_hooks.presets import names
-from merge_hooks.short_form import find, take_recipe
+from merge_hooks.recipe.presets import names
+from merge_hooks.recipe.short_form import find, take_recipe
 
 # (short form, the recipe it means)
 FORMS = [
@@ -110,7 +110,7 @@ PAPER = {
 
 
 def _preset(name: str, **values: str) -> dict:
-    import merge_hooks.presets as presets
+    import merge_hooks.recipe.presets as presets
 
     parameters = presets.read_preset(f"merge_and_conquer/{name}")["parameters"]
     arguments = {key: MODELS[key] for key in parameters if key in MODELS} | values
@@ -132,7 +132,7 @@ def test_presets_are_the_papers_recipes(name: str) -> None:
 
 
 def test_every_preset_is_listed_and_only_dare_as_run_has_a_finding() -> None:
-    from merge_hooks.presets import fill, read_preset
+    from merge_hooks.recipe.presets import fill, read_preset
 
     assert names() == [f"merge_and_conquer/{name}" for name in sorted(PAPER)]
     for name in names():

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from merge_hooks.fisher_fit import map_prints
 from merge_hooks.planning.plan import dump_config
-from merge_hooks.recipe import Resolved
+from merge_hooks.recipe.fisher_maps import map_prints
+from merge_hooks.recipe.recipe import Resolved
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.tokenizer import digest
 

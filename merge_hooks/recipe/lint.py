@@ -73,10 +73,10 @@ def load_documents(text: str, origin: str) -> list[Document]:
 def check(document: Document, origin: str) -> list[Finding]:
     """Everything that is wrong or surprising in a recipe, each finding with its line and the mend.
 
-    Errors are keys that mergekit would ignore; warnings (`merge_hooks.surprises`) are keys that it reads in a
+    Errors are keys that mergekit would ignore; warnings (`merge_hooks.recipe.surprises`) are keys that it reads in a
     way that few expect.
     """
-    from merge_hooks.surprises import surprises
+    from merge_hooks.recipe.surprises import surprises
 
     findings = list(_Linter(document.data, document.lines, origin).findings())
     if any(finding.is_error for finding in findings):

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from merge_hooks.errors import RecipeError
-from merge_hooks.recipe import Recipe, find_recipe
+from merge_hooks.recipe.recipe import Recipe, find_recipe
 
 # Keys of the short form beside `method`, `models` and `dtype`, and where they go in the recipe.
 KEYS = {"base": "base_model", "out_dtype": "out_dtype", "tokenizer_source": "tokenizer_source",
@@ -75,7 +75,7 @@ def take_recipe(
             raise RecipeError("give recipe= or method=, not both.")
         return _from_short_form(arguments, dtype)
     if isinstance(recipe, str) and recipe.startswith("preset:"):
-        from merge_hooks.presets import fill
+        from merge_hooks.recipe.presets import fill
 
         return fill(recipe.removeprefix("preset:"), arguments, dtype)
     stray = [key for key in ("models", "base") if key in arguments]

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from merge_hooks.errors import RecipeError
-from merge_hooks.recipe import Recipe
+from merge_hooks.recipe.recipe import Recipe
 
 FOLDER = Path(__file__).parent
 

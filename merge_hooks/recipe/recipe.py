@@ -19,8 +19,9 @@ from typing import Any
 
 import yaml
 
-from merge_hooks import lint, stages
+from merge_hooks import stages
 from merge_hooks.errors import RecipeError, SourceError
+from merge_hooks.recipe import lint
 from merge_hooks.sources import adapter as lora
 from merge_hooks.sources.checkpoint import Source, explain_hub_error, open_source
 
@@ -61,7 +62,7 @@ class Recipe:
 
     @cached_property
     def findings(self) -> list[lint.Finding]:
-        """What is wrong or surprising in it, with lines: see `merge_hooks.lint`."""
+        """What is wrong or surprising in it, with lines: see `merge_hooks.recipe.lint`."""
         return [finding for document in self.documents for finding in lint.check(document, self.origin)]
 
 
@@ -202,8 +203,8 @@ class _Resolver:
 
     def resolve(self, document: lint.Document, chain: tuple[str, ...]) -> Resolved:
         """One document, its stages first. `chain`: the stages that are being resolved because of it."""
-        from merge_hooks.fisher_fit import localise_maps
         from merge_hooks.planning.plan import map_references, parse_config, reference_to
+        from merge_hooks.recipe.fisher_maps import localise_maps
 
         origin = f"{self.recipe.origin} ({document.name})" if chain else self.recipe.origin
         parsed = parse_config(document.data, origin)
