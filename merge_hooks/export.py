@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from merge_hooks.errors import EngineError
 from merge_hooks.estimate import estimate, gigabytes
-from merge_hooks.stages import SMALL_FILES
+from merge_hooks.resolve.stages import SMALL_FILES
 from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer
 
 if TYPE_CHECKING:

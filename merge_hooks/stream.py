@@ -25,7 +25,7 @@ from merge_hooks.planning.draws import GENERATORS, alone, generator_states, seed
 from merge_hooks.planning.plan import OutputTensor, Plan, run_task
 from merge_hooks.recipe.fisher_maps import map_paths
 from merge_hooks.recipe.recipe import Resolved
-from merge_hooks.stages import MergedSource
+from merge_hooks.resolve.stages import MergedSource
 
 if TYPE_CHECKING:
     import torch

@@ -22,8 +22,8 @@ from typing import Any
 
 from merge_hooks.errors import SourceError
 from merge_hooks.planning.plan import chat_template_of, reference_key
+from merge_hooks.resolve.stages import MergedSource
 from merge_hooks.sources.checkpoint import Source, content_hash
-from merge_hooks.stages import MergedSource
 from merge_hooks.stream import Stream
 
 # Files of a folder that a tokenizer can be made of.

@@ -22,9 +22,9 @@ from lm_eval_iberian.sweep.kept_tasks import KeptTasks, generation_of, results_h
 from lm_eval_iberian.sweep.spec import Evaluation, Point, Sweep
 from merge_hooks.errors import MergeHooksError
 from merge_hooks.recipe.recipe import Recipe, Resolved, passthrough
+from merge_hooks.resolve.stages import MergedSource
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.stages import MergedSource
 from merge_hooks.swap_check import engine_facts
 from merge_hooks.tokenizer import end_tokens
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 
-from merge_hooks import stages
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.recipe import lint
+from merge_hooks.resolve import stages
 from merge_hooks.sources import adapter as lora
 from merge_hooks.sources.checkpoint import Source, explain_hub_error, open_source
 
@@ -52,7 +52,7 @@ class Recipe:
 
     @cached_property
     def final(self) -> lint.Document:
-        """The document that is scored; the others are its stages (see `merge_hooks.stages`)."""
+        """The document that is scored; the others are its stages (see `merge_hooks.resolve.stages`)."""
         return stages.final_document(self.documents, self.origin)
 
     @property
