@@ -158,8 +158,8 @@ def _how_to_run(point: SweepPoint, save: Path | None) -> str:
 def _export(point: SweepPoint, out: Path, trust_remote_code: bool) -> list[str]:
     """The merged checkpoint with its card, on which the measured scores stand."""
     from lm_eval_iberian.best import BestError
+    from merge_hooks.checks.preflight import check_fit
     from merge_hooks.export import export
-    from merge_hooks.preflight import check_fit
     from merge_hooks.recipe.recipe import Recipe, resolve
     from merge_hooks.stream import open_stream
 

@@ -47,9 +47,9 @@ def check(written: str, text_only: bool, trust_remote_code: bool) -> None:
 
     The exit code is 1 where mergekit would ignore a key or could not merge, and 0 where there are only warnings.
     """
+    from merge_hooks.checks.filters import plan_findings
+    from merge_hooks.checks.preflight import check_fit, fit_notes
     from merge_hooks.errors import RecipeError
-    from merge_hooks.plan_lint import plan_findings
-    from merge_hooks.preflight import check_fit, fit_notes
     from merge_hooks.recipe.recipe import resolve
     from merge_hooks.recipe.short_form import find
     from merge_hooks.stream import open_stream
@@ -149,7 +149,7 @@ def export(written: str, out: str, results: str | None, shard_gb: float, trust_r
 
 def _fitting_stream(written: str, trust_remote_code: bool, seed: int = 0, rng: str = "iberian") -> Any:
     """The stream of a recipe that was linted and whose models fit; warnings are printed."""
-    from merge_hooks.preflight import check_fit
+    from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.recipe import resolve
     from merge_hooks.recipe.short_form import find, refuse_errors
     from merge_hooks.stream import open_stream

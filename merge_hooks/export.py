@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from merge_hooks.checks.estimate import estimate, gigabytes
 from merge_hooks.errors import EngineError
-from merge_hooks.estimate import estimate, gigabytes
 from merge_hooks.resolve.stages import SMALL_FILES
 from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer
 

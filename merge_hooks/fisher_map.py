@@ -222,7 +222,7 @@ def _checked(settings: Settings) -> Settings:
 
 def _open(model: str, settings: Settings) -> Stream:
     """The model as the recipe that is one plain model, checked as every merge is."""
-    from merge_hooks.preflight import check_fit
+    from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.recipe import read_recipe, resolve
     from merge_hooks.stream import open_stream
 
@@ -239,7 +239,7 @@ def _refuse_no_room(stream: Stream, settings: Settings, to: Path) -> None:
     """Say before hours of work that its result cannot be held or written. Raises FisherError."""
     import psutil
 
-    from merge_hooks.estimate import estimate, gigabytes
+    from merge_hooks.checks.estimate import estimate, gigabytes
 
     if not to.parent.is_dir():
         raise FisherError(f"{to}: there is no folder {to.parent}. Make it first.")

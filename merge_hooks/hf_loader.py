@@ -8,7 +8,7 @@ its proof the model answers nothing, so one that breaks off leaves a model that 
 
 transformers ties some tensors (a head that is the embedding). Files may hold both; as in vLLM the embedding wins,
 and the head is not written over it. `from_pretrained` of transformers 5 does the same where they are equal and
-unties them where not; that they are equal in every tied source is seen to by `merge_hooks.preflight`.
+unties them where not; that they are equal in every tied source is seen to by `merge_hooks.checks.preflight`.
 """
 
 from __future__ import annotations

@@ -13,16 +13,16 @@ from functools import cached_property
 from typing import Any
 
 from lm_eval_iberian.identity import Identity, counting, of_model
+from merge_hooks.checks.estimate import refuse_too_large
+from merge_hooks.checks.preflight import check_fit, fit_notes, table
+from merge_hooks.checks.swap import check_swap
 from merge_hooks.errors import EngineError, PreflightError, RecipeError
-from merge_hooks.estimate import refuse_too_large
 from merge_hooks.planning.plan import dump_config
-from merge_hooks.preflight import check_fit, fit_notes, table
 from merge_hooks.recipe.recipe import Recipe, Resolved, passthrough, resolve
 from merge_hooks.recipe.short_form import refuse_errors, take_recipe
 from merge_hooks.recipe.signature import Signature, sign
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream import Stream, open_stream
-from merge_hooks.swap_check import check_swap
 from merge_hooks.tokenizer import (
     TokenizerChoice,
     choose_tokenizer,

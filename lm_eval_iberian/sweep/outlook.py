@@ -15,7 +15,7 @@ from lm_eval_iberian.sweep.progress import duration
 from lm_eval_iberian.sweep.spec import Evaluation
 from lm_eval_iberian.sweep.store import Store
 from lm_eval_iberian.task_code import documents_of
-from merge_hooks.estimate import estimate, gigabytes
+from merge_hooks.checks.estimate import estimate, gigabytes
 
 # First guesses, until something was measured: floating-point operations a second, and seconds to start an engine.
 GUESSED_FLOPS = {"cpu": 5e10, "gpu": 1.5e14}

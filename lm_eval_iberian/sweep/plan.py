@@ -20,12 +20,12 @@ from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks, generation_of, results_head
 from lm_eval_iberian.sweep.spec import Evaluation, Point, Sweep
+from merge_hooks.checks.swap import engine_facts
 from merge_hooks.errors import MergeHooksError
 from merge_hooks.recipe.recipe import Recipe, Resolved, passthrough
 from merge_hooks.resolve.stages import MergedSource
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.swap_check import engine_facts
 from merge_hooks.tokenizer import end_tokens
 
 

@@ -1,7 +1,7 @@
 """What mergekit reads in a recipe as it stands there, but not as most people mean it: warnings, never errors.
 
 Everything here is decided on the recipe's text alone; what needs the models (filters that match no tensor) is in
-`merge_hooks.plan_lint`. Each rule yields (path of the key, message); the path gives the line.
+`merge_hooks.checks.filters`. Each rule yields (path of the key, message); the path gives the line.
 Behaviour checked in mergekit 0.1.5: merge_methods/linear.py, generalized_task_arithmetic.py, config.py, plan.py.
 """
 

@@ -182,7 +182,7 @@ def open_stage(name: str, resolved: Resolved) -> MergedSource:
     Raises:
         PreflightError, SourceError: the stage's own sources do not fit together.
     """
-    from merge_hooks.preflight import check_fit
+    from merge_hooks.checks.preflight import check_fit
     from merge_hooks.tokenizer import choose_tokenizer, copy_code
 
     folder = Path(tempfile.mkdtemp(prefix="iberian-stage-"))

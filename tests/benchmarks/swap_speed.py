@@ -172,7 +172,7 @@ def transformers_engine(folder: Path, dtype: str) -> Any:
         load_into(model, stream.into(places_of(model)), proof=False)
 
     def whole(written: dict[str, Any]) -> None:
-        from merge_hooks.swap_check import check_swap
+        from merge_hooks.checks.swap import check_swap
 
         stream = planned(written)
         check_swap(running, stream)

@@ -86,8 +86,8 @@ def test_a_limit_above_what_a_container_sees(machine: Path) -> None:
 
 def test_who_asks_what_is_free_asks_for_the_limit_too(machine: Path, llama: dict[str, Path]) -> None:
     from merge_hooks import vllm_loader
+    from merge_hooks.checks.estimate import refuse_too_large
     from merge_hooks.errors import PreflightError
-    from merge_hooks.estimate import refuse_too_large
     from merge_hooks.recipe.recipe import read_recipe, resolve
     from merge_hooks.show import plan_text
     from merge_hooks.stream import open_stream

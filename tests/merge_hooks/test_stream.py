@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from merge_hooks.checks.preflight import check_fit
 from merge_hooks.errors import PreflightError, SourceError
-from merge_hooks.preflight import check_fit
 from merge_hooks.recipe.recipe import from_payload, passthrough, read_recipe, resolve
 from merge_hooks.stream import open_stream
 from tests.conftest import linear, task_arithmetic

@@ -14,9 +14,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.errors import PreflightError
 from merge_hooks.hf_loader import build_model
-from merge_hooks.preflight import check_fit, fit_notes, table
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.sources.checkpoint import TensorEntry
 from merge_hooks.sources.facts import is_code
@@ -375,7 +375,7 @@ def test_more_memory_than_there_is(llama: dict[str, str], monkeypatch: pytest.Mo
 
     import psutil
 
-    from merge_hooks.estimate import estimate, refuse_too_large
+    from merge_hooks.checks.estimate import estimate, refuse_too_large
 
     stream = opened(linear(llama["base"], llama["instruct"]))
     count = sum(tensor.numel() for tensor in tensors_of(llama["base"]).values())

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from merge_hooks.checks.preflight import check_fit, fit_notes
 from merge_hooks.errors import MergeHooksError
-from merge_hooks.preflight import check_fit, fit_notes
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.stream import open_stream
 from merge_hooks.tokenizer import choose_tokenizer

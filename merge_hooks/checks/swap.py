@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from merge_hooks.checks.preflight import check_fit
 from merge_hooks.errors import PreflightError
-from merge_hooks.preflight import check_fit
 
 if TYPE_CHECKING:
     from merge_hooks.stream import Stream
