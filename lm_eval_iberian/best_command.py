@@ -161,7 +161,7 @@ def _export(point: SweepPoint, out: Path, trust_remote_code: bool) -> list[str]:
     from merge_hooks.checks.preflight import check_fit
     from merge_hooks.export import export
     from merge_hooks.recipe.recipe import Recipe, resolve
-    from merge_hooks.stream import open_stream
+    from merge_hooks.stream.stream import open_stream
 
     recipe = Recipe(point.recipe, point.name, Path(point.folder) if point.folder else None)
     stream = open_stream(resolve(recipe, point.merge_seed, point.rng, trust_remote_code))

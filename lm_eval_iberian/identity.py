@@ -10,7 +10,7 @@ What a sweep plans is written as a results file whose answers are not there yet 
 plan and a file of one measurement have one identity.
 
     weights            the merge, by the contents of its sources; another model by its name and revision
-    tokenizer          the whole of it (`merge_hooks.tokenizer.tokenizer_hash`)
+    tokenizer          the whole of it (`merge_hooks.stream.tokenizer.tokenizer_hash`)
     generation_config  what generation_config.json (or config.json) puts in force
     arguments          every argument of the model but those of HARMLESS
     versions           of lm_eval, transformers, the engine, mergekit and this package

@@ -52,7 +52,7 @@ def check(written: str, text_only: bool, trust_remote_code: bool) -> None:
     from merge_hooks.errors import RecipeError
     from merge_hooks.recipe.recipe import resolve
     from merge_hooks.recipe.short_form import find
-    from merge_hooks.stream import open_stream
+    from merge_hooks.stream.stream import open_stream
 
     found = find(written)
     for finding in found.findings:
@@ -80,7 +80,7 @@ def show(written: str, trust_remote_code: bool) -> None:
     from merge_hooks.recipe.recipe import resolve
     from merge_hooks.recipe.short_form import find, refuse_errors
     from merge_hooks.show import plan_text
-    from merge_hooks.stream import open_stream
+    from merge_hooks.stream.stream import open_stream
 
     found = find(written)
     refuse_errors(found)
@@ -152,7 +152,7 @@ def _fitting_stream(written: str, trust_remote_code: bool, seed: int = 0, rng: s
     from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.recipe import resolve
     from merge_hooks.recipe.short_form import find, refuse_errors
-    from merge_hooks.stream import open_stream
+    from merge_hooks.stream.stream import open_stream
 
     found = refuse_errors(find(written))
     for finding in found.findings:

@@ -12,10 +12,10 @@ import yaml
 
 from merge_hooks.errors import RecipeError
 from merge_hooks.recipe.signature import Signature, recipe_digest, sign
-from merge_hooks.tokenizer import TokenizerChoice, generation_hash, generation_settings, template_hash
+from merge_hooks.stream.tokenizer import TokenizerChoice, generation_hash, generation_settings, template_hash
 
 if TYPE_CHECKING:
-    from merge_hooks.stream import Stream
+    from merge_hooks.stream.stream import Stream
 
 # What lm_eval writes into results_*.json.
 Results = Mapping[str, Any]

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 from merge_hooks.checks.estimate import estimate, gigabytes
 from merge_hooks.errors import EngineError
 from merge_hooks.resolve.stages import SMALL_FILES
-from merge_hooks.tokenizer import TokenizerChoice, choose_tokenizer
+from merge_hooks.stream.tokenizer import TokenizerChoice, choose_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
     from merge_hooks.card import Results
-    from merge_hooks.stream import Stream
+    from merge_hooks.stream.stream import Stream
 
 SHARD_BYTES = 5_000_000_000
 INDEX = "model.safetensors.index.json"

@@ -33,7 +33,7 @@ from merge_hooks.sources.fisher_file import Facts, FisherMap, prints_of, read_ma
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.stream import Stream
+    from merge_hooks.stream.stream import Stream
 
 TARGETS = ("data", "sampled")
 Step = Callable[[int, int], None]
@@ -224,7 +224,7 @@ def _open(model: str, settings: Settings) -> Stream:
     """The model as the recipe that is one plain model, checked as every merge is."""
     from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.recipe import read_recipe, resolve
-    from merge_hooks.stream import open_stream
+    from merge_hooks.stream.stream import open_stream
 
     recipe = read_recipe({"merge_method": "passthrough", "models": [{"model": model}]})
     stream = open_stream(resolve(recipe, trust_remote_code=settings.trust_remote_code))

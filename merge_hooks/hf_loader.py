@@ -21,12 +21,12 @@ from weakref import WeakKeyDictionary
 
 from merge_hooks.digest import Digest
 from merge_hooks.errors import EngineError, PreflightError
-from merge_hooks.tokenizer import generation_config_of
+from merge_hooks.stream.tokenizer import generation_config_of
 
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.stream import Stream
+    from merge_hooks.stream.stream import Stream
 
 # What makes a model refuse, while it holds no whole merge.
 _REFUSING: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()

@@ -10,8 +10,8 @@ from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.machine.memory import free_on_host
 from merge_hooks.planning.plan import reference_key
 from merge_hooks.resolve.stages import MergedSource
-from merge_hooks.stream import Stream
-from merge_hooks.tokenizer import tokenizer_owner
+from merge_hooks.stream.stream import Stream
+from merge_hooks.stream.tokenizer import tokenizer_owner
 
 
 def plan_text(stream: Stream) -> str:

@@ -19,7 +19,7 @@ from merge_hooks.recipe.short_form import find, refuse_errors
 from merge_hooks.sources.adapter import LoraSource, over_base
 from merge_hooks.sources.adapter_config import CONFIG
 from merge_hooks.sources.checkpoint import Source, content_hash, read_json
-from merge_hooks.stream import open_stream
+from merge_hooks.stream.stream import open_stream
 from merge_hooks.vectors import Vector
 
 

@@ -65,7 +65,7 @@ def merged_weights(
     from merge_hooks.proof import Expected
     from merge_hooks.recipe.recipe import from_payload
     from merge_hooks.sources.residents import residents_for
-    from merge_hooks.stream import open_stream
+    from merge_hooks.stream.stream import open_stream
 
     before = _LOADED.get(model, Loaded())
     loaded = _LOADED[model] = Loaded(

@@ -17,7 +17,7 @@ from merge_hooks.errors import EngineError
 from merge_hooks.hf_loader import build_model, swap_into
 from merge_hooks.recipe.signature import Signature
 from merge_hooks.sources.residents import residents_for
-from merge_hooks.tokenizer import generation_config_of
+from merge_hooks.stream.tokenizer import generation_config_of
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")

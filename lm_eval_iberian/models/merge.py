@@ -22,8 +22,8 @@ from merge_hooks.recipe.recipe import Recipe, Resolved, passthrough, resolve
 from merge_hooks.recipe.short_form import refuse_errors, take_recipe
 from merge_hooks.recipe.signature import Signature, sign
 from merge_hooks.sources.residents import Residents
-from merge_hooks.stream import Stream, open_stream
-from merge_hooks.tokenizer import (
+from merge_hooks.stream.stream import Stream, open_stream
+from merge_hooks.stream.tokenizer import (
     TokenizerChoice,
     choose_tokenizer,
     end_tokens,

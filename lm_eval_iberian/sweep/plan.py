@@ -26,7 +26,7 @@ from merge_hooks.recipe.recipe import Recipe, Resolved, passthrough
 from merge_hooks.resolve.stages import MergedSource
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.tokenizer import end_tokens
+from merge_hooks.stream.tokenizer import end_tokens
 
 
 @dataclass(frozen=True)

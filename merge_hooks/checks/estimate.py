@@ -14,7 +14,7 @@ from merge_hooks.errors import PreflightError
 from merge_hooks.machine.memory import free_on_host
 from merge_hooks.planning.plan import OutputTensor
 from merge_hooks.sources.checkpoint import TensorEntry
-from merge_hooks.stream import Stream
+from merge_hooks.stream.stream import Stream
 
 BYTES = {
     "F64": 8,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from merge_hooks.recipe.lint import Finding
-from merge_hooks.stream import Stream
+from merge_hooks.stream.stream import Stream
 
 
 def plan_findings(stream: Stream) -> list[Finding]:

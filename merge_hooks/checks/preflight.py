@@ -18,7 +18,7 @@ from merge_hooks.planning.plan import OutputTensor
 from merge_hooks.recipe.fisher_maps import map_problems
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, tokens_of
-from merge_hooks.stream import Stream
+from merge_hooks.stream.stream import Stream
 
 # Keys of a config that say: not a dense text decoder. Their weights may reload wrongly in vLLM (stack.md), so
 # they are refused instead of being scored wrongly.
@@ -57,7 +57,7 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
 
 def fit_notes(stream: Stream) -> list[str]:
     """Differences that change no weight, each with whose side is taken."""
-    from merge_hooks.tokenizer import tokenizer_owner
+    from merge_hooks.stream.tokenizer import tokenizer_owner
 
     facts = [facts_of(source) for source in _merged_sources(stream)]
     owner, _ = tokenizer_owner(stream)

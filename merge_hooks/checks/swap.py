@@ -12,7 +12,7 @@ from merge_hooks.checks.preflight import check_fit
 from merge_hooks.errors import PreflightError
 
 if TYPE_CHECKING:
-    from merge_hooks.stream import Stream
+    from merge_hooks.stream.stream import Stream
 
 # Keys of a configuration that change nothing in how the weights are used. The dtype is the engine's own.
 _WITHOUT_EFFECT = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",

@@ -3,7 +3,7 @@
 Checked with mergekit 0.1.5. We let mergekit parse and plan (slices, gradients, filters, tokenizer alignment are
 its semantics, and must stay so), and take from its plan, for each output tensor in layer order, what is to be
 read and which method with which resolved parameters is to be applied. Reading is ours (`merge_hooks.sources.checkpoint`),
-and so is the order and the life of every tensor (`merge_hooks.stream`).
+and so is the order and the life of every tensor (`merge_hooks.stream.stream`).
 """
 
 from __future__ import annotations

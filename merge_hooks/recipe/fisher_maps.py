@@ -12,7 +12,7 @@ from merge_hooks.sources.fisher_file import FisherMap
 
 if TYPE_CHECKING:
     from merge_hooks.planning.plan import OutputTensor
-    from merge_hooks.stream import Stream
+    from merge_hooks.stream.stream import Stream
 
 METHOD = "fisher"
 PARAMETER = "fisher"

@@ -75,7 +75,7 @@ class Resolved:
         config: mergekit's MergeConfiguration with every model replaced by a local folder.
         sources: each source, by its local folder, in order of appearance; the base model first.
         seed: of the methods that draw at random.
-        rng: whose draws: "iberian" or "mergekit" (see `merge_hooks.stream`).
+        rng: whose draws: "iberian" or "mergekit" (see `merge_hooks.stream.stream`).
         trust_remote_code: whether configurations and tokenizers may bring code of their own, here and wherever the
             payload goes. If not, none is run, and nobody is asked.
     """

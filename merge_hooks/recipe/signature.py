@@ -16,7 +16,7 @@ from merge_hooks.planning.plan import dump_config
 from merge_hooks.recipe.fisher_maps import map_prints
 from merge_hooks.recipe.recipe import Resolved
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.tokenizer import digest
+from merge_hooks.stream.tokenizer import digest
 
 
 @dataclass(frozen=True)

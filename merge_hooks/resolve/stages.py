@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from merge_hooks.recipe.recipe import Resolved
-    from merge_hooks.stream import Stream
+    from merge_hooks.stream.stream import Stream
 
 # What a model that inherits from a stage may want to read there, beside config.json.
 SMALL_FILES = ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
@@ -93,7 +93,7 @@ class MergedSource(Source):
 
     @cached_property
     def stream(self) -> Stream:
-        from merge_hooks.stream import open_stream
+        from merge_hooks.stream.stream import open_stream
 
         return open_stream(self.resolved)
 
@@ -183,7 +183,7 @@ def open_stage(name: str, resolved: Resolved) -> MergedSource:
         PreflightError, SourceError: the stage's own sources do not fit together.
     """
     from merge_hooks.checks.preflight import check_fit
-    from merge_hooks.tokenizer import choose_tokenizer, copy_code
+    from merge_hooks.stream.tokenizer import choose_tokenizer, copy_code
 
     folder = Path(tempfile.mkdtemp(prefix="iberian-stage-"))
     source = MergedSource(name, folder, resolved=resolved)

@@ -93,7 +93,7 @@ def tokens_of(folder: Path) -> dict[str, int] | None:
 
 def tokenizer_digest(tokens: dict[str, int] | None) -> str:
     """8 hex digits for tokens and ids, or "none"."""
-    from merge_hooks.tokenizer import digest
+    from merge_hooks.stream.tokenizer import digest
 
     return digest(sorted(tokens.items())) if tokens else "none"
 
@@ -114,7 +114,7 @@ def _generation(folder: Path) -> dict[str, Any]:
 
 
 def _template(folder: Path) -> str:
-    from merge_hooks.tokenizer import template_hash
+    from merge_hooks.stream.tokenizer import template_hash
 
     file = folder / "chat_template.jinja"
     text = (

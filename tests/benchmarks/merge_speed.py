@@ -159,7 +159,7 @@ def merge_into_model(recipe: str, out: str) -> float:
 
     from merge_hooks.hf_loader import build_model
     from merge_hooks.recipe.recipe import read_recipe, resolve
-    from merge_hooks.stream import open_stream
+    from merge_hooks.stream.stream import open_stream
 
     started = time.perf_counter()
     build_model(open_stream(resolve(read_recipe(recipe))))

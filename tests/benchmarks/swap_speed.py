@@ -156,7 +156,7 @@ def recipe(folder: Path, method: str, dtype: str, weight: float, density: float)
 def planned(written: dict[str, Any]) -> Any:
     from merge_hooks.recipe.recipe import read_recipe, resolve
     from merge_hooks.sources.residents import residents_for
-    from merge_hooks.stream import open_stream
+    from merge_hooks.stream.stream import open_stream
 
     return open_stream(resolve(read_recipe(written)), residents=residents_for("auto"))
 

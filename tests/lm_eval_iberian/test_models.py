@@ -189,7 +189,7 @@ def test_transformers_gets_the_very_weights(qwen3: dict[str, Path], mergekit_mer
 
     from merge_hooks.hf_loader import build_model
     from merge_hooks.recipe.recipe import read_recipe, resolve
-    from merge_hooks.stream import open_stream
+    from merge_hooks.stream.stream import open_stream
 
     recipe = task_arithmetic(qwen3)
     ours = build_model(open_stream(resolve(read_recipe(recipe))))

@@ -34,7 +34,7 @@ from merge_hooks.methods import register as own_methods
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.recipe.signature import sign
 from merge_hooks.sources.residents import Residents
-from merge_hooks.stream import Stream, open_stream
+from merge_hooks.stream.stream import Stream, open_stream
 
 Tensors = dict[str, torch.Tensor]
 METHODS = {method.spec.name for method in merge_methods.registered_methods()}

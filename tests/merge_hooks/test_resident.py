@@ -19,7 +19,7 @@ from merge_hooks.errors import EngineError, SourceError
 from merge_hooks.hf_loader import build_model, parameters_digest, swap_into
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.sources.residents import Residents, residents_for
-from merge_hooks.stream import Stream, open_stream
+from merge_hooks.stream.stream import Stream, open_stream
 from tests.conftest import linear, task_arithmetic
 
 METHODS = ["linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "breadcrumbs", "breadcrumbs_ties",

@@ -25,8 +25,8 @@ from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.sources import residents as resident
 from merge_hooks.sources.checkpoint import Source, TensorEntry
 from merge_hooks.sources.residents import Residents, _bytes_of
-from merge_hooks.stream import open_stream
-from merge_hooks.tokenizer import choose_tokenizer
+from merge_hooks.stream.stream import open_stream
+from merge_hooks.stream.tokenizer import choose_tokenizer
 from tests.conftest import linear
 
 MB = 1 << 20

@@ -23,7 +23,7 @@ from merge_hooks.methods.register import register_methods
 from merge_hooks.recipe.recipe import from_payload, read_recipe, resolve
 from merge_hooks.recipe.signature import recipe_digest
 from merge_hooks.sources.fisher_file import read_map, write_map
-from merge_hooks.stream import Stream, open_stream
+from merge_hooks.stream.stream import Stream, open_stream
 from tests.merge_hooks.fisher.conftest import CPU, SMALL
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -15,7 +15,7 @@ from merge_hooks.errors import EngineError, RecipeError
 from merge_hooks.export import export
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.recipe.signature import recipe_digest
-from merge_hooks.stream import Stream, open_stream
+from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.verify import verify
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 

@@ -20,8 +20,8 @@ from merge_hooks.hf_loader import build_model
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.sources.checkpoint import TensorEntry
 from merge_hooks.sources.facts import is_code
-from merge_hooks.stream import Stream, open_stream
-from merge_hooks.tokenizer import choose_tokenizer
+from merge_hooks.stream.stream import Stream, open_stream
+from merge_hooks.stream.tokenizer import choose_tokenizer
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 

@@ -22,7 +22,7 @@ from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.hf_loader import build_model, load_into, swap_into
 from merge_hooks.hf_proof import as_made, held_by, prove, weighted_sum
 from merge_hooks.recipe.recipe import read_recipe, resolve
-from merge_hooks.stream import Stream, open_stream
+from merge_hooks.stream.stream import Stream, open_stream
 
 DTYPES = ("float32", "bfloat16", "float16")
 ROPE = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "hidden_size": 64,

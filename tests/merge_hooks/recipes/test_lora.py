@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from merge_hooks.errors import SourceError
 from merge_hooks.recipe.recipe import from_payload, read_recipe, resolve
-from merge_hooks.stream import open_stream
+from merge_hooks.stream.stream import open_stream
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from merge_hooks.checks.preflight import check_fit, fit_notes
 from merge_hooks.errors import MergeHooksError
 from merge_hooks.recipe.recipe import read_recipe, resolve
-from merge_hooks.stream import open_stream
-from merge_hooks.tokenizer import choose_tokenizer
+from merge_hooks.stream.stream import open_stream
+from merge_hooks.stream.tokenizer import choose_tokenizer
 
 # BASE and OTHER stand for checkpoints that are there.
 RECIPES: list[dict[str, Any]] = [

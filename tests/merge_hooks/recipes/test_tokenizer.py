@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from merge_hooks.tokenizer import facts_of, generation_settings, tokenizer_hash
+from merge_hooks.stream.tokenizer import facts_of, generation_settings, tokenizer_hash
 
 TEXTS = ["Kaixo, mundua!", "ÁRBOL  y más", "<|start|> a <|end|>b", "it ' s n't . ok"]
 

@@ -24,7 +24,7 @@ from merge_hooks.errors import SourceError
 from merge_hooks.planning.plan import chat_template_of, reference_key
 from merge_hooks.resolve.stages import MergedSource
 from merge_hooks.sources.checkpoint import Source, content_hash
-from merge_hooks.stream import Stream
+from merge_hooks.stream.stream import Stream
 
 # Files of a folder that a tokenizer can be made of.
 _SMALL = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
