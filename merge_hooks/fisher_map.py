@@ -111,7 +111,7 @@ class _Run:
     def __init__(self, stream: Stream, settings: Settings, facts: Facts, earlier: FisherMap | None) -> None:
         import torch
 
-        from merge_hooks.hf_loader import build_model
+        from merge_hooks.engines.hf import build_model
 
         self.settings = settings
         self.model = build_model(stream, settings.device, torch.float32)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from merge_hooks.engines.hf import build_model, engine_dtype
 from merge_hooks.errors import EngineError
-from merge_hooks.hf_loader import build_model, engine_dtype
 from merge_hooks.planning.plan import dump_config, method_facts
 from merge_hooks.resolve.stages import MergedSource
 from merge_hooks.stream.stream import Stream

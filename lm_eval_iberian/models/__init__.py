@@ -45,7 +45,7 @@ class Merged(LM):
 
 def choose_backend(backend: str) -> str:
     """ "vllm" or "hf". Raises EngineError with the `pip install` line where that cannot be."""
-    from merge_hooks import vllm_loader
+    from merge_hooks.engines import vllm as vllm_loader
 
     if backend not in BACKENDS:
         raise EngineError(f"backend={backend}: there is no such back end. Give one of {', '.join(BACKENDS)}.")

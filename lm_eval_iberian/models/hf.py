@@ -13,8 +13,8 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_iberian.models.hf_answers import Answers
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on, way_of_swapping
+from merge_hooks.engines.hf import build_model, swap_into
 from merge_hooks.errors import EngineError
-from merge_hooks.hf_loader import build_model, swap_into
 from merge_hooks.recipe.signature import Signature
 from merge_hooks.sources.residents import residents_for
 from merge_hooks.stream.tokenizer import generation_config_of

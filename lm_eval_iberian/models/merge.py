@@ -175,7 +175,7 @@ class Swapping:
         """Put another merge of the same model into the running engine.
 
         Returns:
-            The digest of the weights that went in (`merge_hooks.digest`), also kept as `swap_digest`: equal for the
+            The digest of the weights that went in (`merge_hooks.engines.weights_digest`), also kept as `swap_digest`: equal for the
             same recipe whatever the engine.
         Raises:
             PreflightError: another model or tokenizer than the engine runs with; nothing was changed.

@@ -17,7 +17,7 @@ from lm_eval_iberian.models.generation import generate
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on, way_of_swapping
 from lm_eval_iberian.models.questions import Pair, Score, truncate
 from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
-from merge_hooks import vllm_loader
+from merge_hooks.engines import vllm as vllm_loader
 from merge_hooks.errors import EngineError, UnprovedError
 from merge_hooks.recipe.signature import Signature
 from merge_hooks.sources.facts import full_config

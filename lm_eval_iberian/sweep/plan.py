@@ -322,7 +322,7 @@ def _engine_key(prepared: Prepared, dtype: str, engine: str) -> str:
 def _back_end(model_args: Mapping[str, Any]) -> tuple[str, bool]:
     """(the package that runs the model, for the signature; whether the model lies in this machine's memory)."""
     from lm_eval_iberian.models import choose_backend
-    from merge_hooks import vllm_loader
+    from merge_hooks.engines import vllm as vllm_loader
 
     if choose_backend(str(model_args.get("backend", "auto"))) == "vllm":
         return vllm_loader.distribution() or "vllm", vllm_loader.is_cpu_build()

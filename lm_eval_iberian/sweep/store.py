@@ -255,7 +255,7 @@ class Store:
     # Weights
 
     def note_weights(self, signature: str, digest: str) -> None:
-        """Remember the digest of the weights that a signature stands for (`merge_hooks.digest`)."""
+        """Remember the digest of the weights that a signature stands for (`merge_hooks.engines.weights_digest`)."""
         with self._transaction():
             self.connection.execute("INSERT OR IGNORE INTO weights VALUES (?, ?)", (signature, digest))
 

@@ -157,7 +157,7 @@ def merge_into_model(recipe: str, out: str) -> float:
     import mergekit.merge  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    from merge_hooks.hf_loader import build_model
+    from merge_hooks.engines.hf import build_model
     from merge_hooks.recipe.recipe import read_recipe, resolve
     from merge_hooks.stream.stream import open_stream
 

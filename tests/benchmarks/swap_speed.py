@@ -163,7 +163,7 @@ def planned(written: dict[str, Any]) -> Any:
 
 def transformers_engine(folder: Path, dtype: str) -> Any:
     """(floor, ways of swapping) for a transformers model."""
-    from merge_hooks.hf_loader import build_model, load_into, places_of, swap_into
+    from merge_hooks.engines.hf import build_model, load_into, places_of, swap_into
 
     model = build_model(planned(recipe(folder, "linear", dtype, 0.5, 0.5)))
     ready = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -194,7 +194,7 @@ def vllm_engine(folder: Path, dtype: str) -> Any:
     """(floor, ways of swapping) for a running vLLM, in this process."""
     from vllm import LLM
 
-    from merge_hooks import vllm_loader
+    from merge_hooks.engines import vllm as vllm_loader
     from merge_hooks.recipe.recipe import read_recipe, resolve
 
     vllm_loader.register()

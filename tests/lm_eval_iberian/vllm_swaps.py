@@ -106,7 +106,7 @@ def engine(folder: Path, **arguments: Any) -> Any:
 
 def there_and_back(folder: Path, **arguments: Any) -> dict[str, Any]:
     """Answers of the first merge, of the second after a swap, and of the first again."""
-    from merge_hooks import vllm_loader
+    from merge_hooks.engines import vllm as vllm_loader
     from merge_hooks.recipe.recipe import read_recipe, resolve
 
     model = engine(folder, swap="always", **arguments)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from merge_hooks.digest import Digest
+from merge_hooks.engines.weights_digest import Digest
 from merge_hooks.kernels.choose import Workers
 from merge_hooks.machine import cgroup
 from merge_hooks.machine.memory import free_on_host
@@ -85,8 +85,8 @@ def test_a_limit_above_what_a_container_sees(machine: Path) -> None:
 
 
 def test_who_asks_what_is_free_asks_for_the_limit_too(machine: Path, llama: dict[str, Path]) -> None:
-    from merge_hooks import vllm_loader
     from merge_hooks.checks.estimate import refuse_too_large
+    from merge_hooks.engines import vllm as vllm_loader
     from merge_hooks.errors import PreflightError
     from merge_hooks.recipe.recipe import read_recipe, resolve
     from merge_hooks.show import plan_text

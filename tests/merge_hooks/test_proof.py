@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_hooks.proof import (
+from merge_hooks.engines.proof import (
     COLUMNS,
     Expected,
     Print,
@@ -126,7 +126,7 @@ def test_a_stream_is_rounded_as_the_engine_rounds_it() -> None:
 
 def test_a_parameter_that_moved_is_named() -> None:
     """Graphs captured on a GPU would go on reading the old one."""
-    from merge_hooks.vllm_worker import moved
+    from merge_hooks.engines.vllm_worker import moved
 
     model, addresses = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)), {}
     assert moved(model, addresses) == [] and len(addresses) == 4

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lm_eval_iberian.tiny import build_family
-from merge_hooks.digest import digest_of
+from merge_hooks.engines.hf import build_model, parameters_digest, swap_into
+from merge_hooks.engines.weights_digest import digest_of
 from merge_hooks.errors import EngineError, SourceError
-from merge_hooks.hf_loader import build_model, parameters_digest, swap_into
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.sources.residents import Residents, residents_for
 from merge_hooks.stream.stream import Stream, open_stream

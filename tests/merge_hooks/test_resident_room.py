@@ -20,7 +20,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merge_hooks.hf_loader import build_model, swap_into
+from merge_hooks.engines.hf import build_model, swap_into
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.sources import residents as resident
 from merge_hooks.sources.checkpoint import Source, TensorEntry

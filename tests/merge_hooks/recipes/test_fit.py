@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
+from merge_hooks.engines.hf import build_model
 from merge_hooks.errors import PreflightError
-from merge_hooks.hf_loader import build_model
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.sources.checkpoint import TensorEntry
 from merge_hooks.sources.facts import is_code

@@ -17,10 +17,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from merge_hooks.digest import Digest
+from merge_hooks.engines.hf import build_model, load_into, swap_into
+from merge_hooks.engines.hf_proof import as_made, held_by, prove, weighted_sum
+from merge_hooks.engines.weights_digest import Digest
 from merge_hooks.errors import EngineError, PreflightError, SourceError
-from merge_hooks.hf_loader import build_model, load_into, swap_into
-from merge_hooks.hf_proof import as_made, held_by, prove, weighted_sum
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.stream.stream import Stream, open_stream
 
@@ -354,7 +354,7 @@ def test_the_weighted_sum_tells_everything_apart(dtype: torch.dtype) -> None:
 
 def test_a_device_is_proved_by_it_and_named(biased: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """No GPU here: the model's side says that it is on one. The merge's side is computed where the merge is."""
-    monkeypatch.setattr("merge_hooks.hf_proof.is_hashed", lambda tensor: False)
+    monkeypatch.setattr("merge_hooks.engines.hf_proof.is_hashed", lambda tensor: False)
     for dtype in ("float32", "bfloat16"):
         model = build_model(opened(recipe(biased)), dtype=dtype)
         swap_into(model, opened(recipe(biased, 0.2)))

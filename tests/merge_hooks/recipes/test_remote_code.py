@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from merge_hooks.engines.hf import build_model
 from merge_hooks.errors import PreflightError, SourceError
-from merge_hooks.hf_loader import build_model
 from merge_hooks.recipe.recipe import Resolved, from_payload, read_recipe, resolve
 from merge_hooks.stream.stream import open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer

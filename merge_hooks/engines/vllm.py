@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOAD_FORMAT = "merged"
 PLUGIN = "iberian"
 # Adds `merge_swap` and `merge_prove` to vLLM's workers.
-WORKER = "merge_hooks.vllm_worker.MergingWorker"
+WORKER = "merge_hooks.engines.vllm_worker.MergingWorker"
 # Tokens in a block of the prefix cache, on CPUs.
 CPU_BLOCK_SIZE = 32
 CHECKED_VERSIONS = (">=0.32", "<0.34")
@@ -40,7 +40,7 @@ class Proof:
     """What an engine was found to compute with.
 
     Args:
-        digest: of the stream that every worker took in (`merge_hooks.digest`).
+        digest: of the stream that every worker took in (`merge_hooks.engines.weights_digest`).
         unproved: layers that could not be asked; empty where all of the engine is proved.
         is_on: whether anything was asked at all.
     """
@@ -69,7 +69,7 @@ def register() -> None:
             """Sources are found before the engine starts; there is nothing to fetch here."""
 
         def load_weights(self, model: Any, model_config: Any) -> None:
-            from merge_hooks.vllm_worker import merged_weights
+            from merge_hooks.engines.vllm_worker import merged_weights
 
             extra = self.load_config.model_loader_extra_config
             with _report_to(Path(extra["report"]) if extra.get("report") else None):

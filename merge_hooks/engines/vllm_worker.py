@@ -18,7 +18,7 @@ from merge_hooks.errors import MergeHooksError
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.proof import Expected
+    from merge_hooks.engines.proof import Expected
 
 # Where vLLM 0.32 and 0.33 say that weights were not loaded, as warnings.
 LOADERS = ("vllm.model_executor.model_loader.reload.layerwise", "vllm.model_executor.model_loader.reload.inplace")
@@ -61,8 +61,8 @@ def merged_weights(
         dtype: what the engine rounds them to.
         proof: whether their prints are taken.
     """
-    from merge_hooks.digest import Digest
-    from merge_hooks.proof import Expected
+    from merge_hooks.engines.proof import Expected
+    from merge_hooks.engines.weights_digest import Digest
     from merge_hooks.recipe.recipe import from_payload
     from merge_hooks.sources.residents import residents_for
     from merge_hooks.stream.stream import open_stream
@@ -107,7 +107,7 @@ class MergingWorker:
         Returns:
             {"digest": ..., "wrong": [...], "unproved": [...], "unused": [tensors of the merge that no layer has]}
         """
-        from merge_hooks.vllm_proof import prove
+        from merge_hooks.engines.vllm_proof import prove
 
         worker: Any = self
         model = worker.get_model()

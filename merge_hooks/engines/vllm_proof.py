@@ -1,4 +1,4 @@
-"""What vLLM's layers compute with, held against the merge, inside a worker (see `merge_hooks.proof`).
+"""What vLLM's layers compute with, held against the merge, inside a worker (see `merge_hooks.engines.proof`).
 
 A linear layer is asked for its products, whatever became of its weights: packed by oneDNN, fused (q, k and v; gate and
 up), sharded over ranks. An embedding is asked for rows and for what it looks them up in, a head for its logits. All
@@ -25,7 +25,7 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
 )
 
-from merge_hooks.proof import Expected, Print, columns_between, differing, join, of_products, probes, take
+from merge_hooks.engines.proof import Expected, Print, columns_between, differing, join, of_products, probes, take
 
 # Rows of an embedding that are looked up as a prompt's tokens are.
 LOOKUPS = 64

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from merge_hooks.digest import Digest
+from merge_hooks.engines.weights_digest import Digest
 from merge_hooks.errors import EngineError
 
 if TYPE_CHECKING:

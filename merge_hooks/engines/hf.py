@@ -3,7 +3,7 @@
     model = build_model(stream, device="cpu", dtype="bfloat16")     # first load
     swap_into(model, other_stream)                                  # a swap, in place
 
-Both end with a proof that what the model computes with is the merge (`merge_hooks.hf_proof`). From a load's beginning to
+Both end with a proof that what the model computes with is the merge (`merge_hooks.engines.hf_proof`). From a load's beginning to
 its proof the model answers nothing, so one that breaks off leaves a model that refuses until a merge has come whole.
 
 transformers ties some tensors (a head that is the embedding). Files may hold both; as in vLLM the embedding wins,
@@ -19,7 +19,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from merge_hooks.digest import Digest
+from merge_hooks.engines.weights_digest import Digest
 from merge_hooks.errors import EngineError, PreflightError
 from merge_hooks.stream.tokenizer import generation_config_of
 
@@ -121,7 +121,7 @@ def load_into(
         PreflightError: a tensor has no place in the model, or another shape.
         EngineError: the stream ended with weights of the model unset, or the model is not what the stream gave.
     """
-    from merge_hooks.hf_proof import as_made, prove
+    from merge_hooks.engines.hf_proof import as_made, prove
 
     made = as_made(model)
     with _answering_nothing(model):
@@ -140,7 +140,7 @@ def _copy(model: Any, weights: Iterable[tuple[str, torch.Tensor]], digest: Diges
     """
     import torch
 
-    from merge_hooks.hf_proof import checksum, held_by, is_hashed
+    from merge_hooks.engines.hf_proof import checksum, held_by, is_hashed
 
     targets, tied, given = dict(held_by(model)), _tied_names(model), {}
     unset = {name for name, _ in model.named_parameters()}
@@ -186,7 +186,7 @@ def swap_into(model: Any, stream: Stream, proof: bool = True) -> str:
     """Put another merge into a model that holds one, its tensors computed in the parameters' own memory where they fit.
 
     Returns:
-        The digest of the stream that went in (`merge_hooks.digest`). That the model holds it is what `proof` proves.
+        The digest of the stream that went in (`merge_hooks.engines.weights_digest`). That the model holds it is what `proof` proves.
     Raises:
         PreflightError, EngineError: see `load_into`.
     """
@@ -211,8 +211,8 @@ def parameters_digest(model: Any, names: Iterable[str]) -> str:
     Equal to the stream's where the model has the merge's dtype. A head that is tied counts as the embedding it is; so it
     differs from the digest of a stream that held another head for it.
     """
-    from merge_hooks.digest import digest_of
-    from merge_hooks.hf_proof import held_by
+    from merge_hooks.engines.hf_proof import held_by
+    from merge_hooks.engines.weights_digest import digest_of
 
     held = dict(held_by(model))
     return digest_of((name, held[name]) for name in names)

@@ -10,7 +10,7 @@ is a product with its weights, and two products that agree on the right inputs a
   weights that are stale by the last bit are seen as well, where the sum over signs would drown it in rounding.
 
 The prints are taken while the tensors stream into the engine (`Expected.watch`); what asks the engine is the engine's own:
-`merge_hooks.vllm_proof` and `merge_hooks.hf_loader`.
+`merge_hooks.engines.vllm_proof` and `merge_hooks.engines.hf`.
 """
 
 from __future__ import annotations
