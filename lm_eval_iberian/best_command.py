@@ -159,9 +159,9 @@ def _export(point: SweepPoint, out: Path, trust_remote_code: bool) -> list[str]:
     """The merged checkpoint with its card, on which the measured scores stand."""
     from lm_eval_iberian.best import BestError
     from merge_hooks.checks.preflight import check_fit
-    from merge_hooks.export import export
     from merge_hooks.recipe.recipe import Recipe, resolve
     from merge_hooks.stream.stream import open_stream
+    from merge_hooks.tools.export import export
 
     recipe = Recipe(point.recipe, point.name, Path(point.folder) if point.folder else None)
     stream = open_stream(resolve(recipe, point.merge_seed, point.rng, trust_remote_code))

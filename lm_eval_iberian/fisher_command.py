@@ -35,7 +35,7 @@ def fisher(
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from merge_hooks.fisher_map import Settings, make_map
+    from merge_hooks.tools.fisher import Settings, make_map
 
     settings = Settings(max_length, "sampled" if sampled else "data", seed, device, trust_remote_code)
     columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())

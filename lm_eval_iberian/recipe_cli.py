@@ -79,8 +79,8 @@ def show(written: str, trust_remote_code: bool) -> None:
     """Print what would be merged: method, parameters as resolved, sources, memory and time."""
     from merge_hooks.recipe.recipe import resolve
     from merge_hooks.recipe.short_form import find, refuse_errors
-    from merge_hooks.show import plan_text
     from merge_hooks.stream.stream import open_stream
+    from merge_hooks.tools.show import plan_text
 
     found = find(written)
     refuse_errors(found)
@@ -102,7 +102,7 @@ def verify(written: str, seed: int, trust_remote_code: bool) -> None:
     (rng=mergekit, `mergekit-yaml --random-seed`).
     """
     from merge_hooks.errors import EngineError
-    from merge_hooks.verify import verify as compare
+    from merge_hooks.tools.verify import verify as compare
 
     stream = _fitting_stream(written, trust_remote_code, seed, "mergekit")
     verdict = compare(stream)
@@ -140,7 +140,7 @@ def export(written: str, out: str, results: str | None, shard_gb: float, trust_r
     """
     from pathlib import Path
 
-    from merge_hooks.export import export as write
+    from merge_hooks.tools.export import export as write
 
     stream = _fitting_stream(written, trust_remote_code)
     files = write(stream, Path(out), Path(results) if results else (), int(shard_gb * 1e9))

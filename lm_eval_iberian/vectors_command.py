@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     import numpy as np
 
-    from merge_hooks.vectors import Similarity, Vector
+    from merge_hooks.tools.vectors.compare import Similarity, Vector
 
 
 @click.command()
@@ -34,8 +34,8 @@ def vectors(written: tuple[str, ...], base: str | None, to: Path | None, plot: P
     --base, BASE+ADAPTER, or the folder of a LoRA adapter, whose base is not needed. Weights are read one tensor at a
     time; adapters are compared by their factors.
     """
-    from merge_hooks.vector_inputs import open_vectors, stamp
-    from merge_hooks.vectors import compare
+    from merge_hooks.tools.vectors.compare import compare
+    from merge_hooks.tools.vectors.inputs import open_vectors, stamp
 
     if plot is not None:
         from lm_eval_iberian.vectors_picture import require_matplotlib
@@ -60,7 +60,7 @@ def as_json(found: list[Vector], similarity: Similarity, stamps: list[str]) -> d
     """All numbers, with null where a cosine does not exist because a vector did not move.
 
     Args:
-        stamps: what each vector was made from (`merge_hooks.vector_inputs.stamp`).
+        stamps: what each vector was made from (`merge_hooks.tools.vectors.inputs.stamp`).
     """
     parts = {
         "all": {"": similarity.whole},
@@ -87,7 +87,7 @@ def as_json(found: list[Vector], similarity: Similarity, stamps: list[str]) -> d
 
 
 def _cosine_rows(product: np.ndarray) -> list[list[float | None]]:
-    from merge_hooks.vectors import cosines
+    from merge_hooks.tools.vectors.compare import cosines
 
     return [[None if math.isnan(value) else value for value in row] for row in cosines(product).tolist()]
 
@@ -109,7 +109,7 @@ def _print(similarity: Similarity) -> None:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from merge_hooks.vectors import cosines
+    from merge_hooks.tools.vectors.compare import cosines
 
     numbers = [str(number) for number in range(1, len(similarity.names) + 1)]
     table = Table("", *numbers, "length", title=f"Cosines over {len(similarity.products)} tensors")

@@ -16,7 +16,7 @@ from merge_hooks.errors import EngineError
 if TYPE_CHECKING:
     import numpy as np
 
-    from merge_hooks.vectors import Similarity
+    from merge_hooks.tools.vectors.compare import Similarity
 
 COLOURS = "RdBu_r"
 NOWHERE = "#dddddd"  # cosines that do not exist, and the diagonal, which says nothing
@@ -95,7 +95,7 @@ def _layers(similarity: Similarity) -> Any:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from merge_hooks.vectors import cosines
+    from merge_hooks.tools.vectors.compare import cosines
 
     pairs = list(itertools.combinations(range(len(similarity.names)), 2))
     matrices = [cosines(product) for product in similarity.layers.values()]
@@ -127,7 +127,7 @@ def _off_diagonal(products: np.ndarray) -> np.ndarray:
     """Cosines with nothing on the diagonal, whose ones would drown the others."""
     import numpy as np
 
-    from merge_hooks.vectors import cosines
+    from merge_hooks.tools.vectors.compare import cosines
 
     found = cosines(products)
     np.fill_diagonal(found, np.nan)

@@ -62,8 +62,8 @@ def ours_adapters(adapters: list[Path]) -> float:
 
 
 def _ours(written: list[str], base: str | None) -> float:
-    from merge_hooks.vector_inputs import open_vectors
-    from merge_hooks.vectors import compare, cosines
+    from merge_hooks.tools.vectors.compare import compare, cosines
+    from merge_hooks.tools.vectors.inputs import open_vectors
 
     return float(cosines(compare(open_vectors(written, base)).whole)[0, 1])
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from lm_eval_iberian.cli import cli
 from lm_eval_iberian.vectors_picture import draw
 from merge_hooks.errors import EngineError
-from merge_hooks.vectors import Similarity
+from merge_hooks.tools.vectors.compare import Similarity
 
 
 def run(*arguments: str | Path) -> Result:
@@ -83,6 +83,6 @@ def test_figures_are_whole_in_a_narrow_terminal(llama: dict[str, Path], monkeypa
 def test_without_matplotlib(llama: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said before anything is read, with the line to type."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("merge_hooks.vectors.compare", lambda *_: pytest.fail("read first"))
+    monkeypatch.setattr("merge_hooks.tools.vectors.compare.compare", lambda *_: pytest.fail("read first"))
     with pytest.raises(EngineError, match=r"pip install 'lm_eval_iberian\[plots\]'"):
         run("--base", llama["base"], llama["basque"], llama["instruct"], "--plot", tmp_path / "v")

@@ -89,8 +89,8 @@ def test_who_asks_what_is_free_asks_for_the_limit_too(machine: Path, llama: dict
     from merge_hooks.engines import vllm as vllm_loader
     from merge_hooks.errors import PreflightError
     from merge_hooks.recipe.recipe import read_recipe, resolve
-    from merge_hooks.show import plan_text
     from merge_hooks.stream.stream import open_stream
+    from merge_hooks.tools.show import plan_text
     from tests.conftest import linear
 
     groups(machine, "0::/job\n", **{"job/memory.max": 2 * GB, "job/memory.current": 1_900_000_000})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lm_eval_iberian.tiny import build_family
-from merge_hooks.fisher_map import Settings, make_map
+from merge_hooks.tools.fisher import Settings, make_map
 
 TEXTS = ["Kaixo, mundua.", "Bos días a todos, e benvidos.", "Bon dia.", "Where is the library?", "¿Dónde está la casa?"]
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,

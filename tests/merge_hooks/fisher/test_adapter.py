@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from merge_hooks.errors import FisherError
-from merge_hooks.fisher_map import make_map
+from merge_hooks.tools.fisher import make_map
 from tests.merge_hooks.fisher.conftest import CPU, TEXTS
 from tests.merge_hooks.fisher.test_map import assert_close, by_hand
 from tests.merge_hooks.fisher.test_recipe import recipe_of, stream_of

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lm_eval_iberian.tiny import build_family
 from merge_hooks.errors import FisherError, SourceError
-from merge_hooks.fisher_map import make_map
 from merge_hooks.sources.fisher_file import FORMAT, FisherMap, read_map
+from merge_hooks.tools.fisher import make_map
 from tests.merge_hooks.fisher.conftest import CPU, SMALL, TEXTS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -109,7 +109,7 @@ def _true_fisher(folder: Path, text: str, name: str) -> torch.Tensor:
 KILLED = """
 import sys
 from pathlib import Path
-import merge_hooks.fisher_map as m
+import merge_hooks.tools.fisher as m
 from tests.merge_hooks.fisher.conftest import CPU
 model, texts, to, pause = sys.argv[1:]
 def step(done, total):

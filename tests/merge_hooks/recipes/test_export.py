@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from merge_hooks.errors import EngineError, RecipeError
-from merge_hooks.export import export
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from merge_hooks.recipe.signature import recipe_digest
 from merge_hooks.stream.stream import Stream, open_stream
-from merge_hooks.verify import verify
+from merge_hooks.tools.export import export
+from merge_hooks.tools.verify import verify
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 
@@ -149,7 +149,7 @@ def test_verify_finds_one_wrong_element(llama: dict[str, str]) -> None:
                     tensor[3, 4] += 0.25
                 yield name, tensor
 
-    from merge_hooks import verify as module
+    from merge_hooks.tools import verify as module
 
     stream = opened(ties(llama))
     original = module._Watched.__bases__

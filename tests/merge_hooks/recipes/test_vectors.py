@@ -18,8 +18,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.torch import load_file, save_file
 
 from merge_hooks.errors import MergeHooksError, PreflightError, RecipeError, SourceError
-from merge_hooks.vector_inputs import open_vectors, short_names, stamp
-from merge_hooks.vectors import Change, Product, Similarity, compare, cosines, inner_products
+from merge_hooks.tools.vectors.compare import Change, Product, Similarity, compare, cosines, inner_products
+from merge_hooks.tools.vectors.inputs import open_vectors, short_names, stamp
 from tests.merge_hooks.recipes.conftest import Tensors, tensors_of
 from tests.merge_hooks.recipes.test_lora import KINDS, fold, make_adapter
 

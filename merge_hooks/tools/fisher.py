@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import FisherError
-from merge_hooks.fisher_texts import read_texts, survey
 from merge_hooks.machine.memory import free_on_host
 from merge_hooks.sources.fisher_file import Facts, FisherMap, prints_of, read_map, write_map
+from merge_hooks.tools.fisher_texts import read_texts, survey
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ def make_map(
 
     Args:
         model: as in a recipe: a folder or Hub id, `model@revision`, `model+adapter`.
-        texts: see `merge_hooks.fisher_texts`.
+        texts: see `merge_hooks.tools.fisher_texts`.
         to: the file to write. `TO.partial` beside it keeps the state of a run, and is removed at its end.
         step: called with (texts gone through, all texts).
         save_every: after how many texts the state is saved; the result does not depend on it.

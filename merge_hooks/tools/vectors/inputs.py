@@ -20,7 +20,7 @@ from merge_hooks.sources.adapter import LoraSource, over_base
 from merge_hooks.sources.adapter_config import CONFIG
 from merge_hooks.sources.checkpoint import Source, content_hash, read_json
 from merge_hooks.stream.stream import open_stream
-from merge_hooks.vectors import Vector
+from merge_hooks.tools.vectors.compare import Vector
 
 
 def open_vectors(written: Sequence[str], base: str | None = None, trust_remote_code: bool = False) -> list[Vector]:

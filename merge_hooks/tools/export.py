@@ -24,8 +24,8 @@ from merge_hooks.stream.tokenizer import TokenizerChoice, choose_tokenizer
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.card import Results
     from merge_hooks.stream.stream import Stream
+    from merge_hooks.tools.card import Results
 
 SHARD_BYTES = 5_000_000_000
 INDEX = "model.safetensors.index.json"
@@ -47,7 +47,7 @@ def export(
         EngineError: `out` holds something, or the disk is too small.
         RecipeError: the results are of another merge.
     """
-    from merge_hooks.card import model_card
+    from merge_hooks.tools.card import model_card
 
     _refuse_target(stream, out)
     choice = choose_tokenizer(stream)

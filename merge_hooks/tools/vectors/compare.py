@@ -23,7 +23,7 @@ from merge_hooks.errors import SourceError
 from merge_hooks.kernels.blocks import BLOCK, Workers, Workspace
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.vector_fit import comparable
+from merge_hooks.tools.vectors.fit import comparable
 
 if TYPE_CHECKING:
     import numpy as np
