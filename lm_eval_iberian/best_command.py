@@ -95,7 +95,7 @@ def _lines(found: Best, pareto: bool) -> list[str]:
 
 def _table(candidates: Sequence[Candidate], goals: tuple[Goal, ...], rows: int | None = ROWS) -> list[str]:
     """A Markdown table: point, how it was prompted, columns, mean."""
-    from lm_eval_iberian.prompting import has_several, shown
+    from lm_eval_iberian.identity.prompting import has_several, shown
 
     heads = ["point", "prompt", *(goal.name for goal in goals), *(["mean"] if len(goals) > 1 else [])]
     lines = [f"| {' | '.join(heads)} |", "|---|---" + "|---:" * (len(heads) - 2) + "|"]

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from lm_eval_iberian.benchmarks import CHOICE, INSTRUCTIONS, TRANSLATION
-from lm_eval_iberian.prompting import PLAIN, PRINTED, Prompt
+from lm_eval_iberian.identity.prompting import PLAIN, PRINTED, Prompt
 
 FOLDER = Path(__file__).parent / "paper_figures"
 CITATION = "Merge and Conquer (LREC 2026, arXiv 2603.28263)"

@@ -21,7 +21,7 @@ CHECKED_VERSIONS = ("0.4.13",)
 MODEL_NAME = "merged"
 MODEL_TARGET = "lm_eval_iberian.models:Merged"
 _MARK = "_iberian_wrapped"
-# Where results say what was read: see `lm_eval_iberian.identity`.
+# Where results say what was read: see `lm_eval_iberian.identity.identity`.
 KEY = "measured"
 
 
@@ -142,7 +142,7 @@ def _say_what_was_read(evaluator: ModuleType) -> None:
 
     @functools.wraps(evaluate)
     def saying(*args: Any, **kwargs: Any) -> Any:
-        from lm_eval_iberian.task_code import told_of
+        from lm_eval_iberian.identity.task_code import told_of
 
         told = told_of(inspect.signature(evaluate).bind(*args, **kwargs).arguments)
         results = evaluate(*args, **kwargs)

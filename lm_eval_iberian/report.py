@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lm_eval_iberian import paper
 from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, LANGUAGE_NAMES, LANGUAGES, Benchmark, columns, of_column
-from lm_eval_iberian.prompting import Prompt, has_several, odd_ones, shown
+from lm_eval_iberian.identity.prompting import Prompt, has_several, odd_ones, shown
 from lm_eval_iberian.results_files import find_runs
 from lm_eval_iberian.suite import ModelScores, Score, gather
 

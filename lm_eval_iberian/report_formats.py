@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lm_eval_iberian import prompting
 from lm_eval_iberian.benchmarks import Benchmark
+from lm_eval_iberian.identity import prompting
 from lm_eval_iberian.report import BEST, SECOND, Cell, Report, Table
 from lm_eval_iberian.suite import ModelScores, Score
 

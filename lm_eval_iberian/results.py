@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.identity import Identity, of_results, parse
-from lm_eval_iberian.prompting import PLAIN, Prompt, of_chat
+from lm_eval_iberian.identity.identity import Identity, of_results, parse
+from lm_eval_iberian.identity.prompting import PLAIN, Prompt, of_chat
 
 
 class SuiteError(Exception):
@@ -80,7 +80,7 @@ class Run:
 
     @cached_property
     def identity(self) -> Identity:
-        """What was measured: see `lm_eval_iberian.identity`."""
+        """What was measured: see `lm_eval_iberian.identity.identity`."""
         return of_results(self.data)
 
     @property

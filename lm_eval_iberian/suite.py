@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, Benchmark, columns, of_column
-from lm_eval_iberian.identity import Identity
-from lm_eval_iberian.prompting import Prompt
+from lm_eval_iberian.identity.identity import Identity
+from lm_eval_iberian.identity.prompting import Prompt
 from lm_eval_iberian.results import Leaf, Run, SuiteError
 
 # The sections of an identity that differ between models which are measured alike.
@@ -154,7 +154,7 @@ def gather(runs: Iterable[Run]) -> list[ModelScores]:
 
 
 def grouped(runs: Iterable[Run]) -> list[list[Run]]:
-    """The runs that may be averaged, together: see `lm_eval_iberian.identity.Identity.agrees`."""
+    """The runs that may be averaged, together: see `lm_eval_iberian.identity.identity.Identity.agrees`."""
     groups: list[list[Run]] = []
     by_row: dict[str, list[list[Run]]] = {}
     for run in runs:
@@ -188,7 +188,7 @@ def apart(first: Sequence[Run], second: Sequence[Run]) -> list[str]:
 def apart_on(first: Iterable[Run], second: Iterable[Run], tasks: Collection[str]) -> list[str]:
     """What differs in how two models were measured on some tasks, beside the models themselves and their prompts.
 
-    Nothing: their scores there may be compared (prompts may differ where that is marked: `lm_eval_iberian.prompting`).
+    Nothing: their scores there may be compared (prompts may differ where that is marked: `lm_eval_iberian.identity.prompting`).
     """
     ours, theirs = ([_on(run, tasks) for run in runs if any(task in run.tasks for task in tasks)]
                     for runs in (first, second))  # fmt: skip

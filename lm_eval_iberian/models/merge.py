@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from lm_eval_iberian.identity import Identity, counting, of_model
+from lm_eval_iberian.identity.identity import Identity, counting, of_model
 from merge_hooks.checks.estimate import refuse_too_large
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.checks.swap import check_swap
@@ -65,7 +65,7 @@ class Prepared:
     def info(
         self, backend: str, dtype: str, signature: Signature, arguments: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """What goes into lm_eval's results JSON under "config": all that `lm_eval_iberian.identity` asks of a model.
+        """What goes into lm_eval's results JSON under "config": all that `lm_eval_iberian.identity.identity` asks of a model.
 
         Args:
             arguments: those that the model was made with, without the recipe's.

@@ -26,7 +26,7 @@ from lm_eval_iberian.benchmarks import (
     TRANSLATION,
     Benchmark,
 )
-from lm_eval_iberian.prompting import odd_ones
+from lm_eval_iberian.identity.prompting import odd_ones
 from lm_eval_iberian.suite import Score, average, score_of
 from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 

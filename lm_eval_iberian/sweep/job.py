@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lm_eval_iberian.identity import Identity
+from lm_eval_iberian.identity.identity import Identity
 from lm_eval_iberian.sweep.spec import Evaluation
 from lm_eval_iberian.sweep.store import Answer, Document
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.identity import Identity, counting, digest, of_results, told
+from lm_eval_iberian.identity.identity import Identity, counting, digest, of_results, told
 from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
 from lm_eval_iberian.plugin import KEY
 from lm_eval_iberian.sweep.errors import SweepError

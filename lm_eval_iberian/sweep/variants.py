@@ -1,7 +1,7 @@
 """Points that measured one task in several ways, taken apart: figures of two settings are never averaged.
 
 A point may have several evaluations: other tasks, other seeds of sampling, which belong together. Where two of them hold
-the same task and are not one measurement (`lm_eval_iberian.identity`), they become points of their own, whose names say
+the same task and are not one measurement (`lm_eval_iberian.identity.identity`), they become points of their own, whose names say
 what sets them apart: "instruct (0 shots)", "instruct (5 shots)".
 """
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.identity import told
+from lm_eval_iberian.identity.identity import told
 from lm_eval_iberian.plugin import KEY
 from lm_eval_iberian.sweep import flags
 from lm_eval_iberian.sweep.errors import SweepError

@@ -96,7 +96,7 @@ def _refuse_others(origin: str, content: Results, stream: Stream) -> None:
 def _scores(results: Sequence[Results]) -> str:
     """lm_eval's results as a table, under the signatures that they were measured with; several runs as mean and SD.
 
-    Which results are runs of one measurement is the caller's to know (`lm_eval_iberian.identity`); prompts are told apart.
+    Which results are runs of one measurement is the caller's to know (`lm_eval_iberian.identity.identity`); prompts are told apart.
     """
     rows: dict[tuple[str, str, str], list[float]] = {}
     notes: dict[str, str] = {}

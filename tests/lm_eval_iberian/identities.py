@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from lm_eval_iberian.identity import Identity
+from lm_eval_iberian.identity.identity import Identity
 from lm_eval_iberian.sweep import kept_tasks
 from lm_eval_iberian.sweep.plan import make_plan
 from lm_eval_iberian.sweep.spec import check_sweep

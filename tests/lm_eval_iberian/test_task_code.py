@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from lm_eval_iberian import task_code
+from lm_eval_iberian.identity import task_code
+from lm_eval_iberian.identity.task_code import code_of
 from lm_eval_iberian.sweep.kept_tasks import our_tasks
-from lm_eval_iberian.task_code import code_of
 
 
 class Task:

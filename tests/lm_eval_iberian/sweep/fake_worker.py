@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.identity import Identity
+from lm_eval_iberian.identity.identity import Identity
 from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job, Started
 from lm_eval_iberian.sweep.spec import Evaluation
 from lm_eval_iberian.sweep.store import Answer

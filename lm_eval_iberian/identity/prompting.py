@@ -62,7 +62,7 @@ PRINTED = Prompt(SOME, multiturn=True)
 
 
 def of_chat(chat: Mapping[str, Any], is_known: bool = True) -> Prompt:
-    """From the section `chat` of an identity (`lm_eval_iberian.identity`)."""
+    """From the section `chat` of an identity (`lm_eval_iberian.identity.identity`)."""
     return Prompt(chat.get("template"), bool(chat.get("multiturn")), chat.get("system"), is_known)
 
 
