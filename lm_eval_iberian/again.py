@@ -118,7 +118,7 @@ def _environment(result: Mapping[str, Any]) -> list[str]:
 
 def _revisions(read: str) -> dict[str, str]:
     """The data sets that were read at another commit than their manifest names, as "owner/name@commit and ..." says."""
-    from lm_eval_iberian.manifests import manifests
+    from lm_eval_iberian.documents.manifests import manifests
 
     pairs = [part.rpartition("@") for part in read.split(" and ")]
     pinned = {name: manifest.revision for name, manifest in manifests().items()}

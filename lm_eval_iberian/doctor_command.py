@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from lm_eval_iberian.doctor import Finding
+    from lm_eval_iberian.documents.doctor import Finding
 
 
 @click.command()
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 @click.option("--all", "everything", is_flag=True, help="Show what is in order, too.")
 def doctor(tasks: str, everything: bool) -> None:
     """Look for every document that TASKS read: in IBERIAN_DATA, else on the Hub (or its cache, when offline)."""
-    from lm_eval_iberian.doctor import GOOD, examine
-    from lm_eval_iberian.documents import DocumentsError
+    from lm_eval_iberian.documents.doctor import GOOD, examine
+    from lm_eval_iberian.documents.load import DocumentsError
 
     try:
         findings = examine(name.strip() for name in tasks.split(",") if name.strip())

@@ -23,7 +23,7 @@ def prefetch(tasks: str, to: Path, models: tuple[Path, ...], pin: Path | None) -
 
     Afterwards, with no network: IBERIAN_DATA=DIR HF_HUB_OFFLINE=1 lm_eval ...
     """
-    from lm_eval_iberian.documents import DocumentsError
+    from lm_eval_iberian.documents.load import DocumentsError
     from merge_hooks.errors import MergeHooksError
 
     try:
@@ -42,9 +42,9 @@ def _data(names: list[str], to: Path, pins: Path | None) -> bool:
     from rich.console import Console
     from rich.progress import Progress
 
-    from lm_eval_iberian.needs import Need, needs
-    from lm_eval_iberian.prefetch import FLORES, FLORES_COPY, pin
-    from lm_eval_iberian.prefetch import prefetch as fetch
+    from lm_eval_iberian.documents.needs import Need, needs
+    from lm_eval_iberian.documents.prefetch import FLORES, FLORES_COPY, pin
+    from lm_eval_iberian.documents.prefetch import prefetch as fetch
 
     total = len(needs(names))
     with Progress(console=Console(stderr=True)) as bar:

@@ -1,4 +1,4 @@
-"""The class of our tasks: lm_eval's ConfigurableTask, whose documents come from `lm_eval_iberian.documents`.
+"""The class of our tasks: lm_eval's ConfigurableTask, whose documents come from `lm_eval_iberian.documents.load`.
 
 A task is a YAML in tasks/ that says `class: !function lm_eval_iberian.task.DocumentTask` and is otherwise written
 as any lm_eval task: `dataset_path`, `dataset_name`, `doc_to_text`, ... What was read is written into its metadata, and
@@ -13,11 +13,11 @@ from typing import Any
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
-from lm_eval_iberian import documents
-from lm_eval_iberian.documents import Documents
-from lm_eval_iberian.manifests import manifests
-from lm_eval_iberian.revisions import METADATA_KEY, Wanted, wanted
-from lm_eval_iberian.shots import CleanShots
+from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents.load import Documents
+from lm_eval_iberian.documents.manifests import manifests
+from lm_eval_iberian.documents.revisions import METADATA_KEY, Wanted, wanted
+from lm_eval_iberian.documents.shots import CleanShots
 
 
 class DocumentTask(ConfigurableTask):

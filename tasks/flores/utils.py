@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lm_eval_iberian import documents
-from lm_eval_iberian.documents import Documents, DocumentsError, NotToBeHad
-from lm_eval_iberian.revisions import Wanted
+from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents.load import Documents, DocumentsError, NotToBeHad
+from lm_eval_iberian.documents.revisions import Wanted
 from lm_eval_iberian.task import DocumentTask
 
 # Below lm_eval's own logger, whose handler and level its command line sets.

@@ -24,9 +24,9 @@ from typing import Any
 import ifeval_multi
 from ifeval_multi import lm_eval_support
 from ifeval_multi.documents import rows
-from lm_eval_iberian import documents
-from lm_eval_iberian.documents import Documents, DocumentsError
-from lm_eval_iberian.revisions import Wanted
+from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents.load import Documents, DocumentsError
+from lm_eval_iberian.documents.revisions import Wanted
 from lm_eval_iberian.task import DocumentTask
 
 # Below lm_eval's own logger, whose handler and level its command line sets.

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lm_eval_iberian import documents
-from lm_eval_iberian.documents import DocumentsError
-from lm_eval_iberian.manifests import kind_of, manifests
+from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents.manifests import kind_of, manifests
 from lm_eval_iberian.plugin import tasks_folder
 from tests.conftest import SHARED
 from tests.tasks.common import build

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from lm_eval_iberian import documents
-from lm_eval_iberian.hub import OtherRevision, patiently
-from lm_eval_iberian.manifests import manifests
+from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents.hub import OtherRevision, patiently
+from lm_eval_iberian.documents.manifests import manifests
+from lm_eval_iberian.documents.trouble import Trouble, explain, may_pass, trouble
 from lm_eval_iberian.plugin import tasks_folder
-from lm_eval_iberian.trouble import Trouble, explain, may_pass, trouble
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, sys
 from lm_eval_iberian import documents, hub
-from lm_eval_iberian.manifests import Manifest, manifests
+from lm_eval_iberian.documents.manifests import Manifest, manifests
 hub.FIRST_PAUSE_SECONDS = 0.1
 manifests()["other/xstory_cloze"] = Manifest("other/xstory_cloze", None, {}, {}, revision=hub.PARQUET_BRANCH, parquet=True)
 for path, config, splits in json.loads(sys.argv[1]):
@@ -226,7 +226,9 @@ def test_tries_are_counted_and_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_offline_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("IBERIAN_DATA")
-    monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
+    monkeypatch.setattr(
+        "lm_eval_iberian.documents.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
+    )
     with pytest.raises(documents.DocumentsError, match=r"HF_HUB_OFFLINE=1 forbids the network(.|\n)*iberian prefetch"):
         documents.load("HiTZ/EusTrivia", None, ["test"])
 
@@ -306,7 +308,7 @@ def test_nothing_cached_and_no_network(task: str, tmp_path: Path) -> None:
     """A compute node, in a process of its own: what is said, on lines that fit a terminal."""
     program = (
         "from lm_eval_iberian.sweep.kept_tasks import our_tasks\n"
-        "from lm_eval_iberian.documents import DocumentsError\n"
+        "from lm_eval_iberian.documents.load import DocumentsError\n"
         f"try: our_tasks().load(['{task}'])\n"
         "except DocumentsError as error: print(error)\n"
     )

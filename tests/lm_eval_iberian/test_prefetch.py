@@ -15,13 +15,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from lm_eval_iberian import documents, mirrors
 from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.doctor_command import doctor
-from lm_eval_iberian.documents import DocumentsError
-from lm_eval_iberian.needs import leaves, needs
-from lm_eval_iberian.prefetch import Outcome, pin
-from lm_eval_iberian.prefetch import prefetch as fetch
+from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents import mirrors
+from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents.needs import leaves, needs
+from lm_eval_iberian.documents.prefetch import Outcome, pin
+from lm_eval_iberian.documents.prefetch import prefetch as fetch
 from lm_eval_iberian.prefetch_command import prefetch
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
 from tests.lm_eval_iberian.test_hub import OTHER_COMMIT, ROOT, as_jsonl, as_parquet, pinned, sample
@@ -171,7 +172,7 @@ def test_all_configurations_are_fetched_at_one_commit(tmp_path: Path, monkeypatc
     rows = Dataset.from_list(sample("HiTZ/BertaQA", "eu", "test"))
     moving = iter([letter * 40 for letter in "abcdef"])
     monkeypatch.setattr(
-        "lm_eval_iberian.hub.read", lambda _p, _c, _m, asked: ({"test": rows}, asked.commit or next(moving))
+        "lm_eval_iberian.documents.hub.read", lambda _p, _c, _m, asked: ({"test": rows}, asked.commit or next(moving))
     )
     monkeypatch.setenv("IBERIAN_ROWS", "any")
     outcomes = fetch(["iberian_bertaqa_eu", "iberian_bertaqa_en"], tmp_path)
@@ -253,7 +254,9 @@ def test_the_doctor_on_samples_and_off_the_network(monkeypatch: pytest.MonkeyPat
     assert well.exit_code == 0, well.output
     assert "(samples)" in well.output
     monkeypatch.setenv("IBERIAN_DATA", str(tmp_path))
-    monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
+    monkeypatch.setattr(
+        "lm_eval_iberian.documents.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
+    )
     sick = runner.invoke(doctor, ["--tasks", "iberian_eus_trivia,iberian_flores_es-eu"])
     assert sick.exit_code == 1
     assert f"-> iberian prefetch --tasks iberian_eus_trivia --to {tmp_path}" in sick.output
@@ -274,7 +277,9 @@ def test_an_unknown_task_is_one_message(command: Any, tmp_path: Path) -> None:
 
 def test_prefetch_of_a_recipes_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--models asks merge_hooks for every source; what is not to be had is one message."""
-    monkeypatch.setattr("lm_eval_iberian.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline")))
+    monkeypatch.setattr(
+        "lm_eval_iberian.documents.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
+    )
     recipe = tmp_path / "merge.yml"
     recipe.write_text(
         "models:\n  - model: ./nowhere\nmerge_method: linear\nparameters: {weight: 1.0}\ndtype: float32\n"

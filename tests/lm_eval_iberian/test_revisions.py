@@ -11,11 +11,12 @@ import pytest
 import yaml
 from lm_eval.tasks import TaskManager
 
-from lm_eval_iberian import documents, hub, mirrors
-from lm_eval_iberian.documents import DocumentsError
-from lm_eval_iberian.manifests import manifests
+from lm_eval_iberian.documents import hub, mirrors
+from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents.manifests import manifests
+from lm_eval_iberian.documents.revisions import COMMIT, Wanted, from_environment, wanted
 from lm_eval_iberian.plugin import tasks_folder
-from lm_eval_iberian.revisions import COMMIT, Wanted, from_environment, wanted
 from lm_eval_iberian.sweep.kept_tasks import our_tasks
 
 TRIVIA = "HiTZ/EusTrivia"
@@ -83,7 +84,7 @@ def test_a_branch_is_no_commit() -> None:
 
 
 def test_pins_of_an_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("lm_eval_iberian.revisions.tasks_folder", lambda: tmp_path)
+    monkeypatch.setattr("lm_eval_iberian.documents.revisions.tasks_folder", lambda: tmp_path)
     (tmp_path / "pins.yml").write_text(f"{TRIVIA}: {FIRST}\n")
     assert wanted(TRIVIA, manifests()[TRIVIA]) == Wanted(FIRST)
     (tmp_path / "pins.yml").write_text(f"{TRIVIA}: {SECOND}\n# changed\n")
@@ -183,7 +184,7 @@ def test_a_mirror_of_another_revision_than_the_suites(tmp_path: Path, monkeypatc
     """It was fetched so, and is read; the score says so."""
     monkeypatch.setenv("IBERIAN_DATA", str(tmp_path))
     monkeypatch.setenv("IBERIAN_ROWS", "any")
-    monkeypatch.setattr("lm_eval_iberian.revisions.pins", lambda: {TRIVIA: SECOND})
+    monkeypatch.setattr("lm_eval_iberian.documents.revisions.pins", lambda: {TRIVIA: SECOND})
     write(tmp_path, ROWS, {"revision": FIRST, "files": {}})
     assert said()["documents_notes"] == [f"not as pinned: {TRIVIA} read at commit {FIRST}, not {SECOND}"]
 

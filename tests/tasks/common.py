@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_eval.tasks import TaskManager
 
-from lm_eval_iberian import documents
+from lm_eval_iberian.documents import load as documents
 
 SEED = 1234
 # What the Hub gives where lm_eval's tasks name no configuration.

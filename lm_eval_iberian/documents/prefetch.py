@@ -16,12 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_iberian import documents, mirrors
-from lm_eval_iberian.documents import Documents, DocumentsError
-from lm_eval_iberian.manifests import kind_of, manifests
-from lm_eval_iberian.needs import Need, needs
-from lm_eval_iberian.revisions import Wanted, read_pins
-from lm_eval_iberian.revisions import wanted as wanted_revision
+from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents import mirrors
+from lm_eval_iberian.documents.load import Documents, DocumentsError
+from lm_eval_iberian.documents.manifests import kind_of, manifests
+from lm_eval_iberian.documents.needs import Need, needs
+from lm_eval_iberian.documents.revisions import Wanted, read_pins
+from lm_eval_iberian.documents.revisions import wanted as wanted_revision
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lm_eval_iberian import documents, hub
-from lm_eval_iberian.documents import DocumentsError
-from lm_eval_iberian.manifests import manifests
-from lm_eval_iberian.needs import Need, needs
-from lm_eval_iberian.revisions import wanted
-from lm_eval_iberian.trouble import offline, one_line
+from lm_eval_iberian.documents import hub
+from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents.manifests import manifests
+from lm_eval_iberian.documents.needs import Need, needs
+from lm_eval_iberian.documents.revisions import wanted
+from lm_eval_iberian.documents.trouble import offline, one_line
 
 THERE, GATED, MISSING, DAMAGED, REACHABLE, UNKNOWN = (
     "there",

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from lm_eval_iberian.manifests import Manifest
-from lm_eval_iberian.mirrors import write_whole
-from lm_eval_iberian.revisions import COMMIT, Wanted
-from lm_eval_iberian.trouble import Trouble, may_pass, offline, one_line, trouble
+from lm_eval_iberian.documents.manifests import Manifest
+from lm_eval_iberian.documents.mirrors import write_whole
+from lm_eval_iberian.documents.revisions import COMMIT, Wanted
+from lm_eval_iberian.documents.trouble import Trouble, may_pass, offline, one_line, trouble
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from lm_eval_iberian.documents import DocumentsError
+from lm_eval_iberian.documents.load import DocumentsError
 from lm_eval_iberian.plugin import tasks_folder
 
 

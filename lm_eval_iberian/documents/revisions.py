@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
+from lm_eval_iberian.documents.manifests import Manifest, manifests
 from lm_eval_iberian.errors import DocumentsError
-from lm_eval_iberian.manifests import Manifest, manifests
 from lm_eval_iberian.plugin import tasks_folder
 
 # Below lm_eval's own logger, whose handler and level its command line sets.

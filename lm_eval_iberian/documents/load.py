@@ -20,14 +20,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_iberian import hub, manifests, mirrors
+from lm_eval_iberian.documents import hub, manifests, mirrors
+from lm_eval_iberian.documents.manifests import Manifest
+from lm_eval_iberian.documents.revisions import Wanted
+from lm_eval_iberian.documents.revisions import wanted as wanted_revision
+from lm_eval_iberian.documents.trouble import explain
 from lm_eval_iberian.errors import DocumentsError as DocumentsError
 from lm_eval_iberian.errors import NotToBeHad as NotToBeHad
-from lm_eval_iberian.manifests import Manifest
 from lm_eval_iberian.plugin import tasks_folder
-from lm_eval_iberian.revisions import Wanted
-from lm_eval_iberian.revisions import wanted as wanted_revision
-from lm_eval_iberian.trouble import explain
 
 if TYPE_CHECKING:
     from datasets import Dataset
