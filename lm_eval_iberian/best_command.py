@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from lm_eval_iberian.best import Best, Candidate, Goal
-    from lm_eval_iberian.suite import Score
+    from lm_eval_iberian.scores.suite import Score
     from lm_eval_iberian.sweep.run import SweepPoint
 
 # How many rows of a long ranking are shown.

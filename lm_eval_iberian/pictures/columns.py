@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lm_eval_iberian.benchmarks import (
+from lm_eval_iberian.identity.prompting import odd_ones
+from lm_eval_iberian.scores.benchmarks import (
     BENCHMARKS,
     CHOICE,
     INSTRUCTIONS,
@@ -26,8 +27,7 @@ from lm_eval_iberian.benchmarks import (
     TRANSLATION,
     Benchmark,
 )
-from lm_eval_iberian.identity.prompting import odd_ones
-from lm_eval_iberian.suite import Score, average, score_of
+from lm_eval_iberian.scores.suite import Score, average, score_of
 from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 
 SHORT_KINDS = {

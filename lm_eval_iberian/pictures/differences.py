@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_iberian.benchmarks import Benchmark
 from lm_eval_iberian.pictures.columns import Column, Scores
-from lm_eval_iberian.significance import (
+from lm_eval_iberian.scores.benchmarks import Benchmark
+from lm_eval_iberian.scores.significance import (
     Difference,
     Draws,
     SignificanceError,
@@ -22,7 +22,7 @@ from lm_eval_iberian.significance import (
     mean_draws,
     ratio_draws,
 )
-from lm_eval_iberian.suite import Score, apart_on
+from lm_eval_iberian.scores.suite import Score, apart_on
 from lm_eval_iberian.sweep.run import SweepPoint
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _followed(runs: Sequence[Sequence[bool]]) -> tuple[float, float]:
 
 def _bleu(pairs: Sequence[Sequence[Any]]) -> np.ndarray:
     """sacreBLEU's counts of (reference, answer) pairs, as lm_eval's tasks write them."""
-    from lm_eval_iberian.significance_corpus import bleu_statistics
+    from lm_eval_iberian.scores.significance_corpus import bleu_statistics
 
     def text(value: Any) -> str:
         return str(value[0] if isinstance(value, list) else value)
@@ -204,7 +204,7 @@ def _bleu(pairs: Sequence[Sequence[Any]]) -> np.ndarray:
 
 
 def _draws(first: Verdicts, second: Verdicts, task: str, metric: str) -> Draws:
-    from lm_eval_iberian.significance_corpus import bleu_draws, confusion_draws
+    from lm_eval_iberian.scores.significance_corpus import bleu_draws, confusion_draws
 
     if first.kind == "mean":
         return mean_draws(first.data, second.data, stream=task)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.differences import Compared
 from lm_eval_iberian.pictures.style import MARKERS, MUTED, SERIES, new_figure, parent_colour
-from lm_eval_iberian.report_formats import short
+from lm_eval_iberian.scores.formats import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

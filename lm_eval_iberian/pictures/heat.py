@@ -13,8 +13,8 @@ from lm_eval_iberian.pictures.columns import Column, Scores, is_flagged
 from lm_eval_iberian.pictures.curves import NORMAL
 from lm_eval_iberian.pictures.shape import Shape
 from lm_eval_iberian.pictures.style import INK, new_figure
-from lm_eval_iberian.report_formats import short
-from lm_eval_iberian.suite import Score
+from lm_eval_iberian.scores.formats import short
+from lm_eval_iberian.scores.suite import Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

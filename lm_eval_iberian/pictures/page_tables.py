@@ -8,8 +8,8 @@ from lm_eval_iberian.pictures import html
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.heat import Heat
 from lm_eval_iberian.pictures.html import name, text
-from lm_eval_iberian.report import BEST, SECOND, Cell, Table
-from lm_eval_iberian.report_formats import grouped, key
+from lm_eval_iberian.scores.formats import grouped, key
+from lm_eval_iberian.scores.tables import BEST, SECOND, Cell, Table
 
 FOLDED_ROWS = 16  # of a table of details, before it is folded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lm_eval_iberian.benchmarks import LANGUAGE_NAMES
+from lm_eval_iberian.scores.benchmarks import LANGUAGE_NAMES
 from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 
 SEEDS = ("seed", "merge_seed")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from lm_eval_iberian.report_formats import short
+from lm_eval_iberian.scores.formats import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

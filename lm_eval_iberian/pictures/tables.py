@@ -1,4 +1,4 @@
-"""A sweep's tables: those of `lm_eval_iberian.report` for the suite, the same for any other task, and differences."""
+"""A sweep's tables: those of `lm_eval_iberian.scores.tables` for the suite, the same for any other task, and differences."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lm_eval_iberian.benchmarks import LANGUAGE_NAMES, Benchmark
 from lm_eval_iberian.pictures.columns import Column, Scores, is_flagged, others
 from lm_eval_iberian.pictures.differences import Compared
-from lm_eval_iberian.report import Report, Table, cell_of, ranked, report, with_odd_ones
-from lm_eval_iberian.report_formats import latex_text, markdown_text
+from lm_eval_iberian.scores.benchmarks import LANGUAGE_NAMES, Benchmark
+from lm_eval_iberian.scores.formats import latex_text, markdown_text
+from lm_eval_iberian.scores.tables import Report, Table, cell_of, ranked, report, with_odd_ones
 from lm_eval_iberian.sweep.run import SweepPoint
 
 

@@ -111,7 +111,7 @@ def _report(folder: Path, console: Any) -> None:
     """The tables to stdout and into the folder, and report.html."""
     from lm_eval_iberian.pictures.columns import Scores
     from lm_eval_iberian.pictures.tables import sweep_report
-    from lm_eval_iberian.report_formats import write
+    from lm_eval_iberian.scores.formats import write
     from lm_eval_iberian.sweep.run import read_sweep_run
 
     run = read_sweep_run(folder)

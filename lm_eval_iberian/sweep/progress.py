@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from lm_eval_iberian.benchmarks import BENCHMARKS
+from lm_eval_iberian.scores.benchmarks import BENCHMARKS
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Lost, Started
 
 # Without a terminal, a line at most so often (seconds) while nothing is finished.

@@ -18,8 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.results import Run, check_run
-from lm_eval_iberian.suite import ModelScores
+from lm_eval_iberian.scores.results import Run, check_run
+from lm_eval_iberian.scores.suite import ModelScores
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.store import Store
 
@@ -146,12 +146,12 @@ class SweepPoint:
 
     @cached_property
     def model_scores(self) -> ModelScores:
-        """The benchmarks and averages of the suite; see `lm_eval_iberian.suite`."""
+        """The benchmarks and averages of the suite; see `lm_eval_iberian.scores.suite`."""
         return ModelScores(self.runs, self.name)
 
     @cached_property
     def runs(self) -> list[Run]:
-        """The results as `lm_eval_iberian.results` reads files."""
+        """The results as `lm_eval_iberian.scores.results` reads files."""
         return [check_run(result, f"{self.name} ({number})") for number, result in enumerate(self.results, 1)]
 
     def _rows(self, task: str) -> Iterator[tuple[str, int, dict[str, Any], str]]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_iberian.best import BestError, goals_of
 from lm_eval_iberian.pictures.columns import Scores
-from lm_eval_iberian.suite import apart_on, average
+from lm_eval_iberian.scores.suite import apart_on, average
 from lm_eval_iberian.sweep.driver import ATTEMPTS, write_down, write_text
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import LATER, Event, Failed, Finished, Job, Later, Lost
@@ -415,7 +415,7 @@ def _queue_grid(study: Study, space: Space) -> None:
 
 def check_objectives(names: tuple[str, ...], leaves: set[str], where: str) -> None:
     """Raises SweepError for an objective that these leaf tasks do not give."""
-    from lm_eval_iberian.benchmarks import of_column
+    from lm_eval_iberian.scores.benchmarks import of_column
 
     for name in names:
         if counted_in := of_column(name):

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lm_eval_iberian.results import Run, check_run
-from lm_eval_iberian.suite import apart_on
+from lm_eval_iberian.scores.results import Run, check_run
+from lm_eval_iberian.scores.suite import apart_on
 from lm_eval_iberian.sweep.run import Measured, SweepPoint
 
 # The label that tells merges apart then: an axis for the pictures.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lm_eval_iberian.benchmarks import EXAMS_ES, EXAMS_EU
+from lm_eval_iberian.scores.benchmarks import EXAMS_ES, EXAMS_EU
 
 HERE = Path(__file__).parent
 REMARKS = {
-    "eu": f"One benchmark of {len(EXAMS_EU)} exams. Its score is the mean over the exams (lm_eval_iberian.suite).",
+    "eu": f"One benchmark of {len(EXAMS_EU)} exams. Its score is the mean over the exams (lm_eval_iberian.scores.suite).",
     "es": f"{len(EXAMS_ES)} exams in Spanish; in no average of the paper. Its score is the mean over the exams.",
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from lm_eval_iberian.benchmarks import LANGUAGE_NAMES, PAPER_DIRECTIONS
+from lm_eval_iberian.scores.benchmarks import LANGUAGE_NAMES, PAPER_DIRECTIONS
 
 HERE = Path(__file__).parent
 CODES = {
@@ -71,7 +71,7 @@ def files() -> dict[Path, str]:
     plain = [f"iberian_flores_{direction}" for direction in PAPER_DIRECTIONS]
     native = [name if name.endswith("-en") else f"{name}_native" for name in plain]
     groups = HERE.parent / "_groups"
-    remark = "The 14 directions of the paper, averaged by target language (lm_eval_iberian.suite)."
+    remark = "The 14 directions of the paper, averaged by target language (lm_eval_iberian.scores.suite)."
     made[groups / "iberian_flores.yaml"] = group_text("iberian_flores", plain, remark)
     remark = "The same directions with the scaffold in the target language: in no average."
     made[groups / "iberian_flores_native.yaml"] = group_text("iberian_flores_native", native, remark)

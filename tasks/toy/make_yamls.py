@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from lm_eval_iberian.benchmarks import LANGUAGES, PAPER_DIRECTIONS
+from lm_eval_iberian.scores.benchmarks import LANGUAGES, PAPER_DIRECTIONS
 
 HERE = Path(__file__).parent
 KINDS = ("pairs", "story", "exam", "ifeval")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lm_eval_iberian.benchmarks import BENCHMARKS
+from lm_eval_iberian.scores.benchmarks import BENCHMARKS
 
 
 def results(scores: dict[str, dict[str, float | str]], documents: int = 100, **other: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.benchmarks import BENCHMARKS, CHOICE, INSTRUCTIONS, LANGUAGES, TRANSLATION
+from lm_eval_iberian.scores.benchmarks import BENCHMARKS, CHOICE, INSTRUCTIONS, LANGUAGES, TRANSLATION
 from lm_eval_iberian.sweep.store import FILE, Document, Store
 from tests.lm_eval_iberian.results_maker import results
 

@@ -19,7 +19,6 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.answers import choice, examples, models
 from lm_eval_iberian.pictures.columns import SHORT_KINDS, UNITS, Column, Scores
@@ -35,8 +34,9 @@ from lm_eval_iberian.pictures.tables import distinct, sweep_report
 from lm_eval_iberian.pictures.tradeoff import Dot, _with_front, tradeoffs
 from lm_eval_iberian.pictures.write import write_report
 from lm_eval_iberian.report_command import report as command
-from lm_eval_iberian.report_formats import write
-from lm_eval_iberian.significance import SignificanceError
+from lm_eval_iberian.scores.benchmarks import BENCHMARKS
+from lm_eval_iberian.scores.formats import write
+from lm_eval_iberian.scores.significance import SignificanceError
 from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.run import SweepRun, read_sweep_run
 from lm_eval_iberian.sweep.store import FILE, Document, Store

@@ -15,7 +15,6 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from lm_eval_iberian.benchmarks import BENCHMARKS
 from lm_eval_iberian.doctor_command import doctor
 from lm_eval_iberian.documents import load as documents
 from lm_eval_iberian.documents import mirrors
@@ -24,6 +23,7 @@ from lm_eval_iberian.documents.needs import leaves, needs
 from lm_eval_iberian.documents.prefetch import Outcome, pin
 from lm_eval_iberian.documents.prefetch import prefetch as fetch
 from lm_eval_iberian.prefetch_command import prefetch
+from lm_eval_iberian.scores.benchmarks import BENCHMARKS
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
 from tests.lm_eval_iberian.test_hub import OTHER_COMMIT, ROOT, as_jsonl, as_parquet, pinned, sample
 from tests.tasks.common import build

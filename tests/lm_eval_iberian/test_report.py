@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lm_eval_iberian import paper
-from lm_eval_iberian.report import Report, Table, report, report_files
 from lm_eval_iberian.report_command import report as command
-from lm_eval_iberian.report_formats import write
-from lm_eval_iberian.results import check_run
-from lm_eval_iberian.suite import gather
+from lm_eval_iberian.scores import paper
+from lm_eval_iberian.scores.formats import write
+from lm_eval_iberian.scores.results import check_run
+from lm_eval_iberian.scores.suite import gather
+from lm_eval_iberian.scores.tables import Report, Table, report, report_files
 from tests.lm_eval_iberian.results_maker import everything, results
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lm_eval_iberian import significance as sig
+from lm_eval_iberian.scores import significance as sig
 from tests.conftest import ROOT
 
 NUMBERS = st.floats(-100, 100).map(lambda number: round(number, 3))

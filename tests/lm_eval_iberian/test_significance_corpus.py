@@ -19,8 +19,8 @@ from sacrebleu.significance import estimate_ci
 from scipy import stats
 from sklearn import metrics
 
-from lm_eval_iberian import significance as sig
-from lm_eval_iberian import significance_corpus as corpus
+from lm_eval_iberian.scores import significance as sig
+from lm_eval_iberian.scores import significance_corpus as corpus
 
 WORDS = ["etxea", "mendia", "itsasoa", "liburu", "gorria", "handia", "da", "dira", "eta", ",", "«bai»", "3,5", "ñandú"]
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_iberian.benchmarks import BENCHMARKS, of_column
-from lm_eval_iberian.results import SuiteError, check_run, read_run
-from lm_eval_iberian.suite import ModelScores, gather
+from lm_eval_iberian.scores.benchmarks import BENCHMARKS, of_column
+from lm_eval_iberian.scores.results import SuiteError, check_run, read_run
+from lm_eval_iberian.scores.suite import ModelScores, gather
 from tests.lm_eval_iberian.results_maker import everything, results
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lm_eval_iberian.benchmarks import (
+from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.scores.benchmarks import (  # fmt: skip
     BENCHMARKS,
     CHOICE,
     INSTRUCTIONS,
@@ -19,8 +20,7 @@ from lm_eval_iberian.benchmarks import (
     TOY_INSTRUCTIONS,
     TOY_TRANSLATION,
     TRANSLATION,
-)  # fmt: skip
-from lm_eval_iberian.plugin import tasks_folder
+)
 from tests.tasks.common import build, manager
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import datasets
 import pytest
 
-from lm_eval_iberian.benchmarks import BENCHMARKS, CHOICE, PAIRS
 from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.scores.benchmarks import BENCHMARKS, CHOICE, PAIRS
 from tests.tasks.common import build, from_samples, manager, requests
 
 DIFFERENT = {"BertaQA": "two halves", "EusExams": "62 exams, two of them are compared"}

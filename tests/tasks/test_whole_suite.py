@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from lm_eval import simple_evaluate
 
-from lm_eval_iberian.report import report
-from lm_eval_iberian.report_formats import write
-from lm_eval_iberian.results import check_run
-from lm_eval_iberian.suite import gather
+from lm_eval_iberian.scores.formats import write
+from lm_eval_iberian.scores.results import check_run
+from lm_eval_iberian.scores.suite import gather
+from lm_eval_iberian.scores.tables import report
 
 
 @pytest.mark.slow

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_eval_iberian import cli
-from lm_eval_iberian.benchmarks import of_column
 from lm_eval_iberian.best import Best, BestError, Candidate, find_best, pareto
-from lm_eval_iberian.suite import Score
+from lm_eval_iberian.scores.benchmarks import of_column
+from lm_eval_iberian.scores.suite import Score
 from lm_eval_iberian.sweep.run import SweepPoint, SweepRun, read_sweep_run
 from lm_eval_iberian.sweep.store import FILE, Store
 from tests.lm_eval_iberian.sweep_maker import figure1_run, figure1_tasks, toy_run
@@ -55,7 +55,7 @@ def test_the_best_has_the_highest_mean(figure1: Path, columns: tuple[str, ...]) 
 
 
 def test_the_lead_is_the_paired_test_of_the_two_first(figure1: Path) -> None:
-    from lm_eval_iberian.significance import paired_bootstrap
+    from lm_eval_iberian.scores.significance import paired_bootstrap
 
     run = read_sweep_run(figure1)
     found = find_best(run, ["iberian_eus_trivia"])

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lm_eval_iberian.results import Run, SuiteError, read_run
+from lm_eval_iberian.scores.results import Run, SuiteError, read_run
 
 NO_RESULTS = "no results of lm_eval"
 WHERE = "`lm_eval --output_path` writes them: results_DATE.json, or NAME_DATE.json where it was given NAME.json."

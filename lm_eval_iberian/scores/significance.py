@@ -17,7 +17,7 @@ An average over benchmarks is the plain mean of their differences. Each benchmar
 benchmarks with different streams are drawn apart, and benchmarks with one stream (FLORES directions: one set of
 sentences) are drawn together. `average` refuses streams without a name, because unnamed ones all draw alike.
 
-Corpus metrics (BLEU, Matthews, F1) are in `lm_eval_iberian.significance_corpus`.
+Corpus metrics (BLEU, Matthews, F1) are in `lm_eval_iberian.scores.significance_corpus`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lm_eval_iberian.resampling import RESAMPLES, SEED, Difference, Draws, SignificanceError, Stream, draw
+from lm_eval_iberian.scores.resampling import RESAMPLES, SEED, Difference, Draws, SignificanceError, Stream, draw
 
 if TYPE_CHECKING:
     import numpy as np

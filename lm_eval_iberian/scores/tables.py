@@ -1,6 +1,6 @@
 """Tables of scores: the paper's tables 3 and 4 for any number of runs, and every benchmark of every language.
 
-`tables(rows)` makes Table objects; `lm_eval_iberian.report_formats` writes them as Markdown, CSV, LaTeX or JSON.
+`tables(rows)` makes Table objects; `lm_eval_iberian.scores.formats` writes them as Markdown, CSV, LaTeX or JSON.
 Best figures are bold and second ones underlined, among whole scores only; † marks a score that is not whole
 (limited, samples), – one that cannot be given. The notes under the tables name every such benchmark. Each row says how
 it was prompted, and § marks what was prompted otherwise than most of its column.
@@ -12,11 +12,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lm_eval_iberian import paper
-from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, LANGUAGE_NAMES, LANGUAGES, Benchmark, columns, of_column
 from lm_eval_iberian.identity.prompting import Prompt, has_several, odd_ones, shown
-from lm_eval_iberian.results_files import find_runs
-from lm_eval_iberian.suite import ModelScores, Score, gather
+from lm_eval_iberian.scores import paper
+from lm_eval_iberian.scores.benchmarks import (
+    BENCHMARKS,
+    KINDS,
+    LANGUAGE_NAMES,
+    LANGUAGES,
+    Benchmark,
+    columns,
+    of_column,
+)
+from lm_eval_iberian.scores.results_files import find_runs
+from lm_eval_iberian.scores.suite import ModelScores, Score, gather
 
 BEST, SECOND = "best", "second"
 
@@ -133,7 +141,7 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
 
 def print_table(paths: Iterable[str | Path], format: str = "markdown") -> None:
     """Print the report of results files: for notebooks; the command is `iberian report`."""
-    from lm_eval_iberian.report_formats import write
+    from lm_eval_iberian.scores.formats import write
 
     print(write(report_files(paths), format))
 

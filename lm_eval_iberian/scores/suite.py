@@ -17,10 +17,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lm_eval_iberian.benchmarks import BENCHMARKS, KINDS, Benchmark, columns, of_column
 from lm_eval_iberian.identity.identity import Identity
 from lm_eval_iberian.identity.prompting import Prompt
-from lm_eval_iberian.results import Leaf, Run, SuiteError
+from lm_eval_iberian.scores.benchmarks import BENCHMARKS, KINDS, Benchmark, columns, of_column
+from lm_eval_iberian.scores.results import Leaf, Run, SuiteError
 
 # The sections of an identity that differ between models which are measured alike.
 OF_A_MODEL = ("weights", "tokenizer", "generation_config", "chat", "seed")

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from lm_eval_iberian.resampling import RESAMPLES, SEED, Draws, SignificanceError, draw
+from lm_eval_iberian.scores.resampling import RESAMPLES, SEED, Draws, SignificanceError, draw
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lm_eval_iberian.benchmarks import Benchmark
 from lm_eval_iberian.identity import prompting
-from lm_eval_iberian.report import BEST, SECOND, Cell, Report, Table
-from lm_eval_iberian.suite import ModelScores, Score
+from lm_eval_iberian.scores.benchmarks import Benchmark
+from lm_eval_iberian.scores.suite import ModelScores, Score
+from lm_eval_iberian.scores.tables import BEST, SECOND, Cell, Report, Table
 
 KEY = (
     "Percent. Best bold, second underlined. ± is the sample SD over runs where there are several, else the standard "
