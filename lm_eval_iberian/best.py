@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 
 from lm_eval_iberian.pictures.columns import OF_HUNDRED, Scores, others
 from lm_eval_iberian.pictures.differences import SAME, Comparer
+from lm_eval_iberian.runs.run import SweepPoint, SweepRun
 from lm_eval_iberian.scores.benchmarks import BENCHMARKS, Benchmark, of_column
 from lm_eval_iberian.scores.significance import Difference, Draws, SignificanceError, average
 from lm_eval_iberian.scores.suite import Score, apart_on
 from lm_eval_iberian.scores.suite import average as mean_score
-from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 
 
 class BestError(Exception):

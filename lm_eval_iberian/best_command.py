@@ -11,8 +11,8 @@ import click
 
 if TYPE_CHECKING:
     from lm_eval_iberian.best import Best, Candidate, Goal
+    from lm_eval_iberian.runs.run import SweepPoint
     from lm_eval_iberian.scores.suite import Score
-    from lm_eval_iberian.sweep.run import SweepPoint
 
 # How many rows of a long ranking are shown.
 ROWS = 10
@@ -40,7 +40,7 @@ def best(
     a score over part of the documents, or over the embedded samples.
     """
     from lm_eval_iberian.best import find_best
-    from lm_eval_iberian.sweep.run import read_sweep_run
+    from lm_eval_iberian.runs.run import read_sweep_run
 
     names = [name.strip() for name in by.split(",") if name.strip()]
     if not names:

@@ -29,10 +29,10 @@ def report(results: tuple[Path, ...], form: str, against: str | None, normalised
     For the run folder of a sweep the tables are printed, and report.html with all pictures is written into its
     `report` folder.
     """
+    from lm_eval_iberian.runs.run import is_sweep_run
     from lm_eval_iberian.scores.formats import write
     from lm_eval_iberian.scores.results import SuiteError
     from lm_eval_iberian.scores.tables import report_files
-    from lm_eval_iberian.sweep.run import is_sweep_run
 
     if against and normalised:
         raise click.UsageError("--against paper and --normalised: the paper's figures are not normalised.")
@@ -50,9 +50,9 @@ def _sweep(given: tuple[Path, ...], form: str, against: str | None, normalised: 
     from lm_eval_iberian.pictures.columns import Scores
     from lm_eval_iberian.pictures.tables import sweep_report
     from lm_eval_iberian.pictures.write import write_files
+    from lm_eval_iberian.runs.errors import SweepError
+    from lm_eval_iberian.runs.run import read_sweep_run
     from lm_eval_iberian.scores.formats import write
-    from lm_eval_iberian.sweep.errors import SweepError
-    from lm_eval_iberian.sweep.run import read_sweep_run
 
     if len(given) > 1:
         raise click.UsageError("give the run folder of one sweep, and nothing beside it.")

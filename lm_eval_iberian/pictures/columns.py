@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from lm_eval_iberian.identity.prompting import odd_ones
+from lm_eval_iberian.runs.run import SweepPoint, SweepRun
 from lm_eval_iberian.scores.benchmarks import (
     BENCHMARKS,
     CHOICE,
@@ -28,7 +29,6 @@ from lm_eval_iberian.scores.benchmarks import (
     Benchmark,
 )
 from lm_eval_iberian.scores.suite import Score, average, score_of
-from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 
 SHORT_KINDS = {
     CHOICE: "Benchmarks", TRANSLATION: "Translation", INSTRUCTIONS: "Instructions", PAIRS: "Minimal pairs",

@@ -13,9 +13,9 @@ from lm_eval_iberian.pictures.columns import Column, Scores
 from lm_eval_iberian.pictures.shape import MAX_LINES, Shape
 from lm_eval_iberian.pictures.slots import line_slots, rule_names
 from lm_eval_iberian.pictures.style import DASHES, MARKERS, MUTED, RULES, SERIES, new_figure
+from lm_eval_iberian.runs.run import SweepPoint
 from lm_eval_iberian.scores.formats import short
 from lm_eval_iberian.scores.suite import Score
-from lm_eval_iberian.sweep.run import SweepPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

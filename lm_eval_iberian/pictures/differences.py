@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_iberian.pictures.columns import Column, Scores
+from lm_eval_iberian.runs.run import SweepPoint
 from lm_eval_iberian.scores.benchmarks import Benchmark
 from lm_eval_iberian.scores.significance import (
     Difference,
@@ -23,7 +24,6 @@ from lm_eval_iberian.scores.significance import (
     ratio_draws,
 )
 from lm_eval_iberian.scores.suite import Score, apart_on
-from lm_eval_iberian.sweep.run import SweepPoint
 
 if TYPE_CHECKING:
     import numpy as np

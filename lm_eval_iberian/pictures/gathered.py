@@ -14,8 +14,8 @@ from lm_eval_iberian.pictures.shape import Shape, shape_of
 from lm_eval_iberian.pictures.slots import left_out, legend_names, rule_names
 from lm_eval_iberian.pictures.tables import sweep_report
 from lm_eval_iberian.pictures.tradeoff import Tradeoff, tradeoffs
+from lm_eval_iberian.runs.run import SweepRun
 from lm_eval_iberian.scores.tables import Report
-from lm_eval_iberian.sweep.run import SweepRun
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from lm_eval_iberian.pictures.columns import TOYS
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.html import name, text
 from lm_eval_iberian.pictures.tables import distinct
-from lm_eval_iberian.sweep.run import SweepRun
+from lm_eval_iberian.runs.run import SweepRun
 
 SHOWN = 5  # lines of a notice before it is folded
 VERSIONS = ("lm_eval", "mergekit", "vllm", "transformers", "torch", "lm_eval_iberian", "ifeval_multi")

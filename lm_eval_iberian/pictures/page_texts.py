@@ -9,7 +9,7 @@ from lm_eval_iberian.pictures.answers import Example
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.html import name, text
 from lm_eval_iberian.pictures.page_tables import FOLDED_ROWS, named
-from lm_eval_iberian.sweep.run import SweepPoint
+from lm_eval_iberian.runs.run import SweepPoint
 
 
 def answers(found: Gathered) -> str:

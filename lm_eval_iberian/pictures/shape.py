@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lm_eval_iberian.runs.run import SweepPoint, SweepRun
 from lm_eval_iberian.scores.benchmarks import LANGUAGE_NAMES
-from lm_eval_iberian.sweep.run import SweepPoint, SweepRun
 
 SEEDS = ("seed", "merge_seed")
 MAX_LINES = 7  # of a panel: as many as there are colours

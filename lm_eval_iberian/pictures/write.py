@@ -17,9 +17,9 @@ from lm_eval_iberian.pictures import curves, forest, style, tables, tradeoff
 from lm_eval_iberian.pictures.gathered import Gathered, gather
 from lm_eval_iberian.pictures.heat import draw_heat
 from lm_eval_iberian.pictures.page import page
+from lm_eval_iberian.runs.errors import SweepError
+from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.scores.formats import write as formatted
-from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.run import SweepRun, read_sweep_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lm_eval_iberian.sweep.errors import SweepError
+from lm_eval_iberian.runs.errors import SweepError
 
 PLACEHOLDER = re.compile(r"\$([A-Za-z_]\w*)((?:\.\w+)*)")
 MAX_POINTS = 10_000

@@ -84,8 +84,8 @@ def parse_settings(given: tuple[str, ...]) -> dict[str, Any]:
 def _show(plan: Any, folder: Path) -> None:
     from rich.console import Console
 
+    from lm_eval_iberian.runs.store import FILE, Store
     from lm_eval_iberian.sweep.outlook import show_plan
-    from lm_eval_iberian.sweep.store import FILE, Store
 
     store = Store(folder / FILE, writes=False) if (folder / FILE).is_file() else None
     show_plan(plan, store, Console())
@@ -111,8 +111,8 @@ def _report(folder: Path, console: Any) -> None:
     """The tables to stdout and into the folder, and report.html."""
     from lm_eval_iberian.pictures.columns import Scores
     from lm_eval_iberian.pictures.tables import sweep_report
+    from lm_eval_iberian.runs.run import read_sweep_run
     from lm_eval_iberian.scores.formats import write
-    from lm_eval_iberian.sweep.run import read_sweep_run
 
     run = read_sweep_run(folder)
     if not any(point.results for point in run.points):

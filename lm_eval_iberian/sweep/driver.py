@@ -16,15 +16,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.sweep.errors import SweepError
+from lm_eval_iberian.runs.errors import SweepError
+from lm_eval_iberian.runs.run import PLAN
+from lm_eval_iberian.runs.store import CLAIM_SECONDS, FILE, Store
 from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, NextJob, Started
 from lm_eval_iberian.sweep.outlook import speed_name
 from lm_eval_iberian.sweep.plan import Plan
 from lm_eval_iberian.sweep.pool import Pool
 from lm_eval_iberian.sweep.progress import Progress
-from lm_eval_iberian.sweep.run import PLAN
 from lm_eval_iberian.sweep.spec import slug
-from lm_eval_iberian.sweep.store import CLAIM_SECONDS, FILE, Store
 
 # A job whose worker died is tried so often; then the point is taken for the reason.
 ATTEMPTS = 2

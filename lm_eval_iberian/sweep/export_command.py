@@ -16,7 +16,7 @@ import click
 @click.option("--to", type=click.Path(file_okay=False, path_type=Path), help="A folder [default: RUN/export].")
 def export(run: Path, form: str, to: Path | None) -> None:
     """Write scores (a row a point, task, metric and run) and documents (a row a document of these) of RUN."""
-    from lm_eval_iberian.sweep.run import read_sweep_run
+    from lm_eval_iberian.runs.run import read_sweep_run
 
     found = read_sweep_run(run)
     folder = to or run / "export"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lm_eval_iberian.identity.identity import Identity
+from lm_eval_iberian.runs.store import Answer, Document
 from lm_eval_iberian.sweep.spec import Evaluation
-from lm_eval_iberian.sweep.store import Answer, Document
 
 
 @dataclass(frozen=True)

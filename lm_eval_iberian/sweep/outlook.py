@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lm_eval_iberian.identity.task_code import documents_of
+from lm_eval_iberian.runs.store import Store
 from lm_eval_iberian.sweep.plan import Plan, PlannedPoint
 from lm_eval_iberian.sweep.progress import duration
 from lm_eval_iberian.sweep.spec import Evaluation
-from lm_eval_iberian.sweep.store import Store
 from merge_hooks.checks.estimate import estimate, gigabytes
 
 # First guesses, until something was measured: floating-point operations a second, and seconds to start an engine.

@@ -16,7 +16,7 @@ from typing import Any
 from lm_eval_iberian.identity.identity import Identity, counting, digest, of_results, told
 from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
 from lm_eval_iberian.plugin import KEY
-from lm_eval_iberian.sweep.errors import SweepError
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks, generation_of, results_head
 from lm_eval_iberian.sweep.spec import Evaluation, Point, Sweep
@@ -114,7 +114,7 @@ class Plan:
         return engine_name(self.sweep.model_args)
 
     def as_data(self) -> dict[str, Any]:
-        """plan.json: see `lm_eval_iberian.sweep.run`."""
+        """plan.json: see `lm_eval_iberian.runs.run`."""
         return {
             "name": self.sweep.name,
             "about": self.sweep.data.get("about", ""),

@@ -14,8 +14,8 @@ from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.desk import Desk
-from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Event, Failed, Job, Later, Lost, NextJob
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks
 

@@ -19,9 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep import process
 from lm_eval_iberian.sweep.desk import Desk
-from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Event, Job, Lost, NextJob
 from lm_eval_iberian.sweep.pool import fill_seats
 

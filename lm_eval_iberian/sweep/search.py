@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.axes import MAX_POINTS, label_of, labelled
-from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.spec import Sweep, check_sweep, read_data, with_settings
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from typing import Any
 
 import yaml
 
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.axes import fill, grid, label_of, labelled, names_in
-from lm_eval_iberian.sweep.errors import SweepError
 
 # What lm_eval's own --config calls the same.
 SETTINGS = ("num_fewshot", "limit", "gen_kwargs", "system_instruction")

@@ -15,7 +15,7 @@ from typing import Any
 from lm_eval.api.model import LM
 
 from lm_eval_iberian.models.counts import Cut
-from lm_eval_iberian.sweep.store import Answer
+from lm_eval_iberian.runs.store import Answer
 
 TYPES = ("loglikelihood", "loglikelihood_rolling", "generate_until")
 

@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_iberian.best import BestError, goals_of
 from lm_eval_iberian.pictures.columns import Scores
+from lm_eval_iberian.runs.errors import SweepError
+from lm_eval_iberian.runs.run import PLAN, SweepPoint, SweepRun, read_point
+from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.scores.suite import apart_on, average
 from lm_eval_iberian.sweep.driver import ATTEMPTS, write_down, write_text
-from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import LATER, Event, Failed, Finished, Job, Later, Lost
 from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, make_plan
 from lm_eval_iberian.sweep.pool import Pool
-from lm_eval_iberian.sweep.run import PLAN, SweepPoint, SweepRun, read_point
 from lm_eval_iberian.sweep.search import Space
-from lm_eval_iberian.sweep.store import FILE, Store
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -94,7 +94,7 @@ def _result(space: Space, folder: Path, study: Any) -> str:
     """The best trials, their recipe, and what mattered."""
     from lm_eval_iberian.best import find_best
     from lm_eval_iberian.best_command import best_text
-    from lm_eval_iberian.sweep.run import read_sweep_run
+    from lm_eval_iberian.runs.run import read_sweep_run
 
     found = find_best(read_sweep_run(folder), space.objectives)
     states = [trial.state.name for trial in study.get_trials(deepcopy=False)]

@@ -17,8 +17,9 @@ from typing import Any
 
 from lm_eval_iberian.identity.identity import told
 from lm_eval_iberian.plugin import KEY
+from lm_eval_iberian.runs.errors import SweepError
+from lm_eval_iberian.runs.store import Document
 from lm_eval_iberian.sweep import flags
-from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Started
 from lm_eval_iberian.sweep.kept_tasks import (
     FEWSHOT_SEED,
@@ -29,7 +30,6 @@ from lm_eval_iberian.sweep.kept_tasks import (
     version_of,
 )
 from lm_eval_iberian.sweep.plan import engine_name, planned_signature
-from lm_eval_iberian.sweep.store import Document
 from lm_eval_iberian.sweep.stored_lm import StoredLM
 
 

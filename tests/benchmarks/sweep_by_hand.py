@@ -84,7 +84,7 @@ def by_sweep(
     data["recipe"]["models"][0]["parameters"]["weight"] = "$weight"
     (folder / "sweep.yml").write_text(yaml.safe_dump(data))
     spent = timed([str(BIN / "iberian"), "sweep", "sweep.yml", "--out", "run"], folder, environment)
-    from lm_eval_iberian.sweep.run import read_sweep_run
+    from lm_eval_iberian.runs.run import read_sweep_run
 
     return spent, [point.scores("iberian_eus_trivia")["acc"][0] for point in read_sweep_run(folder / "run").points]
 

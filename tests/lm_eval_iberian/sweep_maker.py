@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.runs.store import FILE, Document, Store
 from lm_eval_iberian.scores.benchmarks import BENCHMARKS, CHOICE, INSTRUCTIONS, LANGUAGES, TRANSLATION
-from lm_eval_iberian.sweep.store import FILE, Document, Store
 from tests.lm_eval_iberian.results_maker import results
 
 # How good a point is at a task, 0 to 1.
@@ -26,7 +26,7 @@ Skill = Callable[["MadePoint", str], float]
 
 @dataclass(frozen=True)
 class MadePoint:
-    """A point to write; see `lm_eval_iberian.sweep.run.SweepPoint`. `state`: finished, unfinished or failed."""
+    """A point to write; see `lm_eval_iberian.runs.run.SweepPoint`. `state`: finished, unfinished or failed."""
 
     name: str
     role: str = "merge"

@@ -34,12 +34,12 @@ from lm_eval_iberian.pictures.tables import distinct, sweep_report
 from lm_eval_iberian.pictures.tradeoff import Dot, _with_front, tradeoffs
 from lm_eval_iberian.pictures.write import write_report
 from lm_eval_iberian.report_command import report as command
+from lm_eval_iberian.runs.errors import SweepError
+from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
+from lm_eval_iberian.runs.store import FILE, Document, Store
 from lm_eval_iberian.scores.benchmarks import BENCHMARKS
 from lm_eval_iberian.scores.formats import write
 from lm_eval_iberian.scores.significance import SignificanceError
-from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.run import SweepRun, read_sweep_run
-from lm_eval_iberian.sweep.store import FILE, Document, Store
 from tests.lm_eval_iberian.sweep_maker import MadePoint, figure1_run, toy_run, write_run
 
 FAILED = "language=gl method=linear weight=2.0"

@@ -14,7 +14,7 @@ import yaml
 
 from lm_eval_iberian.pictures.columns import Scores
 from lm_eval_iberian.pictures.tables import sweep_report
-from lm_eval_iberian.sweep.run import read_sweep_run
+from lm_eval_iberian.runs.run import read_sweep_run
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.runner import run
 from tests.lm_eval_iberian.sweep.test_again import by_lm_eval

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.identity.identity import Identity
+from lm_eval_iberian.runs.store import Answer
 from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job, Started
 from lm_eval_iberian.sweep.spec import Evaluation
-from lm_eval_iberian.sweep.store import Answer
 
 
 def a_job(key: str, does: str = "", engine: str = "one") -> Job:

@@ -12,12 +12,12 @@ from typing import Any
 import psutil
 from rich.console import Console
 
+from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.sweep.driver import run_sweep
 from lm_eval_iberian.sweep.job import Event, NextJob
 from lm_eval_iberian.sweep.plan import Plan, make_plan
 from lm_eval_iberian.sweep.pool import InProcess, Pool
 from lm_eval_iberian.sweep.progress import Progress
-from lm_eval_iberian.sweep.run import read_sweep_run
 from lm_eval_iberian.sweep.spec import check_sweep
 
 

@@ -22,8 +22,8 @@ from lm_eval_iberian.best import find_best
 from lm_eval_iberian.best_command import best_text
 from lm_eval_iberian.documents import manifests
 from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.runs.run import SweepPoint, SweepRun, read_sweep_run
 from lm_eval_iberian.scores.tables import report_files
-from lm_eval_iberian.sweep.run import SweepPoint, SweepRun, read_sweep_run
 from lm_eval_iberian.sweep.worker import answer_of
 from tests.lm_eval_iberian.sweep import runner
 from tests.lm_eval_iberian.sweep.local_tasks import write_tasks

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from lm_eval_iberian import cli
 from lm_eval_iberian.best import Best, BestError, Candidate, find_best, pareto
+from lm_eval_iberian.runs.run import SweepPoint, SweepRun, read_sweep_run
+from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.scores.benchmarks import of_column
 from lm_eval_iberian.scores.suite import Score
-from lm_eval_iberian.sweep.run import SweepPoint, SweepRun, read_sweep_run
-from lm_eval_iberian.sweep.store import FILE, Store
 from tests.lm_eval_iberian.sweep_maker import figure1_run, figure1_tasks, toy_run
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.desk import Desk, death
 from lm_eval_iberian.sweep.driver import ATTEMPTS
-from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost
 from lm_eval_iberian.sweep.pool import Processes, environments, fill_seats
 from lm_eval_iberian.sweep.pools import choose_pool, gpus_each

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.scores.benchmarks import EXAMS_EU, columns, of_column
-from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.plan import make_plan
 from lm_eval_iberian.sweep.spec import Point, presets, read_sweep
 

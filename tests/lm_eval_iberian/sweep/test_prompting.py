@@ -10,8 +10,8 @@ from unittest.mock import patch
 
 import pytest
 
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep import kept_tasks
-from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.plan import Plan, make_plan
 from lm_eval_iberian.sweep.spec import check_sweep
 from tests.conftest import linear

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep import ray_pool
-from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.job import Answered, Event, Job, Lost
 from lm_eval_iberian.sweep.pool import fill_seats
 from lm_eval_iberian.sweep.pools import choose_pool

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from lm_eval_iberian.sweep.run import read_sweep_run
-from lm_eval_iberian.sweep.store import FILE
+from lm_eval_iberian.runs.run import read_sweep_run
+from lm_eval_iberian.runs.store import FILE
 from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
 
 KILLS = 20

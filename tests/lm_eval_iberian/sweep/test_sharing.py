@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.sweep.driver import Driver, write_plan
 from lm_eval_iberian.sweep.job import Asked, Event, Later, Lost, Started
-from lm_eval_iberian.sweep.store import FILE, Store
 from tests.lm_eval_iberian.sweep.fake_worker import a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, one_thread, run
 
@@ -128,8 +128,8 @@ def test_what_fails_in_another_sweep_is_not_tried_by_this_one_too(tmp_path: Path
 
 
 def test_a_lost_job_is_given_out_again_with_what_is_known(tmp_path: Path) -> None:
+    from lm_eval_iberian.runs.store import Answer
     from lm_eval_iberian.sweep.job import Answered
-    from lm_eval_iberian.sweep.store import Answer
 
     driver = a_driver(tmp_path, "a")
     first = driver.next_job(None)

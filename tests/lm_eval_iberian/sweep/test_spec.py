@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.axes import fill, grid, labelled, names_in
-from lm_eval_iberian.sweep.errors import SweepError
 from lm_eval_iberian.sweep.spec import check_sweep, read_sweep
 
 RECIPE = {

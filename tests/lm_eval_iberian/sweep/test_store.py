@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.store import CLAIM_SECONDS, Answer, Document, Store
+from lm_eval_iberian.runs.errors import SweepError
+from lm_eval_iberian.runs.store import CLAIM_SECONDS, Answer, Document, Store
 
 
 @pytest.fixture

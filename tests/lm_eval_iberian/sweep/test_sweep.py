@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.sweep import kept_tasks
-from lm_eval_iberian.sweep.run import read_sweep_run
 from tests.conftest import linear
 from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
 from tests.lm_eval_iberian.sweep.runner import run

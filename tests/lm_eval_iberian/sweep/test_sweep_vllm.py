@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lm_eval_iberian.sweep.run import read_sweep_run
+from lm_eval_iberian.runs.run import read_sweep_run
 from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
 from tests.lm_eval_iberian.sweep.runner import run
 from tests.lm_eval_iberian.sweep.test_resume import a_sweep

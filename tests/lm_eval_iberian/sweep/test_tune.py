@@ -18,10 +18,10 @@ import yaml
 
 from lm_eval_iberian import cli
 from lm_eval_iberian.best import find_best
-from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.run import read_sweep_run
+from lm_eval_iberian.runs.errors import SweepError
+from lm_eval_iberian.runs.run import read_sweep_run
+from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.sweep.search import Choices, check_space
-from lm_eval_iberian.sweep.store import FILE, Store
 from lm_eval_iberian.sweep.tune import AGAIN, counted
 from lm_eval_iberian.sweep.tune_command import importance
 from tests.lm_eval_iberian.sweep.tuning import OPTIMUM, OTHER, TASK, Invented, search

@@ -18,10 +18,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.runs.errors import SweepError
+from lm_eval_iberian.runs.store import Store
 from lm_eval_iberian.scores.results import Run, check_run
 from lm_eval_iberian.scores.suite import ModelScores
-from lm_eval_iberian.sweep.errors import SweepError
-from lm_eval_iberian.sweep.store import Store
 
 PLAN = "plan.json"
 
@@ -200,7 +200,7 @@ class SweepRun:
 
 def read_sweep_run(folder: Path) -> SweepRun:
     """The run in a folder, points that measured a task in several ways taken apart. Raises SweepError where there is none."""
-    from lm_eval_iberian.sweep.variants import taken_apart
+    from lm_eval_iberian.runs.variants import taken_apart
 
     path = folder / PLAN
     try:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.sweep.errors import SweepError
+from lm_eval_iberian.runs.errors import SweepError
 
 FILE = "store.sqlite"
 # A claim of a process on another machine is dead when it was not renewed for so long (seconds).
