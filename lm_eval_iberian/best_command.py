@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from lm_eval_iberian.best import Best, Candidate, Goal
+    from lm_eval_iberian.compare.best import Best, Candidate, Goal
     from lm_eval_iberian.runs.run import SweepPoint
     from lm_eval_iberian.scores.suite import Score
 
@@ -39,7 +39,7 @@ def best(
     Points compete only where they were measured on the same documents; all others are named with the reason. †:
     a score over part of the documents, or over the embedded samples.
     """
-    from lm_eval_iberian.best import find_best
+    from lm_eval_iberian.compare.best import find_best
     from lm_eval_iberian.runs.run import read_sweep_run
 
     names = [name.strip() for name in by.split(",") if name.strip()]
@@ -65,7 +65,7 @@ def best_text(found: Best, pareto: bool = False, save: Path | None = None) -> st
 
 def _lines(found: Best, pareto: bool) -> list[str]:
     names = ", ".join(goal.name for goal in found.goals)
-    from lm_eval_iberian.pictures.differences import prompted_otherwise
+    from lm_eval_iberian.compare.differences import prompted_otherwise
 
     many = len(found.goals) > 1
     lines = [f"The best by {'the mean of ' if many else ''}{names}: {found.best.point.name}", ""]
@@ -143,7 +143,7 @@ def _indented(text: str) -> str:
 
 def _how_to_run(point: SweepPoint, save: Path | None) -> str:
     """The commands that measure the point again without the sweep."""
-    from lm_eval_iberian.again import commands
+    from lm_eval_iberian.compare.again import commands
 
     recipe = save or Path("best.yml")
     out = recipe.with_name(f"{recipe.stem}-again")
@@ -157,7 +157,7 @@ def _how_to_run(point: SweepPoint, save: Path | None) -> str:
 
 def _export(point: SweepPoint, out: Path, trust_remote_code: bool) -> list[str]:
     """The merged checkpoint with its card, on which the measured scores stand."""
-    from lm_eval_iberian.best import BestError
+    from lm_eval_iberian.compare.best import BestError
     from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.recipe import Recipe, resolve
     from merge_hooks.stream.stream import open_stream

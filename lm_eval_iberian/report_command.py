@@ -47,8 +47,8 @@ def report(results: tuple[Path, ...], form: str, against: str | None, normalised
 
 def _sweep(given: tuple[Path, ...], form: str, against: str | None, normalised: bool) -> None:
     """Print a sweep's tables, and write its page. The tables go to stdout, where the page is to stderr."""
-    from lm_eval_iberian.pictures.columns import Scores
-    from lm_eval_iberian.pictures.tables import sweep_report
+    from lm_eval_iberian.compare.columns import Scores
+    from lm_eval_iberian.compare.tables import sweep_report
     from lm_eval_iberian.pictures.write import write_files
     from lm_eval_iberian.runs.errors import SweepError
     from lm_eval_iberian.runs.run import read_sweep_run

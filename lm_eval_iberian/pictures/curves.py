@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lm_eval_iberian.compare.columns import Column, Scores
+from lm_eval_iberian.compare.shape import MAX_LINES, Shape
 from lm_eval_iberian.pictures import style
-from lm_eval_iberian.pictures.columns import Column, Scores
-from lm_eval_iberian.pictures.shape import MAX_LINES, Shape
 from lm_eval_iberian.pictures.slots import line_slots, rule_names
 from lm_eval_iberian.pictures.style import DASHES, MARKERS, MUTED, RULES, SERIES, new_figure
 from lm_eval_iberian.runs.run import SweepPoint

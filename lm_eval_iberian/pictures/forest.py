@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lm_eval_iberian.compare.differences import Compared
 from lm_eval_iberian.pictures import style
-from lm_eval_iberian.pictures.differences import Compared
 from lm_eval_iberian.pictures.style import MARKERS, MUTED, SERIES, new_figure, parent_colour
 from lm_eval_iberian.scores.formats import short
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lm_eval_iberian.pictures.answers import Example, examples
-from lm_eval_iberian.pictures.columns import Scores
+from lm_eval_iberian.compare.answers import Example, examples
+from lm_eval_iberian.compare.columns import Scores
+from lm_eval_iberian.compare.differences import Compared, Comparer
+from lm_eval_iberian.compare.shape import Shape, shape_of
+from lm_eval_iberian.compare.tables import sweep_report
 from lm_eval_iberian.pictures.curves import Row, rows
-from lm_eval_iberian.pictures.differences import Compared, Comparer
 from lm_eval_iberian.pictures.heat import Heat, heat_map
-from lm_eval_iberian.pictures.shape import Shape, shape_of
 from lm_eval_iberian.pictures.slots import left_out, legend_names, rule_names
-from lm_eval_iberian.pictures.tables import sweep_report
 from lm_eval_iberian.pictures.tradeoff import Tradeoff, tradeoffs
 from lm_eval_iberian.runs.run import SweepRun
 from lm_eval_iberian.scores.tables import Report

@@ -6,10 +6,10 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lm_eval_iberian.pictures.columns import TOYS
+from lm_eval_iberian.compare.columns import TOYS
+from lm_eval_iberian.compare.tables import distinct
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.html import name, text
-from lm_eval_iberian.pictures.tables import distinct
 from lm_eval_iberian.runs.run import SweepRun
 
 SHOWN = 5  # lines of a notice before it is folded

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lm_eval_iberian.pictures.columns import Column, Scores, is_flagged
+from lm_eval_iberian.compare.columns import Column, Scores, is_flagged
+from lm_eval_iberian.compare.shape import Shape
 from lm_eval_iberian.pictures.curves import NORMAL
-from lm_eval_iberian.pictures.shape import Shape
 from lm_eval_iberian.pictures.style import INK, new_figure
 from lm_eval_iberian.scores.formats import short
 from lm_eval_iberian.scores.suite import Score

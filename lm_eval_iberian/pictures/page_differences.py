@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lm_eval_iberian.compare.differences import Compared
+from lm_eval_iberian.compare.tables import DIFFERENCES_KEY, averages_of
 from lm_eval_iberian.pictures import forest, html, style
-from lm_eval_iberian.pictures.differences import Compared
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.html import name, text
 from lm_eval_iberian.pictures.page_pictures import PANEL_SIZE, panels, picture
-from lm_eval_iberian.pictures.tables import DIFFERENCES_KEY, averages_of
 
 
 def differences(found: Gathered) -> str:

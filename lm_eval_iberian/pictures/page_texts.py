@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lm_eval_iberian.compare.answers import Example
 from lm_eval_iberian.pictures import html
-from lm_eval_iberian.pictures.answers import Example
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.html import name, text
 from lm_eval_iberian.pictures.page_tables import FOLDED_ROWS, named

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lm_eval_iberian.pictures.columns import Scores
-from lm_eval_iberian.pictures.shape import MAX_LINES, Shape, shared_parents
+from lm_eval_iberian.compare.columns import Scores
+from lm_eval_iberian.compare.shape import MAX_LINES, Shape, shared_parents
 
 
 def line_slots(scores: Scores, shape: Shape) -> dict[str, int]:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm_eval_iberian.pictures import curves, forest, style, tables, tradeoff
+from lm_eval_iberian.compare import tables
+from lm_eval_iberian.pictures import curves, forest, style, tradeoff
 from lm_eval_iberian.pictures.gathered import Gathered, gather
 from lm_eval_iberian.pictures.heat import draw_heat
 from lm_eval_iberian.pictures.page import page

@@ -109,8 +109,8 @@ def _run(
 
 def _report(folder: Path, console: Any) -> None:
     """The tables to stdout and into the folder, and report.html."""
-    from lm_eval_iberian.pictures.columns import Scores
-    from lm_eval_iberian.pictures.tables import sweep_report
+    from lm_eval_iberian.compare.columns import Scores
+    from lm_eval_iberian.compare.tables import sweep_report
     from lm_eval_iberian.runs.run import read_sweep_run
     from lm_eval_iberian.scores.formats import write
 

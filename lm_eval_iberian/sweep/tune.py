@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_iberian.best import BestError, goals_of
-from lm_eval_iberian.pictures.columns import Scores
+from lm_eval_iberian.compare.best import BestError, goals_of
+from lm_eval_iberian.compare.columns import Scores
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.run import PLAN, SweepPoint, SweepRun, read_point
 from lm_eval_iberian.runs.store import FILE, Store

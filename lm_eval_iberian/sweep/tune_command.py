@@ -92,8 +92,8 @@ def _pool(plan: Plan, jobs: list[Job], workers: int) -> Pool:
 
 def _result(space: Space, folder: Path, study: Any) -> str:
     """The best trials, their recipe, and what mattered."""
-    from lm_eval_iberian.best import find_best
     from lm_eval_iberian.best_command import best_text
+    from lm_eval_iberian.compare.best import find_best
     from lm_eval_iberian.runs.run import read_sweep_run
 
     found = find_best(read_sweep_run(folder), space.objectives)

@@ -19,18 +19,18 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm_eval_iberian.compare.answers import choice, examples, models
+from lm_eval_iberian.compare.columns import SHORT_KINDS, UNITS, Column, Scores
+from lm_eval_iberian.compare.differences import Comparer, verdicts
+from lm_eval_iberian.compare.shape import shape_of
+from lm_eval_iberian.compare.tables import distinct, sweep_report
 from lm_eval_iberian.pictures import style
-from lm_eval_iberian.pictures.answers import choice, examples, models
-from lm_eval_iberian.pictures.columns import SHORT_KINDS, UNITS, Column, Scores
 from lm_eval_iberian.pictures.curves import rows
-from lm_eval_iberian.pictures.differences import Comparer, verdicts
 from lm_eval_iberian.pictures.gathered import gather
 from lm_eval_iberian.pictures.head import head
 from lm_eval_iberian.pictures.heat import colour, heat_map
 from lm_eval_iberian.pictures.html import long_text, text
-from lm_eval_iberian.pictures.shape import shape_of
 from lm_eval_iberian.pictures.slots import left_out, legend_names, line_slots, rule_names
-from lm_eval_iberian.pictures.tables import distinct, sweep_report
 from lm_eval_iberian.pictures.tradeoff import Dot, _with_front, tradeoffs
 from lm_eval_iberian.pictures.write import write_report
 from lm_eval_iberian.report_command import report as command

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lm_eval_iberian.pictures.columns import Scores
-from lm_eval_iberian.pictures.tables import sweep_report
+from lm_eval_iberian.compare.columns import Scores
+from lm_eval_iberian.compare.tables import sweep_report
 from lm_eval_iberian.runs.run import read_sweep_run
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.runner import run

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.tasks import TaskManager
 
-from lm_eval_iberian import again
-from lm_eval_iberian.best import find_best
 from lm_eval_iberian.best_command import best_text
+from lm_eval_iberian.compare import again
+from lm_eval_iberian.compare.best import find_best
 from lm_eval_iberian.documents import manifests
 from lm_eval_iberian.plugin import tasks_folder
 from lm_eval_iberian.runs.run import SweepPoint, SweepRun, read_sweep_run

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_eval_iberian import cli
-from lm_eval_iberian.best import Best, BestError, Candidate, find_best, pareto
+from lm_eval_iberian.compare.best import Best, BestError, Candidate, find_best, pareto
 from lm_eval_iberian.runs.run import SweepPoint, SweepRun, read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.scores.benchmarks import of_column

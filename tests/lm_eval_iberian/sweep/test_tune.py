@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from lm_eval_iberian import cli
-from lm_eval_iberian.best import find_best
+from lm_eval_iberian.compare.best import find_best
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Store

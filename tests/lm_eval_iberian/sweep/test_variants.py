@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lm_eval_iberian.pictures.columns import Scores
-from lm_eval_iberian.pictures.differences import Comparer
+from lm_eval_iberian.compare.columns import Scores
+from lm_eval_iberian.compare.differences import Comparer
 from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Document, Store
 from tests.lm_eval_iberian.sweep_maker import toy_run

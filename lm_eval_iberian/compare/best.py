@@ -15,8 +15,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lm_eval_iberian.pictures.columns import OF_HUNDRED, Scores, others
-from lm_eval_iberian.pictures.differences import SAME, Comparer
+from lm_eval_iberian.compare.columns import OF_HUNDRED, Scores, others
+from lm_eval_iberian.compare.differences import SAME, Comparer
 from lm_eval_iberian.runs.run import SweepPoint, SweepRun
 from lm_eval_iberian.scores.benchmarks import BENCHMARKS, Benchmark, of_column
 from lm_eval_iberian.scores.significance import Difference, Draws, SignificanceError, average

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lm_eval_iberian.pictures.columns import Column, Scores
+from lm_eval_iberian.compare.columns import Column, Scores
 from lm_eval_iberian.runs.run import SweepPoint
 
 DOCUMENTS = 2  # of each benchmark

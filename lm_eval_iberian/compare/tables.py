@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lm_eval_iberian.pictures.columns import Column, Scores, is_flagged, others
-from lm_eval_iberian.pictures.differences import Compared
+from lm_eval_iberian.compare.columns import Column, Scores, is_flagged, others
+from lm_eval_iberian.compare.differences import Compared
 from lm_eval_iberian.runs.run import SweepPoint
 from lm_eval_iberian.scores.benchmarks import LANGUAGE_NAMES, Benchmark
 from lm_eval_iberian.scores.formats import latex_text, markdown_text
