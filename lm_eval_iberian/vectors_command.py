@@ -38,7 +38,7 @@ def vectors(written: tuple[str, ...], base: str | None, to: Path | None, plot: P
     from merge_hooks.tools.vectors.inputs import open_vectors, stamp
 
     if plot is not None:
-        from lm_eval_iberian.vectors_picture import require_matplotlib
+        from lm_eval_iberian.pictures.vectors import require_matplotlib
 
         require_matplotlib()  # before minutes of reading, not after
     found = open_vectors(written, base, trust_remote_code)
@@ -51,7 +51,7 @@ def vectors(written: tuple[str, ...], base: str | None, to: Path | None, plot: P
         to.write_text(content + "\n", encoding="utf-8")
         click.echo(f"Written: {to}")
     if plot is not None:
-        from lm_eval_iberian.vectors_picture import draw
+        from lm_eval_iberian.pictures.vectors import draw
 
         click.echo(f"Drawn: {', '.join(str(path) for path in draw(similarity, plot))}")
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lm_eval_iberian.cli import cli
-from lm_eval_iberian.vectors_picture import draw
+from lm_eval_iberian.pictures.vectors import draw
 from merge_hooks.errors import EngineError
 from merge_hooks.tools.vectors.compare import Similarity
 
