@@ -95,7 +95,7 @@ def _run(
     plan: Any, folder: Path, workers: int | None, ray_address: str | None, shard: tuple[int, int], console: Any
 ) -> dict[str, str]:
     from lm_eval_iberian.sweep.driver import run_sweep
-    from lm_eval_iberian.sweep.pools import choose_pool
+    from lm_eval_iberian.sweep.pools.choose import choose_pool
     from lm_eval_iberian.sweep.progress import Progress
 
     try:

@@ -22,7 +22,7 @@ from lm_eval_iberian.runs.store import CLAIM_SECONDS, FILE, Store
 from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, NextJob, Started
 from lm_eval_iberian.sweep.outlook import speed_name
 from lm_eval_iberian.sweep.plan import Plan
-from lm_eval_iberian.sweep.pool import Pool
+from lm_eval_iberian.sweep.pools.local import Pool
 from lm_eval_iberian.sweep.progress import Progress
 from lm_eval_iberian.sweep.spec import slug
 

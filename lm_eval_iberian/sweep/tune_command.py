@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from lm_eval_iberian.sweep.job import Job
     from lm_eval_iberian.sweep.plan import Plan
-    from lm_eval_iberian.sweep.pool import Pool
+    from lm_eval_iberian.sweep.pools.local import Pool
     from lm_eval_iberian.sweep.search import Space
 
 # Of fewer complete trials Optuna's importances say little.
@@ -82,8 +82,8 @@ def _progress(console: Any) -> Any:
 
 
 def _pool(plan: Plan, jobs: list[Job], workers: int) -> Pool:
-    from lm_eval_iberian.sweep.pool import Processes, environments
-    from lm_eval_iberian.sweep.pools import choose_pool, gpus_each
+    from lm_eval_iberian.sweep.pools.choose import choose_pool, gpus_each
+    from lm_eval_iberian.sweep.pools.local import Processes, environments
 
     if workers == 1:
         return choose_pool(plan, jobs)

@@ -16,7 +16,7 @@ from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.sweep.driver import run_sweep
 from lm_eval_iberian.sweep.job import Event, NextJob
 from lm_eval_iberian.sweep.plan import Plan, make_plan
-from lm_eval_iberian.sweep.pool import InProcess, Pool
+from lm_eval_iberian.sweep.pools.local import InProcess, Pool
 from lm_eval_iberian.sweep.progress import Progress
 from lm_eval_iberian.sweep.spec import check_sweep
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from lm_eval_iberian.sweep import kept_tasks
 from lm_eval_iberian.sweep.driver import run_sweep
 from lm_eval_iberian.sweep.plan import make_plan
-from lm_eval_iberian.sweep.pools import choose_pool
+from lm_eval_iberian.sweep.pools.choose import choose_pool
 from lm_eval_iberian.sweep.progress import Progress
 from lm_eval_iberian.sweep.spec import check_sweep
 

@@ -15,11 +15,11 @@ import psutil
 import pytest
 
 from lm_eval_iberian.runs.errors import SweepError
-from lm_eval_iberian.sweep.desk import Desk, death
 from lm_eval_iberian.sweep.driver import ATTEMPTS
 from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost
-from lm_eval_iberian.sweep.pool import Processes, environments, fill_seats
-from lm_eval_iberian.sweep.pools import choose_pool, gpus_each
+from lm_eval_iberian.sweep.pools.choose import choose_pool, gpus_each
+from lm_eval_iberian.sweep.pools.desk import Desk, death
+from lm_eval_iberian.sweep.pools.local import Processes, environments, fill_seats
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, run, workers_of
@@ -114,8 +114,8 @@ def test_a_pool_asks_again_where_it_is_told_to() -> None:
 
 DRIVER = """
 import sys
-from lm_eval_iberian.sweep.desk import Desk
-from lm_eval_iberian.sweep.pool import fill_seats
+from lm_eval_iberian.sweep.pools.desk import Desk
+from lm_eval_iberian.sweep.pools.local import fill_seats
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from lm_eval_iberian.runs.errors import SweepError
-from lm_eval_iberian.sweep import ray_pool
 from lm_eval_iberian.sweep.job import Answered, Event, Job, Lost
-from lm_eval_iberian.sweep.pool import fill_seats
-from lm_eval_iberian.sweep.pools import choose_pool
-from lm_eval_iberian.sweep.ray_pool import RayPool, RaySeat, settings, share
+from lm_eval_iberian.sweep.pools import ray as ray_pool
+from lm_eval_iberian.sweep.pools.choose import choose_pool
+from lm_eval_iberian.sweep.pools.local import fill_seats
+from lm_eval_iberian.sweep.pools.ray import RayPool, RaySeat, settings, share
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, run

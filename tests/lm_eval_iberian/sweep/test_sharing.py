@@ -18,7 +18,7 @@ from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, one_t
 
 def sweep_and_say(data: dict[str, Any], folder: Path, diary: Path, ready: Any) -> None:
     """One of several sweeps; what it asked its engine is written down."""
-    from lm_eval_iberian.sweep.pool import InProcess
+    from lm_eval_iberian.sweep.pools.local import InProcess
 
     said: dict[str, Any] = {"started": [], "asked": 0}
 

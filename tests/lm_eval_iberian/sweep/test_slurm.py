@@ -16,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from lm_eval_iberian.cli import cli
-from lm_eval_iberian.sweep.pool import Pool
+from lm_eval_iberian.sweep.pools.local import Pool
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.pool_sweeps import check_same
 from tests.lm_eval_iberian.sweep.pool_sweeps import run as run_again

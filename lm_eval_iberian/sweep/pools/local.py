@@ -15,9 +15,9 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from lm_eval_iberian.runs.errors import SweepError
-from lm_eval_iberian.sweep.desk import Desk
 from lm_eval_iberian.sweep.job import Event, Failed, Job, Later, Lost, NextJob
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks
+from lm_eval_iberian.sweep.pools.desk import Desk
 
 # How long to wait before asking again for what another sweep works on (seconds).
 POLL_SECONDS = 2.0

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.runs.errors import SweepError
-from lm_eval_iberian.sweep import process
-from lm_eval_iberian.sweep.desk import Desk
 from lm_eval_iberian.sweep.job import Event, Job, Lost, NextJob
-from lm_eval_iberian.sweep.pool import fill_seats
+from lm_eval_iberian.sweep.pools import process
+from lm_eval_iberian.sweep.pools.desk import Desk
+from lm_eval_iberian.sweep.pools.local import fill_seats
 
 # How long a worker waits for room on the cluster (seconds): others may be at work there.
 PATIENCE_SECONDS = 3600.0

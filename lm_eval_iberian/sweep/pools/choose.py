@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.plan import Plan, engine_name, runs_on_cpu
-from lm_eval_iberian.sweep.pool import InProcess, Pool, Processes, environments
+from lm_eval_iberian.sweep.pools.local import InProcess, Pool, Processes, environments
 
 
 def choose_pool(plan: Plan, jobs: list[Job], workers: int | None = None, ray_address: str | None = None) -> Pool:
@@ -21,7 +21,7 @@ def choose_pool(plan: Plan, jobs: list[Job], workers: int | None = None, ray_add
     """
     gpus = gpus_each(plan.sweep.model_args)
     if ray_address is not None:
-        from lm_eval_iberian.sweep.ray_pool import RayPool
+        from lm_eval_iberian.sweep.pools.ray import RayPool
 
         return RayPool(ray_address, workers, gpus, len(jobs))
     workers = min(workers or 1, len(jobs))

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.sweep import process
 from lm_eval_iberian.sweep.job import Event, Failed, Finished, Job, Lost
+from lm_eval_iberian.sweep.pools import process
 
 # How long a worker has for letting its engine go before it is killed (seconds).
 LEAVE_SECONDS = 30.0
