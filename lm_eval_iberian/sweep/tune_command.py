@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lm_eval_iberian.sweep.job import Job
     from lm_eval_iberian.sweep.plan import Plan
     from lm_eval_iberian.sweep.pools.local import Pool
-    from lm_eval_iberian.sweep.search import Space
+    from lm_eval_iberian.tune.space import Space
 
 # Of fewer complete trials Optuna's importances say little.
 IMPORTANCE_TRIALS = 10
@@ -37,7 +37,7 @@ def tune(space: str, given: tuple[str, ...], out: Path | None, trials: int | Non
     from rich.console import Console
 
     from lm_eval_iberian.sweep.command import parse_settings, quiet
-    from lm_eval_iberian.sweep.search import read_space
+    from lm_eval_iberian.tune.space import read_space
 
     quiet()
     settings = parse_settings(given) | ({} if trials is None else {"trials": trials})
@@ -49,7 +49,7 @@ def tune(space: str, given: tuple[str, ...], out: Path | None, trials: int | Non
 
 
 def _search(space: Space, folder: Path, workers: int, console: Any) -> Any:
-    from lm_eval_iberian.sweep.tune import Tuner
+    from lm_eval_iberian.tune.tune import Tuner
 
     progress = _progress(console)
     tuner = Tuner(space, folder, progress.note, workers, progress.hear)

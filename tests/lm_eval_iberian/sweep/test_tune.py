@@ -21,9 +21,9 @@ from lm_eval_iberian.compare.best import find_best
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Store
-from lm_eval_iberian.sweep.search import Choices, check_space
-from lm_eval_iberian.sweep.tune import AGAIN, counted
 from lm_eval_iberian.sweep.tune_command import importance
+from lm_eval_iberian.tune.space import Choices, check_space
+from lm_eval_iberian.tune.tune import AGAIN, counted
 from tests.lm_eval_iberian.sweep.tuning import OPTIMUM, OTHER, TASK, Invented, search
 
 ROOT = Path(__file__).resolve().parents[3]

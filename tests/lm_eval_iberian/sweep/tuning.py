@@ -19,8 +19,8 @@ import yaml
 from lm_eval_iberian.runs.store import Answer, Document
 from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job, NextJob
 from lm_eval_iberian.sweep.plan import Plan
-from lm_eval_iberian.sweep.search import read_space
-from lm_eval_iberian.sweep.tune import Tuner
+from lm_eval_iberian.tune.space import read_space
+from lm_eval_iberian.tune.tune import Tuner
 from tests.lm_eval_iberian.results_maker import results
 
 OPTIMUM = 1.3

@@ -32,7 +32,7 @@ from lm_eval_iberian.sweep.driver import ATTEMPTS, write_down, write_text
 from lm_eval_iberian.sweep.job import LATER, Event, Failed, Finished, Job, Later, Lost
 from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, make_plan
 from lm_eval_iberian.sweep.pools.local import Pool
-from lm_eval_iberian.sweep.search import Space
+from lm_eval_iberian.tune.space import Space
 
 if TYPE_CHECKING:
     from optuna.study import Study
