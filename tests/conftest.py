@@ -43,7 +43,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A float32 Llama family: base, instruct, basque."""
-    from lm_eval_iberian.tiny import build_family
+    from lm_eval_iberian.toy.tiny import build_family
 
     return build_family(tmp_path_factory.mktemp("llama"))
 
@@ -51,7 +51,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A bfloat16 Qwen3 family with tied embeddings: base, instruct, basque."""
-    from lm_eval_iberian.tiny import build_family
+    from lm_eval_iberian.toy.tiny import build_family
 
     return build_family(tmp_path_factory.mktemp("qwen3"), "qwen3", dtype="bfloat16")
 

@@ -22,8 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian import tiny
-from lm_eval_iberian.toy import instructions, texts
+from lm_eval_iberian.toy import instructions, texts, tiny
 
 LANGUAGE_MODELS = {"basque": "eu", "galician": "gl", "catalan": "ca"}
 MODELS = ("base", "instruct", *LANGUAGE_MODELS)

@@ -39,8 +39,8 @@ TASKS = {
 
 
 def make_model(folder: Path, shape: str) -> Path:
-    """A float32 Llama with random weights and the tokenizer of lm_eval_iberian.tiny (2,000 tokens)."""
-    from lm_eval_iberian.tiny import build_tokenizer, random_model, save
+    """A float32 Llama with random weights and the tokenizer of lm_eval_iberian.toy.tiny (2,000 tokens)."""
+    from lm_eval_iberian.toy.tiny import build_tokenizer, random_model, save
 
     tokenizer = build_tokenizer()
     # Wider than transformers' 0.02, with which every token would be about equally likely and nothing told apart.

@@ -3,7 +3,7 @@
     python tests/benchmarks/sweep_by_hand.py --points 8 --by-hand 8
 
 Both from the first process start to the last score, the same recipes, documents, engine settings and dtype, on tiny models
-(lm_eval_iberian.tiny) and EusTrivia, 5-shot: the real documents of ../shared where they are, else the samples. The
+(lm_eval_iberian.toy.tiny) and EusTrivia, 5-shot: the real documents of ../shared where they are, else the samples. The
 sweep measures no parents here, for nobody does by hand. `--by-hand N` runs only N points by hand and multiplies: said
 in what is printed.
 """
@@ -91,7 +91,7 @@ def by_sweep(
 
 def main() -> None:
     """Measure and print."""
-    from lm_eval_iberian.tiny import build_family
+    from lm_eval_iberian.toy.tiny import build_family
 
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--points", type=int, default=8)

@@ -30,7 +30,7 @@ def make(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     import torch
     from safetensors.torch import save_file
 
-    from lm_eval_iberian.tiny import build_family
+    from lm_eval_iberian.toy.tiny import build_family
 
     family = {name: folder / name for name in ("base", "instruct", "basque")}
     if not family["basque"].is_dir():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_iberian.models.counts import Cut, Tally
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import EngineError
 
 WORDS = ["Gasteiz", "dela", "uste", "dut", "nik", "baina", "ez", "dakit", "ziur", "zergatik", "galdetzen", "orain"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_eval_iberian.models.encoding import Encoded
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 
 PROMPT = "Galdera: Non dago Gasteiz?\nErantzuna:"
 PAIRS = [(PROMPT, " A"), (PROMPT, " B"), (PROMPT + "  \t", "dela"), (PROMPT + "\n", " ez dakit"), ("", " A"), (" ", "x"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_eval_iberian.models.hf_scoring import WORTH_SHARING, clusters
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import EngineError
 
 WORDS = ["Gasteiz", "dela", "uste", "dut", "nik", "baina", "ez", "dakit", "ziur", "zergatik", "galdetzen", "orain"]

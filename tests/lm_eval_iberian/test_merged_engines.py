@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 
 pytestmark = pytest.mark.slow
 QUESTIONS = [

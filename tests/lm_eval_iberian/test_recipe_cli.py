@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lm_eval_iberian import cli
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 
 
 @pytest.fixture(scope="module")

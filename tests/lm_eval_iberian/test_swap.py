@@ -11,7 +11,7 @@ import torch
 
 from lm_eval_iberian.models.hf import MergedHF
 from lm_eval_iberian.models.merge import prepare_swap
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe, resolve
 from tests.conftest import linear, task_arithmetic

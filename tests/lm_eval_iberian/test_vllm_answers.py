@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow

@@ -39,7 +39,7 @@ def make(kind: str, folder: Path) -> None:
     import torch
     import transformers
 
-    from lm_eval_iberian import tiny
+    from lm_eval_iberian.toy import tiny
 
     tokenizer = tiny.build_tokenizer()
     name, extra = KINDS[kind]

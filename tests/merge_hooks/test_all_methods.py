@@ -27,7 +27,7 @@ from mergekit.merge_methods.base import BasePolicy, InputContract, TensorGroup
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file
 
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.kernels.choose import DETERMINISTIC
 from merge_hooks.methods import register as own_methods

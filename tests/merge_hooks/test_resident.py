@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.engines.hf import build_model, parameters_digest, swap_into
 from merge_hooks.engines.weights_digest import digest_of
 from merge_hooks.errors import EngineError, SourceError

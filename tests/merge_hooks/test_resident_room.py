@@ -273,7 +273,7 @@ def test_nothing_grows(policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from mergekit.io.tasks import LoaderCache
     from mergekit.plan import MergePlanner
 
-    from lm_eval_iberian.tiny import build_family
+    from lm_eval_iberian.toy.tiny import build_family
 
     models = build_family(tmp_path / "models", hidden_size=32, intermediate_size=48, num_hidden_layers=1,
                           num_attention_heads=2, num_key_value_heads=1, head_dim=16)  # fmt: skip

@@ -136,7 +136,7 @@ def test_a_missing_tensor_is_named(llama: dict[str, Path], tmp_path: Path) -> No
 
 
 def test_other_shapes_are_refused(llama: dict[str, Path], tmp_path: Path) -> None:
-    from lm_eval_iberian.tiny import build_tokenizer, random_model, save
+    from lm_eval_iberian.toy.tiny import build_tokenizer, random_model, save
 
     tokenizer = build_tokenizer()
     wide = tmp_path / "wide"
@@ -151,7 +151,7 @@ def test_another_architecture_is_refused(llama: dict[str, Path], qwen3: dict[str
 
 
 def test_another_vocabulary_size_is_refused_with_the_fix(llama: dict[str, Path], tmp_path: Path) -> None:
-    from lm_eval_iberian.tiny import build_tokenizer, random_model, save
+    from lm_eval_iberian.toy.tiny import build_tokenizer, random_model, save
 
     tokenizer = build_tokenizer()
     tokenizer.add_tokens(["<|more|>"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.tools.fisher import Settings, make_map
 
 TEXTS = ["Kaixo, mundua.", "Bos días a todos, e benvidos.", "Bon dia.", "Where is the library?", "¿Dónde está la casa?"]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import FisherError, SourceError
 from merge_hooks.sources.fisher_file import FORMAT, FisherMap, read_map
 from merge_hooks.tools.fisher import make_map

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from lm_eval_iberian import autoload
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.checks.preflight import check_fit
 from merge_hooks.errors import FisherError, PreflightError, RecipeError
 from merge_hooks.methods.register import register_methods

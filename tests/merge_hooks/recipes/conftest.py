@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 
 Tensors = dict[str, torch.Tensor]
 

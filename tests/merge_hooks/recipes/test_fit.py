@@ -334,7 +334,7 @@ def test_what_is_a_whole_number_by_nature_is_no_code() -> None:
 
 
 def test_another_size_or_architecture_is_refused(llama: dict[str, str], qwen: dict[str, str], tmp_path: Path) -> None:
-    from lm_eval_iberian.tiny import build_family
+    from lm_eval_iberian.toy.tiny import build_family
 
     with pytest.raises(PreflightError, match="architectures"):
         check_fit(opened(linear(llama["base"], qwen["base"])))
@@ -362,7 +362,7 @@ def test_a_config_with_endless_layers_is_refused(llama: dict[str, str], tmp_path
 
 
 def test_gemma_is_tied_where_its_config_says_nothing(tmp_path: Path) -> None:
-    from lm_eval_iberian.tiny import build_family
+    from lm_eval_iberian.toy.tiny import build_family
 
     family = build_family(tmp_path, "gemma")
     edit(family["base"] / "config.json", tie_word_embeddings=None)

@@ -20,7 +20,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from mergekit.merge_methods import TensorGroup
 
-from lm_eval_iberian.tiny import build_family
+from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import SourceError
 from merge_hooks.kernels import knots_of_adapters as kernel
 from merge_hooks.methods.knots import METHODS, tie_factors, tie_updates

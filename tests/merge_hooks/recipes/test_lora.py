@@ -189,7 +189,7 @@ def test_what_is_not_folded_here_is_refused(
 
 
 def test_an_adapter_of_another_base_is_refused(plain: Path, tmp_path: Path) -> None:
-    from lm_eval_iberian.tiny import build_family
+    from lm_eval_iberian.toy.tiny import build_family
 
     wide = build_family(tmp_path, hidden_size=96)["base"]
     with pytest.raises(SourceError, match="Was it trained on another base model"):

@@ -149,7 +149,7 @@ dtype: float32
 
 
 def main() -> None:
-    """`python -m lm_eval_iberian.tiny FOLDER`: three tiny checkpoints and a recipe to merge them."""
+    """`python -m lm_eval_iberian.toy.tiny FOLDER`: three tiny checkpoints and a recipe to merge them."""
     import sys
 
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".demo")
