@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm_eval_iberian.commands.report import report as command
 from lm_eval_iberian.compare.answers import choice, examples, models
 from lm_eval_iberian.compare.columns import SHORT_KINDS, UNITS, Column, Scores
 from lm_eval_iberian.compare.differences import Comparer, verdicts
@@ -33,7 +34,6 @@ from lm_eval_iberian.pictures.html import long_text, text
 from lm_eval_iberian.pictures.slots import left_out, legend_names, line_slots, rule_names
 from lm_eval_iberian.pictures.tradeoff import Dot, _with_front, tradeoffs
 from lm_eval_iberian.pictures.write import write_report
-from lm_eval_iberian.report_command import report as command
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Document, Store

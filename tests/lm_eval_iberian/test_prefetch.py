@@ -15,14 +15,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from lm_eval_iberian.doctor_command import doctor
+from lm_eval_iberian.commands.doctor import doctor
+from lm_eval_iberian.commands.prefetch import prefetch
 from lm_eval_iberian.documents import load as documents
 from lm_eval_iberian.documents import mirrors
 from lm_eval_iberian.documents.load import DocumentsError
 from lm_eval_iberian.documents.needs import leaves, needs
 from lm_eval_iberian.documents.prefetch import Outcome, pin
 from lm_eval_iberian.documents.prefetch import prefetch as fetch
-from lm_eval_iberian.prefetch_command import prefetch
 from lm_eval_iberian.scores.benchmarks import BENCHMARKS
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
 from tests.lm_eval_iberian.test_hub import OTHER_COMMIT, ROOT, as_jsonl, as_parquet, pinned, sample
@@ -35,8 +35,8 @@ PROGRAM = """
 import json, sys
 from click.testing import CliRunner
 from lm_eval_iberian import hub
-from lm_eval_iberian.prefetch_command import prefetch
-from lm_eval_iberian.doctor_command import doctor
+from lm_eval_iberian.commands.prefetch import prefetch
+from lm_eval_iberian.commands.doctor import doctor
 hub.FIRST_PAUSE_SECONDS = 0.1
 for name, arguments in json.loads(sys.argv[1]):
     done = CliRunner().invoke({"prefetch": prefetch, "doctor": doctor}[name], arguments)

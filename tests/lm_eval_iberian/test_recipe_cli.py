@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lm_eval_iberian import cli
+from lm_eval_iberian.commands import main as cli
 from lm_eval_iberian.toy.tiny import build_family
 
 

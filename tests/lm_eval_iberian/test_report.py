@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lm_eval_iberian.report_command import report as command
+from lm_eval_iberian.commands.report import report as command
 from lm_eval_iberian.scores import paper
 from lm_eval_iberian.scores.formats import write
 from lm_eval_iberian.scores.results import check_run

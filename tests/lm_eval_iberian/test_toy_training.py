@@ -84,7 +84,7 @@ def test_a_damaged_record_is_no_checkpoint(tmp_path: Path) -> None:
 
 def test_the_command_names_what_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quiet without a terminal; a recipe beside each language model."""
-    from lm_eval_iberian import toy_command
+    from lm_eval_iberian.commands import toy as toy_command
     from lm_eval_iberian.toy import train
 
     monkeypatch.setattr(train, "build_family", lambda folder, seed, progress: {"base": folder / "base"})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from lm_eval_iberian.cli import cli
+from lm_eval_iberian.commands.main import cli
 from lm_eval_iberian.pictures.vectors import draw
 from merge_hooks.errors import EngineError
 from merge_hooks.tools.vectors.compare import Similarity

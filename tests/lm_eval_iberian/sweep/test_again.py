@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.tasks import TaskManager
 
-from lm_eval_iberian.best_command import best_text
+from lm_eval_iberian.commands.best import best_text
 from lm_eval_iberian.compare import again
 from lm_eval_iberian.compare.best import find_best
 from lm_eval_iberian.documents import manifests

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm_eval_iberian import cli
+from lm_eval_iberian.commands import main as cli
 from lm_eval_iberian.compare.best import Best, BestError, Candidate, find_best, pareto
 from lm_eval_iberian.runs.run import SweepPoint, SweepRun, read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Store

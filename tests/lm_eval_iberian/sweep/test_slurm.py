@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from lm_eval_iberian.cli import cli
+from lm_eval_iberian.commands.main import cli
 from lm_eval_iberian.sweep.pools.local import Pool
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.pool_sweeps import check_same
@@ -208,7 +208,7 @@ def test_an_array_gives_the_tables_of_one_run(
     write: Callable[..., str], three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path
 ) -> None:
     """Two tasks into one folder at the same time; each shard has its store, and reports read them as one."""
-    environment = stand_ins(tmp_path, iberian=f'exec {sys.executable} -m lm_eval_iberian.cli "$@"')
+    environment = stand_ins(tmp_path, iberian=f'exec {sys.executable} -m lm_eval_iberian.commands.main "$@"')
     variables = ("--env", "IBERIAN_DATA=samples", "--env", "OMP_NUM_THREADS=1")
     write("--array", "2", "--venv", str(tmp_path), *variables, sweep=three_merges)
     subprocess.run(

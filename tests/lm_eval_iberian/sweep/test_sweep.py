@@ -122,7 +122,7 @@ def test_the_export_holds_every_document(done: tuple[Path, list[int]], tmp_path:
     import pandas
     from click.testing import CliRunner
 
-    from lm_eval_iberian.cli import cli
+    from lm_eval_iberian.commands.main import cli
 
     result = CliRunner().invoke(cli, ["sweep-export", str(done[0]), "--format", form, "--to", str(tmp_path)])
     assert result.exit_code == 0, result.output

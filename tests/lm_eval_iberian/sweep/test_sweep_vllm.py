@@ -24,7 +24,7 @@ def test_one_engine_gives_transformers_answers(llama: dict[str, Path], tmp_path:
     assert run(data, tmp_path / "hf") == {}
     data["model_args"] = {"backend": "vllm", "dtype": "float32", "max_model_len": 512}
     (tmp_path / "trial.yml").write_text(yaml.safe_dump(data))
-    command = [sys.executable, "-m", "lm_eval_iberian.cli", "sweep", "trial.yml"]
+    command = [sys.executable, "-m", "lm_eval_iberian.commands.main", "sweep", "trial.yml"]
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
     assert first.returncode == 0, first.stderr[-3000:]
     assert first.stderr.count("engine started") == 1 and first.stderr.count("swapped") == 3

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
-from lm_eval_iberian import cli
+from lm_eval_iberian.commands import main as cli
+from lm_eval_iberian.commands.tune import importance
 from lm_eval_iberian.compare.best import find_best
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Store
-from lm_eval_iberian.sweep.tune_command import importance
 from lm_eval_iberian.tune.space import Choices, check_space
 from lm_eval_iberian.tune.tune import AGAIN, counted
 from tests.lm_eval_iberian.sweep.tuning import OPTIMUM, OTHER, TASK, Invented, search

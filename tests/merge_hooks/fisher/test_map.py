@@ -200,7 +200,7 @@ def test_models_and_settings_that_cannot_be_are_refused(family: Any, texts: Path
 
 
 def test_the_command_makes_a_map_and_says_so(family: Any, texts: Path, maps: Any, tmp_path: Path, capsys: Any) -> None:
-    from lm_eval_iberian import cli
+    from lm_eval_iberian.commands import main as cli
 
     to = tmp_path / "map.safetensors"
     command = ["fisher", str(family["base"]), "--data", str(texts), "--to", str(to), "--max-length", "32"]

@@ -17,34 +17,34 @@ import click
 from lm_eval_iberian import __version__
 
 COMMANDS = {
-    "recipe": ("lm_eval_iberian.recipe_cli:recipe", "Check, show, verify or export a merge recipe."),
-    "fisher": ("lm_eval_iberian.fisher_command:fisher", "Make a model's Fisher map, for `merge_method: fisher`."),
-    "sweep": ("lm_eval_iberian.sweep.command:sweep", "Measure many merges over one engine; killed, it goes on."),
-    "tune": ("lm_eval_iberian.sweep.tune_command:tune", "Search for the best recipe with Optuna; killed, it goes on."),
+    "recipe": ("lm_eval_iberian.commands.recipe:recipe", "Check, show, verify or export a merge recipe."),
+    "fisher": ("lm_eval_iberian.commands.fisher:fisher", "Make a model's Fisher map, for `merge_method: fisher`."),
+    "sweep": ("lm_eval_iberian.commands.sweep:sweep", "Measure many merges over one engine; killed, it goes on."),
+    "tune": ("lm_eval_iberian.commands.tune:tune", "Search for the best recipe with Optuna; killed, it goes on."),
     "best": (
-        "lm_eval_iberian.best_command:best",
+        "lm_eval_iberian.commands.best:best",
         "Name a sweep's best recipe, by how much it leads, and export it.",
     ),
-    "slurm": ("lm_eval_iberian.sweep.slurm_command:slurm", "Write a Slurm job script for a sweep."),
+    "slurm": ("lm_eval_iberian.commands.slurm:slurm", "Write a Slurm job script for a sweep."),
     "report": (
-        "lm_eval_iberian.report_command:report",
+        "lm_eval_iberian.commands.report:report",
         "Tables from lm_eval's results files; a sweep's page and pictures.",
     ),
     "sweep-export": (
-        "lm_eval_iberian.sweep.export_command:export",
+        "lm_eval_iberian.commands.sweep_export:export",
         "A sweep's scores and documents as JSONL or parquet.",
     ),
     "vectors": (
-        "lm_eval_iberian.vectors_command:vectors",
+        "lm_eval_iberian.commands.vectors:vectors",
         "Compare language vectors: cosines of what fine-tunes add to their base.",
     ),
-    "toy": ("lm_eval_iberian.toy_command:toy", "Train tiny models on which merging visibly teaches a language."),
+    "toy": ("lm_eval_iberian.commands.toy:toy", "Train tiny models on which merging visibly teaches a language."),
     "prefetch": (
-        "lm_eval_iberian.prefetch_command:prefetch",
+        "lm_eval_iberian.commands.prefetch:prefetch",
         "Fetch documents and models once, for nodes with no network.",
     ),
     "doctor": (
-        "lm_eval_iberian.doctor_command:doctor",
+        "lm_eval_iberian.commands.doctor:doctor",
         "Say what each task needs, what is missing, and what mends it.",
     ),
     "ifeval": ("ifeval_multi.cli:ifeval", "Score, lint and extend IFEval, without lm_eval."),

@@ -36,7 +36,7 @@ def tune(space: str, given: tuple[str, ...], out: Path | None, trials: int | Non
         raise click.ClickException("`iberian tune` needs Optuna: pip install 'lm_eval_iberian[tune]'") from None
     from rich.console import Console
 
-    from lm_eval_iberian.sweep.command import parse_settings, quiet
+    from lm_eval_iberian.commands.sweep import parse_settings, quiet
     from lm_eval_iberian.tune.space import read_space
 
     quiet()
@@ -92,7 +92,7 @@ def _pool(plan: Plan, jobs: list[Job], workers: int) -> Pool:
 
 def _result(space: Space, folder: Path, study: Any) -> str:
     """The best trials, their recipe, and what mattered."""
-    from lm_eval_iberian.best_command import best_text
+    from lm_eval_iberian.commands.best import best_text
     from lm_eval_iberian.compare.best import find_best
     from lm_eval_iberian.runs.run import read_sweep_run
 

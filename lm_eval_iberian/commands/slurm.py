@@ -56,7 +56,7 @@ def slurm(
     out: Path | None, file: Path | None, **named: str | None,
 ) -> None:  # fmt: skip
     """Write a Slurm job script for SWEEP: one job, an array (--array), or Ray on several nodes (--ray --nodes)."""
-    from lm_eval_iberian.sweep.command import parse_settings, run_folder
+    from lm_eval_iberian.commands.sweep import parse_settings, run_folder
     from lm_eval_iberian.sweep.slurm import Script
     from lm_eval_iberian.sweep.spec import read_sweep, slug
 
