@@ -52,7 +52,7 @@ class Finder:
 def _register_merge_methods():  # type: ignore[no-untyped-def]
     """Never raises: what fails becomes one warning, and mergekit goes on without our methods."""
     try:
-        from merge_hooks.planning.plan import register_methods
+        from merge_hooks.planning.registry import register_methods
 
         register_methods()
     except Exception as error:

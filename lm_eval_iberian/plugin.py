@@ -17,19 +17,13 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
+from lm_eval_iberian.folders import tasks_folder
+from lm_eval_iberian.identity.identity import KEY
+
 CHECKED_VERSIONS = ("0.4.13",)
 MODEL_NAME = "merged"
 MODEL_TARGET = "lm_eval_iberian.models:Merged"
 _MARK = "_iberian_wrapped"
-# Where results say what was read: see `lm_eval_iberian.identity.identity`.
-KEY = "measured"
-
-
-def tasks_folder() -> Path:
-    """The folder of task YAMLs: inside the package in a wheel, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    inside = here / "tasks"
-    return inside if inside.is_dir() else here.parent / "tasks"
 
 
 def after_import(module: ModuleType) -> None:

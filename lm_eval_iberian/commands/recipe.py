@@ -50,8 +50,8 @@ def check(written: str, text_only: bool, trust_remote_code: bool) -> None:
     from merge_hooks.checks.filters import plan_findings
     from merge_hooks.checks.preflight import check_fit, fit_notes
     from merge_hooks.errors import RecipeError
-    from merge_hooks.recipe.recipe import resolve
     from merge_hooks.recipe.short_form import find
+    from merge_hooks.resolve.resolve import resolve
     from merge_hooks.stream.stream import open_stream
 
     found = find(written)
@@ -77,8 +77,8 @@ def check(written: str, text_only: bool, trust_remote_code: bool) -> None:
 @with_logging
 def show(written: str, trust_remote_code: bool) -> None:
     """Print what would be merged: method, parameters as resolved, sources, memory and time."""
-    from merge_hooks.recipe.recipe import resolve
     from merge_hooks.recipe.short_form import find, refuse_errors
+    from merge_hooks.resolve.resolve import resolve
     from merge_hooks.stream.stream import open_stream
     from merge_hooks.tools.show import plan_text
 
@@ -150,8 +150,8 @@ def export(written: str, out: str, results: str | None, shard_gb: float, trust_r
 def _fitting_stream(written: str, trust_remote_code: bool, seed: int = 0, rng: str = "iberian") -> Any:
     """The stream of a recipe that was linted and whose models fit; warnings are printed."""
     from merge_hooks.checks.preflight import check_fit
-    from merge_hooks.recipe.recipe import resolve
     from merge_hooks.recipe.short_form import find, refuse_errors
+    from merge_hooks.resolve.resolve import resolve
     from merge_hooks.stream.stream import open_stream
 
     found = refuse_errors(find(written))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
+
+from lm_eval_iberian.scores.tables import report_files
 
 
 @click.command()
@@ -68,3 +71,10 @@ def _sweep(given: tuple[Path, ...], form: str, against: str | None, normalised: 
 def _width() -> int | None:
     """How wide the terminal is; None where the output goes elsewhere, and is Markdown for others to show."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_table(paths: Iterable[str | Path], format: str = "markdown") -> None:
+    """Print the report of results files: for notebooks; the command is `iberian report`."""
+    from lm_eval_iberian.scores.formats import write
+
+    print(write(report_files(paths), format))

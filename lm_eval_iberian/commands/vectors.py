@@ -12,7 +12,8 @@ import click
 if TYPE_CHECKING:
     import numpy as np
 
-    from merge_hooks.tools.vectors.compare import Similarity, Vector
+    from merge_hooks.tools.vectors.compare import Similarity
+    from merge_hooks.tools.vectors.vector import Vector
 
 
 @click.command()

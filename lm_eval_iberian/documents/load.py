@@ -27,7 +27,7 @@ from lm_eval_iberian.documents.revisions import wanted as wanted_revision
 from lm_eval_iberian.documents.trouble import explain
 from lm_eval_iberian.errors import DocumentsError as DocumentsError
 from lm_eval_iberian.errors import NotToBeHad as NotToBeHad
-from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.folders import tasks_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset

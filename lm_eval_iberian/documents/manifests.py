@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.folders import tasks_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset

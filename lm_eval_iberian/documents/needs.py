@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from lm_eval_iberian.documents.load import DocumentsError
-from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.folders import tasks_folder
 
 
 @dataclass(frozen=True)

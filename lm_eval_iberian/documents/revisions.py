@@ -24,7 +24,7 @@ import yaml
 
 from lm_eval_iberian.documents.manifests import Manifest, manifests
 from lm_eval_iberian.errors import DocumentsError
-from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.folders import tasks_folder
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")

@@ -32,7 +32,8 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
-from lm_eval_iberian.plugin import KEY
+# Where results files say what was read.
+KEY = "measured"
 
 # What one answer to one request depends on. Prompts, and so template, shots and documents, are in the request.
 OF_AN_ANSWER = ("weights", "tokenizer", "generation_config", "arguments", "versions", "seed")

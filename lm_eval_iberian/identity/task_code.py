@@ -26,8 +26,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from lm_eval_iberian.folders import tasks_folder
 from lm_eval_iberian.identity.identity import told
-from lm_eval_iberian.plugin import tasks_folder
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")

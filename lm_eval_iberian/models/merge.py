@@ -17,10 +17,13 @@ from merge_hooks.checks.estimate import refuse_too_large
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.checks.swap import check_swap
 from merge_hooks.errors import EngineError, PreflightError, RecipeError
-from merge_hooks.planning.plan import dump_config
-from merge_hooks.recipe.recipe import Recipe, Resolved, passthrough, resolve
+from merge_hooks.hashing import template_hash
+from merge_hooks.planning.config import dump_config
+from merge_hooks.recipe.recipe import Recipe, passthrough
+from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.recipe.short_form import refuse_errors, take_recipe
 from merge_hooks.recipe.signature import Signature, sign
+from merge_hooks.resolve.resolve import resolve
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.tokenizer import (
@@ -29,7 +32,6 @@ from merge_hooks.stream.tokenizer import (
     end_tokens,
     generation_hash,
     generation_settings,
-    template_hash,
 )
 
 # Below lm_eval's own logger, whose handler and level its command line sets.

@@ -139,13 +139,6 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
     return Report(tables, notes, list(models), signed)
 
 
-def print_table(paths: Iterable[str | Path], format: str = "markdown") -> None:
-    """Print the report of results files: for notebooks; the command is `iberian report`."""
-    from lm_eval_iberian.scores.formats import write
-
-    print(write(report_files(paths), format))
-
-
 def _averages(kind: str, models: Sequence[ModelScores], against: str | None, normalised: bool) -> Table | None:
     """The averages of a kind, a column a language; published rows above ours."""
     heads = columns(kind)

@@ -15,8 +15,8 @@ from typing import Any
 
 from lm_eval.tasks import TaskManager
 
+from lm_eval_iberian.folders import tasks_folder
 from lm_eval_iberian.identity.task_code import read_by
-from lm_eval_iberian.plugin import tasks_folder
 from lm_eval_iberian.sweep.spec import Evaluation
 
 # lm_eval's own: which shots are drawn. Also its seed of numpy and torch.

@@ -13,16 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.identity.identity import Identity, counting, digest, of_results, told
+from lm_eval_iberian.identity.identity import KEY, Identity, counting, digest, of_results, told
 from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
-from lm_eval_iberian.plugin import KEY
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks, generation_of, results_head
 from lm_eval_iberian.sweep.spec import Evaluation, Point, Sweep
 from merge_hooks.checks.swap import engine_facts
 from merge_hooks.errors import MergeHooksError
-from merge_hooks.recipe.recipe import Recipe, Resolved, passthrough
+from merge_hooks.recipe.recipe import Recipe, passthrough
+from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.resolve.stages import MergedSource
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
@@ -298,7 +298,7 @@ def in_working_order(points: Iterable[PlannedPoint]) -> list[PlannedPoint]:
 
 def _constant(resolved: Resolved) -> str:
     """The recipe without its weights: points that are equal here differ by one fused pass."""
-    from merge_hooks.planning.plan import dump_config
+    from merge_hooks.planning.config import dump_config
 
     return json.dumps(_without_weights(dump_config(resolved.config)), sort_keys=True, default=str)
 

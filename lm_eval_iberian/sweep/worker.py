@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.identity.identity import told
-from lm_eval_iberian.plugin import KEY
+from lm_eval_iberian.identity.identity import KEY, told
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.store import Document
 from lm_eval_iberian.sweep import flags
@@ -187,7 +186,7 @@ def _recipe(job: Job) -> Any:
 
 
 def _resolved(job: Job) -> Any:
-    from merge_hooks.recipe.recipe import resolve
+    from merge_hooks.resolve.resolve import resolve
 
     trusted = bool(job.model_args.get("trust_remote_code", False))
     return resolve(_recipe(job), job.merge_seed, job.rng, trusted)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.folders import tasks_folder
 
 SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|start|>", "<|end|>", "<|pad|>"]
 CHAT_TEMPLATE = (

@@ -13,20 +13,9 @@ from dataclasses import dataclass
 from merge_hooks.errors import PreflightError
 from merge_hooks.machine.memory import free_on_host
 from merge_hooks.planning.plan import OutputTensor
-from merge_hooks.sources.checkpoint import TensorEntry
+from merge_hooks.sources.headers import BYTES, TensorEntry
 from merge_hooks.stream.stream import Stream
 
-BYTES = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I64": 8,
-    "float64": 8,
-    "float32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-}
 # What is left to the rest of the program (interpreter, torch, tokenizer) when we say that memory does not suffice.
 RESERVE = 300_000_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from merge_hooks.recipe.lint import Finding
+from merge_hooks.recipe.documents import Finding
 from merge_hooks.stream.stream import Stream
 
 

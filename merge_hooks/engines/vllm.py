@@ -24,7 +24,7 @@ from merge_hooks.errors import EngineError, MergeHooksError, UnprovedError
 from merge_hooks.machine.memory import free_on_host
 
 if TYPE_CHECKING:
-    from merge_hooks.recipe.recipe import Resolved
+    from merge_hooks.recipe.resolved import Resolved
 
 LOAD_FORMAT = "merged"
 PLUGIN = "iberian"

@@ -33,8 +33,8 @@ def from_factors(operands: Operands, workers: Workers, seed: int) -> Merged | No
 
 
 def _merge(base: Any, factors: list[tuple[Any, Any]], operands: Operands, seed: int) -> Any:
+    from merge_hooks.kernels.seeding import seeded_by_name
     from merge_hooks.methods.knots import METHODS
-    from merge_hooks.planning.draws import seeded_by_name
 
     others = operands.others
     names = [operand.place for operand in others]
@@ -47,7 +47,7 @@ def _merge(base: Any, factors: list[tuple[Any, Any]], operands: Operands, seed: 
 
 def _tied(factors: list[tuple[Any, Any]], operands: Operands) -> Any:
     """The adapters' common basis: the same for every weight and density."""
-    from merge_hooks.methods.knots import tie_factors
+    from merge_hooks.methods.knots_basis import tie_factors
 
     origins = tuple(operand.origin for operand in operands.inputs)
     if None in origins:

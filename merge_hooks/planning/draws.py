@@ -11,44 +11,14 @@ They are the process's, and so are mergekit's readers of sources: one thread at 
 
 from __future__ import annotations
 
-import random
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from merge_hooks.kernels.masks import stream_key
+from merge_hooks.kernels.seeding import put_back, seed_all, state_of_all
 
 if TYPE_CHECKING:
     from merge_hooks.planning.plan import OutputTensor, Plan
 
-GENERATORS = ("iberian", "mergekit")
 DRAWS_AT_ONCE = 1 << 20
-# Held again by the same thread where a source is itself a merge.
-_ALONE = threading.RLock()
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """No other thread of this process computes by mergekit's methods while this lasts."""
-    with _ALONE:
-        yield
-
-
-@contextmanager
-def seeded_by_name(seed: int, name: str) -> Iterator[None]:
-    """The generators seeded by (seed, tensor name) while this lasts; put back afterwards."""
-    with _put_back():
-        _seed(stream_key(seed, name, 0, "global generator"))
-        yield
-
-
-@contextmanager
-def started_at(state: Any) -> Iterator[None]:
-    """The generators in this state while this lasts; put back afterwards."""
-    with _put_back():
-        _set_state(state)
-        yield
 
 
 def generator_states(plan: Plan, seed: int, memory: dict[str, Any]) -> dict[str, Any]:
@@ -57,47 +27,12 @@ def generator_states(plan: Plan, seed: int, memory: dict[str, Any]) -> dict[str,
     Makes every draw of the whole merge once, without the merge: some seconds for each billion of elements.
     """
     states = {}
-    with _put_back():
-        _seed(seed)  # as transformers' set_seed, which mergekit calls
+    with put_back():
+        seed_all(seed)  # as transformers' set_seed, which mergekit calls
         for output in plan.in_execution_order():
-            states[output.name] = _state()
+            states[output.name] = state_of_all()
             _draw(output, memory)
     return states
-
-
-@contextmanager
-def _put_back() -> Iterator[None]:
-    with alone():
-        before = _state()
-        try:
-            yield
-        finally:
-            _set_state(before)
-
-
-def _seed(seed: int) -> None:
-    import numpy as np
-    import torch
-
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU's too, and nobody puts them back
-    np.random.seed(seed % (1 << 32))
-    random.seed(seed)
-
-
-def _state() -> Any:
-    import numpy as np
-    import torch
-
-    return torch.default_generator.get_state(), np.random.get_state(), random.getstate()
-
-
-def _set_state(state: Any) -> None:
-    import numpy as np
-    import torch
-
-    torch.default_generator.set_state(state[0])
-    np.random.set_state(state[1])
-    random.setstate(state[2])
 
 
 def _draw(output: OutputTensor, memory: dict[str, Any]) -> None:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial, reduce
+from functools import partial, reduce
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
 from merge_hooks.kernels.choose import Operand, Operands
-from merge_hooks.sources.adapter import LoraSource
+from merge_hooks.planning.config import _ordered_references, reference_key
+from merge_hooks.planning.reading import _in_words, _left_where_they_are, _Reader, run_task
+from merge_hooks.planning.registry import register_methods
 from merge_hooks.sources.checkpoint import Source
 
 if TYPE_CHECKING:
@@ -32,210 +33,6 @@ if TYPE_CHECKING:
 MAX_LAYERS = 10_000
 CHECKED_VERSIONS = ("0.1.5",)
 _READING = threading.RLock()
-
-
-def parse_config(data: dict[str, Any], origin: str) -> Any:
-    """mergekit's MergeConfiguration. Raises RecipeError with the key and what mergekit expected there."""
-    from pydantic import ValidationError
-
-    try:
-        return _ordered_configuration().model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{origin}: `{where}`: {first['msg']}.") from None
-    except RuntimeError as error:
-        raise RecipeError(f"{origin}: {error}.") from None
-
-
-@cache
-def _ordered_configuration() -> Any:
-    """mergekit's MergeConfiguration, whose models always come in one order: the base, then as they are written.
-
-    mergekit keeps them in a set. Without a base model two runs of it may follow another model's config and
-    tokenizer, and number the tokens of a union in another way.
-    """
-    from mergekit.config import MergeConfiguration
-
-    class OrderedConfiguration(MergeConfiguration):
-        def referenced_models(self) -> list[Any]:
-            known = set(super().referenced_models())
-            first = [self.base_model] if self.base_model is not None else []
-            return [item for item in dict.fromkeys([*first, *_ordered_references(self)]) if item in known]
-
-    return OrderedConfiguration
-
-
-def dump_config(value: Any) -> Any:
-    """A MergeConfiguration as plain data. Unlike mergekit's own dump, paths with `@` or `+` survive it."""
-    from mergekit.common import ModelReference
-    from pydantic import BaseModel
-
-    if isinstance(value, ModelReference):
-        lora = value.lora.model_dump() if value.lora else None
-        return {"model": value.model.model_dump(), "lora": lora, "override_architecture": value.override_architecture}
-    if isinstance(value, BaseModel):
-        fields = {name: dump_config(getattr(value, name)) for name in type(value).model_fields}
-        return {name: field for name, field in fields.items() if field is not None}
-    if isinstance(value, dict):
-        return {key: dump_config(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [dump_config(item) for item in value]
-    return value
-
-
-def map_references(value: Any, replace: Callable[[Any], Any]) -> Any:
-    """The same configuration with every ModelReference in it replaced."""
-    from mergekit.common import ModelReference
-    from pydantic import BaseModel
-
-    if isinstance(value, ModelReference):
-        return replace(value)
-    if isinstance(value, BaseModel):
-        fields = {name: map_references(getattr(value, name), replace) for name in type(value).model_fields}
-        return value.model_copy(update=fields)
-    if isinstance(value, dict):
-        return {key: map_references(item, replace) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map_references(item, replace) for item in value)
-    return value
-
-
-def map_parameter(value: Any, name: str, replace: Callable[[str], str]) -> Any:
-    """The same configuration with every text that a parameter of this name has, filtered or not, replaced."""
-    from pydantic import BaseModel
-
-    if isinstance(value, BaseModel):
-        fields = {key: map_parameter(getattr(value, key), name, replace) for key in type(value).model_fields}
-        parameters = fields.get("parameters")
-        if isinstance(parameters, dict) and name in parameters:
-            fields["parameters"] = {**parameters, name: _map_texts(parameters[name], replace)}
-        return value.model_copy(update=fields)
-    if isinstance(value, dict):
-        return {key: map_parameter(item, name, replace) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map_parameter(item, name, replace) for item in value)
-    return value
-
-
-def _map_texts(setting: Any, replace: Callable[[str], str]) -> Any:
-    if isinstance(setting, list):
-        return [_map_texts(item, replace) for item in setting]
-    if isinstance(setting, str):
-        return replace(setting)
-    if hasattr(setting, "value"):  # mergekit's ConditionalParameter
-        return setting.model_copy(update={"value": _map_texts(setting.value, replace)})
-    return setting
-
-
-def reference_to(folder: Path, original: Any, adapter: Path | None = None) -> Any:
-    """A ModelReference to a local folder (and adapter folder), with the original's architecture override."""
-    from mergekit.common import ModelPath, ModelReference
-
-    return ModelReference(
-        model=ModelPath.model_construct(path=str(folder), revision=None),
-        lora=ModelPath.model_construct(path=str(adapter), revision=None) if adapter else None,
-        override_architecture=original.override_architecture,
-    )
-
-
-def reference_key(reference: Any) -> str:
-    """What stands for a resolved ModelReference among the sources: its folder, then "+" and its adapter's."""
-    adapter = f"+{reference.lora.path}" if reference.lora else ""
-    return f"{reference.model.path}{adapter}"
-
-
-@cache
-def known_keys() -> dict[str, set[str]]:
-    """The keys that mergekit reads at each level of a recipe."""
-    from mergekit import config
-    from mergekit.tokenizer.config import TokenizerConfig
-
-    levels = {
-        "recipe": config.MergeConfiguration,
-        "model": config.InputModelDefinition,
-        "slice": config.OutputSliceDefinition,
-        "source": config.InputSliceDefinition,
-        "module": config.OutputModuleDefinition,
-        "tokenizer": TokenizerConfig,
-    }
-    return {level: set(model.model_fields) for level, model in levels.items()}
-
-
-def register_methods() -> None:
-    """Add our methods to mergekit's registry, once.
-
-    Called before every use of the registry here, and by the watch in `lm_eval_iberian.autoload` for `mergekit-yaml`.
-    """
-    from merge_hooks.methods import register as own_methods
-
-    own_methods.register_methods()
-
-
-def _merge_methods() -> Any:
-    """mergekit's module of merge methods, with ours registered."""
-    from mergekit import merge_methods
-
-    register_methods()
-    return merge_methods
-
-
-def method_names() -> set[str]:
-    """All merge methods, ours and those registered by plugins included."""
-    merge_methods = _merge_methods()
-    return {method.spec.name for method in merge_methods.registered_methods()}
-
-
-def method_parameters(method: str) -> tuple[set[str], set[str]]:
-    """The parameters of a method: (of the whole merge, of each model)."""
-    spec = _merge_methods().get(method).spec
-    return {item.name for item in spec.shared_parameters}, {item.name for item in spec.input_parameters}
-
-
-@dataclass(frozen=True)
-class MethodFacts:
-    """What a merge method says of itself.
-
-    Args:
-        defaults: its parameters that have a default.
-        of_non_base: parameters that the base model has none of.
-        weighs_base: whether the base model has a weight as every other input.
-        needs_base: whether a base model must be named.
-        ignores_base: whether it knows no base model.
-        max_inputs: the most models it takes; None: any number.
-        sparsifies: whether it prunes to a density.
-        is_random: whether it draws the masks of its pruning.
-    """
-
-    defaults: dict[str, Any]
-    of_non_base: set[str]
-    weighs_base: bool
-    needs_base: bool
-    ignores_base: bool
-    max_inputs: int | None
-    sparsifies: bool
-    is_random: bool
-
-
-def method_facts(method: str) -> MethodFacts:
-    """What mergekit's registry knows of a method."""
-    from mergekit.merge_methods.base import BasePolicy, ParameterScope
-    from mergekit.sparsify import SparsificationMethod
-
-    found = _merge_methods().get(method)
-    pruning = getattr(found, "sparsification_method", None)
-    spec = found.spec
-    scopes = {item.name: item.scope for item in spec.parameters}
-    return MethodFacts(
-        defaults={item.name: item.default for item in spec.parameters if not item.required},
-        of_non_base={name for name, scope in scopes.items() if scope == ParameterScope.NON_BASE},
-        weighs_base=scopes.get("weight") == ParameterScope.INPUT,
-        needs_base=spec.contract.base == BasePolicy.REQUIRED,
-        ignores_base=spec.contract.base == BasePolicy.IGNORED,
-        max_inputs=spec.contract.max_inputs,
-        sparsifies=pruning is not None,
-        is_random=pruning in (SparsificationMethod.random, SparsificationMethod.della_magprune),
-    )
 
 
 @dataclass(frozen=True)
@@ -373,7 +170,7 @@ class OutputTensor:
     def _factors(self, key: str, base: str, held: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """A source's difference to the base as factors (see `Operand`), where it is an adapter over that base."""
         source = self.sources[key]
-        return source.low_rank_update(held[key], self.sources[base]) if isinstance(source, LoraSource) else None
+        return source.low_rank_update(held[key], self.sources[base])
 
 
 class Plan:
@@ -498,91 +295,3 @@ def _follow_layers(model_config: Any, config: Any, trust_remote_code: bool) -> N
         for source, own in zip(sources, configs, strict=True):
             kept += getattr(own, key)[source.layer_range[0] : source.layer_range[1]]
         setattr(model_config, key, kept)
-
-
-class _Reader:
-    """What mergekit's LoadTensor wants of a loader, over a Source."""
-
-    def __init__(self, source: Source, view: Pass | None = None) -> None:
-        self.source, self.view = source, view
-        self.leaves_on_device = False
-
-    @property
-    def index(self) -> _Reader:
-        return self
-
-    @property
-    def tensor_paths(self) -> Mapping[str, Any]:
-        return self.source.entries  # LoadTensor only looks whether a name is in it
-
-    def get_tensor(self, key: str, device: str = "cpu", **_: Any) -> torch.Tensor:
-        tensor = self.source.read(key) if self.view is None else self.view.read(self.source, key)
-        return tensor if self.leaves_on_device else tensor.to(device)
-
-    def flush(self) -> None:
-        self.source.close()
-
-
-@contextmanager
-def _left_where_they_are(references: Iterable[Any]) -> Iterator[None]:
-    """Tensors that lie on a GPU are not brought to the CPU while this lasts."""
-    from mergekit.io.tasks import LoaderCache
-
-    readers = [LoaderCache.loaders[reference] for reference in references]
-    for reader in readers:
-        reader.leaves_on_device = True
-    try:
-        yield
-    finally:
-        for reader in readers:
-            reader.leaves_on_device = False
-
-
-def _ordered_references(config: Any) -> list[Any]:
-    found: dict[Any, None] = {}
-    map_references(config, lambda reference: found.setdefault(reference) or reference)
-    return list(found)
-
-
-def _in_words(error: Exception) -> str:
-    """The first line of an error that was meant for programmers, with its kind where it says nothing by itself."""
-    text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return text if isinstance(error, RuntimeError) and text else f"{type(error).__name__} {text}".strip()
-
-
-def run_task(task: Any, memory: dict[str, Any]) -> Any:
-    """Run one of mergekit's tasks after those it needs.
-
-    Args:
-        memory: results to keep between calls. Only the tokenizer is kept: tensors are let go at once.
-    """
-    from mergekit.tokenizer import BuildTokenizer
-
-    if isinstance(task, BuildTokenizer):
-        if "tokenizer" not in memory:
-            try:
-                memory["tokenizer"] = task.execute()
-            except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
-                raise PreflightError(
-                    f"mergekit cannot build the tokenizer of this recipe: {_in_words(error)}."
-                ) from error
-        return memory["tokenizer"]
-    return task.execute(**{name: run_task(needed, memory) for name, needed in task.arguments().items()})
-
-
-def chat_template_of(config: Any) -> str | None:
-    """The chat template that the recipe asks for (`auto`, a name mergekit knows, or Jinja text), else None.
-
-    Raises:
-        RecipeError: neither a name that mergekit knows nor a template.
-    """
-    from types import SimpleNamespace
-
-    from mergekit.merge import _set_chat_template
-
-    holder = SimpleNamespace(chat_template=None)
-    try:
-        _set_chat_template(holder, config)
-    except RuntimeError as error:
-        raise RecipeError(f"`chat_template`: {error}. Give `auto`, a name that mergekit ships, or Jinja.") from None
-    return holder.chat_template

@@ -93,7 +93,7 @@ def refuse_errors(recipe: Recipe) -> Recipe:
 
 
 def _from_short_form(arguments: MutableMapping[str, Any], dtype: str | None) -> Recipe:
-    from merge_hooks.planning.plan import method_names, method_parameters
+    from merge_hooks.planning.registry import method_names, method_parameters
 
     method = str(arguments.pop("method"))
     if method not in method_names():
@@ -142,7 +142,7 @@ def _value(text: str) -> Any:
 
 
 def _hint(arguments: Mapping[str, Any], written: str) -> str:
-    from merge_hooks.planning.plan import method_names, method_parameters
+    from merge_hooks.planning.registry import method_names, method_parameters
 
     method = str(parse_arguments(written).get("method", "")) if written.startswith("method=") else ""
     known = [*KEYS, "models", "dtype"]

@@ -12,11 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from merge_hooks.planning.plan import dump_config
+from merge_hooks.hashing import digest
+from merge_hooks.planning.config import dump_config
 from merge_hooks.recipe.fisher_maps import map_prints
-from merge_hooks.recipe.recipe import Resolved
+from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.stream.tokenizer import digest
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from merge_hooks.recipe.lint import Document, Finding
+    from merge_hooks.recipe.documents import Document, Finding
 
 Path = tuple[Any, ...]
 Rule = Iterator[tuple[Path, str]]
@@ -21,7 +21,7 @@ NORMALIZE = ("normalize", "normalize_weights")
 
 def surprises(document: Document, origin: str) -> Iterator[Finding]:
     """Warnings about a recipe whose keys are all known to mergekit."""
-    from merge_hooks.recipe.lint import Finding
+    from merge_hooks.recipe.documents import Finding
 
     reader = _Reader(document.data)
     for rule in (
@@ -49,7 +49,7 @@ class _Reader:
     """
 
     def __init__(self, data: dict[str, Any]) -> None:
-        from merge_hooks.planning.plan import method_facts
+        from merge_hooks.planning.registry import method_facts
 
         self.data = data
         self.method = str(data["merge_method"])

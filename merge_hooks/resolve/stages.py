@@ -24,59 +24,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merge_hooks.errors import RecipeError
-from merge_hooks.recipe.lint import Document
-from merge_hooks.sources.checkpoint import Source, TensorEntry
+from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.headers import TensorEntry
 
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.recipe.recipe import Resolved
+    from merge_hooks.recipe.resolved import Resolved
     from merge_hooks.stream.stream import Stream
 
 # What a model that inherits from a stage may want to read there, beside config.json.
-SMALL_FILES = ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
+CARRIED_FILES = ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
                "added_tokens.json", "merges.txt", "vocab.json", "chat_template.jinja", "chat_template.json",
                "generation_config.json")  # fmt: skip
 _DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-
-
-def final_document(documents: list[Document], origin: str) -> Document:
-    """The document that is scored: the one without a name, else the only one that no other one names.
-
-    Raises:
-        RecipeError: two documents share a name or have none, or it is not clear which one is meant.
-    """
-    names = [document.name for document in documents]
-    for document in documents:
-        if names.count(document.name) > 1:
-            what = f"the name `{document.name}`" if document.name else "no `name:`"
-            raise RecipeError(
-                f"{origin}: {names.count(document.name)} documents have {what}. Give each stage a name of its own, "
-                "and none to the merge that is to be scored."
-            )
-    if None in names:
-        return documents[names.index(None)]
-    if len(documents) == 1:
-        return documents[0]
-    used = {name for document in documents for name in _words(document.data)}
-    last = [document for document in documents if document.name not in used]
-    if len(last) != 1:
-        found = ", ".join(str(document.name) for document in last) or "all name each other"
-        raise RecipeError(
-            f"{origin}: which of its {len(documents)} documents is to be scored? Remove the `name:` of that one "
-            f"(not used by any other: {found})."
-        )
-    return last[0]
-
-
-def _words(node: Any) -> set[str]:
-    """Every string in a document, adapters and revisions cut off: what may name a stage."""
-    if isinstance(node, str):
-        return {node.split("+")[0].split("@")[0]}
-    if isinstance(node, dict):
-        return {word for value in node.values() for word in _words(value)}
-    return {word for value in node for word in _words(value)} if isinstance(node, list) else set()
 
 
 @dataclass
@@ -155,6 +116,10 @@ class MergedSource(Source):
         return ("stage", written, *(source.state() for source in self.resolved.sources.values()))
 
     @property
+    def is_merge(self) -> bool:
+        return True
+
+    @property
     def draws(self) -> bool:
         return self.resolved.draws != "none"
 
@@ -191,7 +156,7 @@ def open_stage(name: str, resolved: Resolved) -> MergedSource:
     check_fit(source.stream)
     choice = choose_tokenizer(source.stream)
     source.stream.model_config.save_pretrained(folder)
-    for file in SMALL_FILES:
+    for file in CARRIED_FILES:
         if (Path(choice.folder) / file).is_file():
             shutil.copyfile(Path(choice.folder) / file, folder / file)
     if resolved.trust_remote_code:

@@ -22,18 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import SourceError
+from merge_hooks.hashing import file_stamp, hash_once
 from merge_hooks.sources.adapter_config import CONFIG, by_pattern, refuse_unknown
-from merge_hooks.sources.checkpoint import (
-    Source,
-    TensorEntry,
-    file_stamp,
-    hash_once,
-    open_source,
-    read_header,
-    read_json,
-    with_revision,
-)
+from merge_hooks.sources.checkpoint import Source, open_source, with_revision
 from merge_hooks.sources.facts import full_config, is_code
+from merge_hooks.sources.headers import TensorEntry, read_header, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +66,10 @@ class LoraSource(Source):
     @property
     def key(self) -> str:
         return f"{self.base.key}+{self.adapter}"
+
+    @property
+    def is_merge(self) -> bool:
+        return self.base.is_merge
 
     @cached_property
     def settings(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from merge_hooks.sources.checkpoint import Source, TensorEntry
+from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.headers import TensorEntry
 
 # What weights may be stored in. Any other dtype holds numbers that mean something only with a scale beside them.
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -93,7 +94,7 @@ def tokens_of(folder: Path) -> dict[str, int] | None:
 
 def tokenizer_digest(tokens: dict[str, int] | None) -> str:
     """8 hex digits for tokens and ids, or "none"."""
-    from merge_hooks.stream.tokenizer import digest
+    from merge_hooks.hashing import digest
 
     return digest(sorted(tokens.items())) if tokens else "none"
 
@@ -114,7 +115,7 @@ def _generation(folder: Path) -> dict[str, Any]:
 
 
 def _template(folder: Path) -> str:
-    from merge_hooks.stream.tokenizer import template_hash
+    from merge_hooks.hashing import template_hash
 
     file = folder / "chat_template.jinja"
     text = (

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import FisherError, SourceError
-from merge_hooks.sources.checkpoint import TensorEntry, read_header
+from merge_hooks.sources.headers import TensorEntry, read_header
 
 if TYPE_CHECKING:
     import torch

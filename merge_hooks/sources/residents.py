@@ -311,7 +311,7 @@ def _device() -> torch.device | None:
 
 def _size(source: Source) -> int:
     """Bytes of all tensors, each begun at a multiple of ALIGNMENT."""
-    from merge_hooks.checks.estimate import BYTES
+    from merge_hooks.sources.headers import BYTES
 
     sizes = (math.prod(entry.shape) * BYTES.get(entry.dtype, 8) for entry in source.entries.values())
     return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)

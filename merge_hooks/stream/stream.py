@@ -10,10 +10,9 @@ a checksum. One tensor of each source is in memory at a time; nothing is written
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,13 @@ from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.kernels import choose as methods
 from merge_hooks.kernels.blocks import Workers, is_finite
 from merge_hooks.kernels.operands import Merged, Operands
-from merge_hooks.planning.draws import GENERATORS, alone, generator_states, seeded_by_name, started_at
-from merge_hooks.planning.plan import OutputTensor, Plan, run_task
+from merge_hooks.kernels.seeding import GENERATORS, alone, seeded_by_name, started_at
+from merge_hooks.planning.draws import generator_states
+from merge_hooks.planning.plan import OutputTensor, Plan
+from merge_hooks.planning.reading import run_task
 from merge_hooks.recipe.fisher_maps import map_paths
-from merge_hooks.recipe.recipe import Resolved
-from merge_hooks.resolve.stages import MergedSource
+from merge_hooks.recipe.resolved import Resolved
+from merge_hooks.stream.ahead import Begun, ahead
 
 if TYPE_CHECKING:
     import torch
@@ -37,40 +38,6 @@ if TYPE_CHECKING:
 MAPPED_BYTES = 64 << 20
 # With residents, so many bytes of tensors are begun before they are asked for: small ones in the time of large ones.
 AHEAD_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Begun:
-    """A tensor at which the workers are.
-
-    Args:
-        size: its bytes.
-        wait: gives it; None for an optional weight that no source has.
-        go_on: ends the search for what its merge must know, if there is one, and begins the merge.
-    """
-
-    output: OutputTensor
-    size: int
-    wait: Callable[[], Merged | None]
-    go_on: Callable[[], object] = lambda: None
-
-
-def ahead(tensors: Iterable[Begun], most: int) -> Iterator[Begun]:
-    """The same, begun before they are used, so that no worker waits: one more, and on up to `most` bytes.
-
-    The search of one goes on while the next begins its own.
-    """
-    waiting: deque[Begun] = deque()
-    size = 0
-    for begun in tensors:
-        if waiting:
-            waiting[-1].go_on()
-        waiting.append(begun)
-        size += begun.size
-        while len(waiting) > 1 and size > most:
-            size -= waiting[0].size
-            yield waiting.popleft()
-    yield from (waiting.popleft() for _ in range(len(waiting)))
 
 
 class Stream:
@@ -222,9 +189,7 @@ class Stream:
     @cached_property
     def _reads_merges(self) -> bool:
         """Whether a source is a merge, or an adapter over one."""
-        return any(
-            isinstance(getattr(source, "base", source), MergedSource) for source in self.resolved.sources.values()
-        )
+        return any(source.is_merge for source in self.resolved.sources.values())
 
     def _is_ours(self) -> bool:
         method = self.resolved.method

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from merge_hooks.errors import SourceError
-from merge_hooks.planning.plan import chat_template_of, reference_key
-from merge_hooks.resolve.stages import MergedSource
-from merge_hooks.sources.checkpoint import Source, content_hash
+from merge_hooks.hashing import content_hash, digest
+from merge_hooks.planning.config import chat_template_of, reference_key
+from merge_hooks.sources.checkpoint import Source
 from merge_hooks.stream.stream import Stream
 
 # Files of a folder that a tokenizer can be made of.
@@ -132,7 +132,7 @@ def _keep_for_this_process(tokenizer: Any, model_config: Any, code: Path | None)
 
 def _lasting_folder(owner: Source) -> str:
     """A folder with its tokenizer and generation config that stays while the program runs: a stage's own goes with it."""
-    if not isinstance(getattr(owner, "base", owner), MergedSource):
+    if not owner.is_merge:
         return str(owner.folder)
     folder = Path(tempfile.mkdtemp(prefix="iberian-tokenizer-"))
     shutil.copytree(owner.folder, folder, dirs_exist_ok=True)
@@ -286,14 +286,3 @@ def _source_of(kind: type) -> str:
     if file is None or kind.__module__.partition(".")[0] == "transformers":
         return ""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-
-
-def template_hash(template: Any) -> str:
-    """A hash of a chat template (8 hex digits), or "none"."""
-    return digest(template) if template else "none"
-
-
-def digest(value: Any, length: int = 8) -> str:
-    """SHA-256 of a value's canonical JSON, cut to `length` hex digits."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:length]

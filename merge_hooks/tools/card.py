@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from merge_hooks.errors import RecipeError
+from merge_hooks.hashing import template_hash
 from merge_hooks.recipe.signature import Signature, recipe_digest, sign
-from merge_hooks.stream.tokenizer import TokenizerChoice, generation_hash, generation_settings, template_hash
+from merge_hooks.stream.tokenizer import TokenizerChoice, generation_hash, generation_settings
 
 if TYPE_CHECKING:
     from merge_hooks.stream.stream import Stream

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from merge_hooks.checks.estimate import estimate, gigabytes
 from merge_hooks.errors import EngineError
-from merge_hooks.resolve.stages import SMALL_FILES
+from merge_hooks.resolve.stages import CARRIED_FILES
 from merge_hooks.stream.tokenizer import TokenizerChoice, choose_tokenizer
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _name_shards(shards: list[list[str]], folder: Path, total: int) -> None:
 
 def _write_tokenizer(choice: TokenizerChoice, folder: Path) -> None:
     """The tokenizer's own files, the recipe's chat template on it, and the generation config."""
-    for file in SMALL_FILES:
+    for file in CARRIED_FILES:
         source = Path(choice.generation_folder if file == "generation_config.json" else choice.folder) / file
         if source.is_file():
             shutil.copyfile(source, folder / file)

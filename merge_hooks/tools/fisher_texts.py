@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from merge_hooks.errors import FisherError
-from merge_hooks.sources.checkpoint import file_hash
+from merge_hooks.hashing import file_hash
 
 # Longer than any text that is cut to a model's context; a hostile file must not fill the memory.
 MAX_LINE_BYTES = 16_000_000

@@ -8,7 +8,7 @@ from typing import Any
 from merge_hooks.checks.estimate import estimate, gigabytes, seconds
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.machine.memory import free_on_host
-from merge_hooks.planning.plan import reference_key
+from merge_hooks.planning.config import reference_key
 from merge_hooks.resolve.stages import MergedSource
 from merge_hooks.stream.stream import Stream
 from merge_hooks.stream.tokenizer import tokenizer_owner

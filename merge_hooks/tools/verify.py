@@ -19,14 +19,15 @@ import yaml
 
 from merge_hooks.engines.hf import build_model, engine_dtype
 from merge_hooks.errors import EngineError
-from merge_hooks.planning.plan import dump_config, method_facts
+from merge_hooks.planning.config import dump_config
+from merge_hooks.planning.registry import method_facts
 from merge_hooks.resolve.stages import MergedSource
 from merge_hooks.stream.stream import Stream
 
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.recipe.recipe import Resolved
+    from merge_hooks.recipe.resolved import Resolved
 
 
 @dataclass(frozen=True)

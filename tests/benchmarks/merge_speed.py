@@ -158,7 +158,8 @@ def merge_into_model(recipe: str, out: str) -> float:
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     from merge_hooks.engines.hf import build_model
-    from merge_hooks.recipe.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe
+    from merge_hooks.resolve.resolve import resolve
     from merge_hooks.stream.stream import open_stream
 
     started = time.perf_counter()

@@ -52,7 +52,7 @@ def make_model(folder: Path, shape: str) -> Path:
 
 def make_mirror(folder: Path, count: int) -> str:
     """A mirror folder with at least `count` documents a task. Returns where EusTrivia's come from."""
-    from lm_eval_iberian.plugin import tasks_folder
+    from lm_eval_iberian.folders import tasks_folder
 
     for path in sorted(tasks_folder().glob("*/samples/**/*.jsonl")):
         parts = path.relative_to(tasks_folder()).parts

@@ -154,7 +154,8 @@ def recipe(folder: Path, method: str, dtype: str, weight: float, density: float)
 
 
 def planned(written: dict[str, Any]) -> Any:
-    from merge_hooks.recipe.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe
+    from merge_hooks.resolve.resolve import resolve
     from merge_hooks.sources.residents import residents_for
     from merge_hooks.stream.stream import open_stream
 
@@ -195,7 +196,8 @@ def vllm_engine(folder: Path, dtype: str) -> Any:
     from vllm import LLM
 
     from merge_hooks.engines import vllm as vllm_loader
-    from merge_hooks.recipe.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe
+    from merge_hooks.resolve.resolve import resolve
 
     vllm_loader.register()
     first = resolve(read_recipe(recipe(folder, "linear", dtype, 0.5, 0.5)))

@@ -27,7 +27,8 @@ def run(request: dict[str, Any]) -> Any:
     model = get_model(request.pop("model"))(**request.pop("model_args"))
     runs = [evaluate(model, request)]
     for recipe in swaps:
-        from merge_hooks.recipe.recipe import read_recipe, resolve
+        from merge_hooks.recipe.recipe import read_recipe
+        from merge_hooks.resolve.resolve import resolve
 
         digest = model.swap(resolve(read_recipe(recipe)))
         runs.append(evaluate(model, request) | {"digest": digest})

@@ -11,7 +11,7 @@ import pytest
 from lm_eval_iberian.documents import load as documents
 from lm_eval_iberian.documents.load import DocumentsError
 from lm_eval_iberian.documents.manifests import kind_of, manifests
-from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.folders import tasks_folder
 from tests.conftest import SHARED
 from tests.tasks.common import build
 

@@ -17,7 +17,7 @@ from lm_eval_iberian.documents import load as documents
 from lm_eval_iberian.documents.hub import OtherRevision, patiently
 from lm_eval_iberian.documents.manifests import manifests
 from lm_eval_iberian.documents.trouble import Trouble, explain, may_pass, trouble
-from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.folders import tasks_folder
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -223,7 +223,8 @@ def test_generation_settings_come_with_their_point(one: Measurement, tmp_path: P
     """One engine, two parents: what `basque` says of repetitions holds for it and for nothing else."""
     from lm_eval.api.instance import Instance
 
-    from merge_hooks.recipe.recipe import passthrough, resolve
+    from merge_hooks.recipe.recipe import passthrough
+    from merge_hooks.resolve.resolve import resolve
 
     one.change("generation_config.json", lambda config: config | {"repetition_penalty": 3.0, "eos_token_id": 2})
 

@@ -188,7 +188,8 @@ def test_transformers_gets_the_very_weights(qwen3: dict[str, Path], mergekit_mer
     from transformers import AutoModelForCausalLM
 
     from merge_hooks.engines.hf import build_model
-    from merge_hooks.recipe.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe
+    from merge_hooks.resolve.resolve import resolve
     from merge_hooks.stream.stream import open_stream
 
     recipe = task_arithmetic(qwen3)
@@ -260,8 +261,9 @@ def test_no_back_end_names_the_install_line(monkeypatch: pytest.MonkeyPatch) -> 
 def test_signatures_tell_merges_apart_and_places_not(llama: dict[str, Path], tmp_path: Path) -> None:
     import shutil
 
-    from merge_hooks.recipe.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe
     from merge_hooks.recipe.signature import sign
+    from merge_hooks.resolve.resolve import resolve
 
     def stamp(recipe: Any) -> str:
         return sign(resolve(read_recipe(recipe)), dtype="float32", tokenizer="t", template="c", engine="vllm").digest

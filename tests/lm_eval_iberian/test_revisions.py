@@ -16,7 +16,7 @@ from lm_eval_iberian.documents import load as documents
 from lm_eval_iberian.documents.load import DocumentsError
 from lm_eval_iberian.documents.manifests import manifests
 from lm_eval_iberian.documents.revisions import COMMIT, Wanted, from_environment, wanted
-from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.folders import tasks_folder
 from lm_eval_iberian.sweep.kept_tasks import our_tasks
 
 TRIVIA = "HiTZ/EusTrivia"

@@ -35,7 +35,8 @@ def spoil(folder: Path) -> None:
 
 def main(folder: Path) -> dict[str, Any]:
     from merge_hooks.engines import vllm_worker
-    from merge_hooks.recipe.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe
+    from merge_hooks.resolve.resolve import resolve
 
     heard: list[str] = []
 

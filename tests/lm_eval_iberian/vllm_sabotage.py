@@ -79,7 +79,8 @@ def changed(parameter: torch.Tensor, change: Callable[[torch.Tensor], object]) -
 
 def sabotage(folder: Path) -> dict[str, list[str]]:
     """See the module."""
-    from merge_hooks.recipe.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe
+    from merge_hooks.resolve.resolve import resolve
 
     merged = engine(folder)
     llm = merged.model

@@ -107,7 +107,8 @@ def engine(folder: Path, **arguments: Any) -> Any:
 def there_and_back(folder: Path, **arguments: Any) -> dict[str, Any]:
     """Answers of the first merge, of the second after a swap, and of the first again."""
     from merge_hooks.engines import vllm as vllm_loader
-    from merge_hooks.recipe.recipe import read_recipe, resolve
+    from merge_hooks.recipe.recipe import read_recipe
+    from merge_hooks.resolve.resolve import resolve
 
     model = engine(folder, swap="always", **arguments)
     found: dict[str, Any] = {"proof": [model.proof.in_words], "first": answers(model)}

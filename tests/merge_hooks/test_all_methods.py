@@ -31,8 +31,9 @@ from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.kernels.choose import DETERMINISTIC
 from merge_hooks.methods import register as own_methods
-from merge_hooks.recipe.recipe import read_recipe, resolve
+from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.recipe.signature import sign
+from merge_hooks.resolve.resolve import resolve
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream.stream import Stream, open_stream
 

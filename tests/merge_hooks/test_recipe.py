@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from merge_hooks.errors import RecipeError, SourceError
-from merge_hooks.recipe.recipe import Recipe, passthrough, read_recipe, resolve
-from merge_hooks.sources.checkpoint import explain_hub_error
+from merge_hooks.recipe.recipe import Recipe, passthrough, read_recipe
+from merge_hooks.resolve.resolve import resolve
+from merge_hooks.sources.hub import explain_hub_error
 from tests.conftest import linear, task_arithmetic
 
 GOOD = "merge_method: linear\nmodels:\n  - model: ./a\n    parameters: {weight: 1.0}\n  - model: ./b\n    parameters: {weight: 0.5}\n"

@@ -21,9 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merge_hooks.engines.hf import build_model, swap_into
-from merge_hooks.recipe.recipe import read_recipe, resolve
+from merge_hooks.recipe.recipe import read_recipe
+from merge_hooks.resolve.resolve import resolve
 from merge_hooks.sources import residents as resident
-from merge_hooks.sources.checkpoint import Source, TensorEntry
+from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.sources.residents import Residents, _bytes_of
 from merge_hooks.stream.stream import open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
@@ -211,7 +213,7 @@ def test_different_memory_counts_each_and_circles_end() -> None:
 
 
 def test_knots_bases_are_counted_and_the_same_key_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from merge_hooks.methods.knots import Tied
+    from merge_hooks.methods.knots_basis import Tied
 
     residents = Residents("memory")
     tied = residents.keep("tied", lambda: Tied(torch.zeros(500, 500), torch.zeros(500), [torch.zeros(500, 500)] * 2))

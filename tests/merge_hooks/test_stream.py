@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from merge_hooks.checks.preflight import check_fit
 from merge_hooks.errors import PreflightError, SourceError
-from merge_hooks.recipe.recipe import from_payload, passthrough, read_recipe, resolve
+from merge_hooks.recipe.recipe import passthrough, read_recipe
+from merge_hooks.resolve.resolve import from_payload, resolve
 from merge_hooks.stream.stream import open_stream
 from tests.conftest import linear, task_arithmetic
 
@@ -199,7 +200,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, llama: dict[str, Path]) -> Non
 
 @given(sizes=st.lists(st.integers(0, 9), max_size=30), most=st.integers(0, 20))
 def test_tensors_are_begun_ahead_in_order_and_not_too_many(sizes: list[int], most: int) -> None:
-    from merge_hooks.stream.stream import Begun, ahead
+    from merge_hooks.stream.ahead import Begun, ahead
 
     begun: list[int] = []
     gone_on: list[int] = []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lm_eval_iberian.plugin import tasks_folder
+from lm_eval_iberian.folders import tasks_folder
 from lm_eval_iberian.scores.benchmarks import (  # fmt: skip
     BENCHMARKS,
     CHOICE,

@@ -11,7 +11,7 @@ from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.facts import facts_of, full_config, tokenizer_digest, tokens_of
 
 if TYPE_CHECKING:
-    from merge_hooks.tools.vectors.compare import Vector
+    from merge_hooks.tools.vectors.vector import Vector
 
 _VOCABULARY = ("embed_tokens.weight", "lm_head.weight")
 # Computed from the configuration, kept in some old checkpoints, and never trained.

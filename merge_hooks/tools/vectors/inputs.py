@@ -14,13 +14,17 @@ from pathlib import Path
 import yaml
 
 from merge_hooks.errors import RecipeError, SourceError
-from merge_hooks.recipe.recipe import CONFIG_FILE, Recipe, Resolved, resolve
+from merge_hooks.hashing import content_hash
+from merge_hooks.recipe.recipe import CONFIG_FILE, Recipe
+from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.recipe.short_form import find, refuse_errors
+from merge_hooks.resolve.resolve import resolve
 from merge_hooks.sources.adapter import LoraSource, over_base
 from merge_hooks.sources.adapter_config import CONFIG
-from merge_hooks.sources.checkpoint import Source, content_hash, read_json
+from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.headers import read_json
 from merge_hooks.stream.stream import open_stream
-from merge_hooks.tools.vectors.compare import Vector
+from merge_hooks.tools.vectors.vector import Vector
 
 
 def open_vectors(written: Sequence[str], base: str | None = None, trust_remote_code: bool = False) -> list[Vector]:

@@ -17,9 +17,10 @@ from transformers import AutoModelForCausalLM
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.engines.hf import build_model
 from merge_hooks.errors import PreflightError
-from merge_hooks.recipe.recipe import read_recipe, resolve
-from merge_hooks.sources.checkpoint import TensorEntry
+from merge_hooks.recipe.recipe import read_recipe
+from merge_hooks.resolve.resolve import resolve
 from merge_hooks.sources.facts import is_code
+from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of

@@ -1,0 +1,54 @@
+"""Do the Fisher maps of a recipe fit the models they stand beside?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from merge_hooks.sources.fisher_file import FisherMap
+
+if TYPE_CHECKING:
+    from merge_hooks.planning.plan import OutputTensor
+    from merge_hooks.stream.stream import Stream
+from merge_hooks.recipe.fisher_maps import METHOD, PARAMETER, map_paths
+
+# So many problems of one kind are told.
+TOLD = 3
+
+
+def map_problems(stream: Stream) -> Iterator[str]:
+    """Maps that do not fit the models they stand beside, by their headers."""
+    if stream.resolved.method != METHOD:
+        return
+    maps = {str(path): FisherMap.open(path) for path in map_paths(stream.resolved.config)}
+    problems = [problem for output in stream.plan for problem in _of_tensor(stream, output, maps)]
+    yield from problems[:TOLD]
+    if len(problems) > TOLD:
+        yield f"... and {len(problems) - TOLD} more tensors whose Fisher map does not fit."
+
+
+def _of_tensor(stream: Stream, output: OutputTensor, maps: dict[str, FisherMap]) -> Iterator[str]:
+    paths = output.parameter_of_inputs(PARAMETER)
+    for key, names in output.inputs.items():
+        source = stream.resolved.sources[key]
+        held = source.first_held(names)
+        if held is None:
+            continue
+        found = maps[paths[key]]
+        entry = found.entry(output.name)
+        if output.name not in names:
+            yield (
+                f"{output.name} is {held} of {source.name}: `fisher` cannot follow layers that change their places, as "
+                "mergekit does not tell a method from where a tensor comes."
+            )
+        elif entry is None and output.parameter("missing") != "mean":
+            yield (
+                f"{found.path} has no entry for {output.name}: it is a map of {found.facts.model}, and stands beside "
+                f"{source.name}. Make a map of that model, or write `missing: mean` under `parameters:`."
+            )
+        elif entry is not None and entry.shape != source.entries[held].shape:
+            yield (
+                f"{found.path} has {'x'.join(map(str, entry.shape))} numbers for {output.name}, {source.name} has "
+                f"{'x'.join(map(str, source.entries[held].shape))}: it is a map of {found.facts.model}. Make one of "
+                f"{source.name}."
+            )

@@ -1,0 +1,79 @@
+"""mergekit's tasks, run over our sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from merge_hooks.errors import PreflightError
+from merge_hooks.sources.checkpoint import Source
+
+if TYPE_CHECKING:
+    import torch
+
+    from merge_hooks.sources.residents import Pass
+
+
+class _Reader:
+    """What mergekit's LoadTensor wants of a loader, over a Source."""
+
+    def __init__(self, source: Source, view: Pass | None = None) -> None:
+        self.source, self.view = source, view
+        self.leaves_on_device = False
+
+    @property
+    def index(self) -> _Reader:
+        return self
+
+    @property
+    def tensor_paths(self) -> Mapping[str, Any]:
+        return self.source.entries  # LoadTensor only looks whether a name is in it
+
+    def get_tensor(self, key: str, device: str = "cpu", **_: Any) -> torch.Tensor:
+        tensor = self.source.read(key) if self.view is None else self.view.read(self.source, key)
+        return tensor if self.leaves_on_device else tensor.to(device)
+
+    def flush(self) -> None:
+        self.source.close()
+
+
+@contextmanager
+def _left_where_they_are(references: Iterable[Any]) -> Iterator[None]:
+    """Tensors that lie on a GPU are not brought to the CPU while this lasts."""
+    from mergekit.io.tasks import LoaderCache
+
+    readers = [LoaderCache.loaders[reference] for reference in references]
+    for reader in readers:
+        reader.leaves_on_device = True
+    try:
+        yield
+    finally:
+        for reader in readers:
+            reader.leaves_on_device = False
+
+
+def _in_words(error: Exception) -> str:
+    """The first line of an error that was meant for programmers, with its kind where it says nothing by itself."""
+    text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return text if isinstance(error, RuntimeError) and text else f"{type(error).__name__} {text}".strip()
+
+
+def run_task(task: Any, memory: dict[str, Any]) -> Any:
+    """Run one of mergekit's tasks after those it needs.
+
+    Args:
+        memory: results to keep between calls. Only the tokenizer is kept: tensors are let go at once.
+    """
+    from mergekit.tokenizer import BuildTokenizer
+
+    if isinstance(task, BuildTokenizer):
+        if "tokenizer" not in memory:
+            try:
+                memory["tokenizer"] = task.execute()
+            except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
+                raise PreflightError(
+                    f"mergekit cannot build the tokenizer of this recipe: {_in_words(error)}."
+                ) from error
+        return memory["tokenizer"]
+    return task.execute(**{name: run_task(needed, memory) for name, needed in task.arguments().items()})
