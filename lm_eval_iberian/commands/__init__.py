@@ -1,0 +1,1 @@
+"""One file a command of `iberian`; `main` lists them. Only here is anything printed for a terminal."""

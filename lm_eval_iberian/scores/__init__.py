@@ -1,0 +1,1 @@
+"""lm_eval's results to the paper's averages: benchmarks, scores, intervals, tables."""

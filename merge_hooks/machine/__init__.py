@@ -1,0 +1,1 @@
+"""What this machine grants a process: memory and processors, within containers' and Slurm's limits."""

@@ -1,0 +1,1 @@
+"""What the commands `iberian recipe`, `fisher` and `vectors` do."""

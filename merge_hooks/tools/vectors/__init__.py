@@ -1,0 +1,1 @@
+"""Task vectors compared: norms, cosines, what one says of another."""
