@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from lm_eval_iberian.compare.best import Best, Candidate, Goal
-    from lm_eval_iberian.runs.run import SweepPoint
+    from lm_eval_iberian.runs.point import SweepPoint
     from lm_eval_iberian.scores.suite import Score
 
 # How many rows of a long ranking are shown.

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lm_eval_iberian.runs.run import SweepPoint
+    from lm_eval_iberian.runs.point import SweepPoint
 
 OPTIONS = ("batch_size", "max_batch_size", "device")
 # What the worker takes on transformers where sweep.yml says nothing; lm_eval's own is 1, and rounding depends on it.

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from lm_eval_iberian.compare.columns import Column, Scores
-from lm_eval_iberian.runs.run import SweepPoint
+from lm_eval_iberian.runs.point import SweepPoint
 
 DOCUMENTS = 2  # of each benchmark
 MODELS = 6

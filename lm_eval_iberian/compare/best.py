@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 
 from lm_eval_iberian.compare.columns import OF_HUNDRED, Scores, others
 from lm_eval_iberian.compare.differences import SAME, Comparer
-from lm_eval_iberian.runs.run import SweepPoint, SweepRun
+from lm_eval_iberian.runs.point import SweepPoint
+from lm_eval_iberian.runs.run import SweepRun
 from lm_eval_iberian.scores.benchmarks import BENCHMARKS, Benchmark, of_column
 from lm_eval_iberian.scores.significance import Difference, Draws, SignificanceError, average
 from lm_eval_iberian.scores.suite import Score, apart_on

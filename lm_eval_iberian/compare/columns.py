@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from lm_eval_iberian.identity.prompting import odd_ones
-from lm_eval_iberian.runs.run import SweepPoint, SweepRun
+from lm_eval_iberian.runs.point import SweepPoint
+from lm_eval_iberian.runs.run import SweepRun
 from lm_eval_iberian.scores.benchmarks import (
     BENCHMARKS,
     CHOICE,

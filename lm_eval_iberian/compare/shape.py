@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lm_eval_iberian.runs.run import SweepPoint, SweepRun
+from lm_eval_iberian.runs.point import SweepPoint
+from lm_eval_iberian.runs.run import SweepRun
 from lm_eval_iberian.scores.benchmarks import LANGUAGE_NAMES
 
 SEEDS = ("seed", "merge_seed")

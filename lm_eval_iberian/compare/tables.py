@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from lm_eval_iberian.compare.columns import Column, Scores, is_flagged, others
 from lm_eval_iberian.compare.differences import Compared
-from lm_eval_iberian.runs.run import SweepPoint
+from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.scores.benchmarks import LANGUAGE_NAMES, Benchmark
 from lm_eval_iberian.scores.formats import latex_text, markdown_text
 from lm_eval_iberian.scores.tables import Report, Table, cell_of, ranked, report, with_odd_ones

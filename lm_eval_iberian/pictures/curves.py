@@ -13,7 +13,7 @@ from lm_eval_iberian.compare.shape import MAX_LINES, Shape
 from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.slots import line_slots, rule_names
 from lm_eval_iberian.pictures.style import DASHES, MARKERS, MUTED, RULES, SERIES, new_figure
-from lm_eval_iberian.runs.run import SweepPoint
+from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.scores.formats import short
 from lm_eval_iberian.scores.suite import Score
 

@@ -9,7 +9,7 @@ from lm_eval_iberian.pictures import html
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.html import name, text
 from lm_eval_iberian.pictures.page_tables import FOLDED_ROWS, named
-from lm_eval_iberian.runs.run import SweepPoint
+from lm_eval_iberian.runs.point import SweepPoint
 
 
 def answers(found: Gathered) -> str:

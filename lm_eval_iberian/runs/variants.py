@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from lm_eval_iberian.runs.run import Measured, SweepPoint
+from lm_eval_iberian.runs.point import Measured, SweepPoint
 from lm_eval_iberian.scores.results import Run, check_run
 from lm_eval_iberian.scores.suite import apart_on
 

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_iberian.compare.best import BestError, goals_of
 from lm_eval_iberian.compare.columns import Scores
 from lm_eval_iberian.runs.errors import SweepError
-from lm_eval_iberian.runs.run import PLAN, SweepPoint, SweepRun, read_point
+from lm_eval_iberian.runs.point import SweepPoint
+from lm_eval_iberian.runs.run import PLAN, SweepRun, read_point
 from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.scores.suite import apart_on, average
 from lm_eval_iberian.sweep.driver import ATTEMPTS, write_down, write_text

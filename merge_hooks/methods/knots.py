@@ -51,7 +51,6 @@ from mergekit.merge_methods.generalized_task_arithmetic import ConsensusMethod
 from mergekit.sparsify import SparsificationMethod
 
 from merge_hooks.methods.knots_basis import ROUNDING, Tied, norm_of, tie_updates
-from merge_hooks.methods.register import register_methods
 
 PAPER = "https://arxiv.org/abs/2410.19735"
 
@@ -125,6 +124,3 @@ METHODS = {
         ),
     )
 }
-
-# For who imports this module first and then uses mergekit without our stream.
-register_methods()

@@ -18,7 +18,7 @@ def register_methods() -> None:
     from merge_hooks.methods import knots
 
     known = {method.spec.name for method in registered_methods()}
-    # Our modules load mergekit, whose watch calls this while they are still half imported and have nothing to give:
+    # Our modules load mergekit, whose watch calls this while they are half imported and have nothing to give yet:
     # whoever uses the registry calls again.
     ours = [getattr(fisher_method, "fisher_merge", None), *getattr(knots, "METHODS", {}).values()]
     for method in ours:

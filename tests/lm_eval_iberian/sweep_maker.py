@@ -26,7 +26,7 @@ Skill = Callable[["MadePoint", str], float]
 
 @dataclass(frozen=True)
 class MadePoint:
-    """A point to write; see `lm_eval_iberian.runs.run.SweepPoint`. `state`: finished, unfinished or failed."""
+    """A point to write; see `lm_eval_iberian.runs.point.SweepPoint`. `state`: finished, unfinished or failed."""
 
     name: str
     role: str = "merge"

@@ -22,7 +22,8 @@ from lm_eval_iberian.compare import again
 from lm_eval_iberian.compare.best import find_best
 from lm_eval_iberian.documents import manifests
 from lm_eval_iberian.folders import tasks_folder
-from lm_eval_iberian.runs.run import SweepPoint, SweepRun, read_sweep_run
+from lm_eval_iberian.runs.point import SweepPoint
+from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.scores.tables import report_files
 from lm_eval_iberian.sweep.worker import answer_of
 from tests.lm_eval_iberian.sweep import runner

@@ -331,7 +331,7 @@ def test_a_changed_mergekit_goes_on_with_one_warning(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
-    ["lm_eval_iberian.autoload, merge_hooks.methods.knots", "merge_hooks.methods.knots", "lm_eval_iberian.autoload"],
+    ["lm_eval_iberian.autoload, merge_hooks.stream.stream", "lm_eval_iberian.autoload"],
 )
 def test_registered_whatever_is_imported_first(imports: str) -> None:
     """Also where our module is what loads mergekit, whose watch then meets a half imported module."""
