@@ -160,7 +160,7 @@ def _export(point: SweepPoint, out: Path, trust_remote_code: bool) -> list[str]:
     from lm_eval_iberian.compare.best import BestError
     from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.recipe import Recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
     from merge_hooks.tools.export import export
 

@@ -73,7 +73,7 @@ def _data(names: list[str], to: Path, pins: Path | None) -> bool:
 def _models(recipe: Path) -> None:
     """Every source of a recipe, from the disk, the cache or the Hub."""
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     resolved = resolve(read_recipe(recipe))
     for source in resolved.sources.values():

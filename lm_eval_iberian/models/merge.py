@@ -23,7 +23,7 @@ from merge_hooks.recipe.recipe import Recipe, passthrough
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.recipe.short_form import refuse_errors, take_recipe
 from merge_hooks.recipe.signature import Signature, sign
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.tokenizer import (

@@ -186,7 +186,7 @@ def _recipe(job: Job) -> Any:
 
 
 def _resolved(job: Job) -> Any:
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     trusted = bool(job.model_args.get("trust_remote_code", False))
     return resolve(_recipe(job), job.merge_seed, job.rng, trusted)

@@ -63,7 +63,7 @@ def merged_weights(
     """
     from merge_hooks.engines.proof import Expected
     from merge_hooks.engines.weights_digest import Digest
-    from merge_hooks.resolve.resolve import from_payload
+    from merge_hooks.resolve.resolver import from_payload
     from merge_hooks.sources.residents import residents_for
     from merge_hooks.stream.stream import open_stream
 

@@ -168,7 +168,7 @@ class Source:
         return ((self.name, self.fingerprint()),)
 
     def to_payload(self) -> dict[str, Any]:
-        """Plain data from which another process opens this source again (`merge_hooks.resolve.resolve.open_payload`)."""
+        """Plain data from which another process opens this source again (`merge_hooks.resolve.resolver.open_payload`)."""
         return {"kind": "checkpoint", "folder": str(self.folder), "name": self.name, "revision": self.revision}
 
 

@@ -224,7 +224,7 @@ def _open(model: str, settings: Settings) -> Stream:
     """The model as the recipe that is one plain model, checked as every merge is."""
     from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
 
     recipe = read_recipe({"merge_method": "passthrough", "models": [{"model": model}]})

@@ -224,7 +224,7 @@ def test_generation_settings_come_with_their_point(one: Measurement, tmp_path: P
     from lm_eval.api.instance import Instance
 
     from merge_hooks.recipe.recipe import passthrough
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     one.change("generation_config.json", lambda config: config | {"repetition_penalty": 3.0, "eos_token_id": 2})
 

@@ -10,7 +10,7 @@ import torch
 
 from lm_eval_iberian.models.merge import prepare, sign_model
 from merge_hooks.errors import RecipeError
-from merge_hooks.resolve.resolve import from_payload
+from merge_hooks.resolve.resolver import from_payload
 from merge_hooks.stream.stream import open_stream
 from tests.conftest import task_arithmetic
 

@@ -33,7 +33,7 @@ from merge_hooks.kernels.choose import DETERMINISTIC
 from merge_hooks.methods import register as own_methods
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.recipe.signature import sign
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream.stream import Stream, open_stream
 

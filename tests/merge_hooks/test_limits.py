@@ -89,7 +89,7 @@ def test_who_asks_what_is_free_asks_for_the_limit_too(machine: Path, llama: dict
     from merge_hooks.engines import vllm as vllm_loader
     from merge_hooks.errors import PreflightError
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
     from merge_hooks.tools.show import plan_text
     from tests.conftest import linear

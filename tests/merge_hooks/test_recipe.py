@@ -12,7 +12,7 @@ import yaml
 
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.recipe.recipe import Recipe, passthrough, read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.hub import explain_hub_error
 from tests.conftest import linear, task_arithmetic
 

@@ -18,7 +18,7 @@ from merge_hooks.engines.hf import build_model, parameters_digest, swap_into
 from merge_hooks.engines.weights_digest import digest_of
 from merge_hooks.errors import EngineError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.residents import Residents, residents_for
 from merge_hooks.stream.stream import Stream, open_stream
 from tests.conftest import linear, task_arithmetic

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from merge_hooks.engines.hf import build_model, swap_into
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources import residents as resident
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.headers import TensorEntry

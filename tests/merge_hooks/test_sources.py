@@ -13,7 +13,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from merge_hooks.recipe.recipe import passthrough
 from merge_hooks.recipe.signature import sign
-from merge_hooks.resolve.resolve import from_payload, resolve
+from merge_hooks.resolve.resolver import from_payload, resolve
 from merge_hooks.sources.adapter import over_base
 from merge_hooks.sources.checkpoint import Source, open_source
 

@@ -18,7 +18,7 @@ from merge_hooks.hashing import content_hash
 from merge_hooks.recipe.recipe import CONFIG_FILE, Recipe
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.recipe.short_form import find, refuse_errors
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.adapter import LoraSource, over_base
 from merge_hooks.sources.adapter_config import CONFIG
 from merge_hooks.sources.checkpoint import Source

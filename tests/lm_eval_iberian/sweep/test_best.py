@@ -202,7 +202,7 @@ def merged(llama: dict[str, Path], tmp_path: Path) -> Path:
     """A run with one real merge in it, whose scores are invented and whose signature is its own."""
     from merge_hooks.recipe.recipe import Recipe
     from merge_hooks.recipe.signature import sign
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     models = [{"model": str(llama[name]), "parameters": {"weight": 1.0}} for name in ("instruct", "basque")]
     text = yaml.safe_dump({"merge_method": "linear", "models": models, "dtype": "float32"}, sort_keys=False)

@@ -18,7 +18,7 @@ from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.engines.hf import build_model
 from merge_hooks.errors import PreflightError
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.facts import is_code
 from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.stream.stream import Stream, open_stream

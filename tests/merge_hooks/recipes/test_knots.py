@@ -26,7 +26,7 @@ from merge_hooks.kernels import knots_of_adapters as kernel
 from merge_hooks.methods.knots import METHODS
 from merge_hooks.methods.knots_basis import tie_factors, tie_updates
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.stream.stream import open_stream
 from tests.merge_hooks.recipes.conftest import Tensors, assert_same, streamed, tensors_of
 from tests.merge_hooks.recipes.test_lora import ALL, make_adapter

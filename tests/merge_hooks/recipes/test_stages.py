@@ -9,7 +9,7 @@ import yaml
 
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.recipe.recipe import find_recipe, read_recipe
-from merge_hooks.resolve.resolve import from_payload, resolve
+from merge_hooks.resolve.resolver import from_payload, resolve
 from merge_hooks.stream.stream import open_stream
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
