@@ -9,6 +9,9 @@ from typing import Any
 
 from merge_hooks.errors import RecipeError
 
+# More layers than any model has.
+MAX_LAYERS = 10_000
+
 
 def parse_config(data: dict[str, Any], origin: str) -> Any:
     """mergekit's MergeConfiguration. Raises RecipeError with the key and what mergekit expected there."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
 from merge_hooks.kernels.choose import Operand, Operands
-from merge_hooks.planning.config import _ordered_references, reference_key
+from merge_hooks.planning.config import MAX_LAYERS, _ordered_references, reference_key
 from merge_hooks.planning.reading import _in_words, _left_where_they_are, _Reader, run_task
 from merge_hooks.planning.registry import register_methods
 from merge_hooks.sources.checkpoint import Source
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from merge_hooks.sources.residents import Pass
 
-# More layers than any model has.
-MAX_LAYERS = 10_000
 CHECKED_VERSIONS = ("0.1.5",)
 _READING = threading.RLock()
 

@@ -11,12 +11,12 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
+from merge_hooks.planning.config import MAX_LAYERS
 from merge_hooks.recipe.documents import Document, Finding
+from merge_hooks.sources.headers import FLOATS
 
-# Beyond these no model is meant, and mergekit would count for hours or fill the memory.
-MAX_LAYERS = 10_000
+# Beyond this no model is meant, and mergekit would fill the memory.
 MAX_PADDING = 65_536
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def check(document: Document, origin: str) -> list[Finding]:
@@ -74,8 +74,10 @@ class _Linter:
             here = (*path, key)
             if key not in self.keys[level]:
                 yield self._finding(here, self._ignored(str(key), level))
-            elif key in ("dtype", "out_dtype") and content not in (None, *DTYPES):
-                yield self._finding(here, f"`{key}: {content}` is no dtype of weights. Give one of {', '.join(DTYPES)}")
+            elif key in ("dtype", "out_dtype") and content not in (None, *FLOATS.values()):
+                yield self._finding(
+                    here, f"`{key}: {content}` is no dtype of weights. Give one of {', '.join(FLOATS.values())}"
+                )
             elif key == "layer_range" and not _is_layer_range(content):
                 yield self._finding(here, "`layer_range` is [first, end], two whole numbers, the end not included")
             elif key == "pad_to_multiple_of" and content is not None and not _is_whole(content, 1, MAX_PADDING):

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.sources.headers import TensorEntry
+from merge_hooks.sources.headers import FLOATS, TensorEntry
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CARRIED_FILES = ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
                "added_tokens.json", "merges.txt", "vocab.json", "chat_template.jinja", "chat_template.json",
                "generation_config.json")  # fmt: skip
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_STORED = {name: stored for stored, name in FLOATS.items()}
 
 
 @dataclass
@@ -75,7 +75,7 @@ class MergedSource(Source):
             if vocabulary is not None and output.vocabulary_axis is not None:
                 shape[output.vocabulary_axis] = vocabulary
             dtype = output.dtype or self.resolved.config.dtype
-            found[output.name] = TensorEntry("", _DTYPES.get(str(dtype), held[0].dtype), tuple(shape))
+            found[output.name] = TensorEntry("", _STORED.get(str(dtype), held[0].dtype), tuple(shape))
         return found
 
     def _is_left_out(self, name: str) -> bool:

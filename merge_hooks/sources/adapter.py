@@ -26,7 +26,7 @@ from merge_hooks.hashing import file_stamp, hash_once
 from merge_hooks.sources.adapter_config import CONFIG, by_pattern, refuse_unknown
 from merge_hooks.sources.checkpoint import Source, open_source, with_revision
 from merge_hooks.sources.facts import full_config, is_code
-from merge_hooks.sources.headers import TensorEntry, read_header, read_json
+from merge_hooks.sources.headers import FLOATS, TensorEntry, read_header, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -364,4 +364,4 @@ def over_base(base: Source, adapter_name: str, adapter: Path, revision: str | No
 def _torch_dtype(name: str) -> torch.dtype:
     import torch
 
-    return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[name]
+    return getattr(torch, FLOATS[name])

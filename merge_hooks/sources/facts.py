@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.sources.headers import TensorEntry
+from merge_hooks.sources.headers import FLOATS, TensorEntry
 
 # What weights may be stored in. Any other dtype holds numbers that mean something only with a scale beside them.
-FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)

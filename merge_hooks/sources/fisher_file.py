@@ -27,7 +27,7 @@ FORMAT = "iberian_fisher_1"
 
 
 @dataclass(frozen=True)
-class Facts:
+class Provenance:
     """What a map says of itself.
 
     Args:
@@ -60,7 +60,7 @@ class FisherMap:
     """An opened map. Nothing but the header is in memory; see the module."""
 
     path: Path
-    facts: Facts
+    facts: Provenance
     entries: dict[str, TensorEntry]
 
     @classmethod
@@ -119,7 +119,7 @@ def read_map(path: Path) -> FisherMap:
             metadata = file.metadata() or {}
         if FORMAT not in metadata:
             raise FisherError(f"{path}: this is no Fisher map. Make one: `iberian fisher MODEL --data texts.jsonl`.")
-        return FisherMap(path, Facts(**json.loads(metadata[FORMAT])), entries)
+        return FisherMap(path, Provenance(**json.loads(metadata[FORMAT])), entries)
     except FileNotFoundError:
         raise FisherError(f"{path}: no such Fisher map. Make it: `iberian fisher MODEL --data texts.jsonl`.") from None
     except FisherError:
@@ -128,7 +128,7 @@ def read_map(path: Path) -> FisherMap:
         raise FisherError(f"{path}: not a whole Fisher map ({error}). Make it again.") from None
 
 
-def write_map(path: Path, tensors: Mapping[str, torch.Tensor], facts: Facts) -> None:
+def write_map(path: Path, tensors: Mapping[str, torch.Tensor], facts: Provenance) -> None:
     """Write under a temporary name and rename: a stop in between leaves the file that was there.
 
     Raises:

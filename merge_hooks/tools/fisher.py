@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import FisherError
 from merge_hooks.machine.memory import free_on_host
-from merge_hooks.sources.fisher_file import Facts, FisherMap, prints_of, read_map, write_map
+from merge_hooks.sources.fisher_file import FisherMap, Provenance, prints_of, read_map, write_map
 from merge_hooks.tools.fisher_texts import read_texts, survey
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class _Run:
         earlier: the state of a run that was stopped.
     """
 
-    def __init__(self, stream: Stream, settings: Settings, facts: Facts, earlier: FisherMap | None) -> None:
+    def __init__(self, stream: Stream, settings: Settings, facts: Provenance, earlier: FisherMap | None) -> None:
         import torch
 
         from merge_hooks.engines.hf import build_model
@@ -268,26 +268,26 @@ def _tokenizer(stream: Stream, settings: Settings) -> Any:
         raise FisherError(f"{folder}: transformers cannot read the tokenizer here ({first}).") from error
 
 
-def _facts(model: str, stream: Stream, texts: str, settings: Settings) -> Facts:
+def _facts(model: str, stream: Stream, texts: str, settings: Settings) -> Provenance:
     source = stream.resolved.donor
     fingerprint = "+".join(dict(source.stamps()).values())
     kept = asdict(settings)
     del kept["trust_remote_code"]
     # No folder: the file's bytes, which go into a merge's signature, say what was measured and not where it lay.
     name = "+".join(Path(part).name for part in model.split("+"))
-    return Facts(name, fingerprint, texts, kept, 0, 0, 0, False, {}, {})
+    return Provenance(name, fingerprint, texts, kept, 0, 0, 0, False, {}, {})
 
 
 def _state_of(to: Path) -> Path:
     return to.with_name(f"{to.name}.partial")
 
 
-def _finished(to: Path, wanted: Facts) -> FisherMap:
+def _finished(to: Path, wanted: Provenance) -> FisherMap:
     """The map that is there already, if it is the wanted one."""
     return _same_run(to, wanted, FisherMap.open(to))
 
 
-def _same_run(path: Path, wanted: Facts, found: FisherMap | None = None) -> FisherMap:
+def _same_run(path: Path, wanted: Provenance, found: FisherMap | None = None) -> FisherMap:
     """What lies at `path`. Raises FisherError where it was made from something else than is wanted now."""
     found = found or read_map(path)
     for key, words in (("fingerprint", "model"), ("texts", "texts"), ("settings", "settings")):

@@ -9,6 +9,7 @@ from merge_hooks.errors import PreflightError, SourceError
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.facts import facts_of, full_config, tokenizer_digest, tokens_of
+from merge_hooks.sources.headers import FLOATS
 
 if TYPE_CHECKING:
     from merge_hooks.tools.vectors.vector import Vector
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 _VOCABULARY = ("embed_tokens.weight", "lm_head.weight")
 # Computed from the configuration, kept in some old checkpoints, and never trained.
 _BUFFERS = (".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias")
-_FLOATS = ("F64", "F32", "F16", "BF16")
 _MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
 
 
@@ -133,7 +133,7 @@ def _weights(source: Source) -> Iterator[str]:
     for name, entry in source.entries.items():
         if name.endswith(_BUFFERS) or (tied and name.endswith("lm_head.weight")):
             continue
-        if entry.dtype not in _FLOATS:
+        if entry.dtype not in FLOATS:
             raise SourceError(f"{source.name}: {name} is {entry.dtype}; it is quantised. Use the original weights.")
         yield name
 
