@@ -259,7 +259,7 @@ def test_the_basis_of_knots_is_found_once(llama: dict[str, Path], tmp_path: Path
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from merge_hooks.methods import knots
+    from merge_hooks.methods import knots_basis
 
     names = []
     for seed in (0, 1):
@@ -270,8 +270,8 @@ def test_the_basis_of_knots_is_found_once(llama: dict[str, Path], tmp_path: Path
         )
         names.append(f"{llama['base']}+{tmp_path / str(seed)}")
     calls: list[int] = []
-    found = knots.tie_factors
-    monkeypatch.setattr(knots, "tie_factors", lambda factors: calls.append(1) or found(factors))
+    found = knots_basis.tie_factors
+    monkeypatch.setattr(knots_basis, "tie_factors", lambda factors: calls.append(1) or found(factors))
     residents = Residents("memory")
 
     def recipe(weight: float, density: float) -> Any:
