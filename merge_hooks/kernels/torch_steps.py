@@ -1,20 +1,26 @@
-"""The one-pass merges for sources that lie on a GPU: the steps of `compiled.py` in torch operations, block by block.
+"""The steps of `cpu_steps.py` as torch operations: for tensors on a GPU, and for sums of five and more sources.
 
-Works on any device that torch does (on a CPU too, which is how it is tested: the bytes of the other kernels). Every step
-is an operation of its own, so that it rounds as there; blocks are small enough to stay in a GPU's cache from step to
-step. DARE's sums of magnitudes are float64, added in the device's order: its scale may differ from a CPU's where two
-sums round differently to the dtype of the merge, which we have not seen.
+Works on any device that torch does (on a CPU too, which is how it is tested: the same bytes). Every step is an operation
+of its own, so that it rounds as there; blocks are small enough to stay in a GPU's cache from step to step. DARE's sums of
+magnitudes are float64, on a GPU added in its order: its scale may differ from a CPU's where two sums round differently to
+the dtype of the merge, which we have not seen.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from merge_hooks.kernels.sparsify import BANDED, DRAWN, LOWER_BITS
+from merge_hooks.kernels.constants import LANES, LEVELS, NOT_REACHED, ROW
+from merge_hooks.kernels.cpu_steps import lower_bits_of
 
 if TYPE_CHECKING:
     import torch
 
+# torch adds up to four rows one after the other wherever they lie; from five on, the columns at the end of its vectors and
+# of each thread's share are added in another order, which only the same call on the same memory repeats.
+MOST_IN_ORDER = 4
+# On a GPU starting an operation costs more than on a CPU, and its cache is larger.
+BLOCK = 1 << 23
 LOGICAL = (1 << 64) - 1
 
 
@@ -28,56 +34,83 @@ STEP = _signed(0x9E3779B97F4A7C15)
 FACTORS = ((30, _signed(0xBF58476D1CE4E5B9)), (27, _signed(0x94D049BB133111EB)))
 
 
-class DeviceKernels:
-    """What `compiled.make` gives, on flat tensors of one device and one stored dtype.
+class TorchSteps:
+    """Steps in one dtype, on flat tensors of one device.
 
-    The merges return whether all was finite as a tensor, so that the host need not wait for each block.
-
-    Args:
-        dtype: in which the merge computes.
-        out_dtype: of the result.
+    `linear` and `mix` return whether all was finite as a tensor, so that the host need not wait for each block.
     """
 
-    def __init__(self, dtype: torch.dtype, out_dtype: torch.dtype) -> None:
-        self.dtype, self.out_dtype = dtype, out_dtype
+    smallest_block = BLOCK
 
-    def linear(self, out: Any, sources: Any, weights: Any, divisor: Any, is_divided: bool) -> torch.Tensor:
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.lower_bits, self.is_narrow = lower_bits_of(dtype), dtype.itemsize == 2
+
+    def array(self, flat: torch.Tensor) -> torch.Tensor:
+        return flat
+
+    def block_of(self, count: int, threads: int) -> int:
+        """Elements that one call takes of a tensor of `count`."""
+        return BLOCK
+
+    def linear(self, out: Any, sources: Any, weights: Any, divisor: Any) -> torch.Tensor:
         import torch
 
         total = torch.zeros(len(out), dtype=torch.float32, device=out.device)
         for source, weight in zip(sources, weights, strict=True):
             factor = torch.full((1,), float(weight), dtype=torch.float32, device=out.device)
             total.addcmul_(source.to(self.dtype).float(), factor)
-        if is_divided:
-            total.div_(torch.full((1,), float(divisor), dtype=torch.float32, device=out.device))
+        total.div_(torch.full((1,), float(divisor), dtype=torch.float32, device=out.device))
         out.copy_(total.to(self.dtype))
         return out.isfinite().all()
 
-    def generalized(
-        self, out: Any, base: Any, sources: Any, start: int, weights: Any, kinds: Any, bands: Any, draws: Any,
-        scales: Any, elect: bool, normalize: bool, divisor: Any, factor: Any, is_scaled: bool,
+    def mix(
+        self, out: Any, base: Any, sources: Any, start: int, weights: Any, bands: Any, draws: Any, scales: Any,
+        elect: bool, divisor: Any, factor: Any,
     ) -> torch.Tensor:  # fmt: skip
+        import torch
+
+        rows = torch.empty(len(sources), len(out), dtype=self.dtype, device=out.device)
+        finite = self.weigh(rows, base, sources, start, weights, bands, draws, scales)
+        return finite & self.combine(out, base, rows, weights, elect, divisor, factor)
+
+    def weigh(
+        self, rows: Any, base: Any, sources: Any, start: int, weights: Any, bands: Any, draws: Any, scales: Any
+    ) -> torch.Tensor:
+        """Write each source's weighted sparse delta to its row. Returns whether all deltas were finite."""
         own = base.to(self.dtype)
-        values, finite = [], own.isfinite().all()
+        finite = own.isfinite().all()
         for j, source in enumerate(sources):
             delta = source.to(self.dtype) - own
             finite &= delta.isfinite().all()
-            if kinds[j] == BANDED:
+            if bands is not None:
                 delta.masked_fill_(~_in_band(delta, bands[j], start), 0.0)
-            elif kinds[j] == DRAWN:
-                delta.masked_fill_(~_drawn(delta, draws[j], start), 0.0)
-                if scales[j] == scales[j]:
-                    delta.mul_(self._scalar(scales[j], out))
-            values.append(delta.mul_(self._scalar(weights[j], out)))
-        mixed = self._sum(values)
+            if draws is not None:
+                delta.masked_fill_(~drawn(delta, draws[j], start), 0.0)
+                delta = delta.float().mul_(float(scales[j])).to(self.dtype)
+            rows[j] = delta.mul_(self._scalar(weights[j], delta))
+        return finite
+
+    def combine(
+        self, out: Any, base: Any, rows: Any, weights: Any, elect: bool, divisor: Any, factor: Any
+    ) -> torch.Tensor:
+        """The base plus the sum of weighted deltas, which are changed. Returns whether all was finite."""
+        import torch
+
+        mixed = self._sum(rows)
+        finite = mixed.isfinite().all()
         if elect:
-            finite &= mixed.isfinite().all()
-            mixed = self._elected(values, weights, mixed, normalize)
-        elif normalize:
-            mixed.div_(self._scalar(divisor, out))
-        if is_scaled:
+            rows.masked_fill_(torch.signbit(rows) != torch.signbit(mixed), 0.0)
+            mixed = self._sum(rows)
+            if divisor is not None:
+                own = torch.tensor(weights, dtype=self.dtype, device=rows.device).unsqueeze(1)
+                shared = self._sum(torch.where(rows != 0, own, torch.zeros_like(own)))
+                mixed.div_(shared.masked_fill_(shared == 0, 1.0))
+        elif divisor is not None:
+            mixed.div_(self._scalar(divisor, mixed))
+        if factor != 1:
             mixed.mul_(float(factor))
-        out.copy_(mixed.add_(own))
+        out.copy_(mixed.add_(base.to(self.dtype)))
         return finite & out.isfinite().all()
 
     def _scalar(self, value: Any, like: Any) -> torch.Tensor:
@@ -86,40 +119,25 @@ class DeviceKernels:
 
         return torch.full((), float(value), dtype=self.dtype, device=like.device)
 
-    def _sum(self, values: list[Any]) -> torch.Tensor:
+    def _sum(self, rows: Any) -> torch.Tensor:
+        """Over the sources, in float32 from +0 on, rounded once."""
         import torch
 
-        if len(values) == 2:
-            return torch.add(*values).add_(0.0)
-        total = torch.zeros_like(values[0], dtype=torch.float32)
-        for value in values:
-            total.add_(value)
+        if len(rows) > MOST_IN_ORDER:
+            return rows.sum(dim=0)
+        total = torch.zeros(rows.shape[1], dtype=torch.float32, device=rows.device)
+        for row in rows:
+            total.add_(row)
         return total.to(self.dtype)
-
-    def _elected(self, values: list[Any], weights: Any, total: Any, normalize: bool) -> torch.Tensor:
-        import torch
-
-        agree = [torch.signbit(value) == torch.signbit(total) for value in values]
-        zero = torch.zeros((), dtype=self.dtype, device=total.device)
-        mixed = self._sum([torch.where(same, value, zero) for same, value in zip(agree, values, strict=True)])
-        if not normalize:
-            return mixed
-        pairs = zip(agree, values, weights, strict=True)
-        divisor = self._sum([torch.where(same & (value != 0), self._scalar(weight, total), zero)
-                             for same, value, weight in pairs])  # fmt: skip
-        return mixed.div_(torch.where(divisor == 0, torch.ones_like(zero), divisor))
 
     def _magnitudes(self, base: Any, source: Any) -> torch.Tensor:
         """Bit patterns of |source - base| as float32."""
-        import torch
-
-        delta = source.to(self.dtype) - base.to(self.dtype)
-        return delta.float().view(torch.int32) & 0x7FFFFFFF
+        return _magnitudes(source.to(self.dtype) - base.to(self.dtype))
 
     def count_upper(self, counts: Any, base: Any, source: Any) -> None:
         import torch
 
-        buckets = self._magnitudes(base, source) >> LOWER_BITS[self.dtype == torch.bfloat16]
+        buckets = self._magnitudes(base, source) >> self.lower_bits
         counts += torch.bincount(buckets, minlength=len(counts)).cpu().numpy()
 
     def count_lower(self, counts: Any, base: Any, source: Any, first: int) -> None:
@@ -139,16 +157,27 @@ class DeviceKernels:
     def place_of_equal(self, base: Any, source: Any, value: int, rank: int) -> int:
         return int((self._magnitudes(base, source) == value).nonzero()[rank])
 
-    def sparse_magnitudes(self, out: Any, base: Any, source: Any, start: int, draws: Any, is_whole: bool) -> None:
+    def sum_of_magnitudes(self, base: Any, source: Any, start: int, draws: Any) -> float:
         delta = (source.to(self.dtype) - base.to(self.dtype)).abs()
-        out.copy_(delta if is_whole else delta.masked_fill_(~_drawn(delta, draws, start), 0.0))
+        wide = (delta if draws is None else delta.masked_fill_(~drawn(delta, draws, start), 0.0)).double()
+        whole = len(wide) // ROW * ROW
+        rows, rest = wide[:whole].view(-1, ROW // LANES, LANES), wide[whole:].cpu().numpy()
+        # numpy adds along an axis that is not the last in order, as `cpu.py` does; torch does not, but reads a GPU's memory.
+        lanes = rows.numpy().sum(axis=1) if wide.device.type == "cpu" else rows.sum(dim=1).cpu().numpy()
+        return float(lanes.sum() + rest.sum())
+
+
+def _magnitudes(delta: Any) -> torch.Tensor:
+    import torch
+
+    return delta.float().view(torch.int32) & NOT_REACHED
 
 
 def _in_band(delta: Any, band: Any, start: int) -> torch.Tensor:
-    """Which elements lie between the edges, or on them in a place that is kept: see `fused._Generalized`."""
+    """Which elements lie between the edges, or at them in a place that is kept: see `cpu.mix`."""
     import torch
 
-    size = delta.float().view(torch.int32) & 0x7FFFFFFF
+    size = _magnitudes(delta)
     index = torch.arange(start, start + len(delta), device=delta.device)
     low, low_from, low_to, high, high_from, high_to = (int(value) for value in band)
     inside = (size > low) & (size < high)
@@ -156,21 +185,28 @@ def _in_band(delta: Any, band: Any, start: int) -> torch.Tensor:
     return inside | ((size == high) & (index >= high_from) & (index < high_to))
 
 
-def _drawn(delta: Any, draws: Any, start: int) -> torch.Tensor:
-    """Which elements from `start` on are kept: `masks.Mask.kept` in torch."""
+def drawn(delta: Any, draws: Any, start: int) -> torch.Tensor:
+    """Which elements from `start` on a mask keeps: see `masks.py`."""
     import torch
 
     key, tie_key, level, tie_level = (int(value) for value in draws)
-    if level == 1 << 15:
+    if level == LEVELS:
         return torch.ones_like(delta, dtype=torch.bool)
     count = len(delta)
-    places = torch.arange(start // 4 + 1, start // 4 + 1 + -(-count // 4), device=delta.device)
-    values = _scramble(places * STEP + _signed(key)).view(torch.int16)[:count] & 0x7FFF
+    words = random_words(key, start // 4, -(-count // 4), delta.device)
+    values = words.view(torch.int16)[:count] & (LEVELS - 1)
     kept = values < level
     tied = (values == level).nonzero().view(-1)
     deciding = _scramble((tied + start + 1) * STEP + _signed(tie_key))
     kept[tied] = ((deciding >> 32) & 0xFFFFFFFF) < tie_level
     return kept
+
+
+def random_words(key: int, start: int, count: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """splitmix64's outputs start..start+count of the stream that begins at `key`, as int64."""
+    import torch
+
+    return _scramble(torch.arange(start + 1, start + 1 + count, device=device) * STEP + _signed(key))
 
 
 def _scramble(words: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from merge_hooks.kernels.resident.on_cpu import make
 from merge_hooks.kernels.sparsify import BANDED, DRAWN, LANES, LOWER_BITS, ROW, WHOLE
 
