@@ -217,14 +217,6 @@ def decide_ties(values: Any, start: Any, draws: Any) -> None:
             values[place] = -1 if scramble(index * STEP + draws[1]) >> np.uint64(32) < draws[3] else 0
 
 
-def random_words(out: Any, key: Any, start: Any) -> None:
-    """splitmix64's outputs from `start` on of the stream that begins at `key`, written to uint64."""
-    counter = key + np.uint64(start + 1) * STEP
-    for place in range(len(out)):
-        out[place] = scramble(counter)
-        counter += STEP
-
-
 @njit(inline="always", error_model="numpy")
 def delta_of(base: Any, source: Any, like: Any) -> Any:
     return rounded(fit(source, like) - fit(base, like), like)
