@@ -31,7 +31,7 @@ from llvmlite import binding
 from numba import config, njit, typeof
 
 LOG = logging.getLogger(__name__)
-SOURCES = ("compiled.py", "cpu.py", "float_bits.py", "constants.py")
+SOURCES = ("compiled.py", "constants.py", "cpu.py", "float_bits.py")
 _SETTING = threading.Lock()
 _COMPILED: dict[Any, Callable[..., Any]] = {}
 
@@ -104,11 +104,11 @@ def _from_folder(function: Callable[..., Any], signature: tuple[Any, ...], folde
 def _folder(name: str, signature: str) -> Path | None:
     """Where code for this signature is kept; None where nothing can be written."""
     facts = (_facts(), name, signature)
-    folder = _base() / hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
     try:
+        folder = _base() / hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
         return None
     return folder
 
