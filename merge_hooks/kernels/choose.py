@@ -8,9 +8,9 @@
 | `factors` | `knots_*`: 2-D weights of which every model is an adapter over the base | SVD of the adapters' factors (`knots_of_adapters.py`) |
 | `mergekit` | everything else: other methods, float64, `rescale` beside pruning, densities below 0, no base; tensors that some source lacks, integer buffers; `rng=mergekit` with a method that may draw; `linear` on a processor without fused multiply-add | mergekit's own method |
 
-The first four give mergekit's bytes, but for elements tied at a pruning threshold (`task_arithmetic.py`), for DARE's masks,
-which are ours (`masks.py`) and, in float32 and float16, the last bit of its scale, and for KnOTS over adapters. Where the
-sources come from (files, residents, a tokenizer's alignment) changes no way but `gpu`.
+The first four give mergekit's bytes, but for elements tied at a pruning threshold (`task_arithmetic.py`), for
+DARE's masks, which are ours (`masks.py`) and, in float32 and float16, the last bit of its scale, and for KnOTS over
+adapters. Where the sources come from (files, residents, a tokenizer's alignment) changes no way but `gpu`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from enum import Enum
 from merge_hooks.kernels.blocks import Workers
 from merge_hooks.kernels.operands import Merged, Operands, Pending
 
-# Those of mergekit's and our methods that draw nothing. Every other one (dare_*, della*, knots_dare_ties; arcee_fusion, which
-# samples its quantiles in tensors above a million; whatever a plugin brings) may draw, and is given a seed and stamped with it.
-DETERMINISTIC = ("breadcrumbs", "breadcrumbs_ties", "fisher", "karcher", "knots_ties", "linear", "model_stock", "multislerp",
-                 "nearswap", "nuslerp", "passthrough", "ram", "ramplus_tl", "sce", "slerp", "task_arithmetic", "ties")  # fmt: skip
+# Those of mergekit's and our methods that draw nothing. Every other one (dare_*, della*, knots_dare_ties;
+# arcee_fusion, which samples its quantiles in tensors above a million; whatever a plugin brings) may draw, and is
+# given a seed and stamped with it.
+DETERMINISTIC = (
+    "breadcrumbs", "breadcrumbs_ties", "fisher", "karcher", "knots_ties", "linear", "model_stock", "multislerp",
+    "nearswap", "nuslerp", "passthrough", "ram", "ramplus_tl", "sce", "slerp", "task_arithmetic", "ties",
+)  # fmt: skip
 KNOTS = ("knots_ties", "knots_dare_ties")
 
 
@@ -44,7 +47,7 @@ def is_random(method: str) -> bool:
 
 
 def may_be_ours(method: str, rng: str) -> bool:
-    """Whether some tensors of this method are merged in another way than mergekit's, so that operands are worth reading."""
+    """Whether some tensors of this method are merged in another way than mergekit's: operands are worth reading."""
     from merge_hooks.kernels.task_arithmetic import FORMS
 
     is_known = method in ("linear", *FORMS, *KNOTS)

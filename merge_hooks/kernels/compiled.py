@@ -1,14 +1,15 @@
 """Functions compiled by numba, kept on disk from process to process.
 
-numba's own cache could give stale or wrong code in three ways, each of which would be a wrong number: it does not see a
-change in a function that a cached one calls; it knows files by their time, which some installers set to one date for
-all; and two processes that compile one function for different types at once may take each other's file. So each compiled
-function has a folder of its own, named by a hash of everything that its code depends on: the sources of all kernels, the
-types of its arguments, the processor, and the versions of Python, numba and LLVM. Whoever finds the folder finds the
-right code, and two processes that write it at once write the same.
+numba's own cache could give stale or wrong code in three ways, each of which would be a wrong number: it does not
+see a change in a function that a cached one calls; it knows files by their time, which some installers set to one
+date for all; and two processes that compile one function for different types at once may take each other's file. So
+each compiled function has a folder of its own, named by a hash of everything that its code depends on: the sources
+of all kernels, the types of its arguments, the processor, and the versions of Python, numba and LLVM. Whoever finds
+the folder finds the right code, and two processes that write it at once write the same.
 
-The folders lie in $NUMBA_CACHE_DIR, else in the user's cache folder ($XDG_CACHE_HOME or ~/.cache, lm_eval_iberian). Where
-neither can be written to, each process compiles for itself: about a second for each combination of dtypes and options.
+The folders lie in $NUMBA_CACHE_DIR, else in the user's cache folder ($XDG_CACHE_HOME or ~/.cache, lm_eval_iberian).
+Where neither can be written to, each process compiles for itself: about a second for each combination of dtypes and
+options.
 """
 
 from __future__ import annotations
@@ -122,9 +123,16 @@ def _base() -> Path:
 @cache
 def _facts() -> tuple[Any, ...]:
     """What all compiled code depends on."""
-    here = Path(__file__).parent
-    sources = [hashlib.sha256((here / name).read_bytes()).hexdigest() for name in SOURCES]
     settings = {name: getattr(config, name) for name in ("CPU_NAME", "CPU_FEATURES", "OPT", "LOOP_VECTORIZE")}
     processor = binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten()
     versions = platform.python_version(), numba.__version__, llvmlite.__version__
-    return sources, settings, processor, versions
+    return SOURCE_HASHES, settings, processor, versions
+
+
+def source_hashes() -> list[str]:
+    """Of the files of SOURCES as they are now."""
+    return [hashlib.sha256(Path(__file__).with_name(name).read_bytes()).hexdigest() for name in SOURCES]
+
+
+# Looked at when this is imported, as the sources are: they may be edited while the process runs.
+SOURCE_HASHES = source_hashes()

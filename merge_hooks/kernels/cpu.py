@@ -1,9 +1,10 @@
 """The arithmetic of a merge on CPUs: each element of the result in one pass over the sources, compiled by numba.
 
-Every step rounds to the dtype of the merge, as mergekit 0.1.5 rounds; sums over sources begin at +0, go in the recipe's
-order and are rounded once. Nothing is compiled with fast-math; the one fused multiply-add is the one that torch's addcmul
-has. Works on strips that stay in a core's first cache. Arrays are flat, numbers as `float_bits.py` has them; `like` is any
-number of the dtype that the merge computes in. What is None is left out of the compiled code.
+Every step rounds to the dtype of the merge, as mergekit 0.1.5 rounds; sums over sources begin at +0, go in the
+recipe's order and are rounded once. Nothing is compiled with fast-math; the one fused multiply-add is the one that
+torch's addcmul has. Works on strips that stay in a core's first cache. Arrays are flat, numbers as `float_bits.py`
+has them; `like` is any number of the dtype that the merge computes in. What is None is left out of the compiled
+code.
 
 The functions without a decorator are compiled by `compiled.py`, each for the dtypes and options that come.
 """
@@ -57,8 +58,8 @@ def mix(
 
     Args:
         start: the place in the tensor of the first element, for bands and draws.
-        bands: which deltas each source keeps by magnitude [sources, 6]: those between two edges, themselves excluded, and
-            of those at an edge the ones from one index of the tensor to another: low, from, to, high, from, to.
+        bands: which deltas each source keeps by magnitude [sources, 6]: those between two edges, themselves excluded,
+            and of those at an edge the ones from one index of the tensor to another: low, from, to, high, from, to.
         draws: which it keeps at random [sources, 4]: key, tie key, level and tie level of its `masks.Mask`.
         scales: what drawn deltas are multiplied by.
         elect: True: only values with the sign of their sum count.
@@ -108,7 +109,10 @@ def mix_strip(
     out: Any, base: Any, one: Any, two: Any, three: Any, four: Any, weights: Any, bands: Any, above: Any, below: Any,
     draws: Any, kept: Any, scales: Any, elect: Any, divisor: Any, factor: Any, like: Any,
 ) -> Any:  # fmt: skip
-    """`mix` for one strip, all of which each band treats alike. Written out for four: an inner loop is not vectorised."""
+    """`mix` for one strip, all of which each band treats alike.
+
+    Written out for four sources: with a loop over sources inside, the loop over elements is not vectorised.
+    """
     seen = FINE
     for i in range(len(out)):
         own = fit(base[i], like)
@@ -149,7 +153,7 @@ def mix_strip(
 
 @njit(inline="always", error_model="numpy")
 def agreeing(number: Any, value: Any, sign: Any) -> Any:
-    """The number where the value's sign is elected. A value of 0 has none: it adds nothing, and its weight does not count."""
+    """The number where the value's sign is elected, else 0. A value of 0 has no sign, so its weight does not count."""
     return number if same_sign(value, sign) & (value != ZERO) else ZERO
 
 

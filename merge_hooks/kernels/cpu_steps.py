@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 # What a source has where another one is pruned or drawn and this one is not: see `cpu.mix`.
 WHOLE_BAND, WHOLE_DRAW = (-1, 0, 0, NOT_REACHED, 0, 0), (0, 0, LEVELS, 0)
-# A tensor is cut into so many pieces a thread, none smaller than this, each a multiple of what is drawn at once: few calls,
-# between which a thread waits for Python's lock.
+# A tensor is cut into so many pieces a thread, none smaller than this, each a multiple of what is drawn at once:
+# few calls, between which a thread waits for Python's lock.
 PIECES_A_THREAD, SMALLEST_PIECE, ROUNDED = 2, 1 << 17, 1 << 14
 
 
 class CpuSteps:
-    """Steps in one dtype. Parts of tensors may be given; what begins at element `start` is drawn and cut as in the whole.
+    """Steps in one dtype. A part of a tensor that begins at element `start` is drawn and cut as in the whole.
 
     `linear` and `mix` return a number that is negative if something was not finite.
     """
@@ -90,7 +90,7 @@ class CpuSteps:
 
 
 def lower_bits_of(dtype: torch.dtype) -> int:
-    """How many bits of a magnitude's pattern are left out where deltas are counted; of 16-bit floats those that are 0."""
+    """How many bits of a magnitude are left out where deltas are counted; in 16-bit floats they are 0."""
     return {"torch.bfloat16": 16, "torch.float16": 13, "torch.float32": 13}[str(dtype)]
 
 

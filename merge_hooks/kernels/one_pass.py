@@ -1,7 +1,8 @@
 """A tensor merged in one pass over its sources, and what stays the same from merge to merge looked up.
 
-Each element of the result is made at once; no delta and no mask is ever held. What must be known of a whole delta before
-(a threshold, a sum) is found first, by a look or two at the source. It is small, and a sweep keeps it (`operands.keep`):
+Each element of the result is made at once; no delta and no mask is ever held. What must be known of a whole delta
+before (a threshold, a sum) is found first, by a look or two at the source. It is small, and a sweep keeps it
+(`operands.keep`):
 
 | what | depends on |
 |---|---|
@@ -70,7 +71,7 @@ def begin(operands: Operands, workers: Workers, seed: int, in_torch: bool, in_ro
 
 
 def _alike(operands: Operands) -> Operands:
-    """With all sources but the base stored alike, in a dtype that is merged: else cast as a whole to that of the merge."""
+    """With all sources but the base stored alike, in one of DTYPES: where not, cast to the dtype of the merge."""
     others = {operand.tensor.dtype for operand in operands.others}
     inputs = [
         operand if operand.tensor.dtype in DTYPES and (operand.place is None or len(others) == 1)

@@ -1,10 +1,11 @@
 """Which delta has which rank by magnitude: from counts, nothing sorted, and what is counted can be kept for later merges.
 
-A magnitude is the bit pattern of |delta| as float32, which orders like the number. The first look at a source counts its
-deltas by their magnitude's upper bits, in buckets. The lower bits of a bfloat16 or a float16 are 0, so that from then on
-every rank is looked up. In float32 the bucket of a rank holds one delta in some thousands as a rule: they are collected,
-with their places, and sorted out. Where it holds many (a frozen layer, a float32 copy of a bfloat16 checkpoint: deltas are
-alike), their lower bits are counted instead, and kept too. Of a small tensor all deltas are collected.
+A magnitude is the bit pattern of |delta| as float32, which orders like the number. The first look at a source
+counts its deltas by their magnitude's upper bits, in buckets. The lower bits of a bfloat16 or a float16 are 0, so
+that from then on every rank is looked up. In float32 the bucket of a rank holds one delta in some thousands as a
+rule: they are collected, with their places, and sorted out. Where it holds many (a frozen layer, a float32 copy of
+a bfloat16 checkpoint: deltas are alike), their lower bits are counted instead, and kept too. Of a small tensor all
+deltas are collected.
 
 Deltas of one magnitude are ordered by their place in the tensor.
 """
@@ -21,7 +22,8 @@ from merge_hooks.kernels.blocks import Workers
 from merge_hooks.kernels.constants import NOT_REACHED, PATTERN_BITS
 
 Array = np.ndarray[Any, Any]
-# Counts are kept for so many pieces of a tensor, none smaller than this: where tied deltas are cut, one piece is searched.
+# Counts are kept for so many pieces of a tensor, none smaller than this: where tied deltas are cut, one piece is
+# searched.
 PIECES, SMALLEST_COUNTED = 16, 1 << 17
 MOST_COUNTED = 1 << 30  # in one piece: an int32 holds it, should all of them be alike
 # A bucket is collected if it holds one delta of so many, or no more than so many; and all of a tensor of so many.
@@ -53,7 +55,7 @@ class Histogram:
     Args:
         buckets: ascending, int32 [buckets].
         cumulative: how many are in this bucket or one before it, int64 [buckets].
-        pieces: how many of each piece of the tensor are in each, int32 [pieces, buckets]; no row where that is not kept.
+        pieces: how many of each piece of the tensor are in each, int32 [pieces, buckets]; no row where it is not kept.
     """
 
     buckets: Array

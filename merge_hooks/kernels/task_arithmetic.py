@@ -1,7 +1,7 @@
 """Task arithmetic (Ilharco et al. 2022, https://arxiv.org/abs/2212.04089) and what is built on it.
 
-The base plus a weighted sum of deltas: `task_arithmetic`; with sparse deltas `dare_linear` and `breadcrumbs`; with the
-election of a sign for each element `ties`, `dare_ties` and `breadcrumbs_ties`. One chain for all of them:
+The base plus a weighted sum of deltas: `task_arithmetic`; with sparse deltas `dare_linear` and `breadcrumbs`; with
+the election of a sign for each element `ties`, `dare_ties` and `breadcrumbs_ties`. One chain for all of them:
 
     delta = source - base;  sparsify;  times weight;  sum over sources (of the elected sign);
     over the sum of weights (of the elected ones) if normalising;  times lambda;  plus base.
@@ -10,10 +10,11 @@ Every step is rounded to the dtype of the merge, each sum over sources once, as 
 
 Deltas are made sparse by magnitude (TIES: Yadav et al. 2023, https://arxiv.org/abs/2306.01708), without outliers
 (breadcrumbs: Davari and Belilovsky 2023, https://arxiv.org/abs/2312.06795), or at random (DARE: Yu et al. 2023,
-https://arxiv.org/abs/2311.03099), after which `rescale` brings the sum of magnitudes back to what it was. Elements tied at
-a threshold are kept as a stable sort would: mergekit's sort is not stable, so there the choice is arbitrary, and only there
-may it differ from ours. (Rescaling after pruning by magnitude is left to mergekit: it sums in an order that depends on which
-of the tied elements its sort keeps, so that in bfloat16 another choice of ties would change the scale of the whole tensor.)
+https://arxiv.org/abs/2311.03099), after which `rescale` brings the sum of magnitudes back to what it was. Elements
+tied at a threshold are kept as a stable sort would: mergekit's sort is not stable, so there the choice is
+arbitrary, and only there may it differ from ours. (Rescaling after pruning by magnitude is left to mergekit: it
+sums in an order that depends on which of the tied elements its sort keeps, so that in bfloat16 another choice of
+ties would change the scale of the whole tensor.)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The steps of `cpu_steps.py` as torch operations: for tensors on a GPU, and for sums of five and more sources.
 
-Works on any device that torch does (on a CPU too, which is how it is tested: the same bytes). Every step is an operation
-of its own, so that it rounds as there; blocks are small enough to stay in a GPU's cache from step to step. DARE's sums of
-magnitudes are float64, on a GPU added in its order: its scale may differ from a CPU's where two sums round differently to
-the dtype of the merge, which we have not seen.
+Works on any device that torch does (on a CPU too, which is how it is tested: the same bytes). Every step is an
+operation of its own, so that it rounds as there; blocks are small enough to stay in a GPU's cache from step to
+step. DARE's sums of magnitudes are float64, on a GPU added in its order: its scale may differ from a CPU's where
+two sums round differently to the dtype of the merge, which we have not seen.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from merge_hooks.kernels.cpu_steps import lower_bits_of
 if TYPE_CHECKING:
     import torch
 
-# torch adds up to four rows one after the other wherever they lie; from five on, the columns at the end of its vectors and
-# of each thread's share are added in another order, which only the same call on the same memory repeats.
+# torch adds up to four rows one after the other wherever they lie; from five on, the columns at the end of its
+# vectors and of each thread's share are added in another order, which only the same call on the same memory
+# repeats.
 MOST_IN_ORDER = 4
 # On a GPU starting an operation costs more than on a CPU, and its cache is larger.
 BLOCK = 1 << 23
@@ -162,7 +163,7 @@ class TorchSteps:
         wide = (delta if draws is None else delta.masked_fill_(~drawn(delta, draws, start), 0.0)).double()
         whole = len(wide) // ROW * ROW
         rows, rest = wide[:whole].view(-1, ROW // LANES, LANES), wide[whole:].cpu().numpy()
-        # numpy adds along an axis that is not the last in order, as `cpu.py` does; torch does not, but reads a GPU's memory.
+        # numpy adds along an axis that is not the last in order, as `cpu.py` does; torch does not, but can on a GPU.
         lanes = rows.numpy().sum(axis=1) if wide.device.type == "cpu" else rows.sum(dim=1).cpu().numpy()
         return float(lanes.sum() + rest.sum())
 

@@ -4,11 +4,12 @@
     for recipe in sweep:
         for name, tensor in open_stream(recipe, residents=residents): ...
 
-Where a source lies is decided when its first merge begins: on the GPU, if that merges as the CPU does, and if the source
-fits beside the engine; else in pinned host memory (pageable where there is no such GPU), else it stays in its mapped files; and all of them together never take more than a
-part of what is free then. So they come after the engine: its first load reads from the files (`residents=None`), and what
-its weights and its key-value cache leave is theirs from the first swap on. `Residents.table()` says what went where. A tensor is read from its file once, checked against the file's state
-before and after, and from then on comes from memory.
+Where a source lies is decided when its first merge begins: on the GPU, if that merges as the CPU does, and if the
+source fits beside the engine; else in pinned host memory (pageable where there is no such GPU), else it stays in
+its mapped files; and all of them together never take more than a part of what is free then. So they come after the
+engine: its first load reads from the files (`residents=None`), and what its weights and its key-value cache leave
+is theirs from the first swap on. `Residents.table()` says what went where. A tensor is read from its file once,
+checked against the file's state before and after, and from then on comes from memory.
 
 Everything is known by the state of the files that it was made from (path, size, times, inode; for a stage its recipe),
 looked at anew for each merge: a source that changed on disk is read again, and nothing made from it is used any more.

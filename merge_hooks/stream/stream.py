@@ -190,7 +190,7 @@ class Stream:
         return Begun(output, 0 if tensor is None else tensor.nbytes, lambda: merged)
 
     def _operands(self, output: OutputTensor, view: Pass | None) -> Operands | None:
-        """What goes into a tensor, read by us, else by mergekit's tasks; None where only mergekit's method may merge it."""
+        """What goes into a tensor, read by us, else by mergekit's tasks; None where only mergekit's method may merge."""
         if not may_be_ours(self.resolved.method, self.rng):
             return None
         if operands := output.operands(view):

@@ -1,8 +1,8 @@
 """The same merge of plain tensors twice: by mergekit's method (golden), and by one of our ways.
 
-mergekit leaves two things open, which are decided here as we decide them: which of the elements tied at a threshold are kept
-(a stable sort's) and which masks DARE draws (`masks.py`'s, here in numpy). And its sums of magnitudes, which in float32 depend
-on the number of threads, are added in float64, as ours.
+mergekit leaves two things open, which are decided here as we decide them: which of the elements tied at a threshold
+are kept (a stable sort's) and which masks DARE draws (`masks.py`'s, here in numpy). And its sums of magnitudes,
+which in float32 depend on the number of threads, are added in float64, as ours.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Every method through every way that it can take, on odd cases: mergekit's bytes (see `golden.py` for what it leaves open).
 
-The fast tests need few compiled combinations; a machine on which nothing is compiled yet takes about a second for each.
+The fast tests need few compiled combinations; a machine on which nothing is compiled yet takes about a second for
+each.
 """
 
 from __future__ import annotations
