@@ -82,6 +82,7 @@ def test_without_a_cache_it_is_compiled_anyway(folder: Path, trouble: str, monke
     assert compiled.call(twice, np.full(1, 4.0)) == 8
 
 
+@pytest.mark.slow
 def test_arguments_of_another_kind_do_not_take_its_code(folder: Path) -> None:
     """A float16's pattern is no bfloat16's, though both are two bytes."""
     out, weights, unit = np.empty(4, np.float32), np.ones(2, np.float32), np.float32(2)
