@@ -106,17 +106,16 @@ class MergedVLLM(Swapping, Counted, VLLM):
         with tempfile.NamedTemporaryFile(prefix="iberian-report-") as file:
             report = Path(file.name)
             try:
-                with vllm_loader.engine_start():
-                    super().__init__(
-                        pretrained=str(prepared.resolved.donor.folder),
-                        dtype=prepared.dtype,
-                        tokenizer=prepared.tokenizer.folder,
-                        trust_remote_code=trust_remote_code,
-                        generation_config=prepared.tokenizer.generation_folder,
-                        hf_overrides=self._config_overrides(prepared),
-                        **vllm_loader.engine_arguments(prepared.resolved, report, self._proves),
-                        **arguments,
-                    )
+                super().__init__(
+                    pretrained=str(prepared.resolved.donor.folder),
+                    dtype=prepared.dtype,
+                    tokenizer=prepared.tokenizer.folder,
+                    trust_remote_code=trust_remote_code,
+                    generation_config=prepared.tokenizer.generation_folder,
+                    hf_overrides=self._config_overrides(prepared),
+                    **vllm_loader.engine_arguments(prepared.resolved, report, self._proves),
+                    **arguments,
+                )
             except RuntimeError as error:
                 raise vllm_loader.read_report(report) or error from error
         self.proof = vllm_loader.prove(self.model, self._proves)

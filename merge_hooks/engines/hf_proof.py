@@ -133,12 +133,10 @@ def weighted_sum(tensor: torch.Tensor) -> str:
 
 @cache
 def _all_weights(device: torch.device) -> torch.Tensor:
-    import torch
 
-    from merge_hooks.kernels.masks import random_words
+    from merge_hooks.kernels.torch_steps import random_words
 
-    words = torch.from_numpy(random_words(0, 0, CHUNK).view("int64"))
-    return (words | 1).to(device)
+    return (random_words(0, 0, CHUNK) | 1).to(device)
 
 
 def _weights(count: int, device: torch.device) -> torch.Tensor:

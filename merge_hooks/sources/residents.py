@@ -4,11 +4,12 @@
     for recipe in sweep:
         for name, tensor in open_stream(recipe, residents=residents): ...
 
-Where a source lies is decided when its first merge begins: on the GPU if it fits beside the engine, else in pinned host
-memory (pageable where there is no GPU), else it stays in its mapped files; and all of them together never take more than a
-part of what is free then. So they come after the engine: its first load reads from the files (`residents=None`), and what
-its weights and its key-value cache leave is theirs from the first swap on. `Residents.table()` says what went where. A tensor is read from its file once, checked against the file's state
-before and after, and from then on comes from memory.
+Where a source lies is decided when its first merge begins: on the GPU, if that merges as the CPU does, and if the
+source fits beside the engine; else in pinned host memory (pageable where there is no such GPU), else it stays in
+its mapped files; and all of them together never take more than a part of what is free then. So they come after the
+engine: its first load reads from the files (`residents=None`), and what its weights and its key-value cache leave
+is theirs from the first swap on. `Residents.table()` says what went where. A tensor is read from its file once,
+checked against the file's state before and after, and from then on comes from memory.
 
 Everything is known by the state of the files that it was made from (path, size, times, inode; for a stage its recipe),
 looked at anew for each merge: a source that changed on disk is read again, and nothing made from it is used any more.
@@ -106,10 +107,16 @@ class Residents:
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._kept_bytes = 0
         self._lock = threading.RLock()
+        self._gpu_agrees: Callable[[], bool] = lambda: True
         self.hits = self.reads = 0
 
-    def begin(self, sources: Collection[Source]) -> Pass:
-        """Look at the sources of a merge, and make room for those that are not here yet."""
+    def begin(self, sources: Collection[Source], gpu_agrees: Callable[[], bool] = lambda: True) -> Pass:
+        """Look at the sources of a merge, and make room for those that are not here yet.
+
+        Args:
+            gpu_agrees: whether "auto" may take a GPU: asked only where there is one.
+        """
+        self._gpu_agrees = gpu_agrees
         states: dict[str, Hashable] = {source.key: source.state() for source in sources}
         # Not within the lock: the headers of a stage are found by planning its merge, which has a lock of its own.
         sizes = {source.key: _size(source) for source in sources}
@@ -196,7 +203,7 @@ class Residents:
     def _places(self) -> list[str]:
         if self.policy != "auto":
             return [self.policy]
-        return ["memory"] if self.device is None else ["gpu", "pinned"]
+        return ["gpu", "pinned"] if self.device is not None and self._gpu_agrees() else ["memory"]
 
     def _fits(self, size: int, place: str) -> bool:
         if self.budget is not None and self.bytes + size > self.budget:

@@ -21,7 +21,9 @@ from typing import Any
 
 import torch
 
-from merge_hooks.kernels.choose import Operand, Operands, Workers, merge
+from merge_hooks.kernels.blocks import Workers
+from merge_hooks.kernels.choose import Way, begin
+from merge_hooks.kernels.operands import Operand, Operands
 from merge_hooks.sources.residents import Residents
 
 METHODS: dict[str, dict[str, float]] = {
@@ -101,8 +103,8 @@ def swap(method: str, models: list[dict[str, Any]], out: dict[str, Any], keep: A
                 own = {} if index == 0 else {**METHODS[method], "weight": weight if index == 1 else 0.4}
                 inputs.append(Operand(model[name], None if index == 0 else index - 1, own, origin=(index, name)))
             operands = Operands(name, method, tuple(inputs), shared, torch.bfloat16, torch.bfloat16)
-            merged = merge(replace(operands, keep=keep, is_resident=True, out=place), workers)
-            assert merged is not None and merged.is_finite and merged.tensor.data_ptr() == place.data_ptr()
+            merged = begin(replace(operands, keep=keep, out=place), workers, 0, Way.GPU)()
+            assert merged.is_finite and merged.tensor.data_ptr() == place.data_ptr()
 
 
 def timed(work: Any, device: str) -> float:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from merge_hooks.engines.weights_digest import Digest
-from merge_hooks.kernels.choose import Workers
+from merge_hooks.kernels.blocks import Workers
 from merge_hooks.machine import cgroup
 from merge_hooks.machine.memory import free_on_host
 from merge_hooks.machine.processors import SET_BY_VLLM, processors, worker_threads, workers_on_host
