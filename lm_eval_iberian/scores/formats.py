@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from lm_eval_iberian.benchmarks.table import Benchmark
 from lm_eval_iberian.identity import prompting
-from lm_eval_iberian.scores.benchmarks import Benchmark
 from lm_eval_iberian.scores.suite import ModelScores, Score
 from lm_eval_iberian.scores.tables import BEST, SECOND, Cell, Report, Table
 
@@ -230,7 +230,7 @@ def _model(model: ModelScores) -> dict[str, Any]:
         "benchmarks": [
             {**_benchmark(benchmark), **_score(score)}
             for benchmark, score in model.benchmarks.items()
-            if model.has(benchmark.kind) and (score.runs or benchmark.averaged)
+            if model.has(benchmark.counted_in) and (score.runs or benchmark.averaged)
         ],
     }
 

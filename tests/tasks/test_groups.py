@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lm_eval_iberian.folders import tasks_folder
-from lm_eval_iberian.scores.benchmarks import (  # fmt: skip
-    BENCHMARKS,
+from lm_eval_iberian.benchmarks.table import (  # fmt: skip
     CHOICE,
     INSTRUCTIONS,
     PAIRS,
@@ -20,7 +18,9 @@ from lm_eval_iberian.scores.benchmarks import (  # fmt: skip
     TOY_INSTRUCTIONS,
     TOY_TRANSLATION,
     TRANSLATION,
+    benchmarks,
 )
+from lm_eval_iberian.folders import tasks_folder
 from tests.tasks.common import build, manager
 
 
@@ -36,7 +36,7 @@ def of_table(**wanted: Any) -> list[str]:
     """The leaf tasks of the table's benchmarks."""
     return [
         task
-        for benchmark in BENCHMARKS
+        for benchmark in benchmarks()
         if all(getattr(benchmark, key) == value for key, value in wanted.items())
         for task in benchmark.tasks
     ]
@@ -81,9 +81,9 @@ def test_the_suite_is_everything_that_is_averaged() -> None:
 
 def test_every_task_of_the_table_is_there() -> None:
     known = manager().all_subtasks
-    missing = [task for b in BENCHMARKS if b.kind != INSTRUCTIONS for task in b.tasks if task not in known]
+    missing = [task for b in benchmarks() if b.kind != INSTRUCTIONS for task in b.tasks if task not in known]
     assert missing == []
-    upstream = [task for b in BENCHMARKS for task in b.upstream if task not in known]
+    upstream = [task for b in benchmarks() for task in b.upstream if task not in known]
     assert upstream == []
 
 
@@ -109,7 +109,7 @@ def test_yamls_are_what_their_script_writes(benchmark: str) -> None:
 
 def test_chance_levels_are_those_of_the_documents() -> None:
     """1 over the number of options, for the benchmarks whose questions all have as many."""
-    for benchmark in BENCHMARKS:
+    for benchmark in benchmarks():
         if benchmark.kind not in (CHOICE, PAIRS, TOY_CHOICE) or benchmark.name in ("EusReading", "EusTrivia"):
             continue
         task = build(benchmark.tasks[0])
@@ -150,9 +150,9 @@ def test_names_are_prefixed() -> None:
 
 def test_no_average_of_a_benchmark_holds_a_toy() -> None:
     """Whatever counts a toy task says TOY in its name, and is of a kind of its own."""
-    toys = [benchmark for benchmark in BENCHMARKS if any(task.startswith("toy_") for task in benchmark.tasks)]
+    toys = [benchmark for benchmark in benchmarks() if any(task.startswith("toy_") for task in benchmark.tasks)]
     assert len(toys) == 5 * 4 + 14
-    for benchmark in BENCHMARKS:
+    for benchmark in benchmarks():
         is_toy = benchmark in toys
         assert benchmark.name.startswith("TOY ") == is_toy
         assert (benchmark.kind in (TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS)) == is_toy
