@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from lm_eval_iberian.folders import task_folders, tasks_folder
+from lm_eval_iberian.folders import task_folders
 from lm_eval_iberian.identity.identity import KEY
 
 CHECKED_VERSIONS = ("0.4.13",)
@@ -87,7 +87,7 @@ def _add_groups(manager: ModuleType) -> None:
     def with_added_groups(paths: Any, *args: Any, **kwargs: Any) -> Any:
         paths = list(paths)
         index = build(paths, *args, **kwargs)
-        if tasks_folder() in map(Path, paths):
+        if task_folders()[0] in map(Path, paths):
             from lm_eval_iberian.benchmarks.groups import added_groups
 
             for name, tasks in added_groups().items():

@@ -15,7 +15,7 @@ MANIFEST, LANGUAGES = "manifest.yml", "languages.yml"
 # The key of a manifest that is no data set.
 BENCHMARKS = "benchmarks"
 # libyaml's is ten times as fast; not every PyYAML has it.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # key -> the types that its value may have.
 Types = Mapping[str, type | tuple[type, ...]]
@@ -29,7 +29,7 @@ def manifest_files(folders: Collection[Path]) -> list[Path]:
 def read(file: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping; an empty one holds none. Raises ManifestError."""
     try:
-        found = yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)
+        found = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ManifestError(f"{file}: cannot be read as YAML ({error}).") from None
     if not isinstance(found or {}, dict):

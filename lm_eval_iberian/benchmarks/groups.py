@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from lm_eval_iberian.benchmarks.files import read
 from lm_eval_iberian.benchmarks.table import PAPER_LANGUAGES, benchmarks
-from lm_eval_iberian.folders import tasks_folder
+from lm_eval_iberian.folders import task_folders
 
 SUITE = "iberian_suite"
 
@@ -23,5 +23,5 @@ def added_groups() -> dict[str, list[str]]:
             made.setdefault(name, []).append(one.listed)
     if not made:
         return {}
-    own = read(tasks_folder() / "_groups" / f"{SUITE}.yaml")["task"]
+    own = read(task_folders()[0] / "_groups" / f"{SUITE}.yaml")["task"]
     return {**made, SUITE: [*own, *made]}

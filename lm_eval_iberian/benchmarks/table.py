@@ -96,6 +96,7 @@ _PLACES = {
     for number, place in enumerate((column, name) for column, names in (*PAPER, *BESIDE) for name in names)
 }
 PAPER_COLUMNS = tuple(dict.fromkeys(column for column, _ in PAPER))
+_DIRECTION = re.compile("[a-z]{2,3}-[a-z]{2,3}")
 PAPER_LANGUAGES = tuple(dict.fromkeys(column.rpartition("_")[2] for column in PAPER_COLUMNS))
 
 
@@ -151,7 +152,7 @@ class Benchmark:
     @property
     def title(self) -> str:
         """The benchmark with its language, for messages: "Belebele (eu)"; a direction speaks for itself."""
-        is_direction = self.kind == TRANSLATION and " " not in self.name
+        is_direction = self.kind == TRANSLATION and _DIRECTION.fullmatch(self.name)
         return f"FLORES {self.name}" if is_direction else f"{self.name} ({self.language})"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from lm_eval_iberian.benchmarks.files import LOADER
 from lm_eval_iberian.benchmarks.groups import added_groups
 from lm_eval_iberian.documents.load import DocumentsError
 from lm_eval_iberian.folders import task_folders
@@ -86,7 +87,7 @@ def _read(file: Path) -> dict[str, Any]:
     return {**_read(file.parent / included), **config} if included else config
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(LOADER):  # type: ignore[misc]  # one or the other of PyYAML's
     """PyYAML's safe one, that reads `!function` as text."""
 
 

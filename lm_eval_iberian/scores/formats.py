@@ -230,7 +230,7 @@ def _model(model: ModelScores) -> dict[str, Any]:
         "benchmarks": [
             {**_benchmark(benchmark), **_score(score)}
             for benchmark, score in model.benchmarks.items()
-            if model.has(benchmark.counted_in) and (score.runs or benchmark.averaged)
+            if score.runs or model.lacks(benchmark)
         ],
     }
 

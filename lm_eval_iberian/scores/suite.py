@@ -109,6 +109,10 @@ class ModelScores:
         """Whether any benchmark of an average is in the files, in whatever language."""
         return any(score.runs for benchmark, score in self.benchmarks.items() if benchmark.counted_in == average)
 
+    def lacks(self, benchmark: Benchmark) -> bool:
+        """Whether an average of these files counts a benchmark that is not in them."""
+        return benchmark.averaged and benchmark.column in self.averages and not self.benchmarks[benchmark].runs
+
     def _measured(self, column: str) -> bool:
         """Whether any benchmark of an average is in the files."""
         return any(self.benchmarks[benchmark].runs for benchmark in of_column(column))
@@ -118,8 +122,7 @@ class ModelScores:
         """Every benchmark that is missing, failed, limited, or otherwise wants a word, named."""
         said = [f"nothing measured for {column}" for column in self.averages if not self._measured(column)]
         for benchmark, score in self.benchmarks.items():
-            counts = benchmark.averaged and self.has(benchmark.counted_in) and self._measured(benchmark.column)
-            if score.runs or counts:
+            if score.runs or (self.lacks(benchmark) and self._measured(benchmark.column)):
                 said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.doubts, *score.notes)]
         return said + self._others()
 
