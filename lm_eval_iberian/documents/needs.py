@@ -68,6 +68,11 @@ def _splits(config: dict[str, Any]) -> list[str]:
     ]
 
 
+def yaml_of(name: str) -> dict[str, Any]:
+    """The YAML of a task or group, with what it includes. Raises KeyError."""
+    return _yamls()[name]
+
+
 def _yamls() -> dict[str, dict[str, Any]]:
     """Every task and group by name."""
     return _read_all(task_folders())
@@ -87,7 +92,7 @@ def _read(file: Path) -> dict[str, Any]:
     return {**_read(file.parent / included), **config} if included else config
 
 
-class _Loader(LOADER):  # type: ignore[misc]  # one or the other of PyYAML's
+class _Loader(LOADER):
     """PyYAML's safe one, that reads `!function` as text."""
 
 

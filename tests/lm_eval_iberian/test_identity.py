@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian import plugin
+from lm_eval_iberian.folders import tasks_folder
 from lm_eval_iberian.identity.identity import Identity, of_results
 from lm_eval_iberian.models.hf import MergedHF
 from tests.conftest import linear

@@ -20,6 +20,7 @@ from lm_eval_iberian.benchmarks.table import (  # fmt: skip
     TRANSLATION,
     benchmarks,
 )
+from lm_eval_iberian.documents.needs import yaml_of
 from lm_eval_iberian.folders import tasks_folder
 from tests.tasks.common import build, manager
 
@@ -114,6 +115,37 @@ def test_chance_levels_are_those_of_the_documents() -> None:
             continue
         task = build(benchmark.tasks[0])
         assert benchmark.chance == pytest.approx(100 / len(task.doc_to_choice(task.eval_docs[0]))), benchmark.title
+
+
+# Chance level and shots, by hand: options of each question; EusReading's and EusTrivia's, which differ from question to
+# question, are from the Latxa paper (arXiv 2403.20266, table 3).
+GUESSED = {
+    "Belebele": (25, 5), "XStoryCloze": (50, 0), "EusReading": (25.83, 5), "EusProficiency": (25, 5),
+    "BertaQA": (100 / 3, 5), "EusTrivia": (26.55, 5), "EusExams": (25, 5), "GalCoLA": (50, 5), "CatCoLA": (50, 5),
+    "EsCoLA": (50, 5), "CoLA": (50, 5), "OpenBookQA": (25, 5), "Parafrases": (50, 5), "IFEval": (0, None),
+    "MultiBLiMP": (50, None), "TOY pairs": (50, None), "TOY stories": (50, None), "TOY questions": (25, None),
+    "TOY instructions": (0, None),
+}  # fmt: skip
+
+
+def test_chance_levels_and_shots() -> None:
+    for one in benchmarks():
+        expected = (0, None if one.kind == TOY_TRANSLATION else 5) if "-" in one.name else GUESSED[one.name]
+        assert (one.chance, one.shots) == (pytest.approx(expected[0]), expected[1]), one.title
+        assert (one.metric, one.percent) == METRICS[one.kind], one.title
+
+
+METRICS = {
+    CHOICE: ("acc", 1), TRANSLATION: ("bleu", 100), INSTRUCTIONS: ("inst_level_strict_acc", 1), PAIRS: ("acc", 1),
+    TOY_CHOICE: ("acc", 1), TOY_TRANSLATION: ("bleu", 100), TOY_INSTRUCTIONS: ("inst_level_strict_acc", 1),
+}  # fmt: skip
+
+
+def test_tasks_have_the_shots_of_their_manifests() -> None:
+    """Both say it: the YAML to lm_eval, the manifest to reports."""
+    for one in benchmarks():
+        for task in one.tasks if one.shots is not None else ():
+            assert (yaml_of(task).get("num_fewshot") or 0) == one.shots, task
 
 
 def test_flores_says_its_signatures() -> None:
