@@ -7,8 +7,9 @@ holds these beside its own.
 
 from __future__ import annotations
 
+from lm_eval_iberian.benchmarks.benchmark import PAPER_LANGUAGES
 from lm_eval_iberian.benchmarks.files import read
-from lm_eval_iberian.benchmarks.table import PAPER_LANGUAGES, benchmarks
+from lm_eval_iberian.benchmarks.table import benchmarks
 from lm_eval_iberian.folders import task_folders
 
 SUITE = "iberian_suite"

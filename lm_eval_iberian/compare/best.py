@@ -15,7 +15,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lm_eval_iberian.benchmarks.table import OF_HUNDRED, Benchmark, of_column, of_task
+from lm_eval_iberian.benchmarks.benchmark import OF_HUNDRED, Benchmark
+from lm_eval_iberian.benchmarks.table import of_column, of_task
 from lm_eval_iberian.compare.columns import Scores, others
 from lm_eval_iberian.compare.differences import SAME, Comparer
 from lm_eval_iberian.runs.point import SweepPoint

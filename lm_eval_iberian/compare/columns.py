@@ -12,18 +12,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from lm_eval_iberian.benchmarks.benchmark import INSTRUCTIONS, OF_HUNDRED, TOY_INSTRUCTIONS, Benchmark
 from lm_eval_iberian.benchmarks.languages import language_names
 from lm_eval_iberian.benchmarks.languages import languages as known_languages
-from lm_eval_iberian.benchmarks.table import (
-    INSTRUCTIONS,
-    OF_HUNDRED,
-    TOY_INSTRUCTIONS,
-    Benchmark,
-    averages,
-    languages,
-    of_column,
-    of_task,
-)
+from lm_eval_iberian.benchmarks.table import averages, languages, of_column, of_task
 from lm_eval_iberian.identity.prompting import odd_ones
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun

@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.benchmarks.languages import language_names
-from lm_eval_iberian.benchmarks.table import Benchmark
 from lm_eval_iberian.compare.columns import Column, Scores, is_flagged, others
 from lm_eval_iberian.compare.differences import Compared
 from lm_eval_iberian.runs.point import SweepPoint

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lm_eval_iberian.benchmarks.table import Benchmark
+from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.identity import prompting
 from lm_eval_iberian.scores.suite import ModelScores, Score
 from lm_eval_iberian.scores.tables import BEST, SECOND, Cell, Report, Table

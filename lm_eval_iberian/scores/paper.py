@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from lm_eval_iberian.benchmarks.table import CHOICE, INSTRUCTIONS, TRANSLATION
+from lm_eval_iberian.benchmarks.benchmark import CHOICE, INSTRUCTIONS, TRANSLATION
 from lm_eval_iberian.identity.prompting import PLAIN, PRINTED, Prompt
 
 FOLDER = Path(__file__).parent / "paper_figures"

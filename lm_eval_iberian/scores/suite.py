@@ -17,15 +17,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from lm_eval_iberian.benchmarks.table import (
-    PAPER_LANGUAGES,
-    Benchmark,
-    averages,
-    benchmarks,
-    columns,
-    of_column,
-    of_task,
-)
+from lm_eval_iberian.benchmarks.benchmark import PAPER_LANGUAGES, Benchmark
+from lm_eval_iberian.benchmarks.table import averages, benchmarks, columns, of_column, of_task
 from lm_eval_iberian.identity.identity import Identity
 from lm_eval_iberian.identity.prompting import Prompt
 from lm_eval_iberian.scores.results import Leaf, Run, SuiteError

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.benchmarks.languages import language_names
-from lm_eval_iberian.benchmarks.table import Benchmark, averages, benchmarks, columns, languages, of_column
+from lm_eval_iberian.benchmarks.table import averages, benchmarks, columns, languages, of_column
 from lm_eval_iberian.identity.prompting import Prompt, has_several, odd_ones, shown
 from lm_eval_iberian.scores import paper
 from lm_eval_iberian.scores.results_files import find_runs

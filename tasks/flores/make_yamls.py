@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
+from lm_eval_iberian.benchmarks.benchmark import PAPER, TRANSLATION
 from lm_eval_iberian.benchmarks.languages import languages
-from lm_eval_iberian.benchmarks.table import PAPER, TRANSLATION
 from lm_eval_iberian.documents.manifests import manifests
 
 HERE = Path(__file__).parent

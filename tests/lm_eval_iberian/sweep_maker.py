@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.benchmarks.table import CHOICE, INSTRUCTIONS, TRANSLATION, benchmarks, languages
+from lm_eval_iberian.benchmarks.benchmark import CHOICE, INSTRUCTIONS, TRANSLATION
+from lm_eval_iberian.benchmarks.table import benchmarks, languages
 from lm_eval_iberian.runs.store import FILE, Document, Store
 from tests.lm_eval_iberian.results_maker import results
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from lm_eval_iberian import folders, plugin
 from lm_eval_iberian.benchmarks import groups, languages, table
+from lm_eval_iberian.benchmarks.benchmark import PAPER_COLUMNS, TOYS
 from lm_eval_iberian.commands.main import cli
 from lm_eval_iberian.compare.best import find_best
 from lm_eval_iberian.compare.columns import Scores
@@ -154,9 +155,9 @@ def test_a_benchmark_changes_no_average_of_the_paper(
     tmp_path: Path, older: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     before, said = averages(older), texts(older)
-    of_paper = {column: table.of_column(column) for column in table.PAPER_COLUMNS}
+    of_paper = {column: table.of_column(column) for column in PAPER_COLUMNS}
     request.getfixturevalue("own")
-    assert {column: table.of_column(column) for column in table.PAPER_COLUMNS} == of_paper
+    assert {column: table.of_column(column) for column in PAPER_COLUMNS} == of_paper
     assert texts(older) == said, "older results, byte for byte"
     newer = averages(results(SHIPPED | {"iberian_eus_demo": {"acc": 0.75, "acc_stderr": 0.02}}))
     assert newer == before | {"eusdemo_eu": pytest.approx(75.0)}
@@ -246,9 +247,12 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "phantom task": (entry(task="iberian_eus_{iso3}"), "task: there is no iberian_eus_eus.yaml beside this manifest"),
     "placeholder": (entry(task="{lang}"), "task: only {language}, {code}, {iso3} and {direction}"),
     "frozen": (entry(average="bench"), "average: bench_eu is the paper's average and frozen"),
-    "another kind's": (entry(average="mt"), "average: 'mt' cannot name an average"),
-    "two words": (entry(average="my own"), "average: 'my own' cannot name an average"),
+    "another kind's": (entry(average="mt"), "average: 'mt' cannot name it"),
+    "two words": (entry(average="my own"), "average: 'my own' cannot name it"),
     "all kinds": (entry(average="all", kind="instructions"), "only benchmarks of the kind choice count in all"),
+    "a kind's name": (entry(name="Bench"), "average: 'bench' cannot name it"),
+    "a word's name": (entry(name="All"), "average: 'all' cannot name it"),
+    "one of the paper's": (entry(name="Belebele"), r"Belebele \(eu\): .*belebele/manifest.yml has one of that name"),
     "counted twice": (lambda m: m["benchmarks"].append(m["benchmarks"][0]), r"counts in EusDemo \(eu\) already"),
     "no list": (lambda m: m.update(benchmarks={"name": "x"}), "benchmarks: should be a list"),
     "no mapping": (lambda m: m.update(benchmarks=["x"]), "number 1: 'x' should be a mapping"),
@@ -396,4 +400,4 @@ def test_a_wrong_language_is_named(text: str, said: str, own: Path) -> None:
 
 
 def test_the_toys_speak_their_own_languages(portuguese: Path) -> None:
-    assert {one.language for one in table.benchmarks() if one.kind in table.TOYS} == set(LANGUAGES)
+    assert {one.language for one in table.benchmarks() if one.kind in TOYS} == set(LANGUAGES)

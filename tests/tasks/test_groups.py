@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lm_eval_iberian.benchmarks.table import (  # fmt: skip
+from lm_eval_iberian.benchmarks.benchmark import (
     CHOICE,
     INSTRUCTIONS,
     PAIRS,
@@ -18,8 +18,8 @@ from lm_eval_iberian.benchmarks.table import (  # fmt: skip
     TOY_INSTRUCTIONS,
     TOY_TRANSLATION,
     TRANSLATION,
-    benchmarks,
 )
+from lm_eval_iberian.benchmarks.table import benchmarks
 from lm_eval_iberian.documents.needs import yaml_of
 from lm_eval_iberian.folders import tasks_folder
 from tests.tasks.common import build, manager

@@ -9,7 +9,8 @@ from typing import Any
 import datasets
 import pytest
 
-from lm_eval_iberian.benchmarks.table import CHOICE, PAIRS, benchmarks
+from lm_eval_iberian.benchmarks.benchmark import CHOICE, PAIRS
+from lm_eval_iberian.benchmarks.table import benchmarks
 from lm_eval_iberian.documents import load as documents
 from tests.tasks.common import build, from_samples, manager, requests
 
