@@ -117,6 +117,30 @@ def test_chance_levels_are_those_of_the_documents() -> None:
         assert benchmark.chance == pytest.approx(100 / len(task.doc_to_choice(task.eval_docs[0]))), benchmark.title
 
 
+# In the order of tables and notes: reports keep their bytes.
+ORDER = """
+Belebele (eu); XStoryCloze (eu); Belebele (gl); XStoryCloze (gl); Belebele (ca); XStoryCloze (ca); Belebele (es);
+XStoryCloze (es); Belebele (en); XStoryCloze (en); EusReading (eu); EusProficiency (eu); BertaQA (eu);
+EusTrivia (eu); EusExams (eu); GalCoLA (gl); OpenBookQA (gl); Parafrases (gl); CatCoLA (ca); OpenBookQA (ca);
+EsCoLA (es); OpenBookQA (es); EusExams (es) not averaged; BertaQA (en) not averaged;
+OpenBookQA (en) not averaged; CoLA (en) not averaged; FLORES es-eu; FLORES en-eu; FLORES es-gl; FLORES en-gl;
+FLORES es-ca; FLORES en-ca; FLORES eu-es; FLORES gl-es; FLORES ca-es; FLORES en-es; FLORES eu-en; FLORES gl-en;
+FLORES ca-en; FLORES es-en; IFEval (eu); IFEval (gl); IFEval (ca); IFEval (es); MultiBLiMP (eu); MultiBLiMP (gl);
+MultiBLiMP (ca); MultiBLiMP (es); MultiBLiMP (en); TOY pairs (eu); TOY stories (eu); TOY questions (eu);
+TOY instructions (eu); TOY pairs (gl); TOY stories (gl); TOY questions (gl); TOY instructions (gl);
+TOY pairs (ca); TOY stories (ca); TOY questions (ca); TOY instructions (ca); TOY pairs (es); TOY stories (es);
+TOY questions (es); TOY instructions (es); TOY pairs (en); TOY stories (en); TOY questions (en);
+TOY instructions (en); TOY es-eu (eu); TOY en-eu (eu); TOY es-gl (gl); TOY en-gl (gl); TOY es-ca (ca);
+TOY en-ca (ca); TOY eu-es (es); TOY gl-es (es); TOY ca-es (es); TOY en-es (es); TOY eu-en (en); TOY gl-en (en);
+TOY ca-en (en); TOY es-en (en)
+"""
+
+
+def test_the_order_of_the_table() -> None:
+    said = [one.title + ("" if one.averaged else " not averaged") for one in benchmarks()]
+    assert said == " ".join(ORDER.split()).split("; ")
+
+
 # Chance level and shots, by hand: options of each question; EusReading's and EusTrivia's, which differ from question to
 # question, are from the Latxa paper (arXiv 2403.20266, table 3).
 GUESSED = {
