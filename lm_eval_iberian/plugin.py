@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from lm_eval_iberian.folders import tasks_folder
+from lm_eval_iberian.folders import task_folders
 from lm_eval_iberian.identity.identity import KEY
 
 CHECKED_VERSIONS = ("0.4.13",)
@@ -58,7 +58,8 @@ def _register_model(_models: ModuleType) -> None:
 
 
 def _add_task_folder(manager: ModuleType) -> None:
-    """Let every TaskManager with default tasks scan our folder too, before the user's own include paths."""
+    """Let every TaskManager with default tasks scan our folders too, before the user's own include paths."""
+    _add_groups(manager)
     if hasattr(manager, "TASKS_ENTRY_POINT_GROUP"):  # it reads our entry point by itself (#4015)
         return
     initialise = manager.TaskManager.__init__
@@ -69,11 +70,33 @@ def _add_task_folder(manager: ModuleType) -> None:
     def with_our_tasks(self: Any, verbosity: Any = None, include_path: Any = None, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("include_defaults", args[0] if args else True):
             theirs = include_path if isinstance(include_path, (list, tuple)) else [include_path]
-            include_path = [str(tasks_folder()), *(path for path in theirs if path)]
+            include_path = [*map(str, task_folders()), *(path for path in theirs if path)]
         initialise(self, verbosity, include_path, *args, **kwargs)
 
     setattr(with_our_tasks, _MARK, True)
     manager.TaskManager.__init__ = with_our_tasks
+
+
+def _add_groups(manager: ModuleType) -> None:
+    """Let every index that holds our folder know the groups that no YAML lists: those of what was added to the suite."""
+    build = manager.TaskIndex.build
+    if hasattr(build, _MARK):
+        return
+
+    @functools.wraps(build)
+    def with_added_groups(paths: Any, *args: Any, **kwargs: Any) -> Any:
+        paths = list(paths)
+        index = build(paths, *args, **kwargs)
+        if task_folders()[0] in map(Path, paths):
+            from lm_eval_iberian.benchmarks.groups import added_groups
+
+            for name, tasks in added_groups().items():
+                config = {"group": name, "task": tasks, "metadata": {"version": 1.0}}
+                index[name] = manager.Entry(name=name, kind=manager.Kind.GROUP, yaml_path=None, cfg=config)
+        return index
+
+    setattr(with_added_groups, _MARK, True)
+    manager.TaskIndex.build = staticmethod(with_added_groups)
 
 
 def _key_caches_by_identity(model: ModuleType) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from lm_eval_iberian.scores.formats import FORMATS
 from lm_eval_iberian.scores.tables import report_files
 
 
@@ -17,7 +18,7 @@ from lm_eval_iberian.scores.tables import report_files
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["markdown", "csv", "latex", "json"]),
+    type=click.Choice(FORMATS),
     default="markdown",
     show_default=True,
 )

@@ -20,11 +20,14 @@ import click
 @click.option("--workers", type=click.IntRange(1),
               help="Engines at work side by side [default: 1; with --ray: as many as the cluster takes].")  # fmt: skip
 @click.option("--ray", "ray_address", metavar="ADDRESS", help="Put engines on a Ray cluster (auto, local, HOST:PORT).")
+@click.option(
+    "--pool", metavar="NAME[=ADDRESS]", help="Where engines live: here, processes, ray [default: as it fits]."
+)
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1: for job arrays.")
 @click.option("--limit", type=float, help="Only so many documents of each task: to try things out.")
 def sweep(
     sweep: str, given: tuple[str, ...], out: Path | None, dry_run: bool, workers: int | None,
-    ray_address: str | None,
+    ray_address: str | None, pool: str | None,
     shard: str | None, limit: float | None,
 ) -> None:  # fmt: skip
     """Measure every point of SWEEP: a sweep.yml, or preset:merge_and_conquer/figure1, table3, table5, table6.
@@ -35,6 +38,9 @@ def sweep(
 
     from lm_eval_iberian.sweep.spec import read_sweep
 
+    if pool and ray_address is not None:
+        raise click.UsageError("--ray and --pool: one or the other.")
+    pool = pool if ray_address is None else f"ray={ray_address}"
     quiet()
     settings = parse_settings(given)
     if limit is not None:
@@ -50,7 +56,7 @@ def sweep(
     if dry_run:
         _show(plan, folder)
         return
-    failures = _run(plan, folder, workers, ray_address, _shard(shard), console)
+    failures = _run(plan, folder, workers, pool, _shard(shard), console)
     if shard is None:
         _report(folder, console)
     if failures:
@@ -92,7 +98,7 @@ def _show(plan: Any, folder: Path) -> None:
 
 
 def _run(
-    plan: Any, folder: Path, workers: int | None, ray_address: str | None, shard: tuple[int, int], console: Any
+    plan: Any, folder: Path, workers: int | None, pool: str | None, shard: tuple[int, int], console: Any
 ) -> dict[str, str]:
     from lm_eval_iberian.sweep.driver import run_sweep
     from lm_eval_iberian.sweep.pools.choose import choose_pool
@@ -100,7 +106,7 @@ def _run(
 
     try:
         return run_sweep(
-            plan, folder, lambda made, jobs: choose_pool(made, jobs, workers, ray_address), Progress(console), shard
+            plan, folder, lambda made, jobs: choose_pool(made, jobs, workers, pool), Progress(console), shard
         )
     except KeyboardInterrupt:
         console.print(f"\nStopped. What was answered is kept in {folder}; the same command goes on.", markup=False)

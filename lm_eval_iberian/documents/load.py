@@ -27,7 +27,7 @@ from lm_eval_iberian.documents.revisions import wanted as wanted_revision
 from lm_eval_iberian.documents.trouble import explain
 from lm_eval_iberian.errors import DocumentsError as DocumentsError
 from lm_eval_iberian.errors import NotToBeHad as NotToBeHad
-from lm_eval_iberian.folders import tasks_folder
+from lm_eval_iberian.folders import task_folders
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -171,7 +171,7 @@ def _notes(path: str, wanted: Wanted, commit: str | None) -> tuple[str, ...]:
 def _sample_folder(path: str, config: str) -> Path:
     """The samples of a config; configs that differ only in subject (`eu_opebilbaoeu`) share those of `eu`."""
     for name in (config, config.split("_", maxsplit=1)[0]):
-        for folder in tasks_folder().glob(f"*/samples/{path}/{name}"):
+        for folder in (found for tasks in task_folders() for found in tasks.glob(f"*/samples/{path}/{name}")):
             return folder
     raise DocumentsError(
         f"{path} ({config}): there are no embedded samples of it. Unset {VARIABLE} to read it from the Hub, "

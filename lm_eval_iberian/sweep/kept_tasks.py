@@ -15,7 +15,7 @@ from typing import Any
 
 from lm_eval.tasks import TaskManager
 
-from lm_eval_iberian.folders import tasks_folder
+from lm_eval_iberian.folders import task_folders
 from lm_eval_iberian.identity.task_code import read_by
 from lm_eval_iberian.sweep.spec import Evaluation
 
@@ -29,7 +29,9 @@ def our_tasks(metadata: dict[str, Any] | None = None) -> TaskManager:
     Args:
         metadata: the model's arguments, which lm_eval passes on to tasks.
     """
-    return TaskManager(include_path=str(tasks_folder()), include_defaults=False, metadata=metadata)
+    return TaskManager(
+        include_path=[str(folder) for folder in task_folders()], include_defaults=False, metadata=metadata
+    )
 
 
 class KeptTasks:

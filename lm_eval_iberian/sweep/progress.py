@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS
+from lm_eval_iberian.benchmarks.table import of_task
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Lost, Started
 
 # Without a terminal, a line at most so often (seconds) while nothing is finished.
@@ -134,9 +134,8 @@ def _main_score(results: Mapping[str, Any], task: str) -> str:
 
 def main_metric(results: Mapping[str, Any], task: str) -> str:
     """The metric that a task is read by: that of the suite's table, else the first that the task names."""
-    for benchmark in BENCHMARKS:
-        if task in benchmark.tasks or task in benchmark.upstream:
-            return benchmark.metric
+    if known := of_task(task):
+        return known.metric
     named = (results.get("configs", {}).get(task) or {}).get("metric_list") or [{}]
     return str(named[0].get("metric", ""))
 

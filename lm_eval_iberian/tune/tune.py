@@ -416,7 +416,7 @@ def _queue_grid(study: Study, space: Space) -> None:
 
 def check_objectives(names: tuple[str, ...], leaves: set[str], where: str) -> None:
     """Raises SweepError for an objective that these leaf tasks do not give."""
-    from lm_eval_iberian.scores.benchmarks import of_column
+    from lm_eval_iberian.benchmarks.table import of_column
 
     for name in names:
         if counted_in := of_column(name):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian import plugin
+from lm_eval_iberian.folders import tasks_folder
 from lm_eval_iberian.identity.identity import Identity, of_results
 from lm_eval_iberian.models.hf import MergedHF
 from tests.conftest import linear
@@ -209,7 +210,7 @@ def test_a_cache_is_of_one_setting(llama: dict[str, Path], tmp_path: Path, monke
         found = simple_evaluate(
             model="merged", model_args={"recipe": linear(llama), "backend": "hf", **extra}, device="cpu", limit=1,
             tasks=["iberian_openbookqa_es"], bootstrap_iters=0, use_cache=str(tmp_path / "cache") if cached else None,
-            task_manager=TaskManager(include_path=str(plugin.tasks_folder()), include_defaults=False),
+            task_manager=TaskManager(include_path=str(tasks_folder()), include_defaults=False),
         )  # fmt: skip
         return float(found["samples"]["iberian_openbookqa_es"][0]["resps"][0][0][0])
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lm_eval_iberian.documents.load import DocumentsError, tasks_folder
+from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.folders import tasks_folder
 from tests.tasks.common import build, manager, requests
 
 APART = ("iberian_eus_exams", "iberian_flores", "iberian_ifeval")

@@ -9,14 +9,15 @@ from typing import Any
 import datasets
 import pytest
 
+from lm_eval_iberian.benchmarks.benchmark import CHOICE, PAIRS
+from lm_eval_iberian.benchmarks.table import benchmarks
 from lm_eval_iberian.documents import load as documents
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS, CHOICE, PAIRS
 from tests.tasks.common import build, from_samples, manager, requests
 
 DIFFERENT = {"BertaQA": "two halves", "EusExams": "62 exams, two of them are compared"}
 PAIRS = [
     (ours, upstream)
-    for benchmark in BENCHMARKS
+    for benchmark in benchmarks()
     if benchmark.kind in (CHOICE, PAIRS) and benchmark.name not in DIFFERENT
     for ours, upstream in zip(benchmark.tasks, benchmark.upstream, strict=True)
 ] + [

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -27,6 +28,25 @@ class Pool(Protocol):
     """Runs jobs until there are no more."""
 
     def run(self, next_job: NextJob, handle: Callable[[Event], None]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pool is made for.
+
+    Args:
+        tasks: loaded for the plan.
+        jobs: how many there are: more engines would have nothing to do.
+        workers: how many engines; None where nobody said.
+        gpus: of one engine; 0 where it runs on the CPU.
+        address: what stands after "=" in `--pool NAME=ADDRESS`; "" where nothing does.
+    """
+
+    tasks: KeptTasks
+    jobs: int
+    workers: int | None
+    gpus: int
+    address: str = ""
 
 
 class Seat(Protocol):
@@ -80,6 +100,16 @@ class InProcess:
                 failed = False
             worker.run(job)
         worker.close()
+
+
+def in_process(wanted: Wanted) -> InProcess:
+    """One worker, in this process."""
+    return InProcess(wanted.tasks)
+
+
+def processes(wanted: Wanted) -> Processes:
+    """As many processes as were asked for and have a job."""
+    return Processes(environments(min(wanted.workers or 1, wanted.jobs), wanted.gpus))
 
 
 class Processes:

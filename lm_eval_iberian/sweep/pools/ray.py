@@ -23,7 +23,7 @@ from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Event, Job, Lost, NextJob
 from lm_eval_iberian.sweep.pools import process
 from lm_eval_iberian.sweep.pools.desk import Desk
-from lm_eval_iberian.sweep.pools.local import fill_seats
+from lm_eval_iberian.sweep.pools.local import Wanted, fill_seats
 
 # How long a worker waits for room on the cluster (seconds): others may be at work there.
 PATIENCE_SECONDS = 3600.0
@@ -96,6 +96,11 @@ class RayPool:
         # A cluster started here: without the dashboard, and with little memory for objects, as they are answers.
         local = {"include_dashboard": False, "object_store_memory": 200 * 2**20} if self.address == "local" else {}
         self.ray.init(address=self.address, log_to_driver=False, logging_level="error", **local)
+
+
+def on_cluster(wanted: Wanted) -> RayPool:
+    """Engines on the cluster at an address; on that of this machine where none is named."""
+    return RayPool(wanted.address or "auto", wanted.workers, wanted.gpus, wanted.jobs)
 
 
 class RaySeat:

@@ -247,6 +247,7 @@ def _result(metadata: dict[str, Any], task: str = "iberian_eus_trivia") -> dict[
         ("iberian_eus_trivia", {"documents": "Hub@0123", "documents_revision": "HiTZ/EusTrivia@0123 and a/b@45"},
          {"IBERIAN_REVISIONS": "HiTZ/EusTrivia=0123,a/b=45"}),
         ("ifeval_eu", {"documents": "own prompts, 60 prompts"}, {}),
+        ("ifeval_ast", {"documents": "/x/ast.jsonl, 5 prompts"}, {"IBERIAN_IFEVAL_AST": "/x/ast.jsonl"}),
         ("ifeval_eu", {"documents": "/x/eu.jsonl, 5 prompts"}, {"IBERIAN_IFEVAL_EU": "/x/eu.jsonl"}),
         ("ifeval_es_multi", {"documents": "BSC-LT/IFEval_es, test, Hub@01"}, {"IBERIAN_IFEVAL_ES": "BSC-LT/IFEval_es"}),
         ("ifeval_eu", {"settings": {"IBERIAN_IFEVAL_RESPONSE_LANGUAGE": "1"}}, {"IBERIAN_IFEVAL_RESPONSE_LANGUAGE": "1"}),
@@ -258,6 +259,16 @@ def test_the_documents_are_named(
     monkeypatch.chdir(tmp_path)
     (line,) = again.commands(_point([_result(metadata, task)]), Path("best.yml"), Path("out"))
     assert argv(line)[1] == expected
+
+
+def test_the_folder_of_tasks_of_ones_own_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("IBERIAN_TASKS", f"{tmp_path / 'mine'}:{tmp_path / 'other'}")
+    metadata = {"config_source": str(tmp_path / "mine" / "eus_demo" / "iberian_eus_demo.yaml")}
+    (line,) = again.commands(_point([_result(metadata, "iberian_eus_demo")]), Path("best.yml"), Path("out"))
+    assert argv(line)[1] == {"IBERIAN_TASKS": str(tmp_path / "mine")}
 
 
 def test_options_that_lm_eval_has_itself_are_no_model_arguments(

@@ -13,12 +13,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm_eval_iberian.benchmarks.table import of_column
 from lm_eval_iberian.commands import main as cli
 from lm_eval_iberian.compare.best import Best, BestError, Candidate, find_best, pareto
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Store
-from lm_eval_iberian.scores.benchmarks import of_column
 from lm_eval_iberian.scores.suite import Score
 from tests.lm_eval_iberian.sweep_maker import figure1_run, figure1_tasks, toy_run
 

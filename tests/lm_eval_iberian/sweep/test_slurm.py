@@ -115,17 +115,20 @@ def test_what_is_passed_through(write: Callable[..., str], tmp_path: Path) -> No
     assert f'{command} --shard "$SLURM_ARRAY_TASK_ID/2" &' in lines
 
 
-def test_what_changes_a_number_reaches_the_job(write: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_a_number_reaches_the_job(
+    write: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every variable that the code of tasks and documents reads."""
     code = [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "lm_eval_iberian").glob("*.py")]
+    code += (ROOT / "lm_eval_iberian" / "documents").glob("*.py")
     read = {name for file in code for name in re.findall(r'"(IBERIAN_[A-Z_]+)"', file.read_text(encoding="utf-8"))}
     read |= {f"IBERIAN_IFEVAL_{language}" for language in ("EU", "GL", "CA", "ES", "EN")}
     read -= {"IBERIAN_AUTOLOAD", "IBERIAN_IFEVAL_"}
-    assert {"IBERIAN_DATA", "IBERIAN_REVISIONS", "IBERIAN_IFEVAL_RESPONSE_LANGUAGE"} <= read
+    assert {"IBERIAN_DATA", "IBERIAN_REVISIONS", "IBERIAN_TASKS", "IBERIAN_IFEVAL_RESPONSE_LANGUAGE"} <= read
     for name in read:
-        monkeypatch.setenv(name, "said")
+        monkeypatch.setenv(name, str(tmp_path))
     script = write()
-    assert {name for name in read if f"export {name}=said" not in script} == set()
+    assert {name for name in read if f"export {name}={tmp_path}" not in script} == set()
 
 
 def test_a_script_to_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
