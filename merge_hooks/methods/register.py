@@ -1,8 +1,8 @@
 """The merge methods that this project adds to mergekit's registry.
 
-mergekit 0.1.5 has no entry points for methods: `register_methods` is called where we first use its registry
-(`merge_hooks.planning.plan`), and wherever else a process wants the same YAML to run in `mergekit-yaml`. It may be called
-again, and while `mergekit.merge_methods` is still being imported, once its module `registry` is.
+mergekit 0.1.5 has no entry points for methods. So `register_methods` is called where we first use its registry
+(`merge_hooks.planning.registry`), and wherever a process wants the same YAML to run in `mergekit-yaml`. It may be
+called again, and while `mergekit.merge_methods` is still being imported, once its module `registry` is there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ NAMES = ("fisher", "knots_ties", "knots_dare_ties")
 
 
 def register_methods() -> None:
-    """Register our methods with mergekit, those that are not there yet."""
+    """Register those of our methods with mergekit that are not there yet."""
     from mergekit.merge_methods.registry import register, registered_methods
 
     from merge_hooks.methods import fisher as fisher_method
