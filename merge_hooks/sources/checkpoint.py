@@ -148,8 +148,7 @@ class Source:
         return None
 
     def fingerprint(self) -> str:
-        """A hash (16 hex digits) of all bytes of config.json and the weight files, after the Hub revision if there is
-        one.
+        """A hash (16 hex digits) of every byte of the weight files and config.json, after the Hub revision if any.
 
         A folder that looks like a snapshot of the Hub's is hashed like any other, because its files can be changed as
         well.
