@@ -1,4 +1,4 @@
-"""What people help themselves with is valid: citation, changelog, issue forms, pre-commit, type markers, one version."""
+"""What people help themselves with is valid: citation, changelog, issue forms, pre-commit, py.typed, one version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""READMEs hold: links and anchors lead somewhere, files that they name exist, every room has one, Python in them runs."""
+"""READMEs hold: links and anchors lead somewhere, named files exist, every room is on the map, Python in them runs."""
 
 from __future__ import annotations
 

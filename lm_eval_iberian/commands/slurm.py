@@ -103,7 +103,7 @@ def _command(
 
 
 def _options(named: Mapping[str, str | None], others: tuple[str, ...]) -> dict[str, str]:
-    """sbatch's options; a line break in one would be a line of the script."""
+    """sbatch's options. One with a line break is refused: it would be a line of the script."""
     said = {name.replace("_", "-"): value for name, value in named.items() if value is not None}
     for pair in others:
         name, _, value = pair.partition("=")
@@ -128,7 +128,7 @@ def _environment(variables: tuple[str, ...], online: bool) -> dict[str, str]:
 
 
 def _activate(venv: Path | None) -> Path | None:
-    """The activation script of a virtual environment. Raises UsageError where there is none."""
+    """The activation script of a virtual environment. Raises UsageError if there is none."""
     if venv is None and sys.prefix == sys.base_prefix:
         return None
     script: Any = (venv or Path(sys.prefix)).expanduser().absolute() / "bin" / "activate"

@@ -3,8 +3,8 @@
     build_family(Path("toys"))      # toys/base, toys/instruct, toys/basque, toys/galician, toys/catalan
 
 The base reads English and Spanish. The others start from it: `instruct` answers instructions in English and Spanish,
-the language models go on reading, in their language alone beside its translations. Each step is seeded; a folder that
-is there and whole is never made again, and one that is not whole is never left.
+and each language model reads on in its own language, with its translations. Each step is seeded. A complete folder is
+never made again, and an incomplete one is never left behind.
 """
 
 from __future__ import annotations

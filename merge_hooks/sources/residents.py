@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 POLICIES = ("auto", "gpu", "pinned", "memory", "mapped", "off")
-# Of what is free without them so much may be taken by all sources: the rest is the engine's and the system's. Workers of one
-# engine on one host share the host's part.
+# The share of free memory that all sources together may take; the rest is the engine's and the system's. Workers of
+# one engine on one host share the host's part.
 SHARE_OF_HOST, SHARE_OF_DEVICE = 0.6, 0.8
-# Of counts, thresholds and the like, so much is kept at most; the least recently used go first.
+# The most that is kept of counts, thresholds and the like; the least recently used go first.
 KEPT_BYTES = 1 << 30
 ALIGNMENT = 256
 PAGE = 4096

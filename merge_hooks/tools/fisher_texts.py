@@ -1,5 +1,4 @@
-"""The texts that a Fisher map is made from: JSON lines with a `text` column, or plain text with one text in each line.
-"""
+"""The texts that a Fisher map is made from: JSON lines with a `text` column, or plain text, one text a line."""
 
 from __future__ import annotations
 
