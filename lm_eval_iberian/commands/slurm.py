@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-# Of the current environment, what the job shall have too, if it is set: all that changes a number is among it.
+# Variables of the current environment that the job gets too, if they are set: all that change a number are here.
 KEPT = (
     "HF_HOME", "HF_HUB_CACHE", "IBERIAN_DATA", "IBERIAN_ROWS", "IBERIAN_REVISIONS", "IBERIAN_IFEVAL_RESPONSE_LANGUAGE",
     "IBERIAN_IFEVAL_EU", "IBERIAN_IFEVAL_GL", "IBERIAN_IFEVAL_CA", "IBERIAN_IFEVAL_ES", "IBERIAN_IFEVAL_EN",
 )  # fmt: skip
-# Names of paths; relative ones would be looked up in the job's folder, which is the same, but read better in full.
+# Variables that hold paths. Relative ones would mean the same in the job's folder, but read better in full.
 PATHS = ("HF_HOME", "HF_HUB_CACHE")
 OPTIONS = ("time", "partition", "account", "qos", "gres", "cpus-per-task", "mem")
 

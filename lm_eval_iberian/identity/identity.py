@@ -64,7 +64,7 @@ OF_RECIPES = frozenset({
     "method", "base", "models", "out_dtype", "tokenizer_source", "chat_template", "weight", "density", "epsilon",
     "lambda", "normalize", "int8_mask", "gamma", "rescale", "t", "instruct", "language",
 })  # fmt: skip
-# What an argument is where it is not given: given and not given are one.
+# Defaults of arguments: an argument at its default counts as not given.
 DEFAULTS: Mapping[str, Any] = {
     "scoring": "prefix", "trust_remote_code": False, "truncation": False, "use_fast_tokenizer": True,
     "max_gen_toks": 256, "tokenizer_mode": "auto", "truncation_side": "left", "quantization": False,
@@ -125,7 +125,7 @@ class Identity:
         """What this has and the other has not, in a few words each, for a label."""
         word = self._other_program(other)
         if word is not None:
-            # Of the rest, what both say: weights and tokenizer have other names there, not other values.
+            # Of the other sections only what both state: there, weights and tokenizer differ in name, not in value.
             return [word, *self._of_any_program().differences(other._of_any_program())]
         words = [word for name in self.parts if name not in ("tasks", "seed") for word in self._of_section(name, other)]
         return list(dict.fromkeys([*words, *self._of_tasks(other), *self._of_section("seed", other)]))

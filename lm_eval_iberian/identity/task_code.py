@@ -34,7 +34,7 @@ LOG = logging.getLogger("lm_eval.iberian")
 
 CODE = (".py", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".jinja", ".j2")
 OURS = ("lm_eval_iberian", "ifeval_multi")
-# A package of which everything counts where anything does, and the kinds of its files that do.
+# Packages that count as a whole as soon as one file does, and the endings of the files that count.
 WHOLE = {"ifeval_multi": (".py", ".yaml")}
 
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-# Tokens are kept from call to call up to so many bytes; a text beyond them is encoded again.
+# The most bytes of tokens that are kept between calls. A text beyond them is encoded again.
 KEPT_BYTES = 256 << 20
 AT_ONCE = 256
 

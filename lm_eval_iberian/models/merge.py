@@ -147,7 +147,7 @@ def prepare_swap(running: Prepared, resolved: Resolved, swaps_generation: bool =
     Raises:
         PreflightError: it is another model, or one that reads and writes with another tokenizer.
     """
-    # As the engine was started: what it was not trusted with then it is not trusted with now.
+    # As at the engine's start: code that was not trusted then is not trusted now.
     resolved = replace(resolved, trust_remote_code=running.resolved.trust_remote_code)
     stream = open_stream(resolved, residents=running.stream.residents)
     rows = check_swap(running.stream, stream)
@@ -170,7 +170,7 @@ class Swapping:
     was_started_anew = False  # whether the last swap took another engine
     # Whether the engine takes a merge's generation config with its weights; else it must be the running one's.
     swaps_generation = False
-    # The arguments it was made with, without the recipe's; also those of the class itself that an answer depends on.
+    # The arguments that the model was made with, without the recipe's; and those of the class that change an answer.
     arguments: Mapping[str, Any] = {}
     _is_mixed = False
 

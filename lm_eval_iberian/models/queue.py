@@ -99,7 +99,7 @@ def _abandon(llm: Any, names: list[str]) -> None:
     """Take requests back out of the engine. If that fails it is only logged: the first error matters more."""
     try:
         llm.llm_engine.abort_request(names)
-        # Blocks count as cached from the moment they are planned, also where the step never came to compute them.
+        # vLLM counts blocks as cached as soon as they are planned, even if no step ever computed them.
         if not llm.reset_prefix_cache():
             LOG.warning("merged: vLLM's prefix cache could not be emptied after an interruption; start a new engine.")
     except Exception as error:

@@ -76,7 +76,7 @@ class MergedVLLM(Swapping, Counted, VLLM):
         refuse_unknown_place(resident)
         self._scoring, self._swaps, self._resident = scoring, way_of_swapping(swap), resident
         self._proves = switched_on("proof", proof)
-        # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
+        # lm_eval's command line says 1 by default. vLLM fills its batches itself; with 1 it would take one at a time.
         if arguments.get("batch_size") in (None, 1, "1"):
             arguments["batch_size"] = "auto"
         arguments.pop("device", None)  # vLLM takes the GPUs of CUDA_VISIBLE_DEVICES; lm_eval's CLI always passes one

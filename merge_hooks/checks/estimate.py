@@ -16,7 +16,7 @@ from merge_hooks.planning.plan import OutputTensor
 from merge_hooks.sources.headers import BYTES, TensorEntry
 from merge_hooks.stream.stream import Stream
 
-# What is left to the rest of the program (interpreter, torch, tokenizer) when we say that memory does not suffice.
+# What the rest of the program needs (interpreter, torch, tokenizer), when we decide whether memory is enough.
 RESERVE = 300_000_000
 
 
@@ -56,7 +56,7 @@ def seconds(stream: Stream) -> float:
     """How long the merge takes here, from merging one tensor: the largest one that repeats in every layer."""
     layered = [output for output in stream.plan if output.vocabulary_axis is None and _entries(stream, output)]
     probe = max(layered, key=lambda output: _numbers(stream, output))
-    stream.tensor(probe.name)  # once for what is made at the first call only
+    stream.tensor(probe.name)  # a first call makes what later ones find
     start = time.perf_counter()
     stream.tensor(probe.name)
     spent = time.perf_counter() - start

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from merge_hooks.stream.stream import Stream
 from merge_hooks.recipe.fisher_maps import METHOD, PARAMETER, map_paths
 
-# So many problems of one kind are told.
+# The most problems of one kind that are reported.
 TOLD = 3
 
 

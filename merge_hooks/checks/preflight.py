@@ -21,11 +21,11 @@ from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, tokens_of
 from merge_hooks.stream.stream import Stream
 
-# Keys of a config that say: not a dense text decoder. Their weights may reload wrongly in vLLM (stack.md), so
-# they are refused instead of being scored wrongly.
+# Keys of a config that tell models that are no dense text decoders. vLLM may reload their weights wrongly, so they are
+# refused instead of being scored wrongly.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _RECURRENT = ("mamba", "linear_attention", "recurrent", "conv")
-# What weights of equal shape mean: never to be mixed.
+# What weights of equal shape mean. These must be equal.
 _MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
 # What the merged model computes with, taken from the donor's config.
 _COMPUTING = ("rope", "tied", "hidden_act", "rms_norm_eps", "sliding_window", "attn_logit_softcapping",

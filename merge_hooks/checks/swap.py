@@ -14,7 +14,7 @@ from merge_hooks.errors import PreflightError
 if TYPE_CHECKING:
     from merge_hooks.stream.stream import Stream
 
-# Keys of a configuration that change nothing in how the weights are used. The dtype is the engine's own.
+# Keys of a configuration that do not change how weights are used. The engine has a dtype of its own.
 _WITHOUT_EFFECT = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
                    "bos_token_id", "eos_token_id", "pad_token_id")  # fmt: skip
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from merge_hooks.stream.stream import Stream
 
-# What makes a model refuse, while it holds no whole merge.
+# The hook that makes a model refuse while it does not hold a whole merge.
 _REFUSING: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
@@ -55,7 +55,7 @@ def build_model(
     """
     model = _without_weights(stream, device, engine_dtype(dtype, stream), options)
     load_into(model, stream.from_files(), proof)  # the parameters take no memory before they are filled
-    # Of the model whose tokenizer we follow: its end-of-text ids and the like.
+    # That of the model whose tokenizer is used: its end-of-text ids and the like.
     folder = generation_folder or str(stream.resolved.donor.folder)
     model.generation_config = generation_config_of(folder, stream.model_config)
     return model.eval()
@@ -156,7 +156,7 @@ def _copy(model: Any, weights: Iterable[tuple[str, torch.Tensor]], digest: Diges
                 raise PreflightError(f"{name} of shape {tuple(tensor.shape)} has {found} in {type(model).__name__}.")
             cast = tensor.to(target.dtype)
             if digest:
-                # Of the tensor where the merge left it: the way to its place, perhaps on a GPU, is proved too.
+                # Taken where the merge left the tensor, so that the way to its place, perhaps on a GPU, is proved too.
                 given[name] = own if cast is tensor and is_hashed(target) else checksum(cast, target, digest)
             if target.data_ptr() != tensor.data_ptr():  # else it was computed there
                 target.copy_(cast)

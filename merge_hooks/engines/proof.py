@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Columns that can be compared exactly: one of each quarter, so that each of up to four shards of a row has one.
 COLUMNS = 4
 SEED = 14
-# Elements of a tensor that are rounded to the engine's dtype at once, where that is another one.
+# How many elements of a tensor are rounded to the engine's dtype at a time, if it has another one.
 PIECE = 1 << 22
 # Of float32 sums over thousands of elements, in whatever order an engine adds them.
 SUM_ROUNDING = 8e-6

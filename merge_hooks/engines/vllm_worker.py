@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Where vLLM 0.32 and 0.33 say that weights were not loaded, as warnings.
 LOADERS = ("vllm.model_executor.model_loader.reload.layerwise", "vllm.model_executor.model_loader.reload.inplace")
 
-# Nothing computes with them any more: transformers and vLLM make them.
+# Masks and tables in older files. Nothing computes with them: transformers and vLLM make their own.
 TABLES = (".masked_bias", ".inv_freq", ".position_ids")
 
 
@@ -47,7 +47,7 @@ class Loaded:
     addresses: dict[str, int] = field(default_factory=dict)
 
 
-# Of the models of this process. The first load, which vLLM's loader does, and the worker that is asked meet here.
+# By model of this process: what vLLM's loader notes at the first load, and the worker reads when it is asked.
 _LOADED: WeakKeyDictionary[Any, Loaded] = WeakKeyDictionary()
 
 

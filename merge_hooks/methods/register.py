@@ -18,8 +18,8 @@ def register_methods() -> None:
     from merge_hooks.methods import knots
 
     known = {method.spec.name for method in registered_methods()}
-    # Our modules load mergekit, whose watch calls this while they are half imported and have nothing to give yet:
-    # whoever uses the registry calls again.
+    # Our modules load mergekit, and its watch calls this function while they are half imported and have nothing to
+    # register yet. Whoever uses the registry calls it again.
     ours = [getattr(fisher_method, "fisher_merge", None), *getattr(knots, "METHODS", {}).values()]
     for method in ours:
         if method is not None and method.spec.name not in known:

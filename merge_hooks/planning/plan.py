@@ -230,7 +230,7 @@ class Plan:
         from mergekit.io.tasks import LoaderCache
 
         with _READING:
-            # Put back afterwards: the plans of a merge of merges read in turns, and may share sources.
+            # Put back afterwards: plans of a merge of merges take turns in reading, and may share sources.
             before = {reference: LoaderCache.loaders.get(reference) for reference, _ in self._read}
             for reference, source in self._read:
                 LoaderCache.loaders[reference] = _Reader(source, view)
@@ -240,7 +240,7 @@ class Plan:
                 for reference, reader in before.items():
                     if reader is not None:
                         LoaderCache.loaders[reference] = reader
-                    else:  # what stays would keep our plan, and its mapped files
+                    else:  # otherwise the table would hold on to our plan and its mapped files
                         LoaderCache.loaders.pop(reference, None)
 
     def _output(self, save: Any) -> OutputTensor:

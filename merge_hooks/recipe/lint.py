@@ -15,7 +15,7 @@ from merge_hooks.planning.config import MAX_LAYERS
 from merge_hooks.recipe.documents import Document, Finding
 from merge_hooks.sources.headers import FLOATS
 
-# Beyond this no model is meant, and mergekit would fill the memory.
+# No real model goes beyond this, and mergekit would fill the memory.
 MAX_PADDING = 65_536
 
 

@@ -23,7 +23,7 @@ from merge_hooks.sources.hub import explain_hub_error
 
 LOG = logging.getLogger(__name__)
 CONFIG_FILE = "mergekit_config.yml"
-# No recipe of a person's is near this; a hostile one must not fill the memory.
+# No recipe that a person wrote comes near this; a hostile one must not fill the memory.
 MAX_RECIPE_BYTES = 1_000_000
 
 

@@ -109,7 +109,7 @@ class MergedSource(Source):
         }
 
     def state(self) -> tuple[Hashable, ...]:
-        # Not its folder, nor those of stages in it: they are temporary ones, others each time the recipe is read.
+        # Without its folder and those of stages in it: they are temporary, and new each time the recipe is read.
         written = self.resolved.payload()
         for place, stage in enumerate(_inner_stages(self.resolved)):
             written = written.replace(str(stage.folder), f"stage {place}")

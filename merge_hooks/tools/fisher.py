@@ -283,11 +283,11 @@ def _state_of(to: Path) -> Path:
 
 
 def _finished(to: Path, wanted: Provenance) -> FisherMap:
-def _same_run(path: Path, wanted: Provenance, found: FisherMap | None = None) -> FisherMap:
     """The map that exists already, if it is the wanted one."""
     return _same_run(to, wanted, FisherMap.open(to))
 
 
+def _same_run(path: Path, wanted: Provenance, found: FisherMap | None = None) -> FisherMap:
     """What lies at `path`. Raises FisherError if it was made from something else than what is wanted now."""
     found = found or read_map(path)
     for key, words in (("fingerprint", "model"), ("texts", "texts"), ("settings", "settings")):
