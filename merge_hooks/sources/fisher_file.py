@@ -28,7 +28,7 @@ FORMAT = "iberian_fisher_1"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a map says of itself.
+    """What a Fisher map was made from, as the map itself says.
 
     Args:
         model: the checkpoint's name without its folder, for messages.
