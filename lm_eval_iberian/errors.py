@@ -10,7 +10,7 @@ class DocumentsError(Exception):
 
 
 class NotToBeHad(DocumentsError):  # noqa: N818, as our other errors of one family
-    """Neither in the mirror nor on the Hub: another copy may serve, where there is one."""
+    """Neither in the mirror nor on the Hub. Another copy of the data set may serve, if there is one."""
 
 
 class ManifestError(DocumentsError):

@@ -1,4 +1,4 @@
-"""Where the task YAMLs lie."""
+"""Where the YAMLs of the tasks lie."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     from merge_hooks.hf_loader import build_model     # merge_hooks.engines.hf since 0.2
     from merge_hooks.recipe import resolve            # the module recipe.py is a folder now: merge_hooks.resolve
 
-`find` is asked for modules that are not there, by the finders at the end of `sys.meta_path` that the two packages'
-`__init__` put there. `door` gives a folder that was a module its public names, and its old ones. All of this goes in 0.3.
+`find` is asked for modules that do not exist, by the finders that the `__init__` of both packages adds at the end of
+`sys.meta_path`. `door` gives a folder that was a module its public names, and its old ones. All of this goes in 0.3.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def recipe() -> None:
 
 
 def with_logging(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What the libraries would say belongs to a debug log, not into a table."""
+    """Keep the libraries' log messages out of the tables."""
     import functools
 
     @functools.wraps(command)
@@ -148,7 +148,7 @@ def export(written: str, out: str, results: str | None, shard_gb: float, trust_r
 
 
 def _fitting_stream(written: str, trust_remote_code: bool, seed: int = 0, rng: str = "iberian") -> Any:
-    """The stream of a recipe that was linted and whose models fit; warnings are printed."""
+    """The stream of a recipe that passed lint and whose models fit; warnings are printed."""
     from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.short_form import find, refuse_errors
     from merge_hooks.resolve.resolver import resolve

@@ -19,7 +19,7 @@ KEPT = (
     "HF_HOME", "HF_HUB_CACHE", "IBERIAN_TASKS", "IBERIAN_DATA", "IBERIAN_ROWS", "IBERIAN_REVISIONS",
     "IBERIAN_IFEVAL_RESPONSE_LANGUAGE",
 )  # fmt: skip
-# Names of paths; relative ones would be looked up in the job's folder, which is the same, but read better in full.
+# Variables that hold paths. Relative ones would mean the same in the job's folder, but read better in full.
 PATHS = ("HF_HOME", "HF_HUB_CACHE")
 OPTIONS = ("time", "partition", "account", "qos", "gres", "cpus-per-task", "mem")
 
@@ -106,7 +106,7 @@ def _command(
 
 
 def _options(named: Mapping[str, str | None], others: tuple[str, ...]) -> dict[str, str]:
-    """sbatch's options; a line break in one would be a line of the script."""
+    """sbatch's options. One with a line break is refused: it would be a line of the script."""
     said = {name.replace("_", "-"): value for name, value in named.items() if value is not None}
     for pair in others:
         name, _, value = pair.partition("=")
@@ -131,7 +131,7 @@ def _environment(variables: tuple[str, ...], online: bool) -> dict[str, str]:
 
 
 def _activate(venv: Path | None) -> Path | None:
-    """The activation script of a virtual environment. Raises UsageError where there is none."""
+    """The activation script of a virtual environment. Raises UsageError if there is none."""
     if venv is None and sys.prefix == sys.base_prefix:
         return None
     script: Any = (venv or Path(sys.prefix)).expanduser().absolute() / "bin" / "activate"

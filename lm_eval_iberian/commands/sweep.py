@@ -66,7 +66,7 @@ def sweep(
 
 
 def run_folder(read: Any, out: Path | None) -> Path:
-    """Where a sweep goes: what was said, what its file says, or runs/NAME."""
+    """Where a sweep goes: the folder that was given, or that its file names, or runs/NAME."""
     return out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
 
 
@@ -146,7 +146,7 @@ def _shard(text: str | None) -> tuple[int, int]:
 
 
 def quiet() -> None:
-    """lm_eval, transformers and vLLM say much that a sweep's log need not hold; errors still come."""
+    """Silence what lm_eval, transformers and vLLM log and a sweep's log need not hold. Errors are still shown."""
     import os
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

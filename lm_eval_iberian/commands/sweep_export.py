@@ -52,7 +52,7 @@ def scores(run: Any) -> Iterator[dict[str, Any]]:
 
 
 def documents(run: Any) -> Iterator[dict[str, Any]]:
-    """Every document's verdict and answer; metrics as JSON, for they differ from task to task."""
+    """Every document's verdict and answer; metrics as JSON, because they differ from task to task."""
     for point in run.points:
         for one in point.finished:
             for task, document, metrics, answer in one.store.documents(one.key):

@@ -105,7 +105,7 @@ def _result(space: Space, folder: Path, study: Any) -> str:
 
 
 def importance(study: Any, complete: int) -> list[str]:
-    """A line with Optuna's importances of the axes; none where they would say little."""
+    """A line with Optuna's importances of the axes; none if they would say little."""
     import optuna
 
     if len(study.directions) > 1 or complete < IMPORTANCE_TRIALS or len(study.best_params) < 2:

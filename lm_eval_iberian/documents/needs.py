@@ -1,4 +1,4 @@
-"""Which data sets a task or group needs, read from the YAMLs alone: no documents are loaded, no lm_eval is asked."""
+"""Which data sets a task or group needs, from the YAMLs alone: no documents are loaded, and lm_eval is not asked."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def needs(names: Iterable[str]) -> list[Need]:
 
 
 def leaves(name: str) -> list[str]:
-    """The leaf tasks of a task or group. Raises DocumentsError where there is none of that name."""
+    """The leaf tasks of a task or group. Raises DocumentsError if there is none of that name."""
     config = _yamls().get(name)
     if config is None:
         raise DocumentsError(

@@ -1,8 +1,8 @@
-"""Recipe -> Resolved: every source found on disk, in the Hub's cache or on the Hub, stages opened.
+"""Recipe -> Resolved: every source found on disk, in the Hub's cache or on the Hub, and stages opened.
 
-    resolved = resolve(read_recipe("merge.yml"))    # all paths local, nothing read but headers
+    resolved = resolve(read_recipe("merge.yml"))    # all paths local; only headers were read
 
-Also the payload that crosses into vLLM's workers, opened again (`from_payload`).
+`from_payload` opens the same merge again in vLLM's workers.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def resolve(recipe: Recipe, seed: int = 0, rng: str = "iberian", trust_remote_co
     """Find every source of a recipe (disk, Hub cache, Hub) and replace its name by its local folder.
 
     Args:
-        seed, rng: of the methods that draw at random, in the recipe and in its stages.
+        seed, rng: for methods that draw at random, in the recipe and in its stages.
         trust_remote_code: whether models may bring code of their own; see `Resolved`.
     Raises:
-        RecipeError: mergekit does not take the recipe.
-        SourceError: a source is not to be had.
+        RecipeError: mergekit does not accept the recipe.
+        SourceError: a source cannot be found or read.
     """
     return _Resolver(recipe, seed, rng, trust_remote_code).resolve(recipe.final, ())
 
@@ -69,7 +69,7 @@ class _Resolver:
         self.opened: dict[str, Source] = {}
 
     def resolve(self, document: Document, chain: tuple[str, ...]) -> Resolved:
-        """One document, its stages first. `chain`: the stages that are being resolved because of it."""
+        """One document, its stages first. `chain`: the stages above it, which are being resolved now."""
         from merge_hooks.planning.config import map_references, parse_config, reference_to
         from merge_hooks.recipe.fisher_maps import localise_maps
 

@@ -1,4 +1,4 @@
-"""What lies in a model's folder: the tensors of a safetensors file by its header, JSON files with errors in words."""
+"""What lies in a model's folder: tensors of a safetensors file, by its header; JSON files, with errors in words."""
 
 from __future__ import annotations
 

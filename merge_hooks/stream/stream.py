@@ -83,7 +83,7 @@ class Stream:
 
     @property
     def tokenizer(self) -> Any | None:
-        """The tokenizer of `tokenizer_source:` or `tokenizer:`, else None. Sets the vocabulary size too."""
+        """The tokenizer of `tokenizer_source:` or `tokenizer:`, else None. Also sets the vocabulary size."""
         if self.plan.tokenizer_task is None:
             return None
         tokenizer = run_task(self.plan.tokenizer_task, self._memory).tokenizer
@@ -104,15 +104,15 @@ class Stream:
         return self.into({})
 
     def from_files(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The same pairs, without residents: for an engine's first load, after which there is less room for them."""
+        """The same pairs, without residents: for an engine's first load, which leaves less memory for them."""
         return self._pairs({}, None)
 
     def into(self, places: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-        """The same pairs, a tensor written to its place at once where a kernel of ours can do that.
+        """The same pairs. Where a kernel of ours can do that, a tensor is computed in the place that is given for it.
 
         Args:
-            places: by name, contiguous, on the CPU. Where dtype or shape are not those of the merge, or another
-                kernel computes it, the tensor comes in memory of its own and the place is not touched.
+            places: by name; contiguous, on the CPU. A place is not touched if its dtype or shape is not that of the
+                merge, or if another way computes the tensor; the tensor then comes in memory of its own.
         """
         yield from self._pairs(places, self.residents)
 
@@ -151,12 +151,12 @@ class Stream:
                     produced = 0
 
     def _begun(self, places: Mapping[str, torch.Tensor], view: Pass | None, workers: Workers) -> Iterator[Begun]:
-        """Each tensor, begun."""
+        """Each tensor, started."""
         for output in self.plan:
             yield self._begin(output, workers, view, places.get(output.name))
 
     def tensor(self, name: str) -> torch.Tensor | None:
-        """One tensor by itself, its bytes those of the whole stream. Raises KeyError and SourceError."""
+        """One tensor by itself, with the bytes that it has in the whole stream. Raises KeyError and SourceError."""
         output = self._outputs[name]
         with Workers() as workers:
             merged = self._begin(output, workers).wait()
@@ -212,7 +212,7 @@ class Stream:
         return started_at(self._states[output.name])
 
     def _let_go(self) -> None:
-        """Unmap the sources' files: they are mapped again when the next tensor is read."""
+        """Unmap the sources' files. They are mapped again when the next tensor is read."""
         for source in self.resolved.sources.values():
             source.close()
 

@@ -3,9 +3,9 @@
     python tests/benchmarks/gpu_swap.py                     # one GPU with 80 GB: Llama 3.1 8B's shapes, bfloat16
     python tests/benchmarks/gpu_swap.py --small             # anywhere, a CPU too: to see that it runs
 
-Random weights of a base and two models, resident on the device, are merged tensor by tensor into the memory of a fourth.
-Printed for each method: seconds (median, least to largest), bytes read and written a second, beside those of a copy
-on the same device (the goal: 60 % of it), and the largest memory beyond what was there before.
+A base and two models with random weights are resident on the device. They are merged, tensor by tensor, into the memory
+of a fourth model. Printed for each method: seconds (median, least to largest), bytes read and written a second, beside
+those of a copy on the same device (the goal: 60 % of it), and the largest memory beyond what was there before.
 """
 
 from __future__ import annotations

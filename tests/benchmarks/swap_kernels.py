@@ -1,8 +1,8 @@
-"""What the one-pass kernels of a swap cost, beside a copy: nanoseconds of one thread's processor time an element.
+"""What the one-pass kernels of a swap cost, beside a copy: one thread's processor time in nanoseconds an element.
 
     python tests/benchmarks/swap_kernels.py
 
-Two sources beside a base, 8 million elements (`ELEMENTS=N`: another number), best of five. Processor time, so that
+Two sources beside a base, 8 million elements (`ELEMENTS=N`: another number), best of five. It is processor time, so
 other processes on the machine count less than in `swap_speed.py`; they still take their share of caches and memory.
 """
 
