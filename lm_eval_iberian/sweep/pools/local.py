@@ -17,6 +17,7 @@ from typing import Protocol
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Event, Failed, Job, Later, Lost, NextJob
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks
+from lm_eval_iberian.sweep.plan import Plan
 from lm_eval_iberian.sweep.pools.desk import Desk
 
 # How long to wait before asking again for what another sweep works on (seconds).
@@ -95,6 +96,16 @@ class Processes:
     def run(self, next_job: NextJob, handle: Callable[[Event], None]) -> None:
         """Do jobs. A worker that dies is replaced."""
         fill_seats([Desk(environment) for environment in self.environments], next_job, handle)
+
+
+def here(plan: Plan, jobs: Sequence[Job], workers: int | None, gpus_each: int, address: str | None) -> Pool:
+    """The pool `here`; see `choose`."""
+    return InProcess(plan.tasks)
+
+
+def processes(plan: Plan, jobs: Sequence[Job], workers: int | None, gpus_each: int, address: str | None) -> Pool:
+    """The pool `processes`; see `choose`."""
+    return Processes(environments(min(workers or 1, len(jobs)), gpus_each))
 
 
 def fill_seats(seats: Sequence[Seat], next_job: NextJob, handle: Callable[[Event], None]) -> None:
