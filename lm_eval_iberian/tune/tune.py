@@ -31,7 +31,7 @@ from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.scores.suite import apart_on, average
 from lm_eval_iberian.sweep.driver import Driver, write_text
 from lm_eval_iberian.sweep.job import Job
-from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, make_plan
+from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, free_name, make_plan
 from lm_eval_iberian.sweep.pools.local import Pool
 from lm_eval_iberian.sweep.progress import Progress
 from lm_eval_iberian.tune.space import Space
@@ -258,7 +258,7 @@ class Tuner:
         names: dict[str, str] = {}
         for other in plan.points[1:]:
             key = other.signature or other.problem
-            names[other.name] = known[key] if key in known else self._free_name(other.name)
+            names[other.name] = known[key] if key in known else free_name(other.name, self.entries)
             named = replace(other, point=replace(other.point, name=names[other.name]))
             if key not in known:
                 known[key] = named.name
@@ -268,12 +268,6 @@ class Tuner:
                     self.driver.add(job)
         parents = tuple(names.get(parent, parent) for parent in plan.points[0].parents)
         plan.points[0] = replace(plan.points[0], parents=parents)
-
-    def _free_name(self, name: str) -> str:
-        number, free = 2, name
-        while free in self.entries:
-            number, free = number + 1, f"{name} ({number})"
-        return free
 
     @staticmethod
     def _entry(plan: Plan, planned: PlannedPoint, rung: int) -> dict[str, Any]:

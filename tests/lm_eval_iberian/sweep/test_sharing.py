@@ -68,7 +68,7 @@ def write_often(folder: Path, start: Any) -> None:
 
     start.wait()
     Store(folder / FILE).close()
-    for _ in range(200):
+    for _ in range(40):
         write_plan(folder, Plan())  # type: ignore[arg-type]
 
 
