@@ -42,14 +42,14 @@ class Progress:
         self.last_line = 0.0
 
     def begin(self, jobs: Iterable[Job], open_keys: set[str]) -> None:
-        """The evaluations of the plan, and which of them are left."""
+        """The evaluations of the plan, and which of them are left; none for a search, of which nobody knows its end."""
         jobs = list(jobs)
         self.open = {job.key: job for job in jobs if job.key in open_keys}
         self.total, self.done = len(jobs), len(jobs) - len(self.open)
         if self.done:
             self.note(f"{self.done} of {self.total} evaluations are done already")
         self.bar.start()
-        self.whole = self.bar.add_task("evaluations", total=self.total, completed=self.done, speed="", left="")
+        self.whole = self.bar.add_task("evaluations", total=self.total or None, completed=self.done, speed="", left="")
         self.part = self.bar.add_task("", total=None, speed="", left="", visible=False)
 
     def end(self) -> None:
@@ -110,9 +110,9 @@ class Progress:
         self.bar.update(self.whole, completed=self.done, left=self._left().removeprefix(", "))
 
     def _left(self) -> str:
-        """ ", 12 min left", from the evaluations of the same name that are done; "" where there is none yet."""
+        """ ", 12 min left", from the evaluations of the same name that are done; "" where that is not known."""
         known = [second for seconds in self.spent.values() for second in seconds]
-        if not known:
+        if not known or not self.open:
             return ""
         left = sum(_mean(self.spent.get(job.evaluation.name, known)) for job in self.open.values())
         return f", {duration(left)} left"

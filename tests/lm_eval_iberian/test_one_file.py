@@ -34,8 +34,8 @@ def count(rows, path):
     path.write_text(f"{number} rows")
     return number
 
-def pool(wanted):
-    return wanted
+def pool(plan, jobs, workers, gpus, address):
+    return plan.tasks, len(jobs), workers, gpus, address
 '''
 
 
@@ -87,11 +87,11 @@ def plan(**model_args: Any) -> Any:
 def test_a_pool(added: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(choose.POOLS, "mine", "added_here:pool")
     jobs: Any = [SimpleNamespace(engine="a")] * 3
-    found: Any = choose.choose_pool(plan(backend="hf", device="cuda", tensor_parallel_size=2), jobs, 5, "mine=host:1=2")
-    assert (found.tasks, found.jobs, found.workers, found.gpus) == ("the plan's tasks", 3, 5, 2)
-    assert found.address == "host:1=2"
-    with pytest.raises(SweepError, match="--pool yours: there is no such pool; there are here, processes, ray, mine"):
-        choose.choose_pool(plan(), jobs, 1, "yours")
+    on_two = plan(backend="hf", device="cuda", tensor_parallel_size=2)
+    found: Any = choose.choose_pool(on_two, jobs, 5, "host:1", pool="mine")
+    assert found == ("the plan's tasks", 3, 5, 2, "host:1")
+    with pytest.raises(SweepError, match="--pool yours: there is no such pool. There are: here, processes, ray, mine"):
+        choose.choose_pool(plan(), jobs, 1, pool="yours")
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,3 @@ def test_the_pool_of_this_machine(engines: str, workers: int | None, backend: st
     made = choose.choose_pool(plan(backend=backend, device="cpu"), jobs, workers)
     assert type(made).__name__ == name
     assert len(getattr(made, "environments", [0])) == (workers or 1 if name == "Processes" else 1)
-
-
-def test_a_pool_is_named_once() -> None:
-    done = CliRunner().invoke(main.cli, ["sweep", "sweep.yml", "--ray", "auto", "--pool", "here"])
-    assert done.exit_code == 2 and "--ray and --pool: one or the other." in done.output

@@ -1,54 +1,53 @@
-"""Which pool a sweep's jobs are done in.
-
-A new kind of pool is one file with a function that makes it from what is `Wanted`, and one line in POOLS.
-"""
+"""Which pool a sweep's jobs are done in. A new pool is a file with a function like those named here, and its line here."""
 
 from __future__ import annotations
 
-import pkgutil
-from collections.abc import Mapping
+import importlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.plan import Plan, engine_name, runs_on_cpu
-from lm_eval_iberian.sweep.pools.local import Pool, Wanted
+from lm_eval_iberian.sweep.pools.local import Pool
 
-# Name -> the function that makes the pool: of `--pool NAME` or `--pool NAME=ADDRESS`.
+# name -> "module:function". The function returns a Pool, and is given: the plan; the jobs; how many engines are wanted
+# (None: nothing was said); how many GPUs each takes (0: it runs on the CPU); the address of a cluster, if one was said.
 POOLS = {
-    "here": "lm_eval_iberian.sweep.pools.local:in_process",
+    "here": "lm_eval_iberian.sweep.pools.local:here",
     "processes": "lm_eval_iberian.sweep.pools.local:processes",
-    "ray": "lm_eval_iberian.sweep.pools.ray:on_cluster",
+    "ray": "lm_eval_iberian.sweep.pools.ray:cluster",
 }
 
 
-def choose_pool(plan: Plan, jobs: list[Job], workers: int | None = None, pool: str | None = None) -> Pool:
+def choose_pool(
+    plan: Plan, jobs: Sequence[Job], workers: int | None = None, ray_address: str | None = None, pool: str | None = None
+) -> Pool:
     """A pool for these jobs.
 
-    One engine is run in this process. Several, or several kinds of engine in vLLM (which does not give back all it
-    took while its process lives), are run in processes of their own, or on a Ray cluster.
+    Where none is named, one engine is run in this process. Several, or several kinds of engine in vLLM (which does not
+    give back all it took while its process lives), are run in processes of their own, or on a Ray cluster.
 
     Args:
         workers: how many engines; None: one, or as many as the cluster takes.
-        pool: NAME or NAME=ADDRESS, of POOLS; None: "here" or "processes".
+        pool: a name in POOLS.
     Raises:
-        SweepError: there is no pool of that name.
+        SweepError: there is no pool of this name.
     """
-    name, _, address = (pool or _local(plan, jobs, workers)).partition("=")
-    if name not in POOLS:
-        raise SweepError(f"--pool {name}: there is no such pool; there are {', '.join(POOLS)}.")
-    wanted = Wanted(plan.tasks, len(jobs), workers, gpus_each(plan.sweep.model_args), address)
-    made: Pool = pkgutil.resolve_name(POOLS[name])(wanted)
+    pool = pool or ("ray" if ray_address is not None else _own_pool(plan, jobs, workers or 1))
+    if pool not in POOLS:
+        raise SweepError(f"--pool {pool}: there is no such pool. There are: {', '.join(POOLS)}.")
+    module, function = POOLS[pool].split(":")
+    make = getattr(importlib.import_module(module), function)
+    made: Pool = make(plan, jobs, workers, gpus_each(plan.sweep.model_args), ray_address)
     return made
 
 
-def _local(plan: Plan, jobs: list[Job], workers: int | None) -> str:
-    """The pool of this machine for these jobs."""
+def _own_pool(plan: Plan, jobs: Sequence[Job], workers: int) -> str:
+    """The pool on this machine."""
     kinds = {job.engine for job in jobs}
-    is_one = min(workers or 1, len(jobs)) == 1
-    return (
-        "here" if is_one and (len(kinds) == 1 or engine_name(plan.sweep.model_args) == "transformers") else "processes"
-    )
+    is_one = min(workers, len(jobs)) == 1 and (len(kinds) == 1 or engine_name(plan.sweep.model_args) == "transformers")
+    return "here" if is_one else "processes"
 
 
 def gpus_each(model_args: Mapping[str, Any]) -> int:

@@ -115,6 +115,7 @@ def by_lm_eval(line: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, An
     return kept, kept["samples"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(5))
 def test_each_command_gives_the_number_under_which_it_stands(
     measured: SweepRun, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,6 +139,7 @@ def test_each_command_gives_the_number_under_which_it_stands(
     assert list(tmp_path.glob("out/*/results_*.json"))
 
 
+@pytest.mark.slow
 def test_a_report_of_real_files_tells_two_settings_apart(
     measured: SweepRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +159,7 @@ def test_a_report_of_real_files_tells_two_settings_apart(
     assert rows == {"best (max_length 700)": 2, "best (max_length 650)": 1}
 
 
+@pytest.mark.slow
 def test_every_evaluation_says_how_it_was_prompted(measured: SweepRun) -> None:
     words = {one.name: run.prompt.word for point in measured.points for one, run in zip(point.finished, point.runs, strict=True)
              if one.name != "local_choice"}  # fmt: skip
@@ -167,6 +170,7 @@ def test_every_evaluation_says_how_it_was_prompted(measured: SweepRun) -> None:
         "plain", "chat"}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_odd_points_are_odd(measured: SweepRun) -> None:
     """Where two settings give the same answers, a command that mixes them up would pass."""
     answers = {(one.name, point.name): [answer for _, number, _, answer in one.store.documents(one.key) if number < 20]

@@ -12,7 +12,7 @@ import pytest
 from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.sweep.driver import Driver, write_plan
 from lm_eval_iberian.sweep.job import Asked, Event, Later, Lost, Started
-from tests.lm_eval_iberian.sweep.fake_worker import a_job
+from tests.lm_eval_iberian.sweep.fake_worker import Quiet, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, one_thread, run
 
 
@@ -68,7 +68,7 @@ def write_often(folder: Path, start: Any) -> None:
 
     start.wait()
     Store(folder / FILE).close()
-    for _ in range(200):
+    for _ in range(40):
         write_plan(folder, Plan())  # type: ignore[arg-type]
 
 
@@ -86,19 +86,8 @@ def test_many_start_at_once(tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"plan.json", FILE}
 
 
-class Quiet:
-    """A progress that keeps quiet."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
-
-
 def a_driver(folder: Path, *keys: str) -> Driver:
-    class Plan:
-        points = ()
-        jobs = [a_job(key) for key in keys]  # noqa: RUF012
-
-    return Driver(Plan(), folder, Store(folder / FILE), Quiet())  # type: ignore[arg-type]
+    return Driver(None, folder, Store(folder / FILE), Quiet(), [a_job(key) for key in keys])  # type: ignore[arg-type]
 
 
 def test_a_driver_does_not_wait_while_others_work(tmp_path: Path) -> None:
