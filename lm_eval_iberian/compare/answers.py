@@ -1,6 +1,6 @@
 """Which answers to show side by side: for each task the documents on which the models differ most.
 
-Answers are untrusted text: nothing here interprets them, and `html.text` escapes them.
+Answers are untrusted text: nothing here interprets them, and the page escapes them.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
     curves, heat, tradeoff, forest    the pictures (matplotlib), each from plain data
     style        colours, and figures as SVG (that follow light and dark in the page) and PNG
     answers      which documents to show side by side
-    page, page_*, head, html   report.html
+    page, page.html.j2, head    report.html
     write        all files of a report
 
 matplotlib is imported where a figure is made; everything here reads, and writes only into RUN/report.

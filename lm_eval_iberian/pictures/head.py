@@ -3,56 +3,53 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lm_eval_iberian.benchmarks.benchmark import TOYS
 from lm_eval_iberian.compare.tables import distinct
 from lm_eval_iberian.pictures.gathered import Gathered
-from lm_eval_iberian.pictures.html import name, text
 from lm_eval_iberian.runs.run import SweepRun
+from lm_eval_iberian.scores.formats import some
 
-SHOWN = 5  # lines of a notice before it is folded
 VERSIONS = ("lm_eval", "mergekit", "vllm", "transformers", "torch", "lm_eval_iberian", "ifeval_multi")
 
 
-def head(found: Gathered) -> str:
-    """The heading, the facts, and the notices."""
-    run = found.run
-    facts = [("Measured", _dates(run)), ("Points", _points(run)), ("Tasks", str(len(run.tasks))),
-             ("Documents", _documents(run)), ("Data", _data(run)), ("Versions", _versions(run))]  # fmt: skip
-    listed = "".join(f"<div><dt>{text(term)}</dt><dd>{text(said)}</dd></div>" for term, said in facts if said)
-    axes = ", ".join(f"{axis} ({', '.join(labels)})" for axis, labels in run.axes.items())
-    swept = f'<p class="lead">Swept: {text(axes)}.</p>' if axes else ""
-    return f'<header><h1>{text(run.name)}</h1>{swept}{"".join(_notices(found))}<dl class="facts">{listed}</dl></header>'
+def axes(run: SweepRun) -> str:
+    """What was swept."""
+    return ", ".join(f"{axis} ({', '.join(labels)})" for axis, labels in run.axes.items())
 
 
-def _notices(found: Gathered) -> Iterable[str]:
+def facts(run: SweepRun) -> list[tuple[str, str]]:
+    """(what, said); "" where it is not known."""
+    finished = f"{len(run.points) - len(run.unfinished)} of {len(run.points)} finished"
+    return [("Measured", _dates(run)), ("Points", finished), ("Tasks", str(len(run.tasks))),
+            ("Documents", _documents(run)), ("Data", _data(run)), ("Versions", _versions(run))]  # fmt: skip
+
+
+def notices(found: Gathered) -> Iterator[tuple[str, list[str]]]:
+    """(title, lines) of what a reader must know before any figure."""
     run = found.run
     if not run.tasks:
-        yield _notice("Nothing is measured yet.", [])
+        yield "Nothing is measured yet.", []
     marked = _problems(run)
     samples = [task for task, said in marked.items() if any("sample" in word for word in said)]
     if samples:
-        yield _notice("Embedded samples, not benchmarks: no figure here says how good a model is.", [_some(samples)])
+        yield "Embedded samples, not benchmarks: no figure here says how good a model is.", [some(samples, 8)]
     if any(column.kind in TOYS for column in found.scores.columns):
-        yield _notice("Toys: tiny models in a world of a few words. No figure here says how good a real model is.", [])
-    limited = [task for task in marked if task not in samples]
-    if limited:
-        yield _notice("Not of whole benchmarks (limited, or not the known data set):", [_some(limited)])
+        yield "Toys: tiny models in a world of a few words. No figure here says how good a real model is.", []
+    if limited := [task for task in marked if task not in samples]:
+        yield "Not of whole benchmarks (limited, or not the known data set):", [some(limited, 8)]
     if run.failures:
-        yield _notice(f"{len(run.failures)} of {len(run.points)} points failed:", _by_reason(run.failures))
-    waiting = [point for point in run.unfinished if point not in run.failures]
-    if waiting:
-        yield _notice(
-            f"Not finished: {len(waiting)} of {len(run.points)} points are still to be measured.", [_some(waiting)]
-        )
+        yield f"{len(run.failures)} of {len(run.points)} points failed:", _by_reason(run.failures)
+    if waiting := [point for point in run.unfinished if point not in run.failures]:
+        yield f"Not finished: {len(waiting)} of {len(run.points)} points are still to be measured.", [some(waiting, 8)]
     if odd := _odd(found):
-        yield _notice("Prompted otherwise than most of their column (marked § there):", odd)
+        yield "Prompted otherwise than most of their column (marked § there):", odd
     flags = {found.compact(point.name): [f"{task}: {word}" for task, said in point.flags.items() for word in said]
              for point in run.points if point.flags}  # fmt: skip
     if flags:
-        yield _notice("Look at the answers before the score (marked ‡ beside it):", _by_reason(flags))
+        yield "Look at the answers before the score (marked ‡ beside it):", _by_reason(flags)
 
 
 def _odd(found: Gathered) -> list[str]:
@@ -62,7 +59,7 @@ def _odd(found: Gathered) -> list[str]:
         for (point, _, cells), word in zip(table.rows, table.prompts, strict=True):
             if any(cell.odd for cell in cells) and found.compact(point) not in said.setdefault(word, []):
                 said[word].append(found.compact(point))
-    return [f"{word}: {_some(points)}" for word, points in said.items() if points]
+    return [f"{word}: {some(points, 8)}" for word, points in said.items() if points]
 
 
 def _by_reason(said: Mapping[str, Sequence[str]]) -> list[str]:
@@ -71,18 +68,7 @@ def _by_reason(said: Mapping[str, Sequence[str]]) -> list[str]:
     for point, reasons in said.items():
         for reason in distinct(reasons):
             found.setdefault(reason, []).append(point)
-    return [f"{reason} ({_some(points)})" for reason, points in found.items()]
-
-
-def _notice(title: str, lines: list[str]) -> str:
-    first, rest = (f"<ul>{''.join(f'<li>{name(line)}</li>' for line in part)}</ul>" if part else ""
-                   for part in (lines[:SHOWN], lines[SHOWN:]))  # fmt: skip
-    more = f"<details><summary>{len(lines) - SHOWN} more</summary>{rest}</details>" if rest else ""
-    return f'<div class="notice" role="note"><strong>{text(title)}</strong>{first}{more}</div>'
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return [f"{reason} ({some(points, 8)})" for reason, points in found.items()]
 
 
 def _problems(run: SweepRun) -> dict[str, tuple[str, ...]]:
@@ -103,21 +89,9 @@ def _results(run: SweepRun) -> list[dict[str, Any]]:
 
 def _dates(run: SweepRun) -> str:
     """The days of the measurements, UTC; never today's, so that the same store gives the same page."""
-    stamps = [float(result["date"]) for result in _results(run) if isinstance(result.get("date"), (int, float))]
-    days = (
-        [
-            datetime.datetime.fromtimestamp(stamp, datetime.UTC).date().isoformat()
-            for stamp in (min(stamps), max(stamps))
-        ]
-        if stamps
-        else []
-    )
-    return " to ".join(dict.fromkeys(days))
-
-
-def _points(run: SweepRun) -> str:
-    done = len(run.points) - len(run.unfinished)
-    return f"{done} of {len(run.points)} finished"
+    stamps = sorted(float(result["date"]) for result in _results(run) if isinstance(result.get("date"), (int, float)))
+    days = [datetime.datetime.fromtimestamp(stamp, datetime.UTC).date().isoformat() for stamp in stamps]
+    return " to ".join(dict.fromkeys([*days[:1], *days[-1:]]))
 
 
 def _documents(run: SweepRun) -> str:
@@ -132,18 +106,10 @@ def _documents(run: SweepRun) -> str:
 
 def _data(run: SweepRun) -> str:
     """Where the documents came from."""
-    found: dict[str, None] = {}
-    for result in _results(run)[:1]:
-        for entry in result["configs"].values():
-            metadata = entry.get("metadata") if isinstance(entry, dict) else None
-            if isinstance(metadata, dict) and metadata.get("documents"):
-                found[str(metadata["documents"])] = None
-    return _some_data(list(found))
-
-
-def _some_data(found: list[str]) -> str:
-    named = ["embedded samples" if one == "samples" else one for one in found]
-    return "; ".join(named[:2]) + (f" and {len(named) - 2} more" if len(named) > 2 else "")
+    entries = [entry for result in _results(run)[:1] for entry in result["configs"].values() if isinstance(entry, dict)]
+    metadata = [entry["metadata"] for entry in entries if isinstance(entry.get("metadata"), dict)]
+    named = dict.fromkeys(str(one["documents"]) for one in metadata if one.get("documents"))
+    return some(["embedded samples" if one == "samples" else one for one in named], 2, "; ")
 
 
 def _versions(run: SweepRun) -> str:

@@ -1,35 +1,154 @@
-"""report.html: one file, no script, no request; for phones and desks, light and dark, screen readers and paper."""
+"""report.html: one file, no script, no request; for phones and desks, light and dark, screen readers and paper.
+
+What stands in it is in page.html.j2; here are the figures and what the template is told.
+"""
 
 from __future__ import annotations
 
-from lm_eval_iberian.pictures import html
-from lm_eval_iberian.pictures import page_differences as changes
-from lm_eval_iberian.pictures import page_pictures as pictures
-from lm_eval_iberian.pictures import page_tables as figures
-from lm_eval_iberian.pictures import page_texts as texts
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from lm_eval_iberian.compare.differences import Compared
+from lm_eval_iberian.compare.tables import DIFFERENCES_KEY, averages_of
+from lm_eval_iberian.pictures import style
+from lm_eval_iberian.pictures.curves import Panel, draw_panel
+from lm_eval_iberian.pictures.forest import draw_forest
 from lm_eval_iberian.pictures.gathered import Gathered
-from lm_eval_iberian.pictures.head import head
-from lm_eval_iberian.pictures.html import section, text
+from lm_eval_iberian.pictures.head import axes, facts, notices
+from lm_eval_iberian.pictures.tradeoff import Tradeoff, draw_tradeoff
+from lm_eval_iberian.runs.point import SweepPoint
+from lm_eval_iberian.scores.formats import grouped, key
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def page(found: Gathered) -> str:
-    """The whole page."""
-    sections = [
-        ("curves", "The sweep", pictures.curves(found)),
-        ("tradeoff", "Trade-off", pictures.tradeoffs(found)),
-        ("methods", "Every merge at a glance", figures.heat(found.heat)),
-        ("tables", "Tables", figures.tables(found)),
-        ("differences", "Differences to the parents", changes.differences(found)),
-        ("answers", "Answers side by side", texts.answers(found)),
-        ("signatures", "What was measured", texts.signatures(found)),
-    ]
-    there = [(slug, title, body) for slug, title, body in sections if body]
-    links = "".join(f'<li><a href="#{slug}">{text(title)}</a></li>' for slug, title, _ in there)
-    body = "".join(section(slug, title, part) for slug, title, part in there)
-    return html.document(
-        f"{found.run.name}: a sweep of merges",
-        f'<a class="skip" href="#content">To the content</a>{head(found)}'
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav><main id="content">{body}</main>'
-        "<footer><p>Made by <code>iberian report</code> from the run folder alone; the same store gives the same page. "
-        "Pictures (SVG, PNG) and tables (Markdown, CSV, LaTeX) lie beside it.</p></footer>",
-    )
+    """The whole page. Call it within `style.drawing()`."""
+    examples = {task: [one for one in found.examples if one.task == task]
+                for task in dict.fromkeys(one.task for one in found.examples)}  # fmt: skip
+    sections = {
+        "curves": _curves(found), "tradeoff": [_tradeoff(number, panel) for number, panel in enumerate(found.tradeoffs)],
+        "methods": found.heat if found.heat.rows and found.heat.columns else None, "tables": found.report.tables,
+        "differences": _differences(found), "answers": examples, "signatures": found.run.points,
+    }  # fmt: skip
+    return _environment().get_template("page.html.j2").render(
+        found=found, sections=sections, axes=axes(found.run), facts=facts(found.run), notices=list(notices(found)),
+        swept=found.shape.swept or "", key=key(found.report), stamps=_stamps,
+        notes={point: grouped(said) for point, said in found.report.notes.items()},
+    )  # fmt: skip
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+        # Each text that is printed: what would not be seen, or would turn the direction of the rest, is shown.
+        finalize=lambda value: value if isinstance(value, Markup) else style.seen(str(value)),
+    )  # fmt: skip
+    made.filters["breakable"] = breakable
+    made.globals |= {"DASHES": list(map(_dasharray, style.DASHES)), "RULES": list(map(_dasharray, style.RULES))}
+    return made
+
+
+def breakable(name: str) -> Markup:
+    """A name, escaped, that may be broken after slashes and underscores."""
+    return escape(style.seen(name)).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))
+
+
+def _dasharray(dash: Any) -> str:
+    """matplotlib's dash as SVG's; "" for a whole line."""
+    return "" if dash == "-" else " ".join(f"{2 * one:g}" for one in dash[1])
+
+
+def _figure(size: tuple[float, float], slug: str, title: str, said: str, draw: Callable[[Axes], None]) -> Markup:
+    """One picture, drawn by `draw(axes)`. Each is by itself, so that a phone shows one below the other."""
+    figure = style.new_figure(*size)
+    draw(figure.subplots())
+    return Markup(style.inline(style.as_svg(figure), slug, escape(style.seen(title)), escape(style.seen(said))))
+
+
+def _curves(found: Gathered) -> list[tuple[str, list[Markup]]]:
+    """(title, figures) of each row."""
+    swept = found.shape.swept or ""
+
+    def figure(panel: Panel) -> Markup:
+        slug, title = f"curve-{_slug(panel.column.key + panel.part)}", f"{panel.column.title} by {swept}"
+        drawn = partial(draw_panel, panel=panel, x_label=swept, title=panel.title)
+        return _figure((320, 236), slug, title, panel.described, drawn)
+
+    return [(row.title, [figure(panel) for panel in row.panels]) for row in found.rows]
+
+
+def _slug(value: str) -> str:
+    """A text as part of an id."""
+    return re.sub(r"[^\w.+-]+", "_", value)[:100]
+
+
+def _tradeoff(number: int, panel: Tradeoff) -> Markup:
+    title = f"{panel.y.title} against {panel.x.title}"
+    drawn = partial(draw_tradeoff, panel=panel, title=panel.title)
+    return _figure((320, 270), f"tradeoff-{number}", title, panel.described, drawn)
+
+
+@dataclass(frozen=True)
+class Against:
+    """A merge's differences to one parent, task by task, and the parent's colour."""
+
+    parent: str
+    colour: int
+    rows: Sequence[Compared]
+
+    @property
+    def reach(self) -> float:
+        """How far the widest interval goes from 0."""
+        ends = [(one.value, one.test.low, one.test.high) if one.test else (one.value,) for one in self.rows]
+        return max(1.0, *(abs(end) for of_one in ends for end in of_one))
+
+    @property
+    def tasks(self) -> int:
+        return sum(one.benchmark is not None for one in self.rows)
+
+    @property
+    def significant(self) -> int:
+        return sum(one.test is not None and one.test.significant() for one in self.rows if one.benchmark)
+
+
+def _differences(found: Gathered) -> dict[str, Any] | None:
+    """What is said of the differences: None where nothing was compared."""
+    _, pairs = averages_of(found.compared)
+    if not pairs:
+        return None
+    used = {found.slots.get(parent) for _, parent in pairs}
+    merges: dict[str, list[Against]] = {}
+    for merge, parent in pairs:
+        rows = [one for one in found.compared if (one.merge, one.parent) == (merge, parent)
+                and (one.benchmark or len(one.column.benchmarks) > 1)]  # fmt: skip
+        merges.setdefault(merge, []).append(Against(parent, style.parent_colour(found.slots.get(parent, 0)), rows))
+    return {
+        "key": DIFFERENCES_KEY, "merges": merges,
+        "legend": [(style.parent_colour(slot), said) for slot, said in found.rules.items() if slot in used],
+        "figures": [_forest(found, number, *panel) for number, panel in enumerate(found.forests)],
+    }  # fmt: skip
+
+
+def _forest(found: Gathered, number: int, title: str, compared: Sequence[Compared]) -> Markup:
+    names = found.short_names
+    said = "; ".join(f"{names[one.merge]} minus {one.parent}: {one.value:+.1f} {one.mark}".strip() for one in compared)
+    size = (320, 84 + 22 * len({one.merge for one in compared}))
+    drawn = partial(draw_forest, found=compared, names=names, slots=found.slots, title=title)
+    return _figure(size, f"forest-{number}", f"{title}: differences to the parents", said, drawn)
+
+
+def _stamps(point: SweepPoint) -> list[str]:
+    """A point's signatures."""
+    stamps = {str((run["config"].get("iberian") or {}).get("signature", "")) for run in point.results} - {""}
+    return sorted(stamps) or [point.signature or "–"]

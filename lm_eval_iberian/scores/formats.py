@@ -138,13 +138,14 @@ def _notes(report: Report) -> list[str]:
         lines = [f"- {model}: `{signature}`" for model, signature in report.signatures.items()]
         parts.append("\n".join(["Signatures:", *lines]))
     if report.left_out:
-        lines = [f"- {reason}: {_some(files)}" for reason, files in report.left_out.items()]
+        lines = [f"- {reason}: {some(files, 3)}" for reason, files in report.left_out.items()]
         parts.append("\n".join(["Left out:", *lines]))
     return parts
 
 
-def _some(files: list[str]) -> str:
-    return ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+def some(names: Sequence[str], shown: int, separator: str = ", ") -> str:
+    """The first names, and how many more there are."""
+    return separator.join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def as_csv(report: Report) -> str:

@@ -71,6 +71,12 @@ class Table:
         return replace(self, heads=self.heads[first:last], rows=rows, counted=self.counted[first:last])
 
     @property
+    def is_detail(self) -> bool:
+        """Whether it is of single benchmarks, not of averages."""
+        return all(len(counted) == 1 and head != counted[0].language
+                   for head, counted in zip(self.heads, self.counted, strict=True))  # fmt: skip
+
+    @property
     def prompts(self) -> list[str]:
         """How each row was prompted, in a word."""
         several = has_several(prompt for _, _, cells in self.rows for cell in cells for prompt in cell.prompts)

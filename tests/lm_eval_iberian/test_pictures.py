@@ -20,17 +20,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_eval_iberian.commands.report import report as command
-from lm_eval_iberian.compare.answers import choice, examples, models
-from lm_eval_iberian.compare.columns import Scores
+from lm_eval_iberian.compare.answers import Example, Shown, choice, examples, models
+from lm_eval_iberian.compare.columns import SHORT_KINDS, UNITS, Column, Scores
 from lm_eval_iberian.compare.differences import Comparer, verdicts
 from lm_eval_iberian.compare.shape import shape_of
 from lm_eval_iberian.compare.tables import distinct, sweep_report
 from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.curves import rows
-from lm_eval_iberian.pictures.gathered import gather
-from lm_eval_iberian.pictures.head import head
-from lm_eval_iberian.pictures.heat import colour, heat_map
-from lm_eval_iberian.pictures.html import long_text, text
+from lm_eval_iberian.pictures.gathered import Gathered, gather
+from lm_eval_iberian.pictures.head import facts, notices
+from lm_eval_iberian.pictures.heat import Heat, colour, heat_map
+from lm_eval_iberian.pictures.page import page
 from lm_eval_iberian.pictures.slots import left_out, legend_names, line_slots, rule_names
 from lm_eval_iberian.pictures.tradeoff import Dot, _with_front, tradeoffs
 from lm_eval_iberian.pictures.write import write_report
@@ -39,6 +39,7 @@ from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Document, Store
 from lm_eval_iberian.scores.formats import write
 from lm_eval_iberian.scores.significance import SignificanceError
+from lm_eval_iberian.scores.tables import Report
 from tests.lm_eval_iberian.sweep_maker import MadePoint, figure1_run, toy_run, write_run
 
 FAILED = "language=gl method=linear weight=2.0"
@@ -285,11 +286,12 @@ def test_tables_name_what_is_wrong(figure1: SweepRun) -> None:
 
 
 def test_the_head_says_what_matters(figure1: SweepRun, toy: SweepRun) -> None:
-    said = head(gather(toy))
+    said = str(list(notices(gather(toy))))
     assert "Embedded samples, not benchmarks" in said
-    said = head(replace(gather(toy), run=figure1))
+    said = str(list(notices(replace(gather(toy), run=figure1))))
     assert "1 of 15 points failed" in said and "1 of 15 points are still to be measured" in said
-    assert "75% of the answers loop" in said and "Embedded samples" not in said and "2026-09-21" in said
+    assert "75% of the answers loop" in said and "Embedded samples" not in said
+    assert facts(figure1)[:3] == [("Measured", "2026-09-21"), ("Points", "13 of 15 finished"), ("Tasks", "47")]
 
 
 class Page(HTMLParser):
@@ -354,18 +356,32 @@ def test_the_page_is_accessible(hostile: Page) -> None:
     assert levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
-@given(st.text(max_size=600))
-def test_any_text_comes_back_as_text(value: str) -> None:
-    page = Page(f"<p>{long_text(value)}</p>")
-    assert {tag for tag, _ in page.elements} <= {"p", "div", "details", "summary", "span"}
-    assert re.sub(r"[^\x20-\x7e]", "", "".join(page.texts)).count("<") >= value.count("<")
+@pytest.fixture(scope="module")
+def bare(toy: SweepRun) -> Gathered:
+    """A run of which nothing is shown but what a test adds."""
+    return replace(gather(toy), rows=[], tradeoffs=[], forests=[], compared=[], examples=[], heat=Heat((), (), ""),
+                   report=Report([], {}))  # fmt: skip
 
 
-def test_long_answers_are_folded_and_cut() -> None:
-    shown = long_text("word " * 100_000)
-    assert shown.startswith("<details") and len(shown) < 30_000 and "480,000 more characters" in shown
-    assert "(empty)" in long_text(" \n")
-    assert text("\x00\u2066a") == "\ufffd\ufffda"
+def answered(found: Gathered, answer: str) -> str:
+    """The page with one document and one answer to it."""
+    return page(replace(found, examples=[Example("task", 0, {}, "", (Shown("m", "merge", answer, ""),))]))
+
+
+@given(value=st.text(max_size=600))
+def test_any_text_comes_back_as_text(bare: Gathered, value: str) -> None:
+    shown = Page(answered(bare, value))
+    new = {tag for tag, _ in shown.elements} - {tag for tag, _ in Page(answered(bare, "x")).elements}
+    assert new <= {"p", "div", "details", "summary", "span"}
+    assert style.seen(value) in "".join(shown.texts) or not value.strip()
+
+
+def test_long_answers_are_folded_and_cut(bare: Gathered) -> None:
+    shown = answered(bare, "word " * 100_000)
+    assert '<details class="said">' in shown and "480,000 more characters" in shown
+    assert len(shown) - len(answered(bare, "x")) < 30_000
+    assert "(empty)" in answered(bare, " \n")
+    assert ">\ufffd\ufffda<" in answered(bare, "\x00\u2066a")
 
 
 @pytest.mark.slow
@@ -395,7 +411,7 @@ def test_what_was_prompted_otherwise_is_marked_wherever_it_is_shown(tmp_path: Pa
 def test_prompts_that_are_all_alike_are_not_marked(tmp_path: Path) -> None:
     folder = toy_run(tmp_path / "run", plain=[])
     found = gather(read_sweep_run(folder))
-    assert "Prompted otherwise" not in head(found)
+    assert not any("Prompted otherwise" in title for title, _ in notices(found))
     assert not any(cell.odd for table in found.report.tables for _, _, cells in table.rows for cell in cells)
     assert not any(one.odd for one in found.compared)
 
