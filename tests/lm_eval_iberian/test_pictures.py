@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lm_eval_iberian.commands.report import report as command
 from lm_eval_iberian.compare.answers import Example, Shown, choice, examples, models
-from lm_eval_iberian.compare.columns import SHORT_KINDS, UNITS, Column, Scores
+from lm_eval_iberian.compare.columns import Scores
 from lm_eval_iberian.compare.differences import Comparer, verdicts
 from lm_eval_iberian.compare.shape import shape_of
 from lm_eval_iberian.compare.tables import distinct, sweep_report
