@@ -98,11 +98,12 @@ def documents_hash(task: Any, limit: float | None = None, samples: list[int] | N
 
 
 def documents_of(task: Any, limit: float | None) -> int:
-    """How many documents an evaluation with this limit reads; as lm_eval's `get_sample_size`."""
+    """How many documents an evaluation with this limit reads."""
+    from lm_eval.evaluator_utils import get_sample_size
+
     total = len(task.eval_docs)
-    if limit is None:
-        return total
-    return min(total, int(limit) if limit >= 1 else -(-int(total * limit * 1000) // 1000))
+    count = get_sample_size(task, limit)
+    return total if count is None else min(total, count)
 
 
 def _text(document: Any) -> bytes:

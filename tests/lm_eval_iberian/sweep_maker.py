@@ -155,7 +155,8 @@ def _verdict(metric: str, skill: float, shared: random.Random, own: random.Rando
 
     if metric == "bleu":
         reference = shared.choices(WORDS, k=12)
-        answer = " ".join(word if right() else own.choice(WORDS) for word in reference)
+        words = (word if right() else own.choice([*WORDS, ""]) for word in reference)
+        answer = " ".join(filter(None, words))  # shorter than its reference, as answers are
         return [" ".join(reference), answer], answer, " ".join(reference)
     if metric.startswith("inst_level"):
         kept = [right() for _ in range(shared.choice((1, 2, 3)))]

@@ -90,7 +90,9 @@ def test_a_pool(added: None, monkeypatch: pytest.MonkeyPatch) -> None:
     on_two = plan(backend="hf", device="cuda", tensor_parallel_size=2)
     found: Any = choose.choose_pool(on_two, jobs, 5, "host:1", pool="mine")
     assert found == ("the plan's tasks", 3, 5, 2, "host:1")
-    with pytest.raises(SweepError, match="--pool yours: there is no such pool. There are: here, processes, ray, mine"):
+    with pytest.raises(
+        SweepError, match=r"--pool yours: there is no such pool\. There are: here, processes, ray, mine"
+    ):
         choose.choose_pool(plan(), jobs, 1, pool="yours")
 
 

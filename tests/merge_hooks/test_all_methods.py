@@ -275,7 +275,7 @@ def test_streams_in_two_threads_are_those_of_one(families: Any) -> None:
 
     def read(number: int) -> Tensors:
         stream = streamed(recipes[number], seed=number)
-        start.wait()
+        start.wait(60)
         return dict(stream)
 
     switch = sys.getswitchinterval()

@@ -298,3 +298,37 @@ def test_a_pinned_revision_needs_no_word(tmp_path: Path, monkeypatch: pytest.Mon
         result = _result({"documents": "Hub", "documents_revision": f"HiTZ/EusTrivia@{commit}"})
         (line,) = again.commands(_point([result]), Path("best.yml"), Path("out"))
         assert argv(line)[1] == said
+
+
+def test_a_command_says_all_that_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = _result({})
+    settings = {"num_fewshot": 0, "limit": 0.5, "system_instruction": "-s"}
+    result["sweep"]["evaluation"] = {"tasks": ["a", "b"], "settings": settings, "seed": 2}
+    result["config"] |= {"gen_kwargs": {"seed": 2, "top_p": 0.5}, "fewshot_seed": 77}
+    result |= {"chat_template_sha": "ab", "fewshot_as_multiturn": False}
+    start = ["--model", "merged", "--model_args"]
+    rest = [
+        "--tasks", "a,b", "--num_fewshot", "0", "--limit", "0.5", "--gen_kwargs", "seed=2,top_p=0.5",
+        "--seed", "2,1236,1236,77", "--system_instruction=-s", "--apply_chat_template", "--fewshot_as_multiturn",
+    ]  # fmt: skip
+    out = ["--output_path", "out"]
+    (line,) = again.commands(_point([result]), Path("best.yml"), Path("out"))
+    assert argv(line)[0] == [*start, "recipe=best.yml,dtype=float32", *rest, "false", *out]
+    (line,) = again.commands(
+        _point([result | {"fewshot_as_multiturn": True}], merge_seed=3), Path("best.yml"), Path("out")
+    )
+    assert argv(line)[0] == [*start, "recipe=best.yml,dtype=float32,merge_seed=3,rng=iberian", *rest, *out]
+    del result["chat_template_sha"], result["config"]["fewshot_seed"], result["config"]["gen_kwargs"]
+    result["sweep"]["evaluation"] = {"tasks": ["a"], "settings": {}, "seed": 0}
+    (line,) = again.commands(_point([result], rng="mergekit"), Path("best.yml"), Path("out"))
+    given = "recipe=best.yml,dtype=float32,merge_seed=0,rng=mergekit"
+    assert argv(line)[0] == [*start, given, "--tasks", "a", "--seed", "0,1234,1234,1234", *out]
+
+
+@pytest.mark.parametrize("value", [-1, "none", "None", "TRUE", "0x10", "1_0", "a,b", [1], float("inf"), "²"])
+def test_what_lm_eval_would_guess_wrongly_is_json(value: Any) -> None:
+    assert again.written({"key": value}) == json.dumps({"key": value}, ensure_ascii=False)
+    assert (
+        again.written({"key": "a/b", "n": 3, "x": 0.5, "b": True, "none": None}) == "key=a/b,n=3,x=0.5,b=True,none=None"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def sweep_and_say(data: dict[str, Any], folder: Path, diary: Path, ready: Any) -
             said["asked"] += event.requests
 
     def pool(plan: Any, _: Any) -> Listening:
-        ready.wait()  # both have planned, and found nothing done
+        ready.wait(300)  # both have planned, and found nothing done
         return Listening(InProcess(plan.tasks), ear)
 
     with one_thread():
@@ -66,7 +67,7 @@ def write_often(folder: Path, start: Any) -> None:
         def as_data(self) -> dict[str, Any]:
             return {"points": ["a point"] * 2000}
 
-    start.wait()
+    start.wait(60)
     Store(folder / FILE).close()
     for _ in range(40):
         write_plan(folder, Plan())  # type: ignore[arg-type]
@@ -79,7 +80,9 @@ def test_many_start_at_once(tmp_path: Path) -> None:
     writers = [context.Process(target=write_often, args=(tmp_path, start)) for _ in range(6)]
     for writer in writers:
         writer.start()
+    end = time.monotonic() + 60
     while any(writer.is_alive() for writer in writers):
+        assert time.monotonic() < end
         if (tmp_path / "plan.json").exists():
             assert len(json.loads((tmp_path / "plan.json").read_text())["points"]) == 2000
     assert [writer.exitcode for writer in writers] == [0] * 6

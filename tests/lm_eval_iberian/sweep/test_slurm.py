@@ -35,7 +35,7 @@ for task in range(int(tasks[0]), int(tasks[1]) + 1):
              "SLURM_JOB_NODELIST": "node[1-3]", "SLURM_JOB_NUM_NODES": options["nodes"]}
     started.append(subprocess.Popen(["bash", sys.argv[1]], env=os.environ | given, stdout=log, stderr=log))
 print(*(job.pid for job in started), flush=True)
-sys.exit(max(job.wait() for job in started))
+sys.exit(max(job.wait(300) for job in started))
 """
 
 
@@ -167,8 +167,9 @@ def test_a_job_that_is_cut_goes_back_into_the_queue(write: Callable[..., str], t
     write("--array", "1", "--venv", str(tmp_path))
     with subprocess.Popen(["sbatch", "job.slurm"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as sbatch:
         assert sbatch.stdout is not None
-        job = int(sbatch.stdout.readline())
+        job, end = int(sbatch.stdout.readline()), time.monotonic() + 30
         while not any(call.startswith("iberian") for call in calls(tmp_path)):
+            assert time.monotonic() < end, "the script did not start"
             time.sleep(0.05)
         time.sleep(0.2)  # until the script waits
         os.kill(job, 10)

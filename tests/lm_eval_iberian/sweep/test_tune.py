@@ -241,7 +241,7 @@ def test_kill_9_loses_nothing(write_space: Any, tmp_path: Path) -> None:
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         wait_for(process, lambda: len(list(killed.glob("points/*/*.json"))) >= evaluations)  # noqa: B023
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.wait(30)
     pool = Invented()
     tuner = search(space, killed, pool)
     assert any(AGAIN in trial.user_attrs for trial in tuner.study.trials)
