@@ -111,7 +111,7 @@ def bytes_differ(one: torch.Tensor, other: torch.Tensor) -> bool:
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
 @pytest.mark.parametrize("method", sorted(METHODS - set(own_methods.NAMES)))
 def test_every_method_gives_mergekits_model(method: str, architecture: str, families: Any, by_mergekit: Any) -> None:
-    """Random ones with `rng=mergekit`. Pruned ones may differ in tied elements (see test_kernels)."""
+    """Random ones with `rng=mergekit`. Pruned ones may differ in tied elements (see kernels/test_ways.py)."""
     recipe = recipe_for(method, families(architecture))
     golden = by_mergekit(recipe)
     ours = dict(streamed(recipe, seed=SEED, rng="mergekit"))
