@@ -132,6 +132,16 @@ def test_a_benchmark_is_in_the_suite(own: Path) -> None:
     assert task.config.metadata["documents"] == "samples"
 
 
+def test_lm_eval_itself_reads_a_folder_of_ones_own(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its own tasks and the user's `--include_path`."""
+    from lm_eval.tasks import manager
+
+    seen: list[str] = []
+    monkeypatch.setattr(manager.TaskIndex, "build", staticmethod(lambda paths: seen.extend(map(str, paths)) or {}))
+    manager.TaskManager(include_path="theirs")
+    assert seen[1:] == [str(ROOT / "tasks"), str(own), "theirs"]
+
+
 def test_a_benchmark_is_fetched_and_examined(own: Path) -> None:
     assert [need.config for need in needs(["iberian_suite"]) if need.path == "owner/EusDemo"] == ["default"]
     assert manifests()["owner/EusDemo"].configs == {"default": {"test": 500}}
