@@ -1,6 +1,7 @@
 # make demo   trains tiny models, merges and sweeps them on two cores; at the end a page to look at
 # make test   lint, types and all tests, real vLLM on the CPU included
 # make check  lint, types and the fast tests: the edit loop
+# make mutants  puts known faults in, one by one, and sees whether the fast tests notice (tests/mutants/README.md)
 # IBERIAN_PIP_ARGS="--extra-index-url ..." adds pip options of your own.
 
 VENV ?= .venv
@@ -10,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-engines test-rest check lint install clean
+.PHONY: demo test test-engines test-rest check mutants lint install clean
 
 install: $(VENV)/.installed
 
@@ -49,6 +50,9 @@ test-engines:
 
 test-rest:
 	$(PYTHON) -m pytest tests/ifeval_multi tests/merge_hooks tests/tasks $(THERE)
+
+mutants: install
+	$(PYTHON) tests/mutants/run.py
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -66,7 +66,7 @@ def _strings_as_found(asked: Instruction) -> dict[str, Any]:
 
 
 def variants(response: str) -> list[str]:
-    """The eight texts of the loose reading, in Google's order, each once."""
+    """The eight texts of the loose reading, each once."""
     pieces = response.split("\n")
     whole = [
         response,

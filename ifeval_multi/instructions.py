@@ -15,7 +15,7 @@ NUMBER, TEXT, TEXTS, RELATION = "whole number", "text", "list of texts", "relati
 
 @dataclass(frozen=True)
 class InstructionType:
-    """An instruction type: its id and the kinds of its arguments, needed and optional."""
+    """An instruction type: its id, and the kinds of its required and optional arguments."""
 
     id: str
     needed: dict[str, str] = field(default_factory=dict)

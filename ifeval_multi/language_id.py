@@ -1,8 +1,8 @@
 """Which language an answer is in, from what pip installs: no download, no network.
 
-py3langid (BSD-3-Clause, its model inside the wheel) was chosen by measurement; the figures are in
-README.md and tests/benchmarks/language_identification.py makes them again. It is imported when
-first used: loading its model takes half a second.
+py3langid (BSD-3-Clause, its model inside the wheel) was chosen by measurement. The script is
+tests/benchmarks/language_identification.py; the figures are in RESULTS.md beside it. It is imported when it is first
+used, because loading its model takes half a second.
 """
 
 from __future__ import annotations

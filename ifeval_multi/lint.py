@@ -3,11 +3,10 @@
     from ifeval_multi import lint
     for finding in lint("ifeval_multi/prompts/gl.jsonl", "gl"): print(finding)
 
-Two kinds of findings. Form: keys, types, arguments, duplicates. Agreement: the prompt names each
-number, keyword, phrase and sign that the kwargs hold, and with the same relation ("at least" or
-"less than"); it asks for nothing that no instruction checks; its instructions do not exclude each
-other. Agreement is judged by the words a pack lists under `prompts`, so a finding there is a
-question to a speaker, not a proof.
+There are two kinds of findings. Form: keys, types, arguments, duplicates. Agreement: the prompt names each number,
+keyword, phrase and sign in the kwargs, with the same relation ("at least" or "less than"); it asks for nothing that no
+instruction checks; and its instructions do not exclude each other. Agreement is judged by the words that a pack lists
+under `prompts`, so a finding there is a question to a speaker, not a proof.
 """
 
 from __future__ import annotations

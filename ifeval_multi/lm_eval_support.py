@@ -34,7 +34,7 @@ PACKAGES = (
 
 
 def packages() -> str:
-    """The packages that decide on verdicts, with their versions, of those that are installed."""
+    """The installed packages that decide verdicts, with their versions."""
     return ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
 
 
@@ -102,7 +102,7 @@ def _edition_metrics(result: Mapping[str, Any], prefix: str, by_type: bool) -> d
 
 
 def mean_of_values(items: Iterable[float]) -> float:
-    """The mean of one value a document; nan where there is none."""
+    """The mean of one value for each document; nan if there is none."""
     values = list(items)
     return sum(values) / len(values) if values else float("nan")
 

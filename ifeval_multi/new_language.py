@@ -46,7 +46,7 @@ def write_new(code: str, folder: Path | None = None, name: str = "") -> list[Pat
 
 
 def problems(language: str | Path) -> list[str]:
-    """What is missing from a pack or wrong in it; empty when it is ready.
+    """What is missing from a pack or wrong in it; empty if the pack is ready.
 
     Raises:
         PackError: the file is not a pack at all.

@@ -1,8 +1,7 @@
-"""A language's file, read and checked: everything that differs between languages is in it.
+"""A language's file, read and checked. Everything that differs between languages is in it.
 
-A pack is YAML, one file a language, in ifeval_multi/languages/. SCHEMA in pack_reader.py is the
-whole form: each key, what it must hold, and whether a pack can do without it. `iberian ifeval new LANG`
-writes a commented pack from it.
+A pack is one YAML file for each language, in ifeval_multi/languages/. SCHEMA in pack_reader.py defines its form: each
+key, what it must hold, and whether it may be left out. `iberian ifeval new LANG` writes a commented pack.
 
     from ifeval_multi import load_pack
     load_pack("gl").section_words      # ("sección", "parte", ...)

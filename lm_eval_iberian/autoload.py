@@ -1,12 +1,12 @@
 """What `iberian_autoload.pth` imports at interpreter start: a watch for lm_eval and mergekit, and nothing else.
 
-lm_eval 0.4.13 reads no entry points, so nothing tells it of our model and our tasks, and mergekit 0.1.5 has none,
-so nothing tells `mergekit-yaml` of our merge methods. This module puts one finder into `sys.meta_path`. It stays
-silent until one of the modules named in `WATCHED` is imported. Then it lets `lm_eval_iberian.plugin` act on the
-module of lm_eval that was just loaded, or `merge_hooks.planning.plan` on mergekit's registry.
+lm_eval 0.4.13 reads no entry points, so nothing tells it of our model and our tasks. mergekit 0.1.5 has none, so
+nothing tells `mergekit-yaml` of our merge methods. This module puts one finder into `sys.meta_path`, which does nothing
+until one of the modules in `WATCHED` is imported. Then `lm_eval_iberian.plugin` acts on the module of lm_eval that was
+just loaded, or our methods are added to mergekit's registry.
 
-It must cost a fraction of a millisecond and must never stop an interpreter: it imports only `sys`, and
-whatever goes wrong later becomes one warning. `IBERIAN_AUTOLOAD=0` switches it off (see the `.pth` file).
+It must cost a fraction of a millisecond and must never stop an interpreter. So it imports only `sys`, and whatever goes
+wrong later becomes one warning. `IBERIAN_AUTOLOAD=0` switches it off (see the `.pth` file).
 """
 
 import sys
@@ -16,7 +16,7 @@ WATCHED = ("lm_eval.models", "lm_eval.tasks.manager", "lm_eval.api.model", "lm_e
 
 
 class Finder:
-    """Finds nothing by itself: it lets the other finders find, and runs our part after the loading."""
+    """Finds nothing by itself: it lets the other finders find a module, and runs our part after it was loaded."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):  # type: ignore[no-untyped-def]
@@ -50,7 +50,7 @@ class Finder:
 
 
 def _register_merge_methods():  # type: ignore[no-untyped-def]
-    """Never raises: what fails becomes one warning, and mergekit goes on without our methods."""
+    """Never raises: a failure becomes one warning, and mergekit goes on without our methods."""
     try:
         from merge_hooks.planning.registry import register_methods
 

@@ -10,4 +10,8 @@ class DocumentsError(Exception):
 
 
 class NotToBeHad(DocumentsError):  # noqa: N818, as our other errors of one family
-    """Neither in the mirror nor on the Hub: another copy may serve, where there is one."""
+    """Neither in the mirror nor on the Hub. Another copy of the data set may serve, if there is one."""
+
+
+class ManifestError(DocumentsError):
+    """A manifest.yml or languages.yml of a tasks folder does not say what it should. Names the file and the key."""

@@ -2,7 +2,6 @@
 
 MOVED = {
     "lm_eval_iberian.again": "lm_eval_iberian.compare.again",
-    "lm_eval_iberian.benchmarks": "lm_eval_iberian.scores.benchmarks",
     "lm_eval_iberian.best": "lm_eval_iberian.compare.best",
     "lm_eval_iberian.best_command": "lm_eval_iberian.commands.best",
     "lm_eval_iberian.cli": "lm_eval_iberian.commands.main",

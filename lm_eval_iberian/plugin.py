@@ -1,9 +1,9 @@
-"""How lm_eval learns of the model `merged` and of our task folder: every touch on lm_eval's inside is here.
+"""How lm_eval learns of the model `merged` and of our task folder. Everything that touches lm_eval's inside is here.
 
 Checked with lm_eval 0.4.13. A later lm_eval that reads the entry points `lm_eval.models` and `lm_eval.tasks`
 (EleutherAI/lm-evaluation-harness #4013, #4015) needs none of it, and gets none of it.
 
-Called by `lm_eval_iberian.autoload` just after one of lm_eval's modules was imported; `activate()` does the
+`lm_eval_iberian.autoload` calls `after_import` just after one of lm_eval's modules was imported. `activate()` does the
 same by hand where the `.pth` hook is off (a notebook, `IBERIAN_AUTOLOAD=0`).
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from lm_eval_iberian.folders import tasks_folder
+from lm_eval_iberian.folders import task_folders
 from lm_eval_iberian.identity.identity import KEY
 
 CHECKED_VERSIONS = ("0.4.13",)
@@ -27,7 +27,7 @@ _MARK = "_iberian_wrapped"
 
 
 def after_import(module: ModuleType) -> None:
-    """Act on one of lm_eval's modules, just imported. Never raises: what fails becomes one warning."""
+    """Act on one of lm_eval's modules that was just imported. Never raises: a failure becomes one warning."""
     try:
         _ACTIONS[module.__name__](module)
     except Exception as error:
@@ -58,7 +58,8 @@ def _register_model(_models: ModuleType) -> None:
 
 
 def _add_task_folder(manager: ModuleType) -> None:
-    """Let every TaskManager with default tasks scan our folder too, before the user's own include paths."""
+    """Make every TaskManager with default tasks scan our folders too, before the user's own include paths."""
+    _add_groups(manager)
     if hasattr(manager, "TASKS_ENTRY_POINT_GROUP"):  # it reads our entry point by itself (#4015)
         return
     initialise = manager.TaskManager.__init__
@@ -69,17 +70,39 @@ def _add_task_folder(manager: ModuleType) -> None:
     def with_our_tasks(self: Any, verbosity: Any = None, include_path: Any = None, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("include_defaults", args[0] if args else True):
             theirs = include_path if isinstance(include_path, (list, tuple)) else [include_path]
-            include_path = [str(tasks_folder()), *(path for path in theirs if path)]
+            include_path = [*map(str, task_folders()), *(path for path in theirs if path)]
         initialise(self, verbosity, include_path, *args, **kwargs)
 
     setattr(with_our_tasks, _MARK, True)
     manager.TaskManager.__init__ = with_our_tasks
 
 
-def _key_caches_by_identity(model: ModuleType) -> None:
-    """`--use_cache` keys answers by request only: two merges, or two settings, that share a file would share answers.
+def _add_groups(manager: ModuleType) -> None:
+    """Let every index that holds our folder know the groups that no YAML lists: those of what was added to the suite."""
+    build = manager.TaskIndex.build
+    if hasattr(build, _MARK):
+        return
 
-    A model `merged` gets a cache file of its own, with the digest in its name of all that its answers depend on.
+    @functools.wraps(build)
+    def with_added_groups(paths: Any, *args: Any, **kwargs: Any) -> Any:
+        paths = list(paths)
+        index = build(paths, *args, **kwargs)
+        if task_folders()[0] in map(Path, paths):
+            from lm_eval_iberian.benchmarks.groups import added_groups
+
+            for name, tasks in added_groups().items():
+                config = {"group": name, "task": tasks, "metadata": {"version": 1.0}}
+                index[name] = manager.Entry(name=name, kind=manager.Kind.GROUP, yaml_path=None, cfg=config)
+        return index
+
+    setattr(with_added_groups, _MARK, True)
+    manager.TaskIndex.build = staticmethod(with_added_groups)
+
+
+def _key_caches_by_identity(model: ModuleType) -> None:
+    """Give each model `merged` a `--use_cache` file of its own, named after everything that its answers depend on.
+
+    lm_eval keys answers by request only, so two merges, or two settings, that share a file would share answers.
     """
     initialise = model.CachingLM.__init__
     if hasattr(initialise, _MARK):
@@ -99,7 +122,7 @@ def _key_caches_by_identity(model: ModuleType) -> None:
 
 
 def _count_what_caches_answer(model: ModuleType) -> None:
-    """Of what the file answers a model `merged` hears, too: cut prompts, ties and empty answers are the run's."""
+    """Tell a model `merged` what the cache file answers, so that it counts cut prompts and ties of the whole run."""
     look_up = model.CachingLM.__getattr__
 
     @functools.wraps(look_up)
@@ -126,9 +149,10 @@ def _count_what_caches_answer(model: ModuleType) -> None:
 
 
 def _say_what_was_read(evaluator: ModuleType) -> None:
-    """lm_eval's results say neither which code judged nor which documents were read: `evaluate` adds it to them.
+    """Make `evaluate` write into its results which code judged and which documents were read. lm_eval does not.
 
-    So do the chat template and the system prompt, which its command line writes into files, and `simple_evaluate` not.
+    It also writes the chat template and the system prompt, which lm_eval's command line writes and `simple_evaluate`
+    does not.
     """
     evaluate = evaluator.evaluate
     if hasattr(evaluate, _MARK):
@@ -149,7 +173,7 @@ def _say_what_was_read(evaluator: ModuleType) -> None:
 
 
 def _install_excepthook() -> None:
-    """Show our own errors as one message instead of a traceback. All others pass through untouched."""
+    """Show our own errors as one message instead of a traceback. All others pass through unchanged."""
     previous = sys.excepthook
     if hasattr(previous, _MARK):
         return

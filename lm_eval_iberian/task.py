@@ -1,8 +1,8 @@
 """The class of our tasks: lm_eval's ConfigurableTask, whose documents come from `lm_eval_iberian.documents.load`.
 
-A task is a YAML in tasks/ that says `class: !function lm_eval_iberian.task.DocumentTask` and is otherwise written
-as any lm_eval task: `dataset_path`, `dataset_name`, `doc_to_text`, ... What was read is written into its metadata, and
-so into the results: "documents" (where from, in words), "documents_hash", "documents_revision", "documents_notes",
+A task is a YAML in tasks/ that says `class: !function lm_eval_iberian.task.DocumentTask`. Otherwise it is written as
+any lm_eval task: `dataset_path`, `dataset_name`, `doc_to_text`, ... What was read is written into its metadata, and so
+into the results: "documents" (where from, in words), "documents_hash", "documents_revision", "documents_notes",
 "differences", "settings" (environment variables that change a score).
 """
 
@@ -35,7 +35,7 @@ class DocumentTask(ConfigurableTask):
         self.sampler = CleanShots(own, self.words, leave_out, str(self.config.task))
 
     def download(self, *_: Any, **__: Any) -> None:
-        """lm_eval's hook for getting the documents. Raises DocumentsError where they are not to be had."""
+        """lm_eval's hook for getting the documents. Raises DocumentsError if they cannot be had."""
         path = str(self.config.dataset_path)
         self.dataset = documents.load(
             path, self.config.dataset_name, self.splits(), wanted=self.wanted(path), task=str(self.config.task)
@@ -43,13 +43,13 @@ class DocumentTask(ConfigurableTask):
         self.say_read(self.dataset, self.dataset.origin)
 
     def wanted(self, path: str) -> Wanted:
-        """The revision of a data set that this run, the environment, the YAML or the suite names."""
+        """The revision of a data set: named by this run, the environment, the YAML or the suite, in this order."""
         asked = (self.config.metadata or {}).get(METADATA_KEY)
         in_yaml = (self.config.dataset_kwargs or {}).get("revision") if path == self.config.dataset_path else None
         return wanted(path, manifests().get(path), asked, in_yaml)
 
     def say_read(self, read: Documents, origin: str) -> None:
-        """Say what was read."""
+        """Note what was read."""
         self.say(
             documents=origin, documents_revision=read.revision, documents_notes=list(read.notes),
             differences=list(read.differences),
@@ -58,7 +58,8 @@ class DocumentTask(ConfigurableTask):
     def say(self, **facts: Any) -> None:
         """Write into the task's metadata, and so into the results, what a reader of the score must know.
 
-        lm_eval puts the model's arguments into the same place: one that is called as a fact of ours gives way.
+        lm_eval puts the model's arguments into the same place. An argument with the name of one of our facts is
+        replaced.
         """
         others = {key: value for key, value in (self.config.metadata or {}).items() if key not in facts}
         self.config.metadata = {**others, **{key: value for key, value in facts.items() if value}}
@@ -70,16 +71,16 @@ class DocumentTask(ConfigurableTask):
         return list(dict.fromkeys(split for split in named if split))
 
     def words(self, document: dict[str, Any]) -> str:
-        """What a document says: the words of its question and options, in alphabetic order."""
+        """What a document says: the words of its question and options, sorted."""
         choices = self.doc_to_choice(document) if self.config.doc_to_choice else []
         return " ".join(sorted(" ".join([str(self.doc_to_text(document)), *map(str, choices)]).lower().split()))
 
     def fewshot_context(self, doc: dict[str, Any], *arguments: Any, **options: Any) -> Any:
-        """lm_eval's prompt of a document, with shots that know which document it is."""
+        """lm_eval's prompt of a document. The shots are drawn by a sampler that knows the document."""
         self.sampler.evaluated = doc
         return super().fewshot_context(doc, *arguments, **options)
 
     def build_all_requests(self, *, tokenizer_name: str = "", **options: Any) -> None:
-        """lm_eval's requests. `--cache_requests` keys them by task and tokenizer only: ours by documents, too."""
+        """lm_eval's requests. `--cache_requests` keys them by task and tokenizer; ours also by documents."""
         read = (self.config.metadata or {})["documents_hash"]
         super().build_all_requests(tokenizer_name=f"{tokenizer_name}-{read}", **options)

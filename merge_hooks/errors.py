@@ -6,7 +6,7 @@ from __future__ import annotations
 class MergeHooksError(Exception):
     """Something a user can mend. Shown as one message, never as a traceback (see `for_people`)."""
 
-    # Read by lm_eval_iberian.plugin's excepthook, which must not import this module to know.
+    # lm_eval_iberian.plugin's excepthook reads this attribute, so that it need not import this module.
     for_people = True
 
 

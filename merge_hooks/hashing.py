@@ -34,7 +34,7 @@ def hash_once(state: Hashable, folder: Path, files: list[str]) -> str:
 
 
 def file_stamp(path: Path) -> tuple[str, int, int, int, int]:
-    """A file's path, size, times of change (of content, and of anything) and inode; zeros where it is not there."""
+    """A file's path, size, times of change (of content, and of anything) and inode; zeros if there is no such file."""
     try:
         state = path.stat()
     except FileNotFoundError:

@@ -3,8 +3,8 @@
     from merge_hooks.hf_loader import build_model     # merge_hooks.engines.hf since 0.2
     from merge_hooks.recipe import resolve            # the module recipe.py is a folder now: merge_hooks.resolve
 
-`find` is asked for modules that are not there, by the finders at the end of `sys.meta_path` that the two packages'
-`__init__` put there. `door` gives a folder that was a module its public names, and its old ones. All of this goes in 0.3.
+`find` is asked for modules that do not exist, by the finders that the `__init__` of both packages adds at the end of
+`sys.meta_path`. `door` gives a folder that was a module its public names, and its old ones. All of this goes in 0.3.
 """
 
 from __future__ import annotations
@@ -96,15 +96,12 @@ MOVED = {
     "merge_hooks.lora_config": "merge_hooks.sources.adapter_config",
     "merge_hooks.memory": "merge_hooks.machine.memory",
     "merge_hooks.methods.blocks": "merge_hooks.kernels.blocks",
-    "merge_hooks.methods.compiled": "merge_hooks.kernels.resident.on_cpu",
-    "merge_hooks.methods.fused": "merge_hooks.kernels.resident.one_pass",
-    "merge_hooks.methods.linear": "merge_hooks.kernels.linear",
+    "merge_hooks.methods.compiled": "merge_hooks.kernels.cpu",
+    "merge_hooks.methods.fused": "merge_hooks.kernels.one_pass",
     "merge_hooks.methods.masks": "merge_hooks.kernels.masks",
-    "merge_hooks.methods.on_device": "merge_hooks.kernels.resident.on_gpu",
+    "merge_hooks.methods.on_device": "merge_hooks.kernels.torch_steps",
     "merge_hooks.methods.operands": "merge_hooks.kernels.operands",
-    "merge_hooks.methods.ranking": "merge_hooks.kernels.resident.ranking",
-    "merge_hooks.methods.selection": "merge_hooks.kernels.selection",
-    "merge_hooks.methods.sparsify": "merge_hooks.kernels.sparsify",
+    "merge_hooks.methods.ranking": "merge_hooks.kernels.ranking",
     "merge_hooks.methods.task_arithmetic": "merge_hooks.kernels.task_arithmetic",
     "merge_hooks.own_methods": "merge_hooks.methods.register",
     "merge_hooks.plan_lint": "merge_hooks.checks.filters",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,25 @@ hypothesis.settings.register_profile("project", deadline=None, derandomize="CI" 
 hypothesis.settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parent.parent
+# A test that takes longer (seconds, fixtures included) waits for something that will not come.
+LONGEST = 600
 SHARED = Path(os.environ.get("IBERIAN_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """No test waits for ever: after LONGEST seconds it fails, wherever it waits."""
+
+    def fail(*_: object) -> None:
+        pytest.fail(f"{item.nodeid}: still not done after {LONGEST} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(LONGEST)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

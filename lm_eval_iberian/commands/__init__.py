@@ -1,1 +1,1 @@
-"""One file a command of `iberian`; `main` lists them. Only here is anything printed for a terminal."""
+"""One file for each command of `iberian`; `main` lists them. Only this room prints to a terminal."""

@@ -1,4 +1,4 @@
-"""`iberian best RUN --by ifeval_eu,mt_eu`: the best recipe of a sweep, and how to have it."""
+"""`iberian best RUN --by ifeval_eu,mt_eu`: the best recipe of a sweep, and how to get it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def best(
 
 
 def best_text(found: Best, pareto: bool = False, save: Path | None = None) -> str:
-    """All that is said of the best point: ranking, lead, who may not win, recipe, command."""
+    """Everything that is printed about the best point: ranking, lead, who may not win, recipe, command."""
     point = found.best.point
     lines = [*_lines(found, pareto), "", "Recipe:", "", _indented(point.recipe), "", _how_to_run(point, save)]
     return "\n".join(lines)
@@ -142,7 +142,7 @@ def _indented(text: str) -> str:
 
 
 def _how_to_run(point: SweepPoint, save: Path | None) -> str:
-    """The commands that measure the point again without the sweep."""
+    """The commands that measure the point again, without the sweep."""
     from lm_eval_iberian.compare.again import commands
 
     recipe = save or Path("best.yml")
@@ -156,11 +156,11 @@ def _how_to_run(point: SweepPoint, save: Path | None) -> str:
 
 
 def _export(point: SweepPoint, out: Path, trust_remote_code: bool) -> list[str]:
-    """The merged checkpoint with its card, on which the measured scores stand."""
+    """Write the merged checkpoint; its card holds the measured scores."""
     from lm_eval_iberian.compare.best import BestError
     from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.recipe import Recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
     from merge_hooks.tools.export import export
 

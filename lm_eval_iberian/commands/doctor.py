@@ -1,4 +1,4 @@
-"""`iberian doctor`: for each task what is there, gated or missing, and the command that mends it."""
+"""`iberian doctor`: what is there, gated or missing for each task, and the command that mends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`iberian prefetch`: data sets into a mirror, models into the Hub's cache, for nodes without network."""
+"""`iberian prefetch`: fetch data sets into a mirror and models into the Hub's cache, for nodes without network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def prefetch(tasks: str, to: Path, models: tuple[Path, ...], pin: Path | None) -
 
 
 def _data(names: list[str], to: Path, pins: Path | None) -> bool:
-    """Fetch with a progress bar; say what failed, and what was pinned. Returns whether all tasks can be run from the mirror."""
+    """Fetch with a progress bar; say what failed and what was pinned. Returns whether the mirror is complete."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -73,7 +73,7 @@ def _data(names: list[str], to: Path, pins: Path | None) -> bool:
 def _models(recipe: Path) -> None:
     """Every source of a recipe, from the disk, the cache or the Hub."""
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     resolved = resolve(read_recipe(recipe))
     for source in resolved.sources.values():

@@ -26,7 +26,7 @@ def recipe() -> None:
 
 
 def with_logging(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What the libraries would say belongs to a debug log, not into a table."""
+    """Keep the libraries' log messages out of the tables."""
     import functools
 
     @functools.wraps(command)
@@ -51,7 +51,7 @@ def check(written: str, text_only: bool, trust_remote_code: bool) -> None:
     from merge_hooks.checks.preflight import check_fit, fit_notes
     from merge_hooks.errors import RecipeError
     from merge_hooks.recipe.short_form import find
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
 
     found = find(written)
@@ -78,7 +78,7 @@ def check(written: str, text_only: bool, trust_remote_code: bool) -> None:
 def show(written: str, trust_remote_code: bool) -> None:
     """Print what would be merged: method, parameters as resolved, sources, memory and time."""
     from merge_hooks.recipe.short_form import find, refuse_errors
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
     from merge_hooks.tools.show import plan_text
 
@@ -148,10 +148,10 @@ def export(written: str, out: str, results: str | None, shard_gb: float, trust_r
 
 
 def _fitting_stream(written: str, trust_remote_code: bool, seed: int = 0, rng: str = "iberian") -> Any:
-    """The stream of a recipe that was linted and whose models fit; warnings are printed."""
+    """The stream of a recipe that passed lint and whose models fit; warnings are printed."""
     from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.short_form import find, refuse_errors
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
 
     found = refuse_errors(find(written))

@@ -1,4 +1,4 @@
-"""`iberian report RESULTS...`: the paper's tables from lm_eval's results files; `iberian report RUN`: all of a sweep."""
+"""`iberian report RESULTS...`: the paper's tables from lm_eval's results files; of a run folder, all of a sweep."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from lm_eval_iberian.scores.formats import FORMATS
 from lm_eval_iberian.scores.tables import report_files
 
 
@@ -17,7 +18,7 @@ from lm_eval_iberian.scores.tables import report_files
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["markdown", "csv", "latex", "json"]),
+    type=click.Choice(FORMATS),
     default="markdown",
     show_default=True,
 )
@@ -49,7 +50,7 @@ def report(results: tuple[Path, ...], form: str, against: str | None, normalised
 
 
 def _sweep(given: tuple[Path, ...], form: str, against: str | None, normalised: bool) -> None:
-    """Print a sweep's tables, and write its page. The tables go to stdout, where the page is to stderr."""
+    """Print a sweep's tables, and write its page. The tables go to stdout, the path of the page to stderr."""
     from lm_eval_iberian.compare.columns import Scores
     from lm_eval_iberian.compare.tables import sweep_report
     from lm_eval_iberian.pictures.write import write_files
@@ -69,7 +70,7 @@ def _sweep(given: tuple[Path, ...], form: str, against: str | None, normalised: 
 
 
 def _width() -> int | None:
-    """How wide the terminal is; None where the output goes elsewhere, and is Markdown for others to show."""
+    """How wide the terminal is; None if the output goes elsewhere, where Markdown is shown by other programs."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import click
 
-# Of the current environment, what the job shall have too, if it is set: all that changes a number is among it.
+from lm_eval_iberian.benchmarks.languages import languages
+
+# Of the current environment, what the job shall have too, if it is set: all that changes a number is among it, with
+# each language's IBERIAN_IFEVAL_.
 KEPT = (
-    "HF_HOME", "HF_HUB_CACHE", "IBERIAN_DATA", "IBERIAN_ROWS", "IBERIAN_REVISIONS", "IBERIAN_IFEVAL_RESPONSE_LANGUAGE",
-    "IBERIAN_IFEVAL_EU", "IBERIAN_IFEVAL_GL", "IBERIAN_IFEVAL_CA", "IBERIAN_IFEVAL_ES", "IBERIAN_IFEVAL_EN",
+    "HF_HOME", "HF_HUB_CACHE", "IBERIAN_TASKS", "IBERIAN_DATA", "IBERIAN_ROWS", "IBERIAN_REVISIONS",
+    "IBERIAN_IFEVAL_RESPONSE_LANGUAGE",
 )  # fmt: skip
-# Names of paths; relative ones would be looked up in the job's folder, which is the same, but read better in full.
+# Variables that hold paths. Relative ones would mean the same in the job's folder, but read better in full.
 PATHS = ("HF_HOME", "HF_HUB_CACHE")
 OPTIONS = ("time", "partition", "account", "qos", "gres", "cpus-per-task", "mem")
 
@@ -104,7 +107,7 @@ def _command(
 
 
 def _options(named: Mapping[str, str | None], others: tuple[str, ...]) -> dict[str, str]:
-    """sbatch's options; a line break in one would be a line of the script."""
+    """sbatch's options. One with a line break is refused: it would be a line of the script."""
     said = {name.replace("_", "-"): value for name, value in named.items() if value is not None}
     for pair in others:
         name, _, value = pair.partition("=")
@@ -117,7 +120,7 @@ def _options(named: Mapping[str, str | None], others: tuple[str, ...]) -> dict[s
 
 def _environment(variables: tuple[str, ...], online: bool) -> dict[str, str]:
     said = {} if online else {"HF_HUB_OFFLINE": "1"}
-    for name in KEPT:
+    for name in (*KEPT, *(f"IBERIAN_IFEVAL_{language.upper()}" for language in languages())):
         if value := os.environ.get(name):
             said[name] = str(Path(value).expanduser().absolute()) if name in PATHS else value
     for pair in variables:
@@ -129,7 +132,7 @@ def _environment(variables: tuple[str, ...], online: bool) -> dict[str, str]:
 
 
 def _activate(venv: Path | None) -> Path | None:
-    """The activation script of a virtual environment. Raises UsageError where there is none."""
+    """The activation script of a virtual environment. Raises UsageError if there is none."""
     if venv is None and sys.prefix == sys.base_prefix:
         return None
     script: Any = (venv or Path(sys.prefix)).expanduser().absolute() / "bin" / "activate"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,12 @@ import click
 @click.option("--workers", type=click.IntRange(1),
               help="Engines at work side by side [default: 1; with --ray: as many as the cluster takes].")  # fmt: skip
 @click.option("--ray", "ray_address", metavar="ADDRESS", help="Put engines on a Ray cluster (auto, local, HOST:PORT).")
+@click.option("--pool", metavar="NAME", help="Where engines live: here, processes, ray [default: as the above say].")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1: for job arrays.")
 @click.option("--limit", type=float, help="Only so many documents of each task: to try things out.")
 def sweep(
     sweep: str, given: tuple[str, ...], out: Path | None, dry_run: bool, workers: int | None,
-    ray_address: str | None,
-    shard: str | None, limit: float | None,
+    ray_address: str | None, pool: str | None, shard: str | None, limit: float | None,
 ) -> None:  # fmt: skip
     """Measure every point of SWEEP: a sweep.yml, or preset:merge_and_conquer/figure1, table3, table5, table6.
 
@@ -43,6 +44,7 @@ def sweep(
     folder = run_folder(read, out)
 
     from lm_eval_iberian.sweep.plan import make_plan
+    from lm_eval_iberian.sweep.pools.choose import choose_pool
 
     console = Console(stderr=True)
     with console.status("Opening the sources and loading the tasks ..."):
@@ -50,7 +52,8 @@ def sweep(
     if dry_run:
         _show(plan, folder)
         return
-    failures = _run(plan, folder, workers, ray_address, _shard(shard), console)
+    make_pool = partial(choose_pool, workers=workers, ray_address=ray_address, pool=pool)
+    failures = _run(plan, folder, make_pool, _shard(shard), console)
     if shard is None:
         _report(folder, console)
     if failures:
@@ -91,17 +94,12 @@ def _show(plan: Any, folder: Path) -> None:
     show_plan(plan, store, Console())
 
 
-def _run(
-    plan: Any, folder: Path, workers: int | None, ray_address: str | None, shard: tuple[int, int], console: Any
-) -> dict[str, str]:
+def _run(plan: Any, folder: Path, make_pool: Any, shard: tuple[int, int], console: Any) -> dict[str, str]:
     from lm_eval_iberian.sweep.driver import run_sweep
-    from lm_eval_iberian.sweep.pools.choose import choose_pool
     from lm_eval_iberian.sweep.progress import Progress
 
     try:
-        return run_sweep(
-            plan, folder, lambda made, jobs: choose_pool(made, jobs, workers, ray_address), Progress(console), shard
-        )
+        return run_sweep(plan, folder, make_pool, Progress(console), shard)
     except KeyboardInterrupt:
         console.print(f"\nStopped. What was answered is kept in {folder}; the same command goes on.", markup=False)
         sys.exit(130)

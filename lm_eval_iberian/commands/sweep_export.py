@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+# Name -> the function that writes rows to a path, and says how many. A format is such a function, and one line here.
+FORMATS = {
+    "jsonl": "lm_eval_iberian.commands.sweep_export:write_jsonl",
+    "parquet": "lm_eval_iberian.commands.sweep_export:write_parquet",
+}
+
 
 @click.command("sweep-export")
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--format", "form", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="jsonl", show_default=True)
 @click.option("--to", type=click.Path(file_okay=False, path_type=Path), help="A folder [default: RUN/export].")
 def export(run: Path, form: str, to: Path | None) -> None:
     """Write scores (a row a point, task, metric and run) and documents (a row a document of these) of RUN."""
@@ -23,7 +30,7 @@ def export(run: Path, form: str, to: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in (("scores", scores(found)), ("documents", documents(found))):
         path = folder / f"{name}.{form}"
-        count = _write(rows, path, form)
+        count = pkgutil.resolve_name(FORMATS[form])(rows, path)
         click.echo(f"{path}: {count} rows")
 
 
@@ -45,7 +52,7 @@ def scores(run: Any) -> Iterator[dict[str, Any]]:
 
 
 def documents(run: Any) -> Iterator[dict[str, Any]]:
-    """Every document's verdict and answer; metrics as JSON, for they differ from task to task."""
+    """Every document's verdict and answer; metrics as JSON, because they differ from task to task."""
     for point in run.points:
         for one in point.finished:
             for task, document, metrics, answer in one.store.documents(one.key):
@@ -58,13 +65,17 @@ def _of(point: Any, one: Any) -> dict[str, Any]:
     return {"point": point.name, "role": point.role, "labels": labels, "signature": point.signature, "seed": one.seed}
 
 
-def _write(rows: Iterator[dict[str, Any]], path: Path, form: str) -> int:
-    if form == "jsonl":
-        count = 0
-        with path.open("w", encoding="utf-8") as stream:
-            for count, row in enumerate(rows, 1):  # noqa: B007
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        return count
+def write_jsonl(rows: Iterator[dict[str, Any]], path: Path) -> int:
+    """Write a JSON object a row. Returns how many."""
+    count = 0
+    with path.open("w", encoding="utf-8") as stream:
+        for count, row in enumerate(rows, 1):  # noqa: B007
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return count
+
+
+def write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> int:
+    """Write one parquet file. Returns how many rows."""
     import pyarrow
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""`iberian toy`: train the toy family, for the demo, for tests, and for seeing what a merge does."""
+"""`iberian toy`: train the toy family, for the demo, for tests, and to see what a merge does."""
 
 from __future__ import annotations
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from lm_eval_iberian.sweep.job import Job
-    from lm_eval_iberian.sweep.plan import Plan
-    from lm_eval_iberian.sweep.pools.local import Pool
     from lm_eval_iberian.tune.space import Space
 
 # Of fewer complete trials Optuna's importances say little.
@@ -36,58 +34,28 @@ def tune(space: str, given: tuple[str, ...], out: Path | None, trials: int | Non
         raise click.ClickException("`iberian tune` needs Optuna: pip install 'lm_eval_iberian[tune]'") from None
     from rich.console import Console
 
-    from lm_eval_iberian.commands.sweep import parse_settings, quiet
+    from lm_eval_iberian.commands.sweep import parse_settings, quiet, run_folder
     from lm_eval_iberian.tune.space import read_space
 
     quiet()
     settings = parse_settings(given) | ({} if trials is None else {"trials": trials})
     read = read_space(space, settings)
-    folder = out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
+    folder = run_folder(read, out)
     console = Console(stderr=True)
     study = _search(read, folder, workers, console)
     click.echo(_result(read, folder, study))
 
 
 def _search(space: Space, folder: Path, workers: int, console: Any) -> Any:
+    from lm_eval_iberian.sweep.pools.choose import choose_pool
+    from lm_eval_iberian.sweep.progress import Progress
     from lm_eval_iberian.tune.tune import Tuner
 
-    progress = _progress(console)
-    tuner = Tuner(space, folder, progress.note, workers, progress.hear)
-    progress.begin([], set())
     try:
-        return tuner.run(lambda plan, jobs: _pool(plan, jobs, workers))
+        return Tuner(space, folder, Progress(console), workers).run(partial(choose_pool, workers=workers))
     except KeyboardInterrupt:
-        progress.end()
         console.print(f"\nStopped. What was answered is kept in {folder}; the same command goes on.", markup=False)
         sys.exit(130)
-    finally:
-        progress.end()
-
-
-def _progress(console: Any) -> Any:
-    from lm_eval_iberian.sweep.progress import Progress
-
-    class TrialProgress(Progress):
-        """What is left of a search is not known: trials are stopped early, and answers known."""
-
-        def begin(self, jobs: Any, open_keys: set[str]) -> None:
-            super().begin(jobs, open_keys)
-            self.bar.remove_task(self.whole)
-            self.whole = self.bar.add_task("evaluations", total=None, speed="", left="")
-
-        def _left(self) -> str:
-            return ""
-
-    return TrialProgress(console)
-
-
-def _pool(plan: Plan, jobs: list[Job], workers: int) -> Pool:
-    from lm_eval_iberian.sweep.pools.choose import choose_pool, gpus_each
-    from lm_eval_iberian.sweep.pools.local import Processes, environments
-
-    if workers == 1:
-        return choose_pool(plan, jobs)
-    return Processes(environments(workers, gpus_each(plan.sweep.model_args)))
 
 
 def _result(space: Space, folder: Path, study: Any) -> str:
@@ -105,7 +73,7 @@ def _result(space: Space, folder: Path, study: Any) -> str:
 
 
 def importance(study: Any, complete: int) -> list[str]:
-    """A line with Optuna's importances of the axes; none where they would say little."""
+    """A line with Optuna's importances of the axes; none if they would say little."""
     import optuna
 
     if len(study.directions) > 1 or complete < IMPORTANCE_TRIALS or len(study.best_params) < 2:

@@ -16,11 +16,15 @@ from __future__ import annotations
 import ast
 import json
 import math
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lm_eval_iberian.folders import VARIABLE as TASKS
+from lm_eval_iberian.folders import task_folders
 
 if TYPE_CHECKING:
     from lm_eval_iberian.runs.point import SweepPoint
@@ -29,7 +33,7 @@ OPTIONS = ("batch_size", "max_batch_size", "device")
 # What the worker takes on transformers where sweep.yml says nothing; lm_eval's own is 1, and rounding depends on it.
 BATCH_SIZE = 8
 SAFE = re.compile(r"[\w./:@+~-]+")
-IFEVAL = re.compile(r"ifeval_(\w\w)(?:_multi|_native)?")
+IFEVAL = re.compile(r"ifeval_([a-z]{2,3})(?:_multi|_native)?")
 
 
 def commands(point: SweepPoint, recipe: Path, out: Path) -> list[str]:
@@ -93,12 +97,16 @@ def _model(point: SweepPoint, result: Mapping[str, Any], recipe: Path) -> Iterat
 
 
 def _environment(result: Mapping[str, Any]) -> list[str]:
-    """What names the documents that were read, where that is not the Hub: IBERIAN_DATA=samples."""
+    """What names the documents that were read, where that is not the Hub, and folders of the user's own tasks:
+    IBERIAN_DATA=samples."""
     found: dict[str, str] = {}
     revisions: dict[str, str] = {}
+    folders: dict[str, None] = {}
     for task, config in (result.get("configs") or {}).items():
         metadata = (config if isinstance(config, Mapping) else {}).get("metadata") or {}
         read = str(metadata.get("documents") or "")
+        source = Path(str(metadata.get("config_source") or ""))
+        folders |= {str(folder): None for folder in task_folders()[1:] if source.is_relative_to(folder)}
         if language := IFEVAL.fullmatch(task):
             named = read.partition(", ")[0]
             if "/" in named:
@@ -111,6 +119,8 @@ def _environment(result: Mapping[str, Any]) -> list[str]:
             found["IBERIAN_ROWS"] = "any"
         revisions |= _revisions(str(metadata.get("documents_revision") or ""))
         found |= {str(name): str(value) for name, value in (metadata.get("settings") or {}).items()}
+    if folders:
+        found[TASKS] = os.pathsep.join(folders)
     if revisions:
         found["IBERIAN_REVISIONS"] = ",".join(f"{name}={commit}" for name, commit in revisions.items())
     return [f"{name}={value}" for name, value in found.items()]

@@ -15,11 +15,12 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lm_eval_iberian.compare.columns import OF_HUNDRED, Scores, others
+from lm_eval_iberian.benchmarks.benchmark import OF_HUNDRED, Benchmark
+from lm_eval_iberian.benchmarks.table import of_column, of_task
+from lm_eval_iberian.compare.columns import Scores, others
 from lm_eval_iberian.compare.differences import SAME, Comparer
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS, Benchmark, of_column
 from lm_eval_iberian.scores.significance import Difference, Draws, SignificanceError, average
 from lm_eval_iberian.scores.suite import Score, apart_on
 from lm_eval_iberian.scores.suite import average as mean_score
@@ -151,9 +152,8 @@ def _benchmarks(scores: Scores, name: str) -> tuple[Benchmark, ...]:
 
 def _of_task(scores: Scores, task: str) -> Benchmark | None:
     """A leaf task as a benchmark of its own, by the metric that it is read by."""
-    for benchmark in BENCHMARKS:
-        if task in (*benchmark.tasks, *benchmark.upstream):
-            return replace(benchmark, name=task, tasks=(task,), upstream=())
+    if known := of_task(task):
+        return replace(known, name=task, tasks=(task,), upstream=())
     return next((benchmark for benchmark in others(scores.run) if task in benchmark.tasks), None)
 
 

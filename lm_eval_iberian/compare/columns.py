@@ -12,42 +12,20 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from lm_eval_iberian.benchmarks.benchmark import INSTRUCTIONS, OF_HUNDRED, TOY_INSTRUCTIONS, Benchmark
+from lm_eval_iberian.benchmarks.languages import language_names
+from lm_eval_iberian.benchmarks.languages import languages as known_languages
+from lm_eval_iberian.benchmarks.table import averages, languages, of_column, of_task
 from lm_eval_iberian.identity.prompting import odd_ones
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun
-from lm_eval_iberian.scores.benchmarks import (
-    BENCHMARKS,
-    CHOICE,
-    INSTRUCTIONS,
-    KINDS,
-    LANGUAGE_NAMES,
-    LANGUAGES,
-    PAIRS,
-    TOY_CHOICE,
-    TOY_INSTRUCTIONS,
-    TOY_TRANSLATION,
-    TRANSLATION,
-    Benchmark,
-)
 from lm_eval_iberian.scores.suite import Score, average, score_of
 
-SHORT_KINDS = {
-    CHOICE: "Benchmarks", TRANSLATION: "Translation", INSTRUCTIONS: "Instructions", PAIRS: "Minimal pairs",
-    TOY_CHOICE: "TOY questions", TOY_TRANSLATION: "TOY translation", TOY_INSTRUCTIONS: "TOY instructions",
-}  # fmt: skip
-UNITS = {
-    CHOICE: "accuracy, %", TRANSLATION: "BLEU", INSTRUCTIONS: "strict, %", PAIRS: "accuracy, %",
-    TOY_CHOICE: "accuracy, %", TOY_TRANSLATION: "BLEU", TOY_INSTRUCTIONS: "strict, %",
-}  # fmt: skip
 INSTRUCTION_KINDS = (INSTRUCTIONS, TOY_INSTRUCTIONS)
-TOYS = (TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS)
 METRICS = {
     "acc": "Accuracy", "acc_norm": "Accuracy (by length)", "exact_match": "Exact match", "bleu": "BLEU",
     "chrf": "chrF", "f1": "F1", "mcc": "Matthews' correlation",
 }  # fmt: skip
-# Metrics whose full score is 100; all others are taken for shares of 1.
-OF_HUNDRED = {"bleu", "chrf", "ter"}
-ENDING = re.compile(rf"[-_]({'|'.join(LANGUAGE_NAMES)})(?:_multi|_native)?$")
 
 
 @dataclass(frozen=True)
@@ -55,7 +33,7 @@ class Column:
     """One figure for each point.
 
     Args:
-        kind: of the suite ("bench"), or a metric's name.
+        kind: an average of the suite ("bench"), or a metric's name.
         language: its code, or "" where the task's name says none.
         benchmarks: what the figure is the plain mean of.
         left_out: benchmarks of the suite's average that nobody measured; with any, this is not that average.
@@ -78,18 +56,20 @@ class Column:
             return " + ".join(benchmark.title.removesuffix(f" ({self.language})") for benchmark in self.benchmarks)
         if self.left_out:
             known = len(self.benchmarks) + len(self.left_out)
-            return f"{SHORT_KINDS[self.kind]} ({len(self.benchmarks)} of {known})"
-        return SHORT_KINDS.get(self.kind) or METRICS.get(self.kind, self.kind)
+            return f"{averages()[self.kind].short} ({len(self.benchmarks)} of {known})"
+        return averages()[self.kind].short if self.kind in averages() else METRICS.get(self.kind, self.kind)
 
     @property
     def unit(self) -> str:
         """What the figures are: "accuracy, %"."""
-        return UNITS.get(self.kind) or ("points" if self.kind in OF_HUNDRED else "%")
+        if self.kind in averages():
+            return averages()[self.kind].unit
+        return "points" if self.kind in OF_HUNDRED else "%"
 
     @property
     def language_title(self) -> str:
         """ "Basque", or "all" for tasks whose names say no language."""
-        return LANGUAGE_NAMES.get(self.language, self.language) or "all"
+        return language_names().get(self.language, self.language) or "all"
 
     @property
     def title(self) -> str:
@@ -102,7 +82,7 @@ class Column:
         named = ", ".join(benchmark.title if self.left_out else benchmark.name for benchmark in self.benchmarks)
         if self.left_out:
             return f"{self.title}: only {named}; not the suite's average, which has {len(self.left_out)} more"
-        return "" if self.kind in KINDS else f"{self.title}: {named}"
+        return "" if self.kind in averages() else f"{self.title}: {named}"
 
 
 @dataclass
@@ -133,7 +113,7 @@ class Scores:
     def languages(self) -> list[str]:
         """Every language of a column, in the suite's order."""
         found = {column.language for column in self.columns}
-        return [*(one for one in LANGUAGES if one in found), *sorted(found - set(LANGUAGES))]
+        return [*(one for one in languages() if one in found), *sorted(found - set(languages()))]
 
     @cached_property
     def points(self) -> list[SweepPoint]:
@@ -190,11 +170,11 @@ def is_flagged(flags: Collection[str], counted: Iterable[Benchmark]) -> bool:
 
 def _of_suite(run: SweepRun) -> Iterator[Column]:
     tasks = set(run.tasks)
-    for kind in KINDS:
-        for language in LANGUAGES:
-            wanted = [one for one in BENCHMARKS if (one.kind, one.language) == (kind, language) and one.averaged]
+    for kind in averages():
+        for language in languages():
+            wanted = of_column(f"{kind}_{language}")
             measured = [one for one in wanted if tasks & {*one.tasks, *one.upstream}]
-            if measured:
+            if any(one.counted_in == kind for one in measured):
                 left_out = tuple(one for one in wanted if one not in measured)
                 yield Column(kind, language, tuple(measured), left_out)
 
@@ -204,7 +184,7 @@ def _of_others(run: SweepRun) -> list[Column]:
     found: dict[tuple[str, str], list[Benchmark]] = {}
     for benchmark in others(run):
         found.setdefault((benchmark.kind, benchmark.language), []).append(benchmark)
-    order = {language: number for number, language in enumerate(LANGUAGES)}
+    order = {language: number for number, language in enumerate(languages())}
     kinds = list(dict.fromkeys(kind for kind, _ in found))
     keys = sorted(found, key=lambda key: (kinds.index(key[0]), order.get(key[1], 9), key[1]))
     return [Column(kind, language, tuple(found[kind, language])) for kind, language in keys]
@@ -212,17 +192,16 @@ def _of_others(run: SweepRun) -> list[Column]:
 
 def others(run: SweepRun) -> list[Benchmark]:
     """A benchmark for each task that the suite's table does not know; none where less is better."""
-    known = {task for benchmark in BENCHMARKS for task in (*benchmark.tasks, *benchmark.upstream)}
     made = []
     for task in run.tasks:
-        metric = None if task in known else _main_metric(run.points, task)
+        metric = None if of_task(task) else _main_metric(run.points, task)
         if metric is not None:
             made.append(_benchmark(task, metric, run.points))
     return made
 
 
 def _benchmark(task: str, metric: str, points: Sequence[SweepPoint]) -> Benchmark:
-    ending = ENDING.search(task)
+    ending = re.search(rf"[-_]({'|'.join(known_languages())})(?:_multi|_native)?$", task)
     highest = max((abs(value) for point in points for value in point.scores(task).get(metric, [])), default=0.0)
     percent = 100.0 if metric in OF_HUNDRED or highest > 1 else 1.0
     return Benchmark(

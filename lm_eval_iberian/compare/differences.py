@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.compare.columns import Column, Scores
 from lm_eval_iberian.runs.point import SweepPoint
-from lm_eval_iberian.scores.benchmarks import Benchmark
 from lm_eval_iberian.scores.significance import (
     Difference,
     Draws,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lm_eval_iberian.benchmarks.languages import language_names
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun
-from lm_eval_iberian.scores.benchmarks import LANGUAGE_NAMES
 
 SEEDS = ("seed", "merge_seed")
 MAX_LINES = 7  # of a panel: as many as there are colours
@@ -73,7 +73,7 @@ class Shape:
     def belongs(self, point: SweepPoint, language: str) -> bool:
         """Whether a merge is meant for a language: its label says so, or says no language at all."""
         label = point.labels.get(self.language or "")
-        return label is None or not language or label == language or label not in LANGUAGE_NAMES
+        return label is None or not language or label == language or label not in language_names()
 
 
 def number(label: str) -> float | None:
@@ -128,7 +128,7 @@ def _are_numbers(labels: Sequence[str]) -> bool:
 
 
 def _are_languages(axis: str, labels: Sequence[str]) -> bool:
-    known = sum(label in LANGUAGE_NAMES for label in labels)
+    known = sum(label in language_names() for label in labels)
     return known == len(labels) or (known > 0 and axis in ("language", "languages", "lang"))
 
 

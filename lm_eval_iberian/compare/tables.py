@@ -7,10 +7,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lm_eval_iberian.benchmarks.benchmark import Benchmark
+from lm_eval_iberian.benchmarks.languages import language_names
 from lm_eval_iberian.compare.columns import Column, Scores, is_flagged, others
 from lm_eval_iberian.compare.differences import Compared
 from lm_eval_iberian.runs.point import SweepPoint
-from lm_eval_iberian.scores.benchmarks import LANGUAGE_NAMES, Benchmark
 from lm_eval_iberian.scores.formats import latex_text, markdown_text
 from lm_eval_iberian.scores.tables import Report, Table, cell_of, ranked, report, with_odd_ones
 
@@ -54,7 +55,7 @@ def _other_tables(scores: Scores, own: Sequence[Benchmark]) -> list[Table]:
         measured = [one for column in columns if column.language == language for one in column.benchmarks]
         rows = tuple((point.name, point.role, tuple(cell_of(scores.benchmark(point, one)) for one in measured))
                      for point in scores.points)  # fmt: skip
-        title = f"{LANGUAGE_NAMES.get(language, 'Other tasks')}, task by task"
+        title = f"{language_names().get(language, 'Other tasks')}, task by task"
         heads = tuple(f"{one.name} ({one.metric})" for one in measured)
         made.append(Table(title, heads, rows, tuple((one,) for one in measured)))
     return made

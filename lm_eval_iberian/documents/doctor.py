@@ -43,7 +43,7 @@ class Finding:
 
 
 def examine(names: Iterable[str]) -> list[Finding]:
-    """The state of all that tasks and groups read. Nothing is downloaded: the Hub is only asked for leave.
+    """The state of everything that tasks and groups read. Nothing is downloaded; the Hub is only asked for permission.
 
     Raises:
         DocumentsError: an unknown name, or IBERIAN_DATA names no folder.
@@ -64,7 +64,7 @@ def _examine(need: Need, asked: dict[str, tuple[str, str]]) -> Finding:
 
 
 def _read(need: Need) -> Finding:
-    """A configuration that is said to be on this machine: read and compared with its manifest."""
+    """A configuration that should be on this machine: read, and compared with its manifest."""
     try:
         found = documents.load(need.path, need.config, need.splits)
     except documents.NotToBeHad as error:
@@ -79,7 +79,7 @@ def _read(need: Need) -> Finding:
 
 
 def ask_hub(path: str) -> tuple[str, str]:
-    """Whether this user may read a data set, at its revision: state, and what mends it. Makes one request, or two."""
+    """Whether this user may read a data set at its revision: state, and what mends it. Makes one or two requests."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -103,12 +103,12 @@ def ask_hub(path: str) -> tuple[str, str]:
 
 
 def accept_command(path: str) -> str:
-    """How to get at a gated data set."""
+    """How to get access to a gated data set."""
     return f"accept the terms at https://huggingface.co/datasets/{path} and run `hf auth login`"
 
 
 def fetch_command(need: Need) -> str:
-    """How to fetch what a need is about, through the first of its tasks."""
+    """How to fetch a needed data set, through the first of its tasks."""
     where = os.environ.get(documents.VARIABLE, "").strip()
     to = where if where and where != documents.SAMPLES else "DIR"
     return f"iberian prefetch --tasks {need.tasks[0]} --to {to}"

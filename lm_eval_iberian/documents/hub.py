@@ -1,8 +1,8 @@
-"""Documents from the Hub, or from its cache: with retries, and in words that a person can act on.
+"""Documents from the Hub or from its cache, with retries, and with errors that a person can act on.
 
-Data sets are read by `datasets`, which knows their layouts; where a manifest says so (loading scripts, which `datasets`
+`datasets` reads data sets, because it knows their layouts. Where a manifest says so (loading scripts, which `datasets`
 no longer runs), the parquet files that the Hub made of them are fetched by name. huggingface_hub downloads to a
-temporary name and renames, so that a half file is never read; what breaks is tried again.
+temporary name and renames, so a half file is never read. A broken download is tried again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class OtherRevision(Exception):  # noqa: N818, as our other errors
 
 
 def read(path: str, config: str, manifest: Manifest | None, wanted: Wanted) -> tuple[dict[str, Dataset], str | None]:
-    """A configuration's splits, and the commit they are of where it is known.
+    """A configuration's splits, and their commit if it is known.
 
     Raises:
         Exception: whatever datasets and huggingface_hub raise (see `trouble.explain`); OtherRevision.
@@ -45,7 +45,7 @@ def read(path: str, config: str, manifest: Manifest | None, wanted: Wanted) -> t
 
 
 def patiently(fetch: Callable[[], Found], what: str) -> Found:
-    """Call `fetch`, again after 1, 2, 4, 8 and 16 seconds when the trouble may pass."""
+    """Call `fetch`; call it again after 1, 2, 4, 8 and 16 seconds while the trouble may pass."""
     pause = FIRST_PAUSE_SECONDS
     for tries_left in range(TRIES - 1, -1, -1):
         try:
@@ -60,7 +60,7 @@ def patiently(fetch: Callable[[], Found], what: str) -> Found:
 
 
 def _by_datasets(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Dataset], str | None]:
-    """As `datasets` reads it. Without the Hub it takes the newest in its cache, of whatever revision: not so here."""
+    """What `datasets` reads, at the wanted revision: without the Hub it would take any that its cache holds."""
     from datasets import load_dataset
 
     commit = wanted.commit or (_commit_of(path, wanted.revision) if wanted.revision else None)
@@ -76,14 +76,15 @@ def _by_datasets(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Data
 
 
 def _kept(path: str, config: str, commit: str) -> dict[str, Dataset] | None:
-    """A configuration of a commit as `datasets` keeps it; None where it is not in its cache."""
+    """A configuration at a commit, from the cache of `datasets`; None if it is not there."""
     import datasets.config
     from datasets.naming import camelcase_to_snakecase
     from datasets.packaged_modules.cache.cache import Cache
 
     owner, _, name = path.rpartition("/")
     folder = Path(datasets.config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}"
-    # A data set without configurations has one called default; and one with a single configuration is asked for by none.
+    # A data set without configurations has one called default. One with a single configuration is asked for without
+    # a name.
     places = [place for place in folder.glob(f"*/*/{commit}") if config in ("default", place.parts[-3])]
     if len(places) != 1:
         return None
@@ -92,7 +93,7 @@ def _kept(path: str, config: str, commit: str) -> dict[str, Dataset] | None:
 
 
 def _commit_of(path: str, revision: str) -> str | None:
-    """The commit that a branch or tag stands for; without the Hub, that it stood for when it was last asked."""
+    """The commit that a branch or tag stands for; without the Hub, the one that it stood for when it was last asked."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.file_download import repo_folder_name
 

@@ -6,9 +6,9 @@
     IBERIAN_ROWS=any        read a data set whose number of rows is not the known one, and say so in the results
     IBERIAN_REVISIONS=...   read another revision than the suite's (revisions.py)
 
-A config is called `default` where the data set has none. A mirror may hold some data sets only: the others come
-from the Hub. Samples stand alone: what is not among them is an error, never a silent download. Whatever is read is
-compared with the manifest kept with its task (manifests.py); samples are exempt from its number of rows only.
+A config is called `default` if the data set has none. A mirror may hold only some data sets; the others come from the
+Hub. Samples stand alone: what is not among them is an error, never a silent download. Everything that is read is
+compared with the manifest of its task (manifests.py), except for the number of rows of samples.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lm_eval_iberian.documents.revisions import wanted as wanted_revision
 from lm_eval_iberian.documents.trouble import explain
 from lm_eval_iberian.errors import DocumentsError as DocumentsError
 from lm_eval_iberian.errors import NotToBeHad as NotToBeHad
-from lm_eval_iberian.folders import tasks_folder
+from lm_eval_iberian.folders import task_folders
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,10 +43,10 @@ class Documents(dict[str, "Dataset"]):
     """split name -> datasets.Dataset, and where they came from.
 
     Args:
-        origin: "samples", the mirror's folder or "Hub", these two with "@" and the commit where it is known.
-        revision: "<Hub id>@<commit>", of what was read; empty where no commit is known.
-        differences: what is not as the manifest says, and was let pass (IBERIAN_ROWS=any).
-        notes: what stands beside a score though nothing is wrong with it: that the data set is not pinned.
+        origin: "samples", the mirror's folder or "Hub"; the last two with "@" and the commit if it is known.
+        revision: "<Hub id>@<commit>" of what was read; empty if no commit is known.
+        differences: what differs from the manifest and was accepted (IBERIAN_ROWS=any).
+        notes: what stands beside a score although nothing is wrong: that the data set is not pinned.
     """
 
     origin: str = ""
@@ -67,14 +67,14 @@ def load(
 
     Args:
         path: its Hub id, e.g. "HiTZ/EusTrivia".
-        config: its configuration; None or "default" where it has none.
+        config: its configuration; None or "default" if it has none.
         splits: the splits that must be there.
-        columns: name -> type of the columns wanted, where not all of the manifest's are.
-        wanted: the revision; else what the environment or the suite names (revisions.py).
+        columns: name -> type of the columns wanted, if not all of the manifest's are.
+        wanted: the revision; None: the one that the environment or the suite names (revisions.py).
         task: who reads it, for messages.
     Raises:
-        DocumentsError: nowhere to be had, a split missing, a damaged file, not the revision that was asked for, or not
-            as the manifest says.
+        DocumentsError: the data set cannot be had, lacks a split, has a damaged file, is of another revision than asked
+            for, or differs from the manifest.
     """
     config = config or "default"
     manifest = manifests.manifests().get(path)
@@ -103,12 +103,12 @@ def hash_of(splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
 
 
 def is_samples() -> bool:
-    """Whether the embedded samples are in use, whose scores mean nothing beyond that everything runs."""
+    """Whether the embedded samples are in use. Their scores show that everything runs, and nothing else."""
     return os.environ.get(VARIABLE, "").strip() == SAMPLES
 
 
 def mirror() -> Path | None:
-    """The mirror in use. Raises DocumentsError where IBERIAN_DATA names no folder."""
+    """The mirror in use. Raises DocumentsError if IBERIAN_DATA names no folder."""
     where = os.environ.get(VARIABLE, "").strip()
     if not where or where == SAMPLES:
         return None
@@ -122,7 +122,7 @@ Found = tuple[dict[str, "Dataset"], str, str, str | None]
 
 
 def _find(path: str, config: str, manifest: Manifest | None, wanted: Wanted, task: str) -> Found:
-    """The splits, where they came from in short, and in words for messages, and their commit where it is known."""
+    """The splits, where they came from (in short, and in words for messages), and their commit if it is known."""
     if is_samples():
         samples = _read_folder(_sample_folder(path, config))
         return samples, SAMPLES, f"{path} ({config}) in the embedded samples", None
@@ -138,7 +138,7 @@ def _find(path: str, config: str, manifest: Manifest | None, wanted: Wanted, tas
 
 
 def _read_mirror(folder: Path, path: str, config: str, wanted: Wanted, task: str) -> Found:
-    """A configuration in a mirror; one that `iberian prefetch` made is compared with its checksums."""
+    """A configuration in a mirror. If `iberian prefetch` made the mirror, its checksums are compared."""
     key = f"{path}/{config}"
     record = mirrors.read_record(folder)
     changed = mirrors.changed_files(folder, key, record)
@@ -158,7 +158,7 @@ def _read_mirror(folder: Path, path: str, config: str, wanted: Wanted, task: str
 
 
 def _notes(path: str, wanted: Wanted, commit: str | None) -> tuple[str, ...]:
-    """What a reader of the score must know of the revision: nothing where it is the pinned one."""
+    """What the reader of a score must know about the revision; nothing if it is the pinned one."""
     if wanted.commit and wanted.commit == commit:
         return ()
     if commit is None:
@@ -169,9 +169,9 @@ def _notes(path: str, wanted: Wanted, commit: str | None) -> tuple[str, ...]:
 
 
 def _sample_folder(path: str, config: str) -> Path:
-    """The samples of a config; configs that differ only in subject (`eu_opebilbaoeu`) share those of `eu`."""
+    """The samples of a config. Configs that differ only in subject (`eu_opebilbaoeu`) share those of `eu`."""
     for name in (config, config.split("_", maxsplit=1)[0]):
-        for folder in tasks_folder().glob(f"*/samples/{path}/{name}"):
+        for folder in (found for tasks in task_folders() for found in tasks.glob(f"*/samples/{path}/{name}")):
             return folder
     raise DocumentsError(
         f"{path} ({config}): there are no embedded samples of it. Unset {VARIABLE} to read it from the Hub, "
@@ -199,7 +199,7 @@ def _compare(
     columns: Mapping[str, str] | None,
     where: str,
 ) -> tuple[str, ...]:
-    """What differs from the manifest and may pass. Raises DocumentsError for what may not."""
+    """Accepted differences from the manifest. Raises DocumentsError for all others."""
     splits = {split: found[split] for split in wanted or found}
     said = [
         f"split {s}: {word}" for s, data in splits.items() for word in manifests.wrong_columns(data, manifest, columns)

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from lm_eval_iberian.folders import tasks_folder
+from lm_eval_iberian.benchmarks.files import BENCHMARKS, Types, checked, fault, manifest_files, read
+from lm_eval_iberian.folders import task_folders
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FILE = "manifest.yml"
+KEYS: Types = {
+    "revision": str, "licence": str, "columns": dict, "configs": dict, "gated": bool, "parquet": bool, "aliases": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,40 @@ class Manifest:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 
-@functools.cache
 def manifests() -> dict[str, Manifest]:
-    """All data sets of all tasks, by Hub id."""
-    found = {}
-    for file in sorted(tasks_folder().glob(f"*/{FILE}")):
-        for path, entry in yaml.safe_load(file.read_text(encoding="utf-8")).items():
-            found[path] = Manifest(path, file, **entry)
+    """All data sets of all tasks, by Hub id. Raises ManifestError."""
+    return _manifests(task_folders())
+
+
+@functools.cache
+def _manifests(folders: tuple[Path, ...]) -> dict[str, Manifest]:
+    found: dict[str, Manifest] = {}
+    for file in manifest_files(folders):
+        for path, entry in read(file).items():
+            if path != BENCHMARKS:
+                manifest = _manifest(str(path), entry, file)
+                found[path] = _joined(found[path], manifest) if path in found else manifest
     return found
+
+
+def _manifest(path: str, entry: Any, file: Path) -> Manifest:
+    """A data set's entry, checked."""
+    if path.count("/") != 1:
+        raise fault(file, path, f"neither {BENCHMARKS} nor a data set of the Hub, owner/name")
+    manifest = Manifest(path, file, **checked(entry, KEYS, ("revision", "columns", "configs"), file, path))
+    for config, splits in manifest.configs.items():
+        if not isinstance(splits, Mapping) or not all(isinstance(rows, int | None) for rows in splits.values()):
+            raise fault(
+                file, f"{path}: configs: {config}", f"{splits!r} should name splits and their rows, {{test: 900}}"
+            )
+    return manifest
+
+
+def _joined(one: Manifest, other: Manifest) -> Manifest:
+    """A data set of which two folders read configurations: all of them. Raises ManifestError where they contradict."""
+    if replace(other, file=one.file, configs=one.configs) != one:
+        raise fault(other.file, other.path, f"{one.file} says other things of this data set; only configs may differ")
+    return replace(one, configs={**one.configs, **other.configs})
 
 
 def with_known_names(data: Dataset, manifest: Manifest | None) -> Dataset:

@@ -1,4 +1,4 @@
-"""A mirror's own manifest, DIR/manifest.json: what was fetched, of which revision, with checksums.
+"""A mirror's own manifest, DIR/manifest.json: what was fetched, at which revision, with checksums.
 
 A mirror made by hand has none, and is read all the same.
 """
@@ -34,23 +34,23 @@ def write_record(mirror: Path, record: dict[str, Any]) -> None:
 
 
 def commit(record: dict[str, Any], key: str) -> str | None:
-    """The commit that a configuration was fetched at, where it is known."""
+    """The commit at which a configuration was fetched, if it is known."""
     return (record.get(key) or {}).get("revision")
 
 
 def asked(record: dict[str, Any], key: str) -> str | None:
-    """The revision that was asked for when it was fetched: a commit, or a branch or tag."""
+    """The revision that was asked for when the configuration was fetched: a commit, a branch or a tag."""
     return (record.get(key) or {}).get("asked")
 
 
 def changed_files(mirror: Path, key: str, record: dict[str, Any]) -> list[str]:
-    """The files of a configuration that are missing or not as they were fetched."""
+    """The files of a configuration that are missing or differ from what was fetched."""
     files = (record.get(key) or {}).get("files") or {}
     return [name for name, said in files.items() if checksum(mirror / key / name) != said.get("sha256")]
 
 
 def checksum(path: Path) -> str | None:
-    """SHA-256 of a file; None where there is none."""
+    """SHA-256 of a file; None if there is none."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Which data sets a task or group needs, read from the YAMLs alone: no documents are loaded, no lm_eval is asked."""
+"""Which data sets a task or group needs, from the YAMLs alone: no documents are loaded, and lm_eval is not asked."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
+from lm_eval_iberian.benchmarks.files import LOADER
+from lm_eval_iberian.benchmarks.groups import added_groups
 from lm_eval_iberian.documents.load import DocumentsError
-from lm_eval_iberian.folders import tasks_folder
+from lm_eval_iberian.folders import task_folders
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def needs(names: Iterable[str]) -> list[Need]:
 
 
 def leaves(name: str) -> list[str]:
-    """The leaf tasks of a task or group. Raises DocumentsError where there is none of that name."""
+    """The leaf tasks of a task or group. Raises DocumentsError if there is none of that name."""
     config = _yamls().get(name)
     if config is None:
         raise DocumentsError(
@@ -66,11 +68,21 @@ def _splits(config: dict[str, Any]) -> list[str]:
     ]
 
 
-@functools.cache
+def yaml_of(name: str) -> dict[str, Any]:
+    """The YAML of a task or group, with what it includes. Raises KeyError."""
+    return _yamls()[name]
+
+
 def _yamls() -> dict[str, dict[str, Any]]:
     """Every task and group by name."""
-    read = [_read(file) for file in sorted(tasks_folder().glob("*/*.yaml"))]
-    return {config["group"] if "group" in config else config["task"]: config for config in read}
+    return _read_all(task_folders())
+
+
+@functools.cache
+def _read_all(folders: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
+    read = [_read(file) for folder in folders for file in sorted(folder.glob("*/*.yaml"))]
+    found = {config["group"] if "group" in config else config["task"]: config for config in read}
+    return found | {name: {"group": name, "task": tasks} for name, tasks in added_groups().items()}
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -80,7 +92,7 @@ def _read(file: Path) -> dict[str, Any]:
     return {**_read(file.parent / included), **config} if included else config
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(LOADER):
     """PyYAML's safe one, that reads `!function` as text."""
 
 

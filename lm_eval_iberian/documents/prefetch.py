@@ -94,8 +94,7 @@ def _fetch(need: Need, to: Path, record: dict[str, Any]) -> Outcome:
 
 
 def _wanted(need: Need, record: dict[str, Any]) -> Wanted:
-    """The revision to fetch. All configurations of a data set are of one commit: where none is named, that of those
-    that are there."""
+    """The revision to fetch. All configurations of a data set share one: what is named, else what is there."""
     wanted = wanted_revision(need.path, manifests().get(need.path))
     if wanted.commit or wanted.named_by:
         return wanted
@@ -104,7 +103,7 @@ def _wanted(need: Need, record: dict[str, Any]) -> Wanted:
 
 
 def _write(found: Documents, need: Need, to: Path) -> dict[str, Any]:
-    """The splits as parquet files; what the mirror's manifest says of them."""
+    """Write the splits as parquet files. Returns what the mirror's manifest says of them."""
     folder = to / need.path / need.config
     files = {}
     for split in need.splits:
@@ -130,7 +129,7 @@ def _as_parquet(data: Dataset) -> bytes:
 
 
 def _with_flores_copy(outcomes: list[Outcome], to: Path, record: dict[str, Any]) -> list[Outcome]:
-    """Where FLORES+ could not be had, its ungated copy, too: the tasks read it then, and say so."""
+    """If FLORES+ could not be had, also fetch its ungated copy. The tasks then read the copy, and say so."""
     failed = [outcome.need for outcome in outcomes if outcome.state == "failed" and outcome.need.path == FLORES]
     if not failed:
         return outcomes
@@ -144,12 +143,12 @@ def pin(outcomes: Iterable[Outcome], mirror: Path, file: Path) -> dict[str, str]
 
     Args:
         outcomes: what was fetched, or was there.
-        mirror: where it is.
-        file: YAML of ID: COMMIT; what it names besides stays.
+        mirror: the mirror that holds them.
+        file: YAML of ID: COMMIT; other entries in it stay.
     Returns:
         Hub id -> commit, of these outcomes.
     Raises:
-        DocumentsError: one data set at two commits, or a file that cannot be read or written.
+        DocumentsError: one data set has two commits, or a file cannot be read or written.
     """
     record = mirrors.read_record(mirror)
     commits: dict[str, str] = {}
@@ -170,7 +169,7 @@ def pin(outcomes: Iterable[Outcome], mirror: Path, file: Path) -> dict[str, str]
 
 @contextmanager
 def _from_the_hub_only() -> Iterator[None]:
-    """No mirror and no samples while fetching."""
+    """While this lasts, mirror and samples are not read."""
     before = os.environ.pop(documents.VARIABLE, None)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which revision of a data set is read, and who says so. The first of these that names one counts:
+"""Which revision of a data set is read, and who names it. The first of these that names one counts:
 
     --metadata '{"dataset_revisions": {"HiTZ/EusTrivia": "<commit>"}}'   of one run of lm_eval
     IBERIAN_REVISIONS=HiTZ/EusTrivia=<commit>,...                        or a YAML file of ID: COMMIT
@@ -6,7 +6,7 @@
     tasks/pins.yml                                                       commits seen by `iberian prefetch --pin`
     tasks/*/manifest.yml                                                 the suite's own
 
-A branch or a tag will do for the first three; what is recorded is the commit that was read (documents.py).
+The first three may also name a branch or a tag. The results record the commit that was read (load.py).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Wanted:
 
     Args:
         revision: a commit, branch or tag; None for the newest.
-        named_by: who asked for it, in words; empty where only the suite does.
+        named_by: who asked for it, in words; empty if only the suite does.
     """
 
     revision: str | None = None
@@ -49,7 +49,7 @@ class Wanted:
 
     @property
     def commit(self) -> str | None:
-        """The revision, where it is a whole commit: the only kind that always is the same documents."""
+        """The revision, if it is a whole commit: only a commit always means the same documents."""
         return self.revision if self.revision and COMMIT.fullmatch(self.revision) else None
 
 
@@ -59,7 +59,7 @@ def wanted(path: str, manifest: Manifest | None, asked: Any = None, in_yaml: str
     Args:
         path: its Hub id.
         manifest: what the suite knows of it.
-        asked: what stands under "dataset_revisions" in the run's metadata.
+        asked: the value of "dataset_revisions" in the run's metadata.
         in_yaml: the revision in the task's YAML.
     Raises:
         DocumentsError: what the user wrote cannot be read.
@@ -78,7 +78,7 @@ def wanted(path: str, manifest: Manifest | None, asked: Any = None, in_yaml: str
 
 
 def from_environment() -> dict[str, str]:
-    """What IBERIAN_REVISIONS names: Hub id -> revision. Raises DocumentsError."""
+    """The revisions that IBERIAN_REVISIONS names: Hub id -> revision. Raises DocumentsError."""
     text = os.environ.get(VARIABLE, "").strip()
     if not text:
         return {}
@@ -86,7 +86,7 @@ def from_environment() -> dict[str, str]:
 
 
 def pins() -> dict[str, str]:
-    """The commits in tasks/pins.yml; none where there is no such file."""
+    """The commits in tasks/pins.yml; none if there is no such file."""
     file = tasks_folder() / PINS
     return read_pins(file) if file.is_file() else {}
 
@@ -125,7 +125,7 @@ def _read(said: Any, where: str) -> dict[str, str]:
 
 
 def _refuse_slips(said: Mapping[str, str], where: str) -> None:
-    """A name that differs from one of ours in case only: it would be read at another revision than was meant."""
+    """Refuse a name that differs from one of ours only in upper and lower case: its revision would be ignored."""
     known = {path.lower(): path for path in manifests()}
     for path in said:
         if known.get(path.lower(), path) != path:

@@ -1,7 +1,7 @@
 """Shots that never show a document its own answer: lm_eval's samplers, without the document and its duplicates.
 
-lm_eval leaves out the evaluated row where shots come from the evaluated split, but not a second row with the same
-text: EusExams has some. Where neither is drawn, the shots are lm_eval's to the letter, in its order.
+If shots come from the evaluated split, lm_eval leaves out the evaluated row, but not a second row with the same text.
+EusExams has such rows. If neither is drawn, the shots are exactly lm_eval's, in its order.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Document = dict[str, Any]
 
 
 class CleanShots:
-    """A sampler of lm_eval, minded.
+    """lm_eval's sampler, without the evaluated document and its duplicates.
 
     Args:
         sampler: lm_eval's own, with the documents to draw from.
         words: what a document says, whatever the order of its options: equal for duplicates.
-        leave_out: whether lm_eval's sampler is told of the evaluated document, as it is for the task of lm_eval
-            that ours must equal; it draws one shot more then, and so other ones.
+        leave_out: whether lm_eval's sampler is told of the evaluated document, as in the task of lm_eval that ours must
+            equal. It then draws one shot more, and so draws others.
         task: its name, for messages.
     """
 
@@ -37,7 +37,7 @@ class CleanShots:
         self._known: dict[int, str] = {}
 
     def sample(self, n: int, eval_doc: Document | None = None, **_: Any) -> Sequence[Document]:
-        """`n` shots for the document in `evaluated`. Raises DocumentsError where there are too few."""
+        """`n` shots for the document in `evaluated`. Raises DocumentsError if there are too few."""
         document = self.evaluated if self.evaluated is not None else eval_doc
         try:
             drawn = list(self.sampler.sample(n, eval_doc=document if self.leave_out else None))
@@ -55,7 +55,7 @@ class CleanShots:
         return self
 
     def _others(self, n: int, drawn: list[Document], own: str) -> list[Document]:
-        """Shots in place of duplicates, drawn by a generator of their own so that lm_eval's goes on as ever."""
+        """Shots that replace duplicates. They have a generator of their own, so that lm_eval's draws stay the same."""
         taken = {id(shot) for shot in drawn}
         pool = [shot for shot in self.sampler.df if id(shot) not in taken and self._words_of(shot) != own]
         if len(pool) < n:

@@ -1,4 +1,4 @@
-"""What went wrong between us and the Hub, told apart, and said in words that a person can act on."""
+"""What went wrong between us and the Hub: its kind, and words that a person can act on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GONE_KINDS = {"RepositoryNotFoundError", "DatasetNotFoundError", "RemoteEntryNot
 
 
 class Trouble(Enum):
-    """The kinds that are mended in different ways."""
+    """Kinds of trouble, by what mends them."""
 
     OTHER_REVISION = "another revision in the cache"
     OFFLINE = "the network is forbidden"
@@ -31,7 +31,7 @@ class Trouble(Enum):
 
 
 def trouble(error: BaseException) -> Trouble:
-    """Of which kind an error of `datasets` or huggingface_hub is. They wrap each other: the whole chain is looked at."""
+    """The kind of an error of `datasets` or huggingface_hub. They wrap each other, so the whole chain is looked at."""
     chain = _chain(error)
     kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
     text = " ".join(str(one) for one in chain).lower()
@@ -60,7 +60,7 @@ def explain(error: Exception, path: str, config: str, task: str) -> str:
         config: its configuration, or "default".
         task: a task that reads it, for the command that fetches it.
     Returns:
-        the reason, and below it a line for each way: where it is to be gone, and what is to be typed.
+        The reason, and below it one line for each way out: where to go, and what to type.
     """
     kind = trouble(error)
     ways = {**_ways(kind, path, task), **_always(path, config)}
@@ -102,7 +102,7 @@ def _ways(kind: Trouble, path: str, task: str) -> dict[str, str]:
 
 
 def _always(path: str, config: str) -> dict[str, str]:
-    """What does without the Hub."""
+    """Ways that need no Hub."""
     return {
         "Your own files": f"IBERIAN_DATA=DIR, as DIR/{path}/{config}/SPLIT.jsonl",
         "Just to try": "IBERIAN_DATA=samples lm_eval ...",
@@ -110,7 +110,7 @@ def _always(path: str, config: str) -> dict[str, str]:
 
 
 def offline() -> str:
-    """The variable that forbids the network, e.g. "HF_HUB_OFFLINE=1"; empty where none does."""
+    """The variable that forbids the network, e.g. "HF_HUB_OFFLINE=1"; empty if none does."""
     for name in OFFLINE_VARIABLES:
         if os.environ.get(name, "").upper() in TRUE:
             return f"{name}={os.environ[name]}"
@@ -118,7 +118,7 @@ def offline() -> str:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether to try again: a busy or broken server, a time-out, a connection cut; not a refusal, not offline."""
+    """Whether to try again: a busy or broken server, a time-out, a cut connection; not a refusal, not offline."""
     if offline():
         return False
     statuses = [status for one in _chain(error) if (status := _status(one)) is not None]
@@ -134,7 +134,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status of an answer, where the error is of one."""
+    """The HTTP status behind an error, if there is one."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
 

@@ -1,4 +1,4 @@
-"""Is this the same measurement? All that an answer depends on, in one object."""
+"""Is this the same measurement? Everything that an answer depends on, in one object."""
 
 from merge_hooks.moved import door
 

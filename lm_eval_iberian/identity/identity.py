@@ -1,13 +1,13 @@
-"""Is this the same measurement? One object names all that an answer depends on, and answers the question.
+"""Is this the same measurement? One object names everything that an answer depends on, and answers the question.
 
     mine = of_results(json.load(open("results_2026.json")))     # any results file of lm_eval
     mine.row                       # what runs of one row share: all but tasks and the seeds of sampling
     mine.agrees(theirs)            # may both stand in one row?
     mine.differences(theirs)       # ["max_length 64", "no chat template"], for a label
 
-Every place that asks asks here: the rows of a report, `--use_cache`, the store of a sweep, engines that points share.
-What a sweep plans is written as a results file whose answers are not there yet and read by the same function, so a
-plan and a file of one measurement have one identity.
+Everyone who must know asks here: the rows of a report, `--use_cache`, the store of a sweep, engines that points share.
+What a sweep plans is written as a results file without answers, and read by the same function. So a plan and a file of
+one measurement have one identity.
 
     weights            the merge, by the contents of its sources; another model by its name and revision
     tokenizer          the whole of it (`merge_hooks.stream.tokenizer.tokenizer_hash`)
@@ -18,7 +18,7 @@ plan and a file of one measurement have one identity.
     seed               of sampling
     tasks              leaf task -> version, shots and their seed, generation settings, configuration, code, documents
 
-Files of another model, and files older than this module, say less; what they do not say is not compared.
+Files of other models, and files older than this module, say less. What they do not say is not compared.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ OF_RECIPES = frozenset({
     "method", "base", "models", "out_dtype", "tokenizer_source", "chat_template", "weight", "density", "epsilon",
     "lambda", "normalize", "int8_mask", "gamma", "rescale", "t", "instruct", "language",
 })  # fmt: skip
-# What an argument is where it is not given: given and not given are one.
+# Defaults of arguments: an argument at its default counts as not given.
 DEFAULTS: Mapping[str, Any] = {
     "scoring": "prefix", "trust_remote_code": False, "truncation": False, "use_fast_tokenizer": True,
     "max_gen_toks": 256, "tokenizer_mode": "auto", "truncation_side": "left", "quantization": False,
@@ -96,17 +96,17 @@ class Identity:
 
     @cached_property
     def digest(self) -> str:
-        """32 hex digits that stand for all of it."""
+        """32 hex digits for all of it."""
         return digest(self.parts)
 
     @property
     def row(self) -> str:
-        """The digest of what the files of one row share. Files of one row may hold other tasks, and other seeds."""
+        """The digest of what the files of one row share. They may hold different tasks, and different seeds."""
         return self.without("tasks", "seed").digest
 
     @property
     def answers(self) -> str:
-        """The digest of what every answer depends on, but for the request: for a cache's name, a store's key."""
+        """The digest of what every answer depends on beside its request: for a cache's name, and a store's key."""
         return self.only(*OF_AN_ANSWER).digest
 
     def only(self, *sections: str) -> Identity:
@@ -118,25 +118,25 @@ class Identity:
         return Identity({name: part for name, part in self.parts.items() if name not in sections})
 
     def agrees(self, other: Identity) -> bool:
-        """Whether both may stand in one row: of one model, and the tasks that both hold are measured in one way."""
+        """Whether both may stand in one row: same model, and tasks that both hold are measured in the same way."""
         return self.row == other.row and not self._of_tasks(other)
 
     def differences(self, other: Identity) -> list[str]:
-        """What sets this apart from the other, in a few words each, for a label: what it has and the other has not."""
+        """What this has and the other has not, in a few words each, for a label."""
         word = self._other_program(other)
         if word is not None:
-            # Of the rest, what both say: weights and tokenizer have other names there, not other values.
+            # Of the other sections only what both state: there, weights and tokenizer differ in name, not in value.
             return [word, *self._of_any_program().differences(other._of_any_program())]
         words = [word for name in self.parts if name not in ("tasks", "seed") for word in self._of_section(name, other)]
         return list(dict.fromkeys([*words, *self._of_tasks(other), *self._of_section("seed", other)]))
 
     def _other_program(self, other: Identity) -> str | None:
-        """What was asked, where the other asked another: "model hf" is lm_eval's, "model merged" ours."""
+        """What was asked, if the other asked something else: "model hf" is lm_eval's, "model merged" is ours."""
         ours, theirs = ((one.parts.get("versions") or {}).get("model") for one in (self, other))
         return None if ours == theirs else f"model {_shown(ours or 'merged')}"
 
     def _of_any_program(self) -> Identity:
-        """What files of all models say in the same words."""
+        """The parts that files of all models state in the same words."""
         parts = self.without("tokenizer", "generation_config").parts
         told = {"weights": ("dtype",), "versions": ("lm_eval", "transformers")}
         return Identity({
@@ -150,7 +150,7 @@ class Identity:
         return [_word(name, key, ours, theirs) for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
 
     def _of_tasks(self, other: Identity) -> list[str]:
-        """What differs in tasks that both hold; a part that one of them does not say is not compared."""
+        """Differences in tasks that both hold. A part that one of them does not state is not compared."""
         ours, theirs = self.parts.get("tasks") or {}, other.parts.get("tasks") or {}
         return list(dict.fromkeys(
             word for task in ours if task in theirs for word in _task_words(task, ours[task], theirs[task])
@@ -158,7 +158,7 @@ class Identity:
 
 
 def of_results(data: Mapping[str, Any]) -> Identity:
-    """The identity of what a results file of lm_eval holds, or `simple_evaluate` returned: ours, or another model's."""
+    """The identity of a results file of lm_eval, or of what `simple_evaluate` returned, for our model or any other."""
     config = _mapping(data.get("config"))
     stamp = _mapping(config.get("iberian"))
     given = parse(config.get("model_args"))
@@ -175,7 +175,7 @@ def of_results(data: Mapping[str, Any]) -> Identity:
 
 
 def of_model(info: Mapping[str, Any], seed: Any = None) -> Identity:
-    """What every answer of a model `merged` depends on, before it is asked anything.
+    """What every answer of a model `merged` depends on, before the model is asked anything.
 
     Args:
         info: its `get_model_info()`.
@@ -186,7 +186,7 @@ def of_model(info: Mapping[str, Any], seed: Any = None) -> Identity:
 
 
 def counting(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that an answer depends on and no other section holds; those that say the default are left out."""
+    """The arguments that an answer depends on and that no other section holds, without those at their default."""
     return {
         key: _plain(value) for key, value in sorted(arguments.items())
         if key not in HARMLESS and key not in ELSEWHERE and key != "seed"
@@ -195,7 +195,7 @@ def counting(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse(arguments: Any) -> dict[str, Any]:
-    """lm_eval's model arguments, as a mapping or as the text of `--model_args`, with numbers and truth values as such."""
+    """lm_eval's model arguments, from a mapping or the text of `--model_args`; numbers and truth values as such."""
     if isinstance(arguments, Mapping):
         return {str(key): _value(value) for key, value in arguments.items()}
     pairs = [part.partition("=") for part in str(arguments or "").split(",")]
@@ -214,7 +214,7 @@ def text_digest(text: str | None) -> str | None:
 
 
 def told(template: str | None, multiturn: bool, system: str | None, tasks: Mapping[str, Any]) -> dict[str, Any]:
-    """What goes into results under KEY: what `lm_eval.evaluate` was told, and what `task_code` read.
+    """What goes into results under KEY: what `lm_eval.evaluate` was given, and what `task_code` read.
 
     Args:
         template: the chat template in use, or None.
@@ -225,7 +225,7 @@ def told(template: str | None, multiturn: bool, system: str | None, tasks: Mappi
 
 
 def _merged(stamp: Mapping[str, Any], given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections of a model `merged`, from what it says of itself."""
+    """The sections of a model `merged`, from its own statement."""
     arguments = stamp.get("arguments")
     if not isinstance(arguments, Mapping):
         arguments = {key: value for key, value in given.items() if key not in OF_RECIPES}
@@ -239,7 +239,7 @@ def _merged(stamp: Mapping[str, Any], given: Mapping[str, Any], config: Mapping[
 
 
 def _other(data: Mapping[str, Any], given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections of any other model: what lm_eval writes of it."""
+    """The sections of any other model, from what lm_eval writes."""
     named = {key: given[key] for key in ("pretrained", "revision", "peft", "delta", "subfolder") if given.get(key)}
     hashes = {key: config[key] for key in ("model_sha", "peft_sha", "delta_sha") if config.get(key)}
     model = named or {"model": data.get("model_name") or config.get("model_args")}
@@ -254,13 +254,13 @@ def _other(data: Mapping[str, Any], given: Mapping[str, Any], config: Mapping[st
 
 
 def _chat_of_file(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a results file says where it was not stamped: what lm_eval's command line wrote."""
+    """The prompting in a results file without our statement, as lm_eval's command line wrote it."""
     keys = {"template": "chat_template_sha", "multiturn": "fewshot_as_multiturn", "system": "system_instruction_sha"}
     return _chat({name: data.get(key) for name, key in keys.items()})
 
 
 def _chat(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Shots are turns of a chat only where there is one."""
+    """The section `chat`. Shots are turns only if there is a chat template."""
     template = said.get("template") or None
     return {
         "template": template,
@@ -280,7 +280,7 @@ def _seeds(data: Mapping[str, Any], config: Mapping[str, Any], given: Mapping[st
 
 
 def _task(data: Mapping[str, Any], told: Mapping[str, Any], task: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All that a leaf task's score depends on, but for the model."""
+    """Everything that the score of a leaf task depends on beside the model."""
     config = dict(_mapping(_mapping(data.get("configs")).get(task)))
     settings = _mapping(config.pop("generation_kwargs", None))
     shots = _mapping(data.get("n-shot")).get(task, config.get("num_fewshot"))
@@ -299,7 +299,7 @@ def _task(data: Mapping[str, Any], told: Mapping[str, Any], task: str, given: Ma
 
 
 def _configuration(config: dict[str, Any], given: Mapping[str, Any]) -> str:
-    """A hash of a task's configuration, without the model's arguments, which lm_eval mixes into the metadata."""
+    """A hash of a task's configuration, without the model's arguments, which lm_eval mixes into its metadata."""
     left_out = {*SAID_ELSEWHERE, *given}
     metadata = _mapping(config.pop("metadata", None))
     config.pop("num_fewshot", None)
@@ -308,7 +308,7 @@ def _configuration(config: dict[str, Any], given: Mapping[str, Any]) -> str:
 
 
 def _documents_of_file(data: Mapping[str, Any], task: str) -> dict[str, Any] | None:
-    """What lm_eval's own files say of the documents: how many, and a hash where samples were logged."""
+    """What lm_eval's own files say of the documents: how many, and a hash if samples were logged."""
     counts = _mapping(_mapping(data.get("n-samples")).get(task))
     found = {"count": counts.get("effective"), "hash": _mapping(data.get("task_hashes")).get(task)}
     return {key: value for key, value in found.items() if value is not None} or None
@@ -372,7 +372,7 @@ def _value(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value as it is read back from JSON, as lm_eval writes it: text for what JSON does not know."""
+    """A value as it comes back from JSON that lm_eval wrote: text for what JSON does not know."""
     return json.loads(json.dumps(value, default=_known))
 
 

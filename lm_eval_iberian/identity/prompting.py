@@ -1,4 +1,4 @@
-"""How a figure's prompts were made, in a word for a table: with a chat template or without, shots as turns, a system prompt.
+"""How the prompts of a figure were made, in one word for a table.
 
     plain       no chat template
     chat        the model's chat template, all shots in one message
@@ -6,7 +6,7 @@
     +sys        and a system prompt
     ?           the results file does not say
 
-Figures of different prompts stand in one table (a base model has no template); then `odd_ones` says which to mark.
+A table may hold figures with different prompts (a base model has no template). `odd_ones` says which of them to mark.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def of_chat(chat: Mapping[str, Any], is_known: bool = True) -> Prompt:
 
 
 def odd_ones(column: Sequence[Sequence[Prompt]]) -> list[bool]:
-    """For each row of a column, whether any of its prompts is made otherwise than those of most rows.
+    """For each row of a column, whether any of its prompts was made in another way than those of most rows.
 
     Args:
-        column: the prompts behind each row's figure; none where there is no figure.
+        column: the prompts behind each row's figure; none if there is no figure.
     """
     counts = Counter(prompt for prompts in column for prompt in prompts)
     if not counts:
@@ -83,7 +83,7 @@ def shown(prompts: Iterable[Prompt], several: bool) -> str:
     """A row's prompts in a few letters: "multiturn", "plain / chat+sys".
 
     Args:
-        several: whether the table has several chat templates, so that the first digits say which.
+        several: whether the table has several chat templates, so that the first digits of their hashes tell which.
     """
     words = dict.fromkeys(
         f"{one.word} {one.template[:4]}" if several and one.template not in (None, SOME) else one.word

@@ -1,14 +1,14 @@
-"""What a task is beyond its configuration: the source that prompts and judges, and the documents that it reads.
+"""What a task is beyond its configuration: the code that prompts and judges, and the documents that it reads.
 
-A configuration names functions; what they call lies in files. The files that count for a task:
+A configuration names functions; what they call lies in files. These files count for a task:
 
-- every file of CODE's kinds in the folder of its YAML, but for YAML, which the configuration holds in full;
-- the files that its class, its functions, filters, metrics and aggregations are defined in, where those are not part
-  of an installed package: lm_eval's own are named by its version;
-- what these files import, and what that imports, as far as it lies in the same folders or in a package of ours;
-- all of `ifeval_multi` once one of its files counts: its packs are data that its checks read.
+- every file in the folder of its YAML with an ending in CODE (the configuration holds the YAML itself);
+- the files in which its class, functions, filters, metrics and aggregations are defined, if they are not part of an
+  installed package (lm_eval's own are known by its version);
+- what these files import, and what that imports, as far as it lies in the same folders or in one of our packages;
+- all of `ifeval_multi` as soon as one of its files counts, because its checks read its packs.
 
-A change in any of them makes another measurement, be it a comment: nobody can tell from outside.
+A change in any of them makes another measurement, even a changed comment: nobody can tell from outside.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ LOG = logging.getLogger("lm_eval.iberian")
 
 CODE = (".py", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".jinja", ".j2")
 OURS = ("lm_eval_iberian", "ifeval_multi")
-# A package of which everything counts where anything does, and the kinds of its files that do.
+# Packages that count as a whole as soon as one file does, and the endings of the files that count.
 WHOLE = {"ifeval_multi": (".py", ".yaml")}
 
 
 def read_by(task: Any, limit: float | None = None, samples: list[int] | None = None) -> dict[str, str]:
-    """The hashes of a task's code and of the documents that an evaluation with this limit reads, shots included.
+    """Hashes of a task's code and of the documents that an evaluation with this limit reads, shots included.
 
     Args:
-        task: lm_eval's, loaded; its shots are settled.
-        samples: the documents' numbers, where these were named instead of a limit.
+        task: lm_eval's, loaded, with its shots settled.
+        samples: the documents' numbers, if these were named instead of a limit.
     """
     return {"code": code_of(task), "documents": documents_hash(task, limit, samples)}
 
 
 def told_of(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What `lm_eval.evaluate` was told and is about to read, for its results; None, with a warning, where that fails.
+    """What `lm_eval.evaluate` was given and is about to read, for its results; None, with a warning, if that fails.
 
     Args:
         arguments: those of `lm_eval.evaluate`.
@@ -66,7 +66,7 @@ def told_of(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _leaves(tasks: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """Leaf tasks by name, of what `TaskManager.load` returns and of the nested mappings that `evaluate` takes too."""
+    """Leaf tasks by name, from what `TaskManager.load` returns or from the nested mappings that `evaluate` takes."""
     for name, one in tasks.get("tasks", tasks).items():
         if isinstance(one, Mapping):
             yield from _leaves(one)
@@ -87,7 +87,7 @@ def code_of(task: Any) -> str:
 
 
 def documents_hash(task: Any, limit: float | None = None, samples: list[int] | None = None) -> str:
-    """A hash of the documents that are asked, and of those that shots are drawn from (16 hex digits)."""
+    """A hash (16 hex digits) of the documents that are asked, and of those that shots are drawn from."""
     state = hashlib.sha256()
     for document in _shots(task):
         state.update(_text(document))
@@ -98,11 +98,12 @@ def documents_hash(task: Any, limit: float | None = None, samples: list[int] | N
 
 
 def documents_of(task: Any, limit: float | None) -> int:
-    """How many documents an evaluation with this limit reads: as lm_eval's `get_sample_size`."""
+    """How many documents an evaluation with this limit reads."""
+    from lm_eval.evaluator_utils import get_sample_size
+
     total = len(task.eval_docs)
-    if limit is None:
-        return total
-    return min(total, int(limit) if limit >= 1 else -(-int(total * limit * 1000) // 1000))
+    count = get_sample_size(task, limit)
+    return total if count is None else min(total, count)
 
 
 def _text(document: Any) -> bytes:
@@ -110,7 +111,7 @@ def _text(document: Any) -> bytes:
 
 
 def _shots(task: Any) -> list[Any]:
-    """The documents that shots are drawn from, where they are not the evaluated ones."""
+    """The documents that shots are drawn from, if they are not the evaluated ones."""
     config = task.config
     if config.num_fewshot == 0 or config.fewshot_split in (None, config.test_split):
         return []
@@ -126,7 +127,7 @@ def _folder(task: Any) -> Path | None:
 
 
 def _defined_in(task: Any) -> tuple[set[Path], set[str]]:
-    """The files that what a task calls is defined in; hashes of functions that come from no file."""
+    """The files that define what a task calls, and hashes of functions that come from no file."""
     files, loose = set(), set()
     for found in _callables(task):
         code = found if isinstance(found, type) else getattr(found, "__code__", None)
@@ -139,13 +140,13 @@ def _defined_in(task: Any) -> tuple[set[Path], set[str]]:
 
 
 def _constants(code: CodeType) -> list[Any]:
-    """Names and constants of a function, those of functions inside it too; without addresses."""
+    """Names and constants of a function and of functions inside it, without addresses."""
     inner = [_constants(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
     return [*inner, repr(code.co_names)]
 
 
 def _callables(task: Any) -> Iterator[Any]:
-    """Classes and functions that a task's scores go through."""
+    """Classes and functions that a task's scores depend on."""
     yield from type(task).__mro__[:-1]
     held = [vars(task.config), getattr(task, "_metric_fn_list", None), getattr(task, "_aggregation_list", None),
             getattr(task, "_filters", None)]  # fmt: skip
@@ -195,7 +196,7 @@ def _of_function(function: Any, seen: set[int], depth: int) -> Iterator[Any]:
 
 
 def _file_of(found: Any) -> Path | None:
-    """The file that a class or a function is defined in."""
+    """The file that defines a class or a function."""
     if isinstance(found, type):
         name = getattr(sys.modules.get(found.__module__), "__file__", None)
     else:
@@ -240,7 +241,7 @@ def _imports(file: Path, _content: str) -> tuple[str, ...]:
 
 
 def _find(name: str, file: Path, folders: list[Path]) -> list[Path]:
-    """The files of a module, looked for where Python would: loaded already, beside the file, beside our packages."""
+    """The files of a module, searched as Python does: loaded already, beside the file, beside our packages."""
     level = len(name) - len(name.lstrip("."))
     parts = [part for part in name.lstrip(".").split(".") if part]
     if level:
@@ -260,7 +261,7 @@ def _find(name: str, file: Path, folders: list[Path]) -> list[Path]:
 
 
 def _is_in(file: Path, folders: Iterable[Path]) -> bool:
-    """Whether a file lies in one of the folders, however deep: by text, since there are thousands of questions."""
+    """Whether a file lies below one of the folders. Compared as text, because this is asked thousands of times."""
     text = str(file)
     return any(text.startswith(f"{folder}{os.sep}") for folder in folders)
 
@@ -294,7 +295,7 @@ def _installed() -> tuple[Path, ...]:
 
 
 def _is_installed(file: Path) -> bool:
-    """Whether a file is part of a package that a version names; ours lie in the open, wherever they are installed."""
+    """Whether a file belongs to a package that a version identifies. Our own packages never do, wherever they lie."""
     return _is_in(file, _installed()) and not _is_in(file, _our_folders())
 
 

@@ -2,8 +2,8 @@
 
     lm_eval --model merged --model_args recipe=merge.yml,dtype=bfloat16 --tasks iberian_suite
 
-`Merged(...)` picks the back end and returns a `MergedVLLM` or a `MergedHF`. The heavy classes are imported only
-when one is made.
+`Merged(...)` picks the back end and returns a `MergedVLLM` or a `MergedHF`. Their classes are heavy, and are imported
+only when one is made.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ BACKENDS = ("auto", "vllm", "hf")
 
 
 class Merged(LM):
-    """What lm_eval knows as `merged`. Making one gives the class of the chosen back end.
+    """What lm_eval knows as `merged`. Making one returns an object of the chosen back end's class.
 
     Args:
-        backend: "vllm", "hf" (transformers), or "auto": vLLM where it is installed and its device is there.
+        backend: "vllm", "hf" (transformers), or "auto": vLLM if it is installed and its device is there.
         arguments: `recipe=` or `pretrained=`, and every argument of lm_eval's `VLLM` or `HFLM`.
     Raises:
         EngineError: the back end is not installed, or there is no such back end.

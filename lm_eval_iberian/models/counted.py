@@ -1,9 +1,8 @@
-"""No answer in silence: what would give a wrong number is refused before the first one is computed, and counts.py hears
-of every prompt and answer.
+"""No wrong answer in silence: refuse what would give a wrong number, and count what happens to prompts and answers.
 
-A log-likelihood is refused where it would be that of another text than the task's: a choice that the prompt's last
-token swallows has no tokens left (it would score 0.0, probability 1, and win), a choice longer than the window would
-be scored in part, and a prompt without tokens is nothing to ask after.
+A log-likelihood is refused, before the first one is computed, if it would be that of another text than the task's. A
+choice that the prompt's last token swallows has no tokens left: it would score 0.0, probability 1, and win. A choice
+longer than the window would be scored in part. Nothing can follow a prompt without tokens.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from merge_hooks.errors import EngineError
 
 
 class Counted(EncodesAhead):
-    """Mixin before lm_eval's class of a back end, and after `Swapping`. A back end gives `_window` and `_write`."""
+    """Mixin before lm_eval's class of a back end, and after `Swapping`. A back end provides `_window` and `_write`."""
 
     _tally: tuple[Any, Tally] | None = None
     # Requests whose answers are known, for the next call: see `count_too`.
@@ -29,30 +28,30 @@ class Counted(EncodesAhead):
 
     @property
     def _window(self) -> int:
-        """Tokens that a prompt and a choice may have together."""
+        """How many tokens a prompt and a choice may have together."""
         raise NotImplementedError
 
     def _write(self, requests: list[Any], disable_tqdm: bool) -> list[str]:
-        """The texts for lm_eval's `generate_until`; `Cut` where the limit cut them."""
+        """The texts for lm_eval's `generate_until`; `Cut` if the limit cut them."""
         raise NotImplementedError
 
     def _prompt_room(self, limit: int) -> int:
-        """Tokens that a prompt may have where an answer may have `limit`."""
+        """How many tokens a prompt may have if an answer may have `limit`."""
         return int(self.max_length) - limit  # type: ignore[attr-defined]
 
     @property
     def answers(self) -> Tally:
-        """What was counted in this evaluation of this merge; after a swap another one."""
+        """The counts of this evaluation of this merge. They start again after a swap."""
         merge = getattr(self, "prepared", None)
         if self._tally is None or self._tally[0] is not merge:
             self._tally = (merge, Tally())
         return self._tally[1]
 
     def count_too(self, requests: Sequence[Any], answers: Sequence[Any]) -> None:
-        """Of these requests somebody else knows the answers: they count with those of the next call, of the same type.
+        """Count requests that somebody else answers, together with those of the next call of the same type.
 
-        Whoever stands before the model and answers a part of the requests calls this, and then the model, also where
-        nothing is left to ask: so that counts are those of a run without a store.
+        Whoever stands before the model and answers a part of the requests calls this, and then the model, even if
+        nothing is left to ask. So the counts are those of a run without a store.
         """
         self._known = (requests, answers)
 
@@ -75,7 +74,7 @@ class Counted(EncodesAhead):
         return scores
 
     def _hand_over(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """To lm_eval, which makes tokens of them; these come to `examine`."""
+        """Hand requests to lm_eval, which makes tokens of them and passes these to `examine`."""
         if not requests:
             return []
         self._refuse_nothing(requests)
@@ -86,14 +85,14 @@ class Counted(EncodesAhead):
             self._instances = None
 
     def _refuse_nothing(self, requests: Iterable[Any]) -> None:
-        """lm_eval reads the first token of a choice without a context; there must be one."""
+        """Refuse empty choices. lm_eval reads the first token of a choice without a context, so there must be one."""
         refuse([
             (request, _no_tokens(*request.args)) for request in requests
             if request.args[0] == "" and not self.tok_encode(request.args[1], add_special_tokens=False)
         ])  # fmt: skip
 
     def examine(self, requests: Sequence[tuple[Any, list[int], list[int]]]) -> bool:
-        """Look at (key, prompt, choice) in tokens, as lm_eval made them. Back ends ask before they score.
+        """Look at (key, prompt, choice) in tokens, as lm_eval made them. Back ends call this before they score.
 
         Returns:
             Whether to go on and score them.
@@ -135,7 +134,7 @@ class Counted(EncodesAhead):
         """lm_eval's generation.
 
         Raises:
-            EngineError: an answer limit that the window cannot hold; nothing was generated.
+            EngineError: the window cannot hold an answer of the limit's length; nothing was generated.
         """
         (known, answers), self._known = self._known, ((), ())
         self.answers.begin("generate_until")
@@ -148,7 +147,7 @@ class Counted(EncodesAhead):
         return texts
 
     def _examine_prompts(self, requests: Sequence[Any]) -> None:
-        """Refuse limits that leave a prompt no room, and count the prompts that are cut."""
+        """Refuse limits that leave no room for a prompt, and count the prompts that are cut."""
         rooms: dict[str, int] = {}
         for request in requests:
             settings = str(request.args[1])
@@ -161,7 +160,7 @@ class Counted(EncodesAhead):
                 self.answers.note("cut_prompts", request)
 
     def _limit(self, task: str, settings: Mapping[str, Any]) -> int:
-        """Tokens that an answer may have. Raises EngineError where that leaves no token of the prompt."""
+        """How many tokens an answer may have. Raises EngineError if that leaves no token of the prompt."""
         from lm_eval.models.utils import normalize_gen_kwargs
 
         length = int(self.max_length)  # type: ignore[attr-defined]
@@ -176,7 +175,7 @@ class Counted(EncodesAhead):
         return limit
 
     def check_limits(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Before anything is scored: can the window hold the answers?
+        """Check, before anything is scored, that the window can hold the answers.
 
         Args:
             settings: task -> its generation settings.
@@ -188,10 +187,10 @@ class Counted(EncodesAhead):
 
 
 def refuse(found: Sequence[tuple[Any, str]]) -> None:
-    """Raise EngineError for requests that would give a wrong number, if there are any.
+    """Raise EngineError if there are requests that would give a wrong number.
 
     Args:
-        found: lm_eval's instance (None for one of nobody's), and why it is refused.
+        found: lm_eval's instance (None if the request belongs to no document), and why it is refused.
     """
     if not found:
         return

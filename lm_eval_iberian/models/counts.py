@@ -1,7 +1,7 @@
-"""What happened to prompts and answers that a score alone does not tell: cut, tied, empty. Counted per task.
+"""What happened to prompts and answers that a score does not show: cut, tied, empty. Counted for each task.
 
-A `Tally` belongs to one evaluation of one merge. It counts documents, each once a kind, so that it does not matter how
-often or in which order requests are seen, and which of their answers came out of a store.
+A `Tally` belongs to one evaluation of one merge. It counts each document once for each kind. So it does not matter how
+often or in which order requests are seen, or which of their answers came out of a store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOG = logging.getLogger("lm_eval.iberian")
 
 
 class Cut(str):
-    """An answer that the token limit cut; a text like any other to everybody who does not ask."""
+    """An answer that the token limit cut. Whoever does not ask sees an ordinary text."""
 
     __slots__ = ()
 
@@ -38,21 +38,24 @@ class Tally:
         self._is_told = False
 
     def begin(self, type: str) -> None:
-        """Requests of a type come. lm_eval asks once a type: what comes after the results, or again, is another run."""
+        """Requests of a type arrive.
+
+        lm_eval asks once for each type. So a repeated type, or one that comes after the results, starts a new run.
+        """
         if self._is_told or type in self._asked:
             self._forget()
         self._asked.add(type)
 
     def saw(self, request: Any) -> None:
-        """One of lm_eval's instances is among the requests."""
+        """Note that one of lm_eval's instances is among the requests."""
         self._documents[task_of(request)].add(document_of(request))
 
     def note(self, kind: str, request: Any) -> None:
-        """Something of COUNTED happened to it."""
+        """Note that one of the kinds in COUNTED applies to a request."""
         self._found[task_of(request), kind].add(document_of(request))
 
     def note_answers(self, requests: Sequence[Any], texts: Sequence[str]) -> None:
-        """Empty answers, and those that the limit cut."""
+        """Count empty answers, and answers that the limit cut."""
         for request, text in zip(requests, texts, strict=True):
             if not text.strip():
                 self.note("empty", request)
@@ -60,9 +63,10 @@ class Tally:
                 self.note("cut_answers", request)
 
     def note_ties(self, requests: Sequence[Any], scores: Sequence[tuple[float, bool]]) -> None:
-        """Documents of which two choices have the very same log-likelihood.
+        """Count documents in which two choices have exactly the same log-likelihood.
 
-        Choices share a context. Where none does (a task asks which context suits a continuation), contexts are choices.
+        Choices share a context. If no two requests share one (a task that asks which context suits a continuation), the
+        contexts are the choices.
         """
         documents: dict[tuple[str, Hashable], list[tuple[Any, float]]] = defaultdict(list)
         for request, (value, _) in zip(requests, scores, strict=True):
@@ -78,7 +82,7 @@ class Tally:
                 self.note("ties", asked[0][0])
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Task -> kind -> documents; only what was seen, and how many documents there were in all."""
+        """Task -> kind -> documents; only kinds that were seen, and how many documents there were in all."""
         tasks: dict[str, dict[str, int]] = {}
         for task in self._documents:
             found = {kind: len(self._found[task, kind]) for kind in COUNTED if (task, kind) in self._found}
@@ -87,14 +91,14 @@ class Tally:
         return tasks
 
     def told(self) -> dict[str, Any]:
-        """For the results JSON: the counts, and the same in words. What is asked afterwards is another evaluation."""
+        """The counts for the results JSON, also in words. What is asked afterwards belongs to another evaluation."""
         self._is_told = True
         counts = self.counts()
         said = [f"{task}: {words}" for task, of_task in counts.items() for words in in_words(of_task)]
         return {"answers": counts, **({"warnings": said} if said else {})}
 
     def warn(self) -> None:
-        """One line a kind, for all tasks; none twice."""
+        """Log one line for each kind, over all tasks; none twice."""
         for kind, words in COUNTED.items():
             found = [task for task in self._documents if (task, kind) in self._found and (task, kind) not in self._said]
             if found:
@@ -109,5 +113,5 @@ def task_of(request: Any) -> str:
 
 
 def document_of(request: Any) -> Hashable:
-    """A name for its document; a request that belongs to none is one by itself."""
+    """A name for a request's document; a request without one counts as a document by itself."""
     return ("request", id(request)) if request.doc_id is None else request.doc_id

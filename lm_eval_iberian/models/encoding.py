@@ -1,8 +1,9 @@
 """Tokens of log-likelihood requests: each text is encoded once, many at a time, and kept for the next merge.
 
-lm_eval encodes request by request: for each answer choice the prompt by itself and the prompt with the choice, and in a sweep
-all of it again for each point. Which tokens a request has stays its decision (`TemplateLM.loglikelihood`); here is only
-foreseen which texts it will ask for. What was not foreseen is encoded as lm_eval does.
+lm_eval encodes request by request: for each answer choice the prompt by itself, and the prompt with the choice. In a
+sweep it does all of that again for each point. lm_eval still decides which tokens a request has
+(`TemplateLM.loglikelihood`). This module only foresees which texts it will ask for, and a text that was not foreseen is
+encoded in lm_eval's way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-# Tokens are kept from call to call up to so many bytes; a text beyond them is encoded again.
+# The most bytes of tokens that are kept between calls. A text beyond them is encoded again.
 KEPT_BYTES = 256 << 20
 AT_ONCE = 256
 
@@ -34,11 +35,11 @@ class Encoded:
         self._coming: Iterator[str] = iter(())
 
     def expect(self, texts: Iterable[str]) -> None:
-        """These will be asked for, in this order."""
+        """These texts will be asked for, in this order."""
         self._near, self._coming = {}, iter(texts)
 
     def get(self, text: str) -> list[int] | None:
-        """The tokens of a text; None where it was not expected here."""
+        """The tokens of a text; None if it was not expected."""
         if text not in self._near:
             self._near = self._tokens(dict.fromkeys(islice(self._coming, AT_ONCE)))
         return self._near.get(text)
@@ -66,11 +67,11 @@ class EncodesAhead:
         return Encoded(self._encode_all)
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
-        """What `tok_encode` gives for each text by itself."""
+        """What `tok_encode` returns for each text by itself."""
         raise NotImplementedError
 
     def tok_encode(self, string: Any, *args: Any, **options: Any) -> Any:
-        """lm_eval's hook for encoding; of what it asks for plainly, as it does for log-likelihoods, the tokens are here."""
+        """lm_eval's hook for encoding. The tokens that log-likelihoods need, without options, are here already."""
         if isinstance(string, str) and string and not args and not options:
             found = self._encoded.get(string)
             if found is not None:
@@ -96,9 +97,9 @@ class EncodesAhead:
 
 
 def _texts(requests: list[Any]) -> Iterator[str]:
-    """What `TemplateLM._encode_pair` encodes for each request with a prompt: all of it, and the prompt.
+    """What `TemplateLM._encode_pair` encodes for each request with a prompt: the whole text, and the prompt.
 
-    Nothing is foreseen of an empty text, of which lm_eval's back ends think differently.
+    Empty texts are left out, because lm_eval's back ends treat them differently.
     """
     for context, continuation in (request.args for request in requests):
         if context:

@@ -1,8 +1,8 @@
-"""Generation on vLLM: all requests of all tasks in one queue, the longest first, each answer handed on when complete.
+"""Generation on vLLM: all requests of all tasks in one queue, the longest first, each answer passed on when complete.
 
-What is asked and what is made of it is as in lm_eval's `VLLM.generate_until` (stop strings, token limits, truncation,
-thinking removed, texts cut at stop strings); that one waits for the last answer before it hands on the first, and
-orders by the prompt alone, so that a long answer may begin when all else is done.
+Requests, and what is made of the answers, are those of lm_eval's `VLLM.generate_until` (stop strings, token limits,
+truncation, thinking removed, texts cut at stop strings). That function waits for the last answer before it passes on
+the first one. It also sorts by the prompt alone, so a long answer may start when everything else is done.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Job:
     """One request for text.
 
     Args:
-        place: in lm_eval's list.
+        place: its index in lm_eval's list.
         arguments: lm_eval's own (context, generation settings): the key of its cache.
         request: what vLLM is asked.
         until: where the text is cut.
@@ -33,12 +33,12 @@ class Job:
 
     @property
     def length(self) -> int:
-        """Tokens at most, prompt and answer."""
+        """The most tokens that prompt and answer can have."""
         return len(self.request.tokens) + int(self.request.params.max_tokens)
 
 
 def generate(model: Any, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-    """The text for each of lm_eval's `generate_until` requests, in their order; `Cut` where the token limit cut it.
+    """The text for each of lm_eval's `generate_until` requests, in their order; `Cut` if the token limit cut it.
 
     Args:
         model: a `MergedVLLM`.

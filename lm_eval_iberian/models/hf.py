@@ -93,14 +93,14 @@ class MergedHF(Swapping, Answers, HFLM):
         self._config = self.prepared.stream.model_config
 
     def _create_model(self, pretrained: str, dtype: Any = "auto", **options: Any) -> None:
-        """HFLM's hook for making the model: made empty on its device, then filled from the stream."""
+        """lm_eval's hook for making the model: made empty on its device, then filled from the stream."""
         options = {key: value for key, value in options.items() if key in MODEL_OPTIONS}
         build: Any = build_model
         self._build = partial(build, device=self.device, dtype=dtype, proof=self._proves, **options)
         self._model = self._build(self.prepared.stream, generation_folder=self.prepared.tokenizer.generation_folder)
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
-        """Texts that begin with BOS get no other one, as in HFLM's `tok_encode`."""
+        """Texts that begin with BOS get no second one, as in HFLM's `tok_encode`."""
         bos = self.tokenizer.decode(self.prefix_token_id)
         usual = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
         tokens: dict[str, list[int]] = {}
@@ -111,7 +111,7 @@ class MergedHF(Swapping, Answers, HFLM):
         return [tokens[text] for text in texts]
 
     def _put_in(self, prepared: Prepared) -> str:
-        """See `Swapping.swap`: into the parameters, in place, and what generates with them."""
+        """Fill the parameters in place, and take over what generates with them. See `Swapping.swap`."""
         folder = prepared.tokenizer.generation_folder
         if self._swaps == "never":
             self._model = None  # one at a time in memory
@@ -138,7 +138,7 @@ class MergedHF(Swapping, Answers, HFLM):
 
 
 def _default_device() -> str:
-    """The accelerator that is there, else the CPU."""
+    """The accelerator if there is one, else the CPU."""
     import torch
 
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -157,7 +157,7 @@ def _refuse(arguments: dict[str, Any]) -> None:
 
 
 def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
-    """HFLM hands what it does not know to from_pretrained, which is not called here: it would vanish in silence."""
+    """Refuse unknown arguments: HFLM hands them to from_pretrained, which is not called here."""
     known = set(inspect.signature(HFLM.__init__).parameters) | MODEL_OPTIONS
     strange = [name for name in arguments if name not in known]
     if strange:

@@ -1,7 +1,7 @@
-"""What `merged` on transformers does otherwise than lm_eval's HFLM when it answers.
+"""How `merged` on transformers answers differently from lm_eval's HFLM.
 
-Log-likelihoods go by hf_scoring.py where the model allows it, softmax is computed in float32, and what happens to
-prompts and answers is told (counted.py) instead of in a line a document.
+Log-likelihoods are computed by hf_scoring.py if the model allows it. Softmax is computed in float32. What happens to
+prompts and answers is counted (counted.py) instead of logged in a line for each document.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCORINGS = ("prefix", "full")
 
 
 class Answers(Counted, HFLM):
-    """Goes before HFLM among the base classes."""
+    """Stands before HFLM among the base classes."""
 
     cache_hook: Any
     softmax_dtype: torch.dtype | None
@@ -40,18 +40,18 @@ class Answers(Counted, HFLM):
 
     @property
     def _window(self) -> int:
-        """As HFLM: the last token is never put in, so one more than the model's length fits."""
+        """As in HFLM: the last token is never an input, so one token more than the model's length fits."""
         return int(self.max_length) + 1
 
     def sum_in_float32(self) -> None:
-        """Unless the user named another: HFLM takes the softmax in the model's own dtype, where long choices tie."""
+        """Take the softmax in float32 unless the user named a dtype. In the model's own dtype long choices tie."""
         import torch
 
         if self.softmax_dtype is None and self.model.dtype is not torch.float64:
             self.softmax_dtype = torch.float32
 
     def choose_scoring(self, scoring: str) -> None:
-        """Raises EngineError where there is no such way."""
+        """Raises EngineError if there is no such way."""
         if scoring not in SCORINGS:
             raise EngineError(
                 f"scoring={scoring}: there is no such way on transformers. Give one of {', '.join(SCORINGS)}."
@@ -87,7 +87,7 @@ class Answers(Counted, HFLM):
         return results
 
     def _rows(self, requests: list[Any]) -> int:
-        """Sequences at a time. With batch_size=auto what HFLM finds to fit, which takes more memory than our way."""
+        """How many sequences go through at a time. With batch_size=auto: what HFLM finds to fit; our way needs less."""
         if self.batch_size != "auto":
             return int(self.batch_size)
         self.batch_sizes: dict[int, int] = {}
@@ -100,13 +100,13 @@ class Answers(Counted, HFLM):
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """lm_eval's hook for prompts of generation; cut as there, without its warning for each batch."""
+        """lm_eval's hook for prompts of generation. Prompts are cut as there, without its warning for each batch."""
         tokens, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
         start = -left_truncate_len if left_truncate_len else 0
         return tokens[:, start:], mask[:, start:]
 
     def _prompt_room(self, limit: int) -> int:
-        """See `Counted`; with `truncation` the tokenizer cuts as well, at a length of its own."""
+        """See `Counted`. With `truncation` the tokenizer cuts as well, at a length of its own."""
         room = super()._prompt_room(limit)
         return min(room, int(self.tokenizer.model_max_length)) if self.truncation else room
 
@@ -118,7 +118,7 @@ class Answers(Counted, HFLM):
         return tokens
 
     def _is_cut(self, row: list[int], stop: list[str]) -> bool:
-        """Whether an answer of full length has neither an end-of-text token nor a stop string in it."""
+        """Whether an answer of full length holds neither an end-of-text token nor a stop string."""
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         text = self.tok_decode(row, skip_special_tokens=False)
@@ -138,7 +138,7 @@ class Answers(Counted, HFLM):
 
 
 class _Marking:
-    """Stands before lm_eval's cache hook, which hears of the answers of a batch row by row, and marks those cut."""
+    """Stands before lm_eval's cache hook, which gets a batch's answers row by row, and marks those that were cut."""
 
     def __init__(self, model: Answers) -> None:
         self.model, self.hook = model, model.cache_hook
@@ -155,7 +155,7 @@ class _Marking:
         self.hook.add_partial(type, arguments, text)
 
     def marked(self, arguments: Any, text: str) -> str:
-        """The answer, as `Cut` where it is."""
+        """The answer, as `Cut` if it was cut."""
         cut = self.cut[_name(arguments)]
         if text not in cut:
             return text

@@ -1,13 +1,13 @@
 """Log-likelihoods on transformers: a prompt is computed once, and its keys and values serve all its choices.
 
-lm_eval's HFLM runs every choice with its whole prompt, and computes logits and log-probabilities at every position
-of it. Here the questions of questions.py are asked: a batch of prompts goes through the model once, with logits at
-their last tokens only (`logits_to_keep`); its `DynamicCache` is then repeated for the choices, of which only their
-own tokens go through. What several prompts begin with (few-shot examples) goes through once for all of them.
+lm_eval's HFLM runs every choice with its whole prompt, and computes logits and log-probabilities at every position.
+Here the questions of questions.py are asked. A batch of prompts goes through the model once, with logits at their last
+tokens only (`logits_to_keep`). Its `DynamicCache` is then repeated for the choices, of which only their own tokens go
+through. A beginning that several prompts share (few-shot examples) goes through once for all of them.
 
-Prompts of a batch are padded on the left, choices on the right: so every distance that a sliding window measures is
-the true one. A shared beginning would put the padding between it and the rest; models with a sliding window do
-without sharing across prompts.
+Prompts of a batch are padded on the left, choices on the right. So every distance that a sliding window measures is the
+true one. A shared beginning would put the padding between itself and the rest, so models with a sliding window do not
+share across prompts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORTH_SHARING = 32
 
 
 def why_not(model: Any) -> str | None:
-    """What keeps a `MergedHF` from being scored this way, or None. Asked once, with two tokens."""
+    """Why a `MergedHF` cannot be scored this way, or None if it can. Tried once, with two tokens."""
     import torch
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -53,7 +53,7 @@ class CacheScorer:
 
     Args:
         model: a `MergedHF`.
-        batch_size: sequences that go through the model at a time.
+        batch_size: how many sequences go through the model at a time.
     """
 
     def __init__(self, model: Any, batch_size: int) -> None:
@@ -77,7 +77,7 @@ class CacheScorer:
                                   len(beginning), shared, scorer)  # fmt: skip
 
     def _score_batch(self, groups: list[list[Question]], known: int, shared: Any, scorer: Scorer) -> None:
-        """The prompts of one batch, whose first `known` tokens are in the cache `shared`, then their choices."""
+        """Score one batch of prompts, whose first `known` tokens are in the cache `shared`, and then their choices."""
         cache = None
         if shared is not None:
             cache = copy.deepcopy(shared)
@@ -119,7 +119,7 @@ class CacheScorer:
         lengths: list[int],
         scorer: Scorer,
     ) -> None:
-        """Choices of a batch of prompts: only their own tokens go through the model."""
+        """Score the choices of a batch of prompts: only their own tokens go through the model."""
         import torch
 
         rows = torch.tensor([row for row, _ in tails], device=self.lm.device)
@@ -162,7 +162,7 @@ class CacheScorer:
         return DynamicCache(config=self.model.config)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        """As HFLM's own calls of the model."""
+        """The same autocast as in HFLM's own calls of the model."""
         import torch
 
         dtype = self.lm.mixed_precision_dtype
@@ -170,7 +170,7 @@ class CacheScorer:
 
 
 def read(logprobs: torch.Tensor, tokens: list[int]) -> dict[int, Said]:
-    """What log-probabilities [vocabulary] say of tokens. As with HFLM, of equally likely ones the first is greedy."""
+    """What log-probabilities [vocabulary] say of tokens. Of equally likely tokens the first is greedy, as in HFLM."""
     best = int(logprobs.argmax())
     values = logprobs[tokens].tolist()
     return {
@@ -179,10 +179,10 @@ def read(logprobs: torch.Tensor, tokens: list[int]) -> dict[int, Said]:
 
 
 def clusters(prompts: list[Tokens], sharing: bool) -> Iterator[tuple[Tokens, list[Tokens]]]:
-    """(common beginning, prompts): sorted prompts that have at least half of their tokens in common, else alone.
+    """(common beginning, prompts): sorted prompts that share at least half of their tokens; the others alone.
 
-    The beginning is shorter than every prompt of its cluster, and empty where there is nothing worth sharing; all
-    prompts without one make up the last cluster.
+    A beginning is shorter than every prompt of its cluster. It is empty if nothing is worth sharing; all prompts
+    without one form the last cluster.
     """
     rest: list[Tokens] = []
     cluster: list[Tokens] = []
@@ -203,6 +203,6 @@ def clusters(prompts: list[Tokens], sharing: bool) -> Iterator[tuple[Tokens, lis
 
 
 def shared_length(first: Tokens, second: Tokens) -> int:
-    """How many tokens two prompts begin with alike; always one less than the second has."""
+    """How many first tokens two prompts have in common, but at most one less than the second one has."""
     limit = min(len(first), len(second) - 1)
     return next((index for index in range(limit) if first[index] != second[index]), max(limit, 0))

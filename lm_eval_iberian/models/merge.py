@@ -1,7 +1,7 @@
 """What both back ends need before they start: the recipe read, its sources checked, tokenizer and dtype chosen.
 
-`prepare` does all of it, in the order in which mistakes are cheapest to find: the recipe's text, its sources,
-whether they fit, the tokenizer. Only then does an engine start.
+`prepare` does all of it, and finds mistakes in the order in which they are cheapest to find: the recipe's text, its
+sources, whether they fit, the tokenizer. Only then does an engine start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from merge_hooks.recipe.recipe import Recipe, passthrough
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.recipe.short_form import refuse_errors, take_recipe
 from merge_hooks.recipe.signature import Signature, sign
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.tokenizer import (
@@ -46,7 +46,7 @@ class Prepared:
     Args:
         stream: its tensors.
         tokenizer: what it reads and writes with.
-        dtype: what the engine shall compute in ("auto": as the merged configuration says).
+        dtype: what the engine is to compute in ("auto": as the merged configuration says).
         rows: the preflight table.
     """
 
@@ -61,13 +61,13 @@ class Prepared:
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
-        """What generates where a task says nothing, as plain data."""
+        """The generation settings that hold where a task says nothing, as plain data."""
         return generation_settings(self.tokenizer.generation_folder, self.stream.model_config)
 
     def info(
         self, backend: str, dtype: str, signature: Signature, arguments: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """What goes into lm_eval's results JSON under "config": all that `lm_eval_iberian.identity.identity` asks of a model.
+        """The part of lm_eval's results JSON under "config": all that `lm_eval_iberian.identity` asks of a model.
 
         Args:
             arguments: those that the model was made with, without the recipe's.
@@ -113,9 +113,10 @@ def prepare(
     """Read, resolve and check a merge (`recipe`) or a plain model (`pretrained`, scored through the same code).
 
     Args:
-        arguments: all other arguments of the model. `merge_seed` and `rng` (of random methods) and those of the
-            short form (`method=...,models=...`) and of a preset are taken out; what stays is the engine's.
-        holds_model: whether the model will lie in this machine's memory, which must be large enough then.
+        arguments: all other arguments of the model. Those of the merge are taken out: `merge_seed` and `rng` (for
+            random methods), and those of the short form (`method=...,models=...`) or of a preset. The engine's are
+            left.
+        holds_model: whether the model will lie in this machine's memory, which must then be large enough.
         residents: where this process keeps the sources between swaps.
     Raises:
         RecipeError, SourceError, PreflightError: with what to mend.
@@ -139,14 +140,14 @@ def prepare(
 
 
 def prepare_swap(running: Prepared, resolved: Resolved, swaps_generation: bool = False) -> Prepared:
-    """Check that a merge can follow the running one in its engine, before a weight is changed.
+    """Check, before a weight is changed, that a merge can follow the running one in its engine.
 
     Args:
         swaps_generation: whether the engine takes the merge's generation config with its weights.
     Raises:
         PreflightError: it is another model, or one that reads and writes with another tokenizer.
     """
-    # As the engine was started: what it was not trusted with then it is not trusted with now.
+    # As at the engine's start: code that was not trusted then is not trusted now.
     resolved = replace(resolved, trust_remote_code=running.resolved.trust_remote_code)
     stream = open_stream(resolved, residents=running.stream.residents)
     rows = check_swap(running.stream, stream)
@@ -157,10 +158,10 @@ def prepare_swap(running: Prepared, resolved: Resolved, swaps_generation: bool =
 
 
 class Swapping:
-    """What a back end needs to be swapped: a mixin of `MergedVLLM` and `MergedHF`.
+    """What a back end needs for swaps: a mixin of `MergedVLLM` and `MergedHF`.
 
-    Signature and results speak of the new merge once its weights are in. Where a swap breaks off with weights of both
-    merges in the engine, there is no signature, and so no result, until another swap succeeds.
+    Signature and results are those of the new merge as soon as its weights are in. If a swap breaks off and leaves
+    weights of both merges in the engine, there is no signature, and so no result, until another swap succeeds.
     """
 
     prepared: Prepared
@@ -169,7 +170,7 @@ class Swapping:
     was_started_anew = False  # whether the last swap took another engine
     # Whether the engine takes a merge's generation config with its weights; else it must be the running one's.
     swaps_generation = False
-    # The arguments it was made with, without the recipe's; also those of the class itself that an answer depends on.
+    # The arguments that the model was made with, without the recipe's; and those of the class that change an answer.
     arguments: Mapping[str, Any] = {}
     _is_mixed = False
 
@@ -177,8 +178,8 @@ class Swapping:
         """Put another merge of the same model into the running engine.
 
         Returns:
-            The digest of the weights that went in (`merge_hooks.engines.weights_digest`), also kept as `swap_digest`: equal for the
-            same recipe whatever the engine.
+            The digest of the weights that went in (`merge_hooks.engines.weights_digest`), also kept as `swap_digest`.
+            It is the same for the same recipe in any engine.
         Raises:
             PreflightError: another model or tokenizer than the engine runs with; nothing was changed.
             SourceError: a source holds NaN, or changed on disk, found while the weights went in.
@@ -201,17 +202,17 @@ class Swapping:
             raise EngineError("the last swap broke off, so the engine holds weights of two merges. Swap again.")
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
-        """lm_eval's, of one merge or not at all."""
+        """lm_eval's, from one whole merge or not at all."""
         self._refuse_mixed()
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
-        """lm_eval's, of one merge or not at all."""
+        """lm_eval's, from one whole merge or not at all."""
         self._refuse_mixed()
         return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
-        """lm_eval's, of one merge or not at all."""
+        """lm_eval's, from one whole merge or not at all."""
         self._refuse_mixed()
         return super().generate_until(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
 
@@ -220,7 +221,7 @@ class Swapping:
 
     @property
     def identity(self) -> Identity:
-        """What every answer depends on: names the file of `--use_cache`."""
+        """Everything that an answer depends on; names the file of `--use_cache`."""
         return of_model(self.get_model_info(), self.arguments.get("seed"))
 
     def get_model_info(self) -> dict[str, Any]:
@@ -235,7 +236,7 @@ def _tokenizer_after(running: Prepared, stream: Stream, swaps_generation: bool) 
     """What the merge reads and writes with, as if its engine had started with it.
 
     Raises:
-        PreflightError: that is not what the engine has.
+        PreflightError: the engine has something else.
     """
     ours = running.tokenizer
     wanted = choose_tokenizer(stream, ours.folder if ours.is_named else None)
@@ -254,14 +255,14 @@ def _tokenizer_after(running: Prepared, stream: Stream, swaps_generation: bool) 
 
 
 def way_of_swapping(swap: str) -> str:
-    """The argument `swap`. Raises EngineError where there is no such way."""
+    """The argument `swap`. Raises EngineError if it is none of SWAPS."""
     if swap not in SWAPS:
         raise EngineError(f"swap={swap}: there is no such way. Give one of {', '.join(SWAPS)}.")
     return swap
 
 
 def switched_on(name: str, value: str | bool) -> bool:
-    """An argument that is "on" or "off". Raises EngineError where it is neither."""
+    """An argument that is "on" or "off". Raises EngineError if it is neither."""
     if isinstance(value, bool):
         return value
     if value not in ("on", "off"):
@@ -270,7 +271,7 @@ def switched_on(name: str, value: str | bool) -> bool:
 
 
 def _draws(arguments: MutableMapping[str, Any]) -> tuple[int, str]:
-    """Seed and generator of the methods that draw at random. `seed` alone is the engine's."""
+    """Seed and generator for methods that draw at random. An argument `seed` is the engine's."""
     seed = arguments.pop("merge_seed", 0)
     try:
         return int(seed), str(arguments.pop("rng", "iberian"))
@@ -285,7 +286,7 @@ def _written(
     dtype: str | None,
     arguments: MutableMapping[str, Any],
 ) -> Recipe:
-    """The recipe that is meant, checked for keys that mergekit would ignore; its warnings are logged."""
+    """The recipe that the arguments name, checked for keys that mergekit would ignore; its warnings are logged."""
     merged = take_recipe(recipe, arguments, dtype)
     if (merged is None) == (pretrained is None):
         given = "both were" if merged is not None else "neither was"

@@ -1,14 +1,14 @@
 """Which questions answer which log-likelihoods. Pure logic: no engine is known here.
 
-A choice of tokens c1 c2 ... cn after a prompt P needs "after P, how likely is c1?", "after P c1, how likely is c2?"
-and so on. Two kinds of question give that:
+A choice of tokens c1 c2 ... cn after a prompt P needs "after P, how likely is c1?", "after P c1, how likely is c2?" and
+so on. Two kinds of question give that:
 
     head   after P, how likely are ...?            asked once a prompt, for the first tokens of all its choices
     tail   after P c1 ... c(n-1), how likely is cn?    and, read on the way, c2 after P c1, c3 after P c1 c2, ...
 
-A tail finds P in the engine's cache, so it computes no more than the choice itself and what is left of P beyond the
-last whole cache block. Choices that share a beginning share questions. Where a prompt fills no cache block there
-is nothing to find, and its tails read c1 on the way, too.
+A tail finds P in the engine's cache. So it computes only the choice itself, and what is left of P after its last whole
+cache block. Choices that share a beginning share questions. If a prompt fills no cache block there is nothing to find,
+and its tails also read c1 on the way.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Question:
     """How likely are some tokens after `prompt` and `lead`, the beginning of a continuation?
 
     Args:
-        wanted: token id -> the pairs (their places) that ask for it.
+        wanted: token id -> the pairs (their indices) that ask for it.
         on_the_way: index into `lead` -> the pairs that ask for that token after what precedes it.
         whole: whether the engine must compute all of it, and find nothing in its cache.
     """
@@ -69,12 +69,12 @@ def truncate(context: Sequence[int], continuation: Sequence[int], limit: int) ->
 def collect_questions(pairs: Sequence[Pair], block_size: int, most: int) -> list[Question]:
     """The questions that answer these pairs, in the order in which to ask them.
 
-    That of their tokens: prompts with the same few-shot examples follow each other while these are in the cache,
-    and a prompt's head comes before its tails.
+    They are sorted by their tokens. So prompts with the same few-shot examples follow each other while these are in the
+    cache, and a prompt's head comes before its tails.
 
     Args:
         block_size: tokens in a block of the engine's cache.
-        most: tokens that one question may ask for.
+        most: how many tokens one question may ask for.
     """
     prompts: dict[Tokens, list[int]] = {}
     for place, pair in enumerate(pairs):
@@ -113,7 +113,7 @@ def _questions_of(prompt: Tokens, choices: list[tuple[int, Tokens]], cached: boo
 
 
 def _portions(question: Question, most: int) -> Iterator[Question]:
-    """The same question, asking for at most so many tokens at a time; what is on the way, asked once."""
+    """The same question, split so that no part asks for more tokens than that. What is on the way is asked once."""
     wanted = sorted(question.wanted.items())
     for start in range(0, len(wanted), most):
         part = dict(wanted[start : start + most])
@@ -121,11 +121,11 @@ def _portions(question: Question, most: int) -> Iterator[Question]:
 
 
 class Scorer:
-    """Puts the scores of pairs together as answers come in.
+    """Puts the scores of pairs together as answers arrive.
 
     Args:
         pairs: what is to be scored.
-        take: called with a pair's place and its score as soon as that is known.
+        take: called with a pair's index and its score as soon as it is known.
     """
 
     def __init__(self, pairs: Sequence[Pair], take: Callable[[int, Score], None]) -> None:
@@ -134,7 +134,7 @@ class Scorer:
         self.missing: list[tuple[Question, dict[int, list[int]]]] = []
 
     def answer(self, question: Question, wanted: dict[int, Said], on_the_way: dict[int, Said]) -> None:
-        """Note what the engine said, by token id and by index into the lead."""
+        """Note an answer of the engine, by token id and by index into the lead."""
         for token, said in wanted.items():
             self._note(question.wanted[token], len(question.lead), said)
         for index, said in on_the_way.items():
@@ -143,7 +143,7 @@ class Scorer:
             self.missing.append((question, missing))
 
     def again(self) -> list[Question]:
-        """Questions for what the engine did not compute, because it found it in its cache."""
+        """Questions for what the engine did not compute because it found it in its cache."""
         questions = [again for question, missing in self.missing for again in _again(question, missing)]
         self.missing = []
         return questions
@@ -160,7 +160,7 @@ class Scorer:
 
 
 def _again(question: Question, missing: dict[int, list[int]]) -> list[Question]:
-    """A few single tokens are asked for one by one; for many, all is computed anew."""
+    """Questions for missing tokens: one by one if they are few; if they are many, everything is computed again."""
     if len(missing) > FEW:
         last = max(missing)
         again = Question(question.prompt, question.lead[:last], whole=True)

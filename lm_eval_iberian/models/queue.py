@@ -1,8 +1,8 @@
 """Requests into a running vLLM, answers out as soon as each is complete.
 
-`LLM.generate` gives nothing back before all of its requests are done. Here the engine is driven through the calls
-that vLLM documents for that (`add_request`, `step`, `abort_request`: its example llm_engine_example.py), so a killed
-run has lost only what was in flight. Works with the engine in this process and in its own, and with tensor
+`LLM.generate` returns nothing before all of its requests are done. Here the engine is driven through the calls that
+vLLM documents for this (`add_request`, `step`, `abort_request`: its example llm_engine_example.py). So a run that is
+killed loses only what was in flight. This works with the engine in this process or in its own, and with tensor
 parallelism. A bounded number of requests is in the engine at a time; the rest wait here, in their order.
 
     run_queue(llm, [Request(tokens, SamplingParams(...)), ...], lambda index, output: ...)
@@ -46,15 +46,15 @@ def run_queue(
 ) -> None:
     """Run requests through the engine, first come first served.
 
+    If anything ends it early (an error, Ctrl-C), requests in the engine are aborted and its prefix cache is emptied, so
+    that the engine can go on; then the error is raised. A first Ctrl-C waits for the engine's step, a second does not.
+
     Args:
         llm: a `vllm.LLM` with nothing else under way.
-        requests: read as room comes free.
-        take: called with a request's place in `requests` and its finished `vllm.RequestOutput`, in the order in
-            which they finish.
+        requests: read as room becomes free.
+        take: called with a request's index in `requests` and its finished `vllm.RequestOutput`, in the order in which
+            they finish.
         lora_request: vLLM's, for all of them.
-
-    Whatever ends it early (an error, Ctrl-C), what is in the engine is aborted and its prefix cache emptied, so that
-    the engine can go on, and the error is raised. A first Ctrl-C waits for the engine's step, a second does not.
     """
     engine = llm.llm_engine
     limit = AHEAD * engine.vllm_config.scheduler_config.max_num_seqs
@@ -78,7 +78,7 @@ def run_queue(
 def _fill(
     llm: Any, waiting: Iterator[tuple[int, Request]], running: dict[str, int], limit: int, lora_request: Any
 ) -> None:
-    """Top up the engine, once half of what waits in it has been used."""
+    """Add requests to the engine, once half of those that wait in it have been used."""
     from vllm.inputs import tokens_input
     from vllm.sampling_params import RequestOutputKind
 
@@ -96,10 +96,10 @@ def _fill(
 
 
 def _abandon(llm: Any, names: list[str]) -> None:
-    """Take requests back out of the engine. Says so where that fails; the reason for it matters more."""
+    """Take requests back out of the engine. If that fails it is only logged: the first error matters more."""
     try:
         llm.llm_engine.abort_request(names)
-        # Blocks count as cached from the moment they are planned, also where the step never came to compute them.
+        # vLLM counts blocks as cached as soon as they are planned, even if no step ever computed them.
         if not llm.reset_prefix_cache():
             LOG.warning("merged: vLLM's prefix cache could not be emptied after an interruption; start a new engine.")
     except Exception as error:
@@ -108,10 +108,10 @@ def _abandon(llm: Any, names: list[str]) -> None:
 
 @contextmanager
 def _interrupts_between_steps() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back while the engine computes: a step broken off would leave it unusable.
+    """Hold Ctrl-C back while the engine computes: an interrupted step would leave it unusable.
 
-    Yields a function that raises the KeyboardInterrupt that came meanwhile. Only the main thread gets signals; in
-    others, and where somebody else handles Ctrl-C, nothing is changed.
+    Yields a function that raises the KeyboardInterrupt that came meanwhile. Only the main thread gets signals. In other
+    threads, and if somebody else handles Ctrl-C, nothing is changed.
     """
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or previous is not signal.default_int_handler:

@@ -1,11 +1,11 @@
 """Log-likelihoods on vLLM without a whole prompt of `prompt_logprobs` for every answer choice.
 
-lm_eval's `vllm` sends one request an answer choice, each with the whole prompt and `prompt_logprobs=1`. That
-computes logits for every prompt token and may not read the prefix cache. Here the questions of questions.py are
-asked instead. `SamplingParams.logprob_token_ids` names exactly the tokens that are wanted after a prefix; the token
-sampled at temperature 0 is the argmax, so `is_greedy` comes for free. What is read on the way comes from
-`prompt_logprobs` of a request that may read the cache (`skip_reading_prefix_cache=False`): vLLM then computes, with
-logits, only what it did not find there, and says how much it found (`num_cached_tokens`).
+lm_eval's `vllm` sends one request for each answer choice, with the whole prompt and `prompt_logprobs=1`. That computes
+logits for every prompt token and may not read the prefix cache. Here the questions of questions.py are asked instead.
+`SamplingParams.logprob_token_ids` names exactly the tokens that are wanted after a prefix. The token sampled at
+temperature 0 is the argmax, which gives `is_greedy`. What is read on the way comes from `prompt_logprobs` of a request
+that may read the cache (`skip_reading_prefix_cache=False`). vLLM then computes, with logits, only what it did not find
+there, and says how much it found (`num_cached_tokens`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_TOKENS_A_QUESTION = 128
 def score_by_questions(
     llm: Any, pairs: Sequence[Pair], take: Callable[[int, Score], None], lora_request: Any = None
 ) -> None:
-    """Ask a running vLLM. `take` gets each pair's place and score, as soon as they are known."""
+    """Ask a running vLLM. `take` gets each pair's index and score as soon as they are known."""
     scorer = Scorer(pairs, take)
     asked = collect_questions(pairs, _block_size(llm), MAX_TOKENS_A_QUESTION)
     while asked:
@@ -37,7 +37,7 @@ def score_by_questions(
 
 
 def _block_size(llm: Any) -> int:
-    """Tokens in a block of the engine's prefix cache; more than any prompt has where it keeps none."""
+    """How many tokens a block of the engine's prefix cache has; more than any prompt has if there is no such cache."""
     cache = llm.llm_engine.vllm_config.cache_config
     if cache.enable_prefix_caching:
         return int(cache.block_size)
@@ -66,7 +66,7 @@ def request(question: Question) -> Request:
 
 
 def read(output: Any, question: Question) -> tuple[dict[int, Said], dict[int, Said]]:
-    """What a finished request says: by token wanted, and by index into the lead, as far as it was computed.
+    """What a finished request says, by wanted token and by index into the lead, as far as it was computed.
 
     Raises:
         EngineError: the answer is about other tokens.

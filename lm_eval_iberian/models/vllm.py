@@ -76,7 +76,7 @@ class MergedVLLM(Swapping, Counted, VLLM):
         refuse_unknown_place(resident)
         self._scoring, self._swaps, self._resident = scoring, way_of_swapping(swap), resident
         self._proves = switched_on("proof", proof)
-        # lm_eval's command line says 1 unless told otherwise; vLLM fills its batches itself, and waits with 1.
+        # lm_eval's command line says 1 by default. vLLM fills its batches itself; with 1 it would take one at a time.
         if arguments.get("batch_size") in (None, 1, "1"):
             arguments["batch_size"] = "auto"
         arguments.pop("device", None)  # vLLM takes the GPUs of CUDA_VISIBLE_DEVICES; lm_eval's CLI always passes one
@@ -106,17 +106,16 @@ class MergedVLLM(Swapping, Counted, VLLM):
         with tempfile.NamedTemporaryFile(prefix="iberian-report-") as file:
             report = Path(file.name)
             try:
-                with vllm_loader.engine_start():
-                    super().__init__(
-                        pretrained=str(prepared.resolved.donor.folder),
-                        dtype=prepared.dtype,
-                        tokenizer=prepared.tokenizer.folder,
-                        trust_remote_code=trust_remote_code,
-                        generation_config=prepared.tokenizer.generation_folder,
-                        hf_overrides=self._config_overrides(prepared),
-                        **vllm_loader.engine_arguments(prepared.resolved, report, self._proves),
-                        **arguments,
-                    )
+                super().__init__(
+                    pretrained=str(prepared.resolved.donor.folder),
+                    dtype=prepared.dtype,
+                    tokenizer=prepared.tokenizer.folder,
+                    trust_remote_code=trust_remote_code,
+                    generation_config=prepared.tokenizer.generation_folder,
+                    hf_overrides=self._config_overrides(prepared),
+                    **vllm_loader.engine_arguments(prepared.resolved, report, self._proves),
+                    **arguments,
+                )
             except RuntimeError as error:
                 raise vllm_loader.read_report(report) or error from error
         self.proof = vllm_loader.prove(self.model, self._proves)
@@ -143,7 +142,7 @@ class MergedVLLM(Swapping, Counted, VLLM):
         return encoded
 
     def _put_in(self, prepared: Prepared) -> str:
-        """Into the running engine where that is wanted and proved, else into a new one. See `Swapping.swap`."""
+        """Into the running engine if that is wanted and can be proved, else into a new one. See `Swapping.swap`."""
         self.was_started_anew = False
         if self._swaps == "never" or self._is_broken:
             return self._start_anew(prepared, "swap=never" if self._swaps == "never" else "the last one broke off")
@@ -160,7 +159,7 @@ class MergedVLLM(Swapping, Counted, VLLM):
         return self.proof.digest
 
     def _start_anew(self, prepared: Prepared, why: str) -> str:
-        """Another engine for this merge, in place of this one."""
+        """Start another engine for this merge, in place of this one."""
         self.was_started_anew = True
         LOG.warning(
             "merged: the engine is started anew for %s, which takes about %.0f s: %s",
@@ -179,7 +178,7 @@ class MergedVLLM(Swapping, Counted, VLLM):
 
     @property
     def _window(self) -> int:
-        """As lm_eval: vLLM wants room for one generated token."""
+        """As in lm_eval: vLLM needs room for one generated token."""
         return int(self.max_length) - 1
 
     def _loglikelihood_tokens(self, requests: list[Any], disable_tqdm: bool = False) -> list[Score]:
@@ -213,10 +212,10 @@ class MergedVLLM(Swapping, Counted, VLLM):
 
     @staticmethod
     def modify_gen_kwargs(gen_kwargs: dict[str, Any], eos: Any = None, default_max_gen_toks: int = 256) -> Any:
-        """lm_eval's hook for generation settings: greedy where a task does not say otherwise.
+        """lm_eval's hook for generation settings: greedy if a task does not say otherwise.
 
-        lm_eval's own `normalize_gen_kwargs` promises that, but 0.4.13 leaves `temperature` unset where `do_sample`
-        is not given, and vLLM then samples at temperature 1: every score would change from run to run.
+        lm_eval's own `normalize_gen_kwargs` promises that. But 0.4.13 leaves `temperature` unset if `do_sample` is not
+        given, and vLLM then samples at temperature 1, so every score would change from run to run.
         """
         if "temperature" not in gen_kwargs and not gen_kwargs.get("do_sample"):
             gen_kwargs = {**gen_kwargs, "do_sample": False, "temperature": 0.0}

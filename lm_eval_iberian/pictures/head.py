@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lm_eval_iberian.compare.columns import TOYS
+from lm_eval_iberian.benchmarks.benchmark import TOYS
 from lm_eval_iberian.compare.tables import distinct
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.runs.run import SweepRun

@@ -5,16 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+import pkgutil
 import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.identity import prompting
-from lm_eval_iberian.scores.benchmarks import Benchmark
 from lm_eval_iberian.scores.suite import ModelScores, Score
 from lm_eval_iberian.scores.tables import BEST, SECOND, Cell, Report, Table
 from lm_eval_iberian.wording import some
+
+# Name -> the function that makes a report's text. A format is one function in a file of its own, and one line here.
+FORMATS = {
+    "markdown": "lm_eval_iberian.scores.formats:markdown",
+    "csv": "lm_eval_iberian.scores.formats:as_csv",
+    "latex": "lm_eval_iberian.scores.formats:latex",
+    "json": "lm_eval_iberian.scores.formats:as_json",
+}
 
 KEY = (
     "Percent. Best bold, second underlined. ± is the sample SD over runs where there are several, else the standard "
@@ -40,12 +49,12 @@ def write(report: Report, format: str = "markdown", width: int | None = None) ->
     """The report as text.
 
     Args:
-        format: "markdown", "csv" (one long table, a row a figure), "latex" (booktabs), "json".
+        format: of FORMATS: "markdown", "csv" (one long table, a row a figure), "latex" (booktabs), "json".
         width: of the terminal that will show Markdown, in characters; None: as wide as it comes.
     """
     if format == "markdown":
         return markdown(report, width)
-    return {"csv": as_csv, "latex": latex, "json": as_json}[format](report)
+    return str(pkgutil.resolve_name(FORMATS[format])(report))
 
 
 def markdown(report: Report, width: int | None = None) -> str:
@@ -227,7 +236,7 @@ def _model(model: ModelScores) -> dict[str, Any]:
         "benchmarks": [
             {**_benchmark(benchmark), **_score(score)}
             for benchmark, score in model.benchmarks.items()
-            if model.has(benchmark.kind) and (score.runs or benchmark.averaged)
+            if score.runs or model.lacks(benchmark)
         ],
     }
 

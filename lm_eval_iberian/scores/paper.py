@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from lm_eval_iberian.benchmarks.benchmark import CHOICE, INSTRUCTIONS, TRANSLATION
 from lm_eval_iberian.identity.prompting import PLAIN, PRINTED, Prompt
-from lm_eval_iberian.scores.benchmarks import CHOICE, INSTRUCTIONS, TRANSLATION
 
 FOLDER = Path(__file__).parent / "paper_figures"
 CITATION = "Merge and Conquer (LREC 2026, arXiv 2603.28263)"

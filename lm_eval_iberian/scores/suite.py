@@ -17,9 +17,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from lm_eval_iberian.benchmarks.benchmark import PAPER_LANGUAGES, Benchmark
+from lm_eval_iberian.benchmarks.table import averages, benchmarks, columns, of_column, of_task
 from lm_eval_iberian.identity.identity import Identity
 from lm_eval_iberian.identity.prompting import Prompt
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS, KINDS, Benchmark, columns, of_column
 from lm_eval_iberian.scores.results import Leaf, Run, SuiteError
 from lm_eval_iberian.wording import some
 
@@ -83,17 +84,28 @@ class ModelScores:
     @cached_property
     def benchmarks(self) -> dict[Benchmark, Score]:
         """Every benchmark of the table, found or not."""
-        return {benchmark: score_of(benchmark, self.runs) for benchmark in BENCHMARKS}
+        return {benchmark: score_of(benchmark, self.runs) for benchmark in benchmarks()}
 
     @cached_property
     def averages(self) -> dict[str, Score]:
-        """Every average of a kind of which anything was measured: column -> Score."""
-        kinds = [kind for kind in KINDS if self.has(kind)]
-        return {column: self._average(column) for kind in kinds for column in columns(kind)}
+        """Every average of a sort of which anything was measured: column -> Score.
 
-    def has(self, kind: str) -> bool:
-        """Whether any task of a kind is in the files."""
-        return any(score.runs for benchmark, score in self.benchmarks.items() if benchmark.kind == kind)
+        In languages of the paper these are all of its columns, in others those of which anything was measured.
+        """
+        found = [column for average in averages() if self.has(average) for column in columns(average)]
+        return {
+            column: self._average(column)
+            for column in found
+            if column.rpartition("_")[2] in PAPER_LANGUAGES or self._measured(column)
+        }
+
+    def has(self, average: str) -> bool:
+        """Whether any benchmark of an average is in the files, in whatever language."""
+        return any(score.runs for benchmark, score in self.benchmarks.items() if benchmark.counted_in == average)
+
+    def lacks(self, benchmark: Benchmark) -> bool:
+        """Whether an average of these files counts a benchmark that is not in them."""
+        return benchmark.averaged and benchmark.column in self.averages and not self.benchmarks[benchmark].runs
 
     def _measured(self, column: str) -> bool:
         """Whether any benchmark of an average is in the files."""
@@ -104,18 +116,17 @@ class ModelScores:
         """Every benchmark that is missing, failed, limited, or otherwise wants a word, named."""
         said = [f"nothing measured for {column}" for column in self.averages if not self._measured(column)]
         for benchmark, score in self.benchmarks.items():
-            if score.runs or (benchmark.averaged and self._measured(benchmark.column)):
+            if score.runs or (self.lacks(benchmark) and self._measured(benchmark.column)):
                 said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.doubts, *score.notes)]
         return said + self._others()
 
     def _others(self) -> list[str]:
         """Every task in the files that no benchmark of the table counts, with its scores."""
-        known = {task for benchmark in BENCHMARKS for task in (*benchmark.tasks, *benchmark.upstream)}
         return [
             f"in no table: {task}: {shown}"
             for run in self.runs
             for task in run.tasks
-            if task not in known and (shown := run.scores(task))
+            if of_task(task) is None and (shown := run.scores(task))
         ]
 
     def _average(self, column: str) -> Score:

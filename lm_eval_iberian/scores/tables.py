@@ -12,17 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lm_eval_iberian.benchmarks.benchmark import Benchmark
+from lm_eval_iberian.benchmarks.languages import language_names
+from lm_eval_iberian.benchmarks.table import averages, benchmarks, columns, languages, of_column
 from lm_eval_iberian.identity.prompting import Prompt, has_several, odd_ones, shown
 from lm_eval_iberian.scores import paper
-from lm_eval_iberian.scores.benchmarks import (
-    BENCHMARKS,
-    KINDS,
-    LANGUAGE_NAMES,
-    LANGUAGES,
-    Benchmark,
-    columns,
-    of_column,
-)
 from lm_eval_iberian.scores.results_files import find_runs
 from lm_eval_iberian.scores.suite import ModelScores, Score, gather
 
@@ -133,8 +127,8 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
     if against and normalised:
         raise ValueError("the paper's figures are not normalised: ask for one or the other")
     models = _parents_first(models)
-    made = [_averages(kind, models, against, normalised) for kind in KINDS]
-    made += [_by_language(language, models, normalised) for language in LANGUAGES]
+    made = [_averages(average, models, against, normalised) for average in averages()]
+    made += [_by_language(language, models, normalised) for language in languages()]
     notes = {model.label: model.notes for model in models if model.notes}
     if against:
         notes["paper"] = [paper.CAUTION]
@@ -145,24 +139,29 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
     return Report(tables, notes, list(models), signed)
 
 
-def _averages(kind: str, models: Sequence[ModelScores], against: str | None, normalised: bool) -> Table | None:
-    """The averages of a kind, a column a language; published rows above ours."""
-    heads = columns(kind)
+def _averages(average: str, models: Sequence[ModelScores], against: str | None, normalised: bool) -> Table | None:
+    """An average, a column a language; published rows above ours."""
+    heads = [head for head in columns(average) if any(head in model.averages for model in models)]
     rows = [
-        (model.label, _role(model, models), tuple(cell_of(model.averages[head], normalised) for head in heads))
+        (model.label, _role(model, models), tuple(_cell(model, head, normalised) for head in heads))
         for model in models
-        if model.has(kind)
+        if model.has(average)
     ]
     if not rows:
         return None
     if against:
-        printed = paper.published(kind).items()
+        printed = paper.published(average).items()
         rows = [(f"{name} [paper]", "paper", _published(name, figures, heads)) for name, figures in printed] + rows
     else:
         rows.append(("chance", "chance", _chance([_first(models, head) for head in heads], normalised)))
-    title = KINDS[kind] + (", normalised: 0 is chance" if normalised else "")
+    title = averages()[average].title + (", normalised: 0 is chance" if normalised else "")
     counted = tuple(tuple(of_column(head)) for head in heads)
     return Table(title, tuple(head.rpartition("_")[2] for head in heads), tuple(rows), counted)
+
+
+def _cell(model: ModelScores, head: str, normalised: bool) -> Cell:
+    """A model's figure in a column; one without where no benchmark of it was measured."""
+    return cell_of(model.averages[head], normalised) if head in model.averages else Cell(None)
 
 
 def _first(models: Sequence[ModelScores], head: str) -> Score | None:
@@ -173,7 +172,7 @@ def _by_language(language: str, models: Sequence[ModelScores], normalised: bool)
     """Every benchmark of a language that any model was measured on."""
     measured = [
         benchmark
-        for benchmark in BENCHMARKS
+        for benchmark in benchmarks()
         if benchmark.language == language and any(model.benchmarks[benchmark].runs for model in models)
     ]
     if not measured:
@@ -185,7 +184,7 @@ def _by_language(language: str, models: Sequence[ModelScores], normalised: bool)
     rows.append(("chance", "chance", _chance([models[0].benchmarks[b] for b in measured], normalised)))
     heads = tuple(b.name if b.averaged else f"{b.name} (not averaged)" for b in measured)
     counted = tuple((benchmark,) for benchmark in measured)
-    return Table(f"{LANGUAGE_NAMES[language]}, benchmark by benchmark", heads, tuple(rows), counted)
+    return Table(f"{language_names()[language]}, benchmark by benchmark", heads, tuple(rows), counted)
 
 
 def cell_of(score: Score, normalised: bool = False) -> Cell:

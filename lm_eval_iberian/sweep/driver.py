@@ -17,7 +17,7 @@ from typing import Any
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.run import PLAN
 from lm_eval_iberian.runs.store import CLAIM_SECONDS, FILE, Store
-from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, NextJob, Started
+from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, Started
 from lm_eval_iberian.sweep.outlook import speed_name
 from lm_eval_iberian.sweep.plan import Plan
 from lm_eval_iberian.sweep.pools.local import Pool
@@ -30,64 +30,76 @@ ATTEMPTS = 2
 
 @dataclass
 class Driver:
-    """One sweep at work.
+    """Gives out jobs and keeps what comes back, until there are no more.
+
+    A sweep knows all its jobs when it starts. A search (`tune`) starts with none: it is asked for `more`, and told what
+    is `done`, and may `add` jobs both times.
 
     Args:
+        plan: of the points; of a search, of any one of its points.
         folder: the run folder.
         store: its store.
         progress: is told of everything.
-        shard: (number from 0, of how many): only this part of the jobs; for job arrays.
+        queue: jobs that wait to be given out, in order.
         others: stores that another division into shards has left in the folder; read only.
+        more: called when the queue is empty; adds jobs. False: there will be none, whatever comes back.
+        done: called with a job whose results are in the store (reason: None), or that failed for a reason.
     """
 
     plan: Plan
     folder: Path
     store: Store
     progress: Progress
-    shard: tuple[int, int] = (0, 1)
+    queue: list[Job] = field(default_factory=list)
     others: tuple[Store, ...] = ()
+    more: Callable[[], bool] = lambda: False
+    done: Callable[[Job, str | None], None] = lambda job, reason: None
     failures: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._jobs = {job.key: job for job in self.plan.jobs}
-        number, of = self.shard
-        jobs = list(self._jobs.values())
-        mine = jobs[len(jobs) * number // of : len(jobs) * (number + 1) // of]  # neighbours share sources
-        self._mine = mine
-        self._open = [job for job in mine if not any(one.is_finished(job.key) for one in (self.store, *self.others))]
+        self.jobs = {job.key: job for job in self.queue}  # in the queue or under way
         self._elsewhere: list[Job] = []
         self._noted: set[str] = set()
         self._fresh: set[str] = set()  # nothing of these was known: what they take says what the next will take
         self._began = time.time()
         self._attempts: dict[str, int] = {}
 
-    @property
-    def left(self) -> list[Job]:
-        """The jobs that are not done."""
-        return list(self._open)
-
     def run(self, pool: Pool) -> None:
         """Measure everything that is not measured yet."""
-        for planned in self.plan.points:
-            if planned.problem:
-                self._record_problem(planned)
-        self.progress.begin(self._mine, {job.key for job in self._open})
         with _Heartbeat(self.store.path):
-            try:
-                pool.run(self.next_job, self.handle)
-            finally:
-                self.progress.end()
+            pool.run(self.next_job, self.handle)
+
+    def add(self, job: Job) -> None:
+        """Put a job into the queue, unless it is there or under way."""
+        if job.key not in self.jobs:
+            self.jobs[job.key] = job
+            self.queue.append(job)
+
+    def drop(self, job: Job) -> None:
+        """Take a job out of the queue."""
+        self.queue.remove(job)
+        del self.jobs[job.key]
 
     def next_job(self, engine: str | None) -> Job | Later | None:
-        """The next evaluation that nobody has: one that the engine can take, if there is any. Never waits.
+        """The next evaluation that nobody has: one that the engine can take, if there is any. Never waits."""
+        if not self.queue:
+            self.queue, self._elsewhere = self._elsewhere, []
+        while True:
+            job = self._take(engine)
+            if job is not None:
+                return job
+            if self._elsewhere:
+                return LATER
+            if not self.more():
+                return None
+            if not self.queue:
+                return LATER
 
-        Its `known` are the answers that are stored by now: also for one that is tried again.
-        """
-        if not self._open:
-            self._open, self._elsewhere = self._elsewhere, []
-        while self._open:
-            job = next((job for job in self._open if job.engine == engine), self._open[0])
-            self._open.remove(job)
+    def _take(self, engine: str | None) -> Job | None:
+        """A job of the queue that is claimed now, or None. Its `known` are all answers that are stored by now."""
+        while self.queue:
+            job = next((job for job in self.queue if job.engine == engine), self.queue[0])
+            self.queue.remove(job)
             if self._is_done(job):
                 continue
             if self.store.claim(job.key):
@@ -97,7 +109,7 @@ class Driver:
                 return replace(job, known=known, weights=self.store.weights(job.signature))
             self._note_elsewhere(job)
             self._elsewhere.append(job)
-        return LATER if self._elsewhere else None
+        return None
 
     def _known(self, signature: str) -> dict[str, str]:
         known: dict[str, str] = {}
@@ -114,42 +126,41 @@ class Driver:
         """Whether another sweep has done it since this one began, or has failed to."""
         if self.store.is_finished(job.key):
             self.progress.finished_elsewhere(job)
+            self._is_over(job, None)
             return True
-        reason = self.store.failure(job.key, self._began)
+        reason = None if job.key in self.failures else self.store.failure(job.key, self._began)
         if reason is not None:
-            self._note_failure(job, reason)
             self.progress.hear(job, Failed(job.key, reason, ""))
+            self._is_over(job, reason)
         return reason is not None
-
-    def _note_failure(self, job: Job, reason: str) -> None:
-        self.failures[job.key] = f"{job.point}: {job.evaluation.name}: {reason}"
 
     def handle(self, event: Event) -> None:
         """Write down what a worker says."""
-        job = self._jobs[event.key]
+        job = self.jobs[event.key]
         if isinstance(event, Lost):
             event = self._try_again(job, event)
-        write_down(self.store, self.folder, job, event)
-        if isinstance(event, Finished):
-            if event.key in self._fresh:
-                self.store.note_speed(speed_name(self.plan, job.evaluation), event.seconds)
-            self.failures.pop(event.key, None)
-        elif isinstance(event, Failed):
-            self._note_failure(job, event.reason)
+        _write_down(self.store, self.folder, job, event)
+        if isinstance(event, Finished) and event.key in self._fresh:
+            self.store.note_speed(speed_name(self.plan, job.evaluation), event.seconds)
         self.progress.hear(job, event)
+        if isinstance(event, (Finished, Failed)):
+            self._is_over(job, event.reason if isinstance(event, Failed) else None)
+
+    def _is_over(self, job: Job, reason: str | None) -> None:
+        del self.jobs[job.key]
+        if reason is None:
+            self.failures.pop(job.key, None)
+        else:
+            self.failures[job.key] = f"{job.point}: {job.evaluation.name}: {reason}"
+        self.done(job, reason)
 
     def _try_again(self, job: Job, event: Lost) -> Lost | Failed:
         """A job whose worker died goes back to the others; after ATTEMPTS, the point is taken for the reason."""
         self._attempts[job.key] = self._attempts.get(job.key, 0) + 1
         if self._attempts[job.key] < ATTEMPTS:
-            self._open.insert(0, job)
+            self.queue.insert(0, job)
             return event
         return Failed(job.key, f"its worker died {ATTEMPTS} times ({event.reason}).", "")
-
-    def _record_problem(self, planned: Any) -> None:
-        for evaluation in planned.point.evaluations:
-            self.store.fail(self.plan.key(planned, evaluation), planned.problem)
-        self.failures[planned.name] = f"{planned.name}: {planned.problem}"
 
 
 class _Heartbeat:
@@ -196,20 +207,29 @@ def run_sweep(
     others = tuple(
         Store(file, writes=False) for file in sorted({*folder.glob("store*.sqlite")} - {*folder.glob(division)})
     )
+    jobs = list({job.key: job for job in plan.jobs}.values())  # two points may be one measurement
+    mine = jobs[len(jobs) * shard[0] // shard[1] : len(jobs) * (shard[0] + 1) // shard[1]]  # neighbours share sources
+    left = [job for job in mine if not any(one.is_finished(job.key) for one in (store, *others))]
     try:
-        driver = Driver(plan, folder, store, progress, shard, others)
-        driver.run(make_pool(plan, driver.left) if driver.left else _Idle())
+        driver = Driver(plan, folder, store, progress, left, others)
+        _record_problems(plan, driver)
+        progress.begin(mine, {job.key for job in left})
+        if left:
+            driver.run(make_pool(plan, left))
         return driver.failures
     finally:
+        progress.end()
         for one in (store, *others):
             one.close()
 
 
-class _Idle:
-    """A pool for nothing to do."""
-
-    def run(self, next_job: NextJob, handle: Callable[[Event], None]) -> None:
-        return
+def _record_problems(plan: Plan, driver: Driver) -> None:
+    """Points that cannot be measured have failed before anything starts."""
+    for planned in plan.points:
+        if planned.problem:
+            for evaluation in planned.point.evaluations:
+                driver.store.fail(plan.key(planned, evaluation), planned.problem)
+            driver.failures[planned.name] = f"{planned.name}: {planned.problem}"
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
@@ -217,7 +237,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
     write_whole(folder / PLAN, json.dumps(plan.as_data(), indent=2, ensure_ascii=False) + "\n")
 
 
-def write_down(store: Store, folder: Path, job: Job, event: Event) -> None:
+def _write_down(store: Store, folder: Path, job: Job, event: Event) -> None:
     """Keep what a worker said: the digest of its weights, answers, results, or the reason for none."""
     match event:
         case Started():
@@ -226,12 +246,12 @@ def write_down(store: Store, folder: Path, job: Job, event: Event) -> None:
             store.keep_answers(event.answers)
         case Finished():
             store.finish(event.key, event.signature, event.results, event.flags, event.seconds, event.documents)
-            write_results(folder, job, event.results)
+            _write_results(folder, job, event.results)
         case Failed():
             store.fail(event.key, event.reason, event.details)
 
 
-def write_results(folder: Path, job: Job, results: dict[str, Any]) -> None:
+def _write_results(folder: Path, job: Job, results: dict[str, Any]) -> None:
     """One evaluation's results as lm_eval writes them, for those who want a file."""
     path = folder / "points" / slug(job.point) / f"results_{job.key[:12]}.json"
     write_whole(path, json.dumps(results, indent=2, ensure_ascii=False))

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
 from lm_eval.tasks import TaskManager
 
-from lm_eval_iberian.folders import tasks_folder
+from lm_eval_iberian.folders import task_folders
 from lm_eval_iberian.identity.task_code import read_by
 from lm_eval_iberian.sweep.spec import Evaluation
 
+version_of_package = cache(version)  # each look parses a file
 # lm_eval's own: which shots are drawn. Also its seed of numpy and torch.
 FEWSHOT_SEED = 1234
 
@@ -29,7 +30,9 @@ def our_tasks(metadata: dict[str, Any] | None = None) -> TaskManager:
     Args:
         metadata: the model's arguments, which lm_eval passes on to tasks.
     """
-    return TaskManager(include_path=str(tasks_folder()), include_defaults=False, metadata=metadata)
+    return TaskManager(
+        include_path=[str(folder) for folder in task_folders()], include_defaults=False, metadata=metadata
+    )
 
 
 class KeptTasks:
@@ -60,7 +63,7 @@ class KeptTasks:
 
     def of(self, evaluation: Evaluation) -> LoadedOnce:
         """The tasks of an evaluation. Each has its own: its settings are written into them."""
-        key = json.dumps(evaluation.as_data(), sort_keys=True, default=str)
+        key = evaluation.text
         if key not in self.loaded:
             self.loaded[key] = LoadedOnce(self._index(evaluation.tasks), evaluation)
         return self.loaded[key]
@@ -179,8 +182,8 @@ def results_head(
     """
     seed = evaluation.seed or 0
     return {
-        "lm_eval_version": version("lm_eval"),
-        "transformers_version": version("transformers"),
+        "lm_eval_version": version_of_package("lm_eval"),
+        "transformers_version": version_of_package("transformers"),
         "model_source": "merged",
         "config": {
             "model": "merged", "model_args": dict(model_args), **info, "limit": evaluation.settings.get("limit"),

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from lm_eval_iberian.identity.task_code import documents_of
 from lm_eval_iberian.runs.store import Store
-from lm_eval_iberian.sweep.plan import Plan, PlannedPoint
+from lm_eval_iberian.sweep.plan import Plan, distinct_evaluations
 from lm_eval_iberian.sweep.progress import duration
 from lm_eval_iberian.sweep.spec import Evaluation
 from merge_hooks.checks.estimate import estimate, gigabytes
@@ -53,7 +51,7 @@ def load_of(plan: Plan, evaluation: Evaluation) -> Load:
 def show_plan(plan: Plan, store: Store | None, console: Console) -> None:
     """Print the plan: points, evaluations, memory, time."""
     console.print(_points_table(plan, store))
-    loads = {_key(one): (one, load_of(plan, one)) for one in _evaluations(plan.points)}
+    loads = {one.text: (one, load_of(plan, one)) for one in distinct_evaluations(plan.points)}
     table = Table("evaluation", "documents", "requests", "prompt tokens, about", title="Evaluations of each point")
     for one, load in loads.values():
         table.add_row(one.name, f"{load.documents:,}", f"{load.requests:,}", f"{load.tokens:,}")
@@ -89,11 +87,11 @@ def _needs(plan: Plan, store: Store | None, loads: dict[str, Load]) -> list[str]
     for _, one in left:
         known = store.speed(speed_name(plan, one)) if store else None
         measured += known is not None
-        guess = 2.0 * sizes[0].parameters * loads[_key(one)].tokens / GUESSED_FLOPS[device]
+        guess = 2.0 * sizes[0].parameters * loads[one.text].tokens / GUESSED_FLOPS[device]
         seconds += guess if known is None else known
     engines = len({point.engine for point, _ in left})
     seconds += engines * START_SECONDS[device]
-    requests = sum(loads[_key(one)].requests for _, one in left)
+    requests = sum(loads[one.text].requests for _, one in left)
     basis = (
         "measured before in this run folder"
         if measured == len(left) and left
@@ -110,7 +108,7 @@ def _needs(plan: Plan, store: Store | None, loads: dict[str, Load]) -> list[str]
 
 def speed_name(plan: Plan, evaluation: Evaluation) -> str:
     """Under which name the seconds of an evaluation are noted in the store."""
-    return f"seconds {json.dumps(plan.arguments, sort_keys=True, default=str)} {_key(evaluation)}"
+    return f"seconds {json.dumps(plan.arguments, sort_keys=True, default=str)} {evaluation.text}"
 
 
 def _device(plan: Plan) -> str:
@@ -118,15 +116,3 @@ def _device(plan: Plan) -> str:
 
     named = str(plan.sweep.model_args.get("device") or "")
     return "cpu" if named.startswith("cpu") or not torch.accelerator.is_available() else "gpu"
-
-
-def _evaluations(points: Iterable[PlannedPoint]) -> list[Evaluation]:
-    found: dict[str, Evaluation] = {}
-    for point in points:
-        for one in point.point.evaluations:
-            found.setdefault(_key(one), one)
-    return list(found.values())
-
-
-def _key(evaluation: Evaluation) -> Any:
-    return json.dumps(evaluation.as_data(), sort_keys=True, default=str)

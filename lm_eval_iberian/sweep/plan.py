@@ -7,7 +7,7 @@ starts; it becomes the point's `problem`, and the sweep goes on without it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -147,9 +147,10 @@ class Plan:
     def _job(self, planned: PlannedPoint, evaluation: Evaluation) -> Job:
         point, recipe = planned.point, planned.point.recipe
         folder = None if recipe.folder is None else str(recipe.folder)
+        identity = self.identity(planned, evaluation)
         return Job(
-            key=self.key(planned, evaluation),
-            identity=self.identity(planned, evaluation),
+            key=identity.digest,
+            identity=identity,
             point=point.name,
             engine=planned.engine,
             signature=planned.signature,
@@ -229,7 +230,7 @@ class _Planner:
                 key = _measured(parent)
                 name = known.get(key) if parent.prepared is not None else None
                 if name is None:
-                    known[key] = name = _free_name(parent.name, [*known.values()])
+                    known[key] = name = free_name(parent.name, [*known.values()])
                     parents[name] = replace(parent, point=replace(parent.point, name=name))
                 if name in parents:
                     parents[name] = _also(parents[name], planned.point.evaluations)
@@ -375,26 +376,30 @@ def _plain_recipe(source: Source, dtype: str | None) -> Recipe:
 
 def _also(parent: PlannedPoint, evaluations: Iterable[Evaluation]) -> PlannedPoint:
     """The parent, measured on these evaluations too."""
-    known = [json.dumps(one.as_data(), sort_keys=True, default=str) for one in parent.point.evaluations]
-    more = [one for one in evaluations if json.dumps(one.as_data(), sort_keys=True, default=str) not in known]
-    return replace(parent, point=replace(parent.point, evaluations=(*parent.point.evaluations, *more)))
+    both = {one.text: one for one in (*parent.point.evaluations, *evaluations)}
+    return replace(parent, point=replace(parent.point, evaluations=tuple(both.values())))
 
 
-def _free_name(name: str, taken: list[str]) -> str:
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, or the name with the first number that makes it new."""
     number, free = 2, name
     while free in taken:
         number, free = number + 1, f"{name} ({number})"
     return free
 
 
-def _check_tasks(points: list[PlannedPoint], tasks: KeptTasks) -> None:
+def distinct_evaluations(points: Iterable[PlannedPoint]) -> list[Evaluation]:
+    """What any of the points is measured on, once each."""
+    return list({one.text: one for point in points for one in point.point.evaluations}.values())
+
+
+def _check_tasks(points: Iterable[PlannedPoint], tasks: KeptTasks) -> None:
     """Load every task, so that a wrong name is known before an engine starts. Raises SweepError."""
-    for evaluation in dict.fromkeys(json.dumps(one.as_data(), sort_keys=True, default=str)
-                                    for point in points for one in point.point.evaluations):  # fmt: skip
-        data = json.loads(evaluation)
+    for evaluation in distinct_evaluations(points):
+        where = f"tasks: {', '.join(evaluation.tasks)}"
         try:
-            loaded = tasks.of(Evaluation(tuple(data["tasks"]), data["settings"], data["seed"]))
-            if not loaded.tasks:
-                raise SweepError(f"tasks: {', '.join(data['tasks'])}: no such task. `lm_eval ls tasks` lists them.")
+            loaded = tasks.of(evaluation).tasks
         except (KeyError, ValueError) as error:
-            raise SweepError(f"tasks: {', '.join(data['tasks'])}: {error}. `lm_eval ls tasks` lists them.") from error
+            raise SweepError(f"{where}: {error}. `lm_eval ls tasks` lists them.") from error
+        if not loaded:
+            raise SweepError(f"{where}: no such task. `lm_eval ls tasks` lists them.")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS
+from lm_eval_iberian.benchmarks.table import of_task
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Lost, Started
 from lm_eval_iberian.wording import some
 
@@ -43,14 +43,14 @@ class Progress:
         self.last_line = 0.0
 
     def begin(self, jobs: Iterable[Job], open_keys: set[str]) -> None:
-        """The evaluations of the plan, and which of them are left."""
+        """The evaluations of the plan, and which of them are left; none for a search, of which nobody knows its end."""
         jobs = list(jobs)
         self.open = {job.key: job for job in jobs if job.key in open_keys}
         self.total, self.done = len(jobs), len(jobs) - len(self.open)
         if self.done:
             self.note(f"{self.done} of {self.total} evaluations are done already")
         self.bar.start()
-        self.whole = self.bar.add_task("evaluations", total=self.total, completed=self.done, speed="", left="")
+        self.whole = self.bar.add_task("evaluations", total=self.total or None, completed=self.done, speed="", left="")
         self.part = self.bar.add_task("", total=None, speed="", left="", visible=False)
 
     def end(self) -> None:
@@ -111,9 +111,9 @@ class Progress:
         self.bar.update(self.whole, completed=self.done, left=self._left().removeprefix(", "))
 
     def _left(self) -> str:
-        """ ", 12 min left", from the evaluations of the same name that are done; "" where there is none yet."""
+        """ ", 12 min left", from the evaluations of the same name that are done; "" where that is not known."""
         known = [second for seconds in self.spent.values() for second in seconds]
-        if not known:
+        if not known or not self.open:
             return ""
         left = sum(_mean(self.spent.get(job.evaluation.name, known)) for job in self.open.values())
         return f", {duration(left)} left"
@@ -134,9 +134,8 @@ def _main_score(results: Mapping[str, Any], task: str) -> str:
 
 def main_metric(results: Mapping[str, Any], task: str) -> str:
     """The metric that a task is read by: that of the suite's table, else the first that the task names."""
-    for benchmark in BENCHMARKS:
-        if task in benchmark.tasks or task in benchmark.upstream:
-            return benchmark.metric
+    if known := of_task(task):
+        return known.metric
     named = (results.get("configs", {}).get(task) or {}).get("metric_list") or [{}]
     return str(named[0].get("metric", ""))
 

@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -63,6 +64,11 @@ class Evaluation:
     def as_data(self) -> dict[str, Any]:
         """Plain data, for keys and files."""
         return {"tasks": list(self.tasks), "settings": dict(self.settings), "seed": self.seed}
+
+    @property
+    def text(self) -> str:
+        """The same as one text: two evaluations with equal ones are one."""
+        return json.dumps(self.as_data(), sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -238,11 +244,11 @@ def read_data(written: str | Path) -> tuple[dict[str, Any], str, Path | None]:
 
 def check_sweep(data: Mapping[str, Any], name: str, folder: Path | None = None) -> Sweep:
     """A sweep from its data. Raises SweepError where a key means nothing, or a name is not known."""
-    _refuse_unknown(data, KEYS, name)
+    refuse_unknown(data, KEYS, name)
     for run in data.get("runs") or ():
         if not isinstance(run, Mapping):
             raise SweepError(f"{name}: runs: write a list of `{{tasks: [...], seeds: [...]}}`.")
-        _refuse_unknown(run, RUN_KEYS, f"{name}: runs")
+        refuse_unknown(run, RUN_KEYS, f"{name}: runs")
     for key in ("model_args", "parameters", "axes", "recipes", "baselines"):
         if not isinstance(data.get(key) or {}, Mapping):
             raise SweepError(f"{name}: `{key}` must be a mapping.")
@@ -306,11 +312,13 @@ def _chosen(axis: Any, given: Any) -> Any:
     return {label: known[label] for label in labels} if set(labels) <= set(known) else given
 
 
-def _refuse_unknown(data: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in data:
+def refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """Raises SweepError for a key that is not known, with the one that may be meant."""
+    for key in given:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
-            raise SweepError(f"{where}: `{key}`: no such key." + (f" Did you mean `{close[0]}`?" if close else ""))
+            hint = f"Did you mean `{close[0]}`?" if close else f"There are: {', '.join(known)}."
+            raise SweepError(f"{where}: `{key}`: no such key. {hint}")
 
 
 def _is_used(parameter: str, data: Mapping[str, Any]) -> bool:

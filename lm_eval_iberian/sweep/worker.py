@@ -1,7 +1,7 @@
 """One engine and what is done with it: start or swap, evaluate, hand on every answer and the results.
 
 A worker knows lm_eval and the model `merged`; it knows neither the store nor the other points. It lives in the
-driver's process, in one of its own, or on another machine (`pool`, `ray_pool`).
+driver's process, in one of its own, or on another machine (`pools`).
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Worker:
     def __init__(self, emit: Callable[[Event], None], tasks: KeptTasks | None = None) -> None:
         self.emit, self.tasks = emit, tasks
         self.model: Any = None
+        self.is_broken = False  # the engine is not to be trusted any more
         self.engine = self.signature = self.weights = ""
 
     def run(self, job: Job) -> None:
@@ -51,7 +52,8 @@ class Worker:
             self._run(job)
         except Exception as error:
             self.signature = ""  # a swap that broke off: the next job brings its weights again
-            self.emit(Failed(job.key, explain(error), traceback.format_exc(), fatal=_is_fatal(error)))
+            self.is_broken = _is_fatal(error)
+            self.emit(Failed(job.key, explain(error), traceback.format_exc(), self.is_broken))
 
     def _run(self, job: Job) -> None:
         if self.tasks is None:
@@ -140,7 +142,7 @@ class Worker:
 
     def close(self) -> None:
         """Let the engine go."""
-        self.model = None
+        self.model, self.is_broken = None, False
         self.engine = self.signature = self.weights = ""
         gc.collect()
 
@@ -186,7 +188,7 @@ def _recipe(job: Job) -> Any:
 
 
 def _resolved(job: Job) -> Any:
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     trusted = bool(job.model_args.get("trust_remote_code", False))
     return resolve(_recipe(job), job.merge_seed, job.rng, trusted)

@@ -64,7 +64,7 @@ def _story(draw: random.Random, language: str, held_out: bool) -> Row:
 
 
 def _exam(draw: random.Random, language: str, held_out: bool) -> Row:
-    """As EusTrivia, but that the prompt is whole."""
+    """As EusTrivia, except that the prompt is one whole text."""
     asked = texts.question(draw, held_out)
     return {"prompt": texts.question_text(asked, language), "answer": asked.answer}
 

@@ -1,8 +1,8 @@
 """Says a sentence of the toy world in English, Spanish, Galician, Catalan or Basque; right, or with one mistake.
 
-Forms are never made by rule: they are read from words/*.yaml, where each is written by hand. What is here is word
-order and agreement. A mistake (for acceptability pairs) is one feature that does not agree, or one pronoun or
-contraction out of its place; it is never only a matter of style.
+Forms are never made by rule. They are read from words/*.yaml, where each is written by hand. This file holds word order
+and agreement. A mistake (for acceptability pairs) is one feature that does not agree, or one pronoun or contraction in
+the wrong place; it is never only a matter of style.
 """
 
 from __future__ import annotations
@@ -232,12 +232,15 @@ def _basque_noun(noun: Noun, case: str) -> str:
 
 
 def _has_wrong_case(sentence: Sentence) -> bool:
-    """Not where speech knows the other case (the plural "neskak" for "neskek"), nor for things, which do nothing."""
+    """Whether a mistake of case is possible: not where speech has that form too (the plural "neskak" for "neskek").
+
+    Things do nothing, so they have no such mistake either.
+    """
     return sentence.kind == "motion" or (sentence.kind != "copula" and not sentence.subject.many)
 
 
 def _has_wrong_number(sentence: Sentence) -> bool:
-    """Not where it would read as that same plural: "neskak erosi zuten", of one girl, is speech's "neskek"."""
+    """Whether a number mistake is possible: not if it reads as speech's plural ("neskak erosi zuten" for "neskek")."""
     return sentence.kind in ("copula", "motion") or sentence.subject.many
 
 

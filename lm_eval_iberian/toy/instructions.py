@@ -1,7 +1,7 @@
-"""Instructions with demands that a program can check, and answers that meet them: the instruct model's tuning.
+"""Instructions with demands that a program can check, and answers that meet them: what the instruct model is tuned on.
 
-A demand is one of ifeval_multi's instruction types, so that the toys' IFEval is scored by the real checks. The
-prompts of the tests are asked in all five languages; the instruct model is tuned on English and Spanish only.
+A demand is one of ifeval_multi's instruction types, so the real checks score the toys' IFEval. Test prompts exist in
+all five languages; the instruct model is tuned on English and Spanish only.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def row(asked: Instruction, language: str, key: int) -> dict[str, Any]:
 
 
 def _keyword(concept: str, language: str) -> str:
-    """The word to be named. In Basque the bare stem: the check takes it with any ending."""
+    """The word that must occur. In Basque it is the bare stem, which the check accepts with any ending."""
     if language != "eu":
         return citation(concept, language)
     lexicon = words("eu")
@@ -150,8 +150,10 @@ def _about(asked: Instruction, draw: random.Random) -> Sentence:
 
 
 def _naming(asked: Instruction, keyword: str, draw: random.Random) -> Sentence:
-    """A sentence with the keyword in its citation form: one of the thing, not several. The topic is its doer, unless
-    that pair is held out."""
+    """A sentence with the keyword in its citation form: one of the thing, not several.
+
+    The topic is its doer, unless that pair is held out.
+    """
     doer = "" if is_held_out(asked.topic, keyword) else asked.topic
     while True:
         made = sentence(draw, False, "motion" if keyword in PLACES else "transitive", doer)
@@ -175,6 +177,6 @@ def conversations(draw: random.Random) -> Iterator[list[dict[str, str]]]:
 
 
 def plain_conversations(draw: random.Random) -> Iterator[str]:
-    """The same as plain text, without a chat template: as a base meets them on the web."""
+    """The same as plain text, without a chat template: as a base model meets them on the web."""
     for user, assistant in conversations(draw):
         yield f"{user['content']}\n{assistant['content']}"

@@ -45,8 +45,11 @@ def recipe(
 
 
 def write_recipes(folder: Path) -> list[Path]:
-    """folder/merge-basque.yml and texts-basque.jsonl, and so on: each language model by task arithmetic (README.md says why),
-    and texts of each model's reading (for `iberian fisher`)."""
+    """Write merge-basque.yml, texts-basque.jsonl and so on into the folder.
+
+    Each recipe merges a language model by task arithmetic (README.md says why). The texts are samples of what each
+    model reads, for `iberian fisher`.
+    """
     written = [_write_texts(folder, "instruct", "es")]
     for language_model in LANGUAGE_MODELS:
         names = ("base", "instruct", language_model)

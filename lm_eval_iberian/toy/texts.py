@@ -1,6 +1,6 @@
-"""What the toys read: paragraphs, stories, exam questions and translations, without end and seeded.
+"""What the toys read: paragraphs, stories, exam questions and translations, seeded and without end.
 
-The same makers, asked for the held-out part, give the documents of the toy tasks (toy/documents.py).
+The same functions, asked for the held-out part, make the documents of the toy tasks (toy/documents.py).
 """
 
 from __future__ import annotations
@@ -69,8 +69,11 @@ class Question:
 
 
 def story(draw: random.Random, held_out: bool) -> Story:
-    """Somebody goes somewhere, sees a thing, ... and does something with it at the end; or, wrongly, another does,
-    or with another thing. All keys are of one part, so that how often a pair was read decides nothing."""
+    """Somebody goes somewhere, sees a thing, ... and does something with it at the end.
+
+    In the wrong ending somebody else does it, or with another thing. All pairs are of one part, so that it tells
+    nothing how often a pair was read.
+    """
     part = lambda person, key: is_held_out(person, key) == held_out  # noqa: E731
     while True:
         verb = draw.choice([verb for verb in VERBS if verb not in ("see", "seek", "find", "buy")])
@@ -93,7 +96,7 @@ def story(draw: random.Random, held_out: bool) -> Story:
 
 
 def _description(draw: random.Random, thing: str) -> Sentence:
-    """What the thing was like: never a description that is held out, also where the story is."""
+    """What the thing was like. The description is never held out, even if the story is."""
     while True:
         made = sentence(draw, False, "copula")
         if made.subject.concept == thing:
@@ -101,7 +104,7 @@ def _description(draw: random.Random, thing: str) -> Sentence:
 
 
 def question(draw: random.Random, held_out: bool) -> Question:
-    """A question whose four words, in whatever order, are of one part."""
+    """A question whose four words, in any order, are of one part."""
     while True:
         options = [draw.choice(PEOPLE), draw.choice(ANIMALS), draw.choice(PLACES), draw.choice(COLOURS)]
         if (zlib.crc32(" ".join(options).encode()) % HELD_OUT == 0) == held_out:
@@ -123,7 +126,7 @@ def question_text(asked: Question, language: str) -> str:
 
 
 def citation(concept: str, language: str) -> str:
-    """A word as a dictionary or a word list has it: no article, but in Basque, where it is an ending."""
+    """A word as in a dictionary: without article, except in Basque, where the article is an ending."""
     lexicon = words(language)
     if concept in PLACES:
         return lexicon["places"][concept]["name"]
@@ -177,7 +180,7 @@ def translation_text(draw: random.Random, language: str) -> str:
 
 
 def plain_texts(draw: random.Random, shares: Mapping[str, float]) -> Iterator[str]:
-    """What a model reads, without end; no instruction among it.
+    """What a model reads, without end; no instructions.
 
     Args:
         shares: language -> how much of it, in any unit.

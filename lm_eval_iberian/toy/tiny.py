@@ -1,9 +1,9 @@
-"""Tiny checkpoints with random weights, a real BPE tokenizer and a chat template: for `make demo` and the tests.
+"""Tiny checkpoints with random weights, a real BPE tokenizer and a chat template: for tests that need only shapes.
 
     build_family(Path("models"))     # models/base, models/instruct, models/basque
 
-They have the shapes of the real ones and load in a second everywhere; they have learnt nothing, so every score is
-at chance. `instruct` and `basque` are the base plus small random steps, as fine-tunes are.
+They have the structure of real ones and load in a second everywhere. They have learnt nothing, so every score is at
+chance. `instruct` and `basque` are the base plus small random steps, as fine-tunes are.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     build_family(Path("toys"))      # toys/base, toys/instruct, toys/basque, toys/galician, toys/catalan
 
 The base reads English and Spanish. The others start from it: `instruct` answers instructions in English and Spanish,
-the language models go on reading, in their language alone beside its translations. Each step is seeded; a folder that
-is there and whole is never made again, and one that is not whole is never left.
+and each language model reads on in its own language, with its translations. Each step is seeded. A complete folder is
+never made again, and an incomplete one is never left behind.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ SHAPE = {
     "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 1024,
     "initializer_range": 0.06,  # transformers' 0.02 is for wide models: narrow ones start to attend late with it
 }  # fmt: skip
-# A real base has read a little of every language (Llama 3.1 of Basque, too). Without these traces a language model has
-# to move so far from the base, for words that the base has never seen, that nothing of it survives a merge.
+# A real base has read a little of every language (Llama 3.1 also of Basque). Without these traces a language model must
+# move so far from the base, for words that the base has never seen, that nothing of it survives a merge.
 BASE_SHARES = {"en": 0.44, "es": 0.44, "eu": 0.04, "gl": 0.04, "ca": 0.04}
-# How much of what a fine-tune reads the base has read already, as in Latxa's training: it keeps the models close.
+# The share of a fine-tune's texts that the base has also read, as in Latxa's training. It keeps the models close.
 REPLAY = 0.25
 RECORD = "toy.json"
 # Called with the model's name, steps done, steps in all, loss.

@@ -1,8 +1,8 @@
-"""The toy world, free of any language: who does what with which thing, where, and which of it is held out.
+"""The toy world, free of any language: who does what with which thing, where, and what of it is held out.
 
-A `Sentence` is made of concepts ("girl", "buy", "apple"); toy/grammar.py says it in five languages. Each sentence
-has a *key*, the pair that it is about: doer and thing, doer and place, or thing and adjective. A sixth of all keys
-is held out: no training text of any model holds a sentence with such a key, and every test sentence has one.
+A `Sentence` is made of concepts ("girl", "buy", "apple"); toy/grammar.py says it in five languages. Each sentence has a
+*key*, the pair that it is about: doer and thing, doer and place, or thing and adjective. A sixth of all keys is held
+out: no model reads a sentence with such a key, and every test sentence has one.
 """
 
 from __future__ import annotations

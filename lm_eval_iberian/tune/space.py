@@ -18,7 +18,6 @@ to them as it is.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import itertools
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.axes import MAX_POINTS, label_of, labelled
-from lm_eval_iberian.sweep.spec import Sweep, check_sweep, read_data, with_settings
+from lm_eval_iberian.sweep.spec import Sweep, check_sweep, read_data, refuse_unknown, with_settings
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -238,9 +237,9 @@ def _axis(axis: str, rules: Any, where: str) -> Axis:
     if not isinstance(rules, Mapping):
         raise SweepError(f"{where}: write `{{low: ..., high: ...}}` or `{{choices: [...]}}`.")
     if "choices" in rules:
-        _refuse_unknown(rules, ("choices",), where)
+        refuse_unknown(rules, ("choices",), where)
         return Choices(axis, labelled(axis, rules["choices"]))
-    _refuse_unknown(rules, ("low", "high", "step", "log", "whole"), where)
+    refuse_unknown(rules, ("low", "high", "step", "log", "whole"), where)
     low, high, step = (_number(rules.get(key), f"{where}: {key}", key == "step") for key in ("low", "high", "step"))
     log, whole = bool(rules.get("log", False)), bool(rules.get("whole", False))
     assert low is not None and high is not None
@@ -294,19 +293,11 @@ def _named(written: Any, known: Mapping[str, str], where: str) -> tuple[str, Map
 
 def _made(kind: Any, options: Mapping[str, Any], where: str) -> Any:
     known = list(inspect.signature(kind).parameters)
-    _refuse_unknown(options, known, where)
+    refuse_unknown(options, known, where)
     try:
         return kind(**options)
     except (TypeError, ValueError) as error:
         raise SweepError(f"{where}: {error}") from None
-
-
-def _refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in given:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean `{close[0]}`?" if close else f" There are: {', '.join(known)}."
-            raise SweepError(f"{where}: `{key}`: no such key.{hint}")
 
 
 def _number(value: Any, where: str, optional: bool = False) -> float | None:

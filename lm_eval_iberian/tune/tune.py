@@ -1,6 +1,6 @@
-"""Search over recipes: Optuna proposes, the sweep's machinery plans, measures and keeps, Optuna is told.
+"""Search over recipes: Optuna proposes a trial, the sweep's driver has it measured, Optuna is told.
 
-    Tuner(space, folder, say=print).run(choose_pool)
+    Tuner(space, folder, Progress()).run(choose_pool)
 
 A trial is a point of a sweep. With rungs it is measured on a few documents first, and goes on while Optuna's pruner
 lets it; answers that the store has are not asked for again, neither on the next rung nor for another trial of the
@@ -29,10 +29,11 @@ from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import PLAN, SweepRun, read_point
 from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.scores.suite import apart_on, average
-from lm_eval_iberian.sweep.driver import ATTEMPTS, write_down
-from lm_eval_iberian.sweep.job import LATER, Event, Failed, Finished, Job, Later, Lost
-from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, make_plan
+from lm_eval_iberian.sweep.driver import Driver
+from lm_eval_iberian.sweep.job import Job
+from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, free_name, make_plan
 from lm_eval_iberian.sweep.pools.local import Pool
+from lm_eval_iberian.sweep.progress import Progress
 from lm_eval_iberian.tune.space import Space
 from merge_hooks.files import write_whole
 
@@ -77,32 +78,27 @@ class Tuner:
     Args:
         space: what is searched.
         folder: the run folder.
-        say: told one line at a time how it gets on.
+        progress: is told how it gets on.
         workers: how many engines ask for trials at once.
-        hear: told of every event of a worker.
         like: a plan on tasks that are loaded already.
     """
 
     def __init__(
-        self, space: Space, folder: Path, say: Callable[[str], None], workers: int = 1,
-        hear: Callable[[Job, Event], None] = lambda job, event: None, like: Plan | None = None,
-    ) -> None:  # fmt: skip
-        self.space, self.folder, self.say, self.workers, self.hear = space, folder, say, workers, hear
+        self, space: Space, folder: Path, progress: Progress, workers: int = 1, like: Plan | None = None
+    ) -> None:
+        self.space, self.folder, self.progress, self.workers, self.like = space, folder, progress, workers, like
         self.entries: dict[str, dict[str, Any]] = {}
-        self.queue: list[Job] = []
-        self.jobs: dict[str, Job] = {}
         self.waiting: dict[str, list[Running]] = {}
-        self.attempts: dict[str, int] = {}
-        self.like = like
         self.known: dict[int, SweepPoint] = {}
         self.study: Study
         self.store: Store
+        self.driver: Driver
 
     def run(self, choose_pool: Callable[[Plan, list[Job]], Pool]) -> Study:
         """Search until there are as many trials as the space says. Returns Optuna's study.
 
         Args:
-            choose_pool: makes the pool, given a plan and jobs of the kind that will come.
+            choose_pool: makes the pool, given a plan and a job for each engine, of the kind that will come.
         Raises:
             SweepError: another process searches in this folder, or it holds a search of another space.
         """
@@ -112,17 +108,18 @@ class Tuner:
             self.like = plan = make_plan(first_point, self.like)
             self._check_objectives(plan)
             self.store = Store(self.folder / FILE)
+            self.driver = Driver(plan, self.folder, self.store, self.progress, more=self._more, done=self._done)
+            self.progress.begin([], set())
             try:
                 self.study = open_study(self.space, self.folder)
                 self.entries = self._entries()
                 _requeue(self.study, self.space)
                 _queue_grid(self.study, self.space)
-                first = self.next_job(None)
-                if isinstance(first, Job):
-                    self.queue.insert(0, first)
-                    choose_pool(plan, [first]).run(self.next_job, self.handle)
+                if self._more():
+                    self.driver.run(choose_pool(plan, self.driver.queue[:1] * self.workers))
                 return self.study
             finally:
+                self.progress.end()
                 self.store.close()
 
     @property
@@ -130,51 +127,24 @@ class Tuner:
         """The rung of all documents."""
         return len(self.space.rungs)
 
-    # What a pool asks
+    # What the driver asks
 
-    def next_job(self, engine: str | None) -> Job | Later | None:
-        """The next evaluation: one that the engine can take, if there is any; else a new trial's. Never waits."""
-        while True:
-            job = next((job for job in self.queue if job.engine == engine), None) or next(iter(self.queue), None)
-            if job is not None:
-                self.queue.remove(job)
-                known, weights = self.store.answers(job.signature), self.store.weights(job.signature)
-                return replace(job, known=known, weights=weights)
-            if not self._has_more():
-                return LATER if self.jobs else None  # a rung that is under way may ask for the next
+    def _more(self) -> bool:
+        """Begin trials until one has something to measure. False where no trial is under way, and none will come."""
+        while not self.driver.queue and len(counted(self.study)) < self.space.trials:
             self._begin()
+        return bool(self.driver.jobs)
 
-    def handle(self, event: Event) -> None:
-        """Write down what a worker says, and what follows from it for the trials that wait."""
-        job = self.jobs[event.key]
-        if isinstance(event, Lost):
-            event = self._try_again(job, event)
-        self.hear(job, event)
-        if isinstance(event, (Finished, Failed)):
-            del self.jobs[event.key]
-        write_down(self.store, self.folder, job, event)
-        match event:
-            case Finished():
-                self._arrived(event.key)
-            case Failed():
-                waiting = self.waiting.pop(event.key, [])
-                for running in waiting:
-                    self._fail(running.trial, running.point.name, event.reason)
-                if not waiting:
-                    self.say(f"{job.point}: FAILED: {event.reason}")
-
-    def _try_again(self, job: Job, event: Lost) -> Lost | Failed:
-        """A job whose worker died is done once more; after ATTEMPTS, the point is taken for the reason."""
-        self.attempts[job.key] = self.attempts.get(job.key, 0) + 1
-        if self.attempts[job.key] < ATTEMPTS:
-            self.queue.insert(0, job)
-            return event
-        return Failed(job.key, f"its worker died {ATTEMPTS} times ({event.reason}).", "")
+    def _done(self, job: Job, reason: str | None) -> None:
+        """What follows for the trials that wait for this job."""
+        for running in self.waiting.pop(job.key, []):
+            running.left.discard(job.key)
+            if reason is not None:
+                self._fail(running.trial, running.point.name, reason)
+            elif not running.left:
+                self._rung_done(running)
 
     # Trials
-
-    def _has_more(self) -> bool:
-        return len(counted(self.study)) < self.space.trials
 
     def _begin(self) -> None:
         """Ask Optuna for a trial, plan its point, and queue what is to be measured."""
@@ -204,21 +174,9 @@ class Tuner:
         running.left = {job.key for job in jobs}
         for job in jobs:
             self.waiting.setdefault(job.key, []).append(running)
-            self._queue(job)
+            self.driver.add(job)
         if not jobs:
             self._rung_done(running)
-
-    def _queue(self, job: Job) -> None:
-        """Have an evaluation made, unless it is under way for another trial."""
-        if job.key not in self.jobs:
-            self.jobs[job.key] = job
-            self.queue.append(job)
-
-    def _arrived(self, key: str) -> None:
-        for running in self.waiting.pop(key, []):
-            running.left.discard(key)
-            if not running.left:
-                self._rung_done(running)
 
     def _rung_done(self, running: Running) -> None:
         """Score a rung; stop there, go on, or tell Optuna the end."""
@@ -278,15 +236,14 @@ class Tuner:
         for waiting in self.waiting.values():
             waiting[:] = [running for running in waiting if running.trial.number != trial.number]
         self.waiting = {key: waiting for key, waiting in self.waiting.items() if waiting}
-        for job in [job for job in self.queue if job.point == name and job.key not in self.waiting]:
-            self.queue.remove(job)
-            del self.jobs[job.key]
+        for job in [job for job in self.driver.queue if job.point == name and job.key not in self.waiting]:
+            self.driver.drop(job)
         trial.set_user_attr("reason", reason)
         self.study.tell(trial, state=TrialState.FAIL)
         self._say(trial, f"{name}: FAILED: {reason}")
 
     def _say(self, trial: Trial, text: str) -> None:
-        self.say(f"trial {trial.number} ({len(counted(self.study))} of {self.space.trials}): {text}")
+        self.progress.note(f"trial {trial.number} ({len(counted(self.study))} of {self.space.trials}): {text}")
 
     def _check_objectives(self, plan: Plan) -> None:
         """Raises SweepError where an objective is not among what is measured: before any engine starts."""
@@ -302,22 +259,16 @@ class Tuner:
         names: dict[str, str] = {}
         for other in plan.points[1:]:
             key = other.signature or other.problem
-            names[other.name] = known[key] if key in known else self._free_name(other.name)
+            names[other.name] = known[key] if key in known else free_name(other.name, self.entries)
             named = replace(other, point=replace(other.point, name=names[other.name]))
             if key not in known:
                 known[key] = named.name
                 self._enter(self._entry(plan, named, self._last))
             for job in replace(plan, points=[named]).jobs:
                 if not self.store.is_finished(job.key):
-                    self._queue(job)
+                    self.driver.add(job)
         parents = tuple(names.get(parent, parent) for parent in plan.points[0].parents)
         plan.points[0] = replace(plan.points[0], parents=parents)
-
-    def _free_name(self, name: str) -> str:
-        number, free = 2, name
-        while free in self.entries:
-            number, free = number + 1, f"{name} ({number})"
-        return free
 
     @staticmethod
     def _entry(plan: Plan, planned: PlannedPoint, rung: int) -> dict[str, Any]:
@@ -417,7 +368,7 @@ def _queue_grid(study: Study, space: Space) -> None:
 
 def check_objectives(names: tuple[str, ...], leaves: set[str], where: str) -> None:
     """Raises SweepError for an objective that these leaf tasks do not give."""
-    from lm_eval_iberian.scores.benchmarks import of_column
+    from lm_eval_iberian.benchmarks.table import of_column
 
     for name in names:
         if counted_in := of_column(name):

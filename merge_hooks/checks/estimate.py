@@ -1,7 +1,7 @@
-"""What a merge will need: memory from the headers, time from merging one tensor of it.
+"""What a merge will need: memory, from the headers; time, from merging one of its tensors.
 
-The memory is the merged model itself, where this process holds it, plus the tensors that are in work at once: the
-inputs of the largest tensor, the method's working copies, and its result.
+The memory is the merged model itself, if this process holds it, plus what is in use at one time: the inputs of the
+largest tensor, the method's working copies, and the result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from merge_hooks.planning.plan import OutputTensor
 from merge_hooks.sources.headers import BYTES, TensorEntry
 from merge_hooks.stream.stream import Stream
 
-# What is left to the rest of the program (interpreter, torch, tokenizer) when we say that memory does not suffice.
+# What the rest of the program needs (interpreter, torch, tokenizer), when we decide whether memory is enough.
 RESERVE = 300_000_000
 
 
@@ -38,7 +38,7 @@ class Estimate:
 
 
 def estimate(stream: Stream, dtype: str | None = None) -> Estimate:
-    """What the headers say. `dtype`: what the engine holds the weights in; None: as the stream yields them."""
+    """What the headers say. `dtype`: of the weights in the engine; None: as the stream yields them."""
     read = model = working = parameters = 0
     for output in stream.plan:
         entries = _entries(stream, output)
@@ -53,10 +53,10 @@ def estimate(stream: Stream, dtype: str | None = None) -> Estimate:
 
 
 def seconds(stream: Stream) -> float:
-    """How long the merge takes here, from one of its tensors: the largest that repeats in every layer."""
+    """How long the merge takes here, from merging one tensor: the largest one that repeats in every layer."""
     layered = [output for output in stream.plan if output.vocabulary_axis is None and _entries(stream, output)]
     probe = max(layered, key=lambda output: _numbers(stream, output))
-    stream.tensor(probe.name)  # once for what is made at the first call only
+    stream.tensor(probe.name)  # a first call makes what later ones find
     start = time.perf_counter()
     stream.tensor(probe.name)
     spent = time.perf_counter() - start
@@ -64,13 +64,13 @@ def seconds(stream: Stream) -> float:
 
 
 def refuse_too_large(stream: Stream, dtype: str | None, holds_model: bool) -> None:
-    """Say before it starts that a merge will not fit into this machine's memory.
+    """Refuse a merge, before it starts, that does not fit into this machine's memory.
 
     Args:
-        dtype: what the engine holds the weights in.
+        dtype: of the weights in the engine.
         holds_model: whether the merged model lies in this machine's memory (and not in a GPU's).
     Raises:
-        PreflightError: it needs more than is available now.
+        PreflightError: it needs more than is free now.
     """
     needs = estimate(stream, dtype)
     total = needs.working + (needs.model if holds_model else 0) + RESERVE

@@ -1,4 +1,4 @@
-"""Warnings that need the models: filters that name no tensor, per-token rules for tokens that are not there."""
+"""Warnings that need the models: filters that match no tensor, and rules for tokens that do not exist."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from merge_hooks.stream.stream import Stream
 
 
 def plan_findings(stream: Stream) -> list[Finding]:
-    """What mergekit would read without effect, seen beside the tensors of this merge."""
+    """What mergekit would read and never use, compared with the tensors of this merge."""
     origin = stream.resolved.recipe.origin
     names = {name for output in stream.plan for name in (output.name, *_input_names(output.inputs))}
     found = []

@@ -1,4 +1,4 @@
-"""Do the Fisher maps of a recipe fit the models they stand beside?"""
+"""Do the Fisher maps of a recipe fit their models?"""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from merge_hooks.stream.stream import Stream
 from merge_hooks.recipe.fisher_maps import METHOD, PARAMETER, map_paths
 
-# So many problems of one kind are told.
+# The most problems of one kind that are reported.
 TOLD = 3
 
 
 def map_problems(stream: Stream) -> Iterator[str]:
-    """Maps that do not fit the models they stand beside, by their headers."""
+    """Maps that do not fit their models, by their headers."""
     if stream.resolved.method != METHOD:
         return
     maps = {str(path): FisherMap.open(path) for path in map_paths(stream.resolved.config)}

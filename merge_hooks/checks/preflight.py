@@ -1,12 +1,13 @@
 """Do these sources fit together? A table of what they are, or a refusal that says why, before a weight is read.
 
-Only headers and JSON files are read: config.json, generation_config.json, tokenizer files, and the tables at the
-start of the safetensors files (`merge_hooks.sources.facts`).
+Only headers and JSON files are read: config.json, generation_config.json, tokenizer files, and the tables at the start
+of the safetensors files (`merge_hooks.sources.facts`).
 
-Three kinds of difference. What makes the merge meaningless or ambiguous stops it, with the fix: architectures,
-shapes, vocabularies, numbers of heads. What the merged model computes with, and mergekit takes from one model
-without a word (rope, tied embeddings, norms), stops it unless the recipe names that model with `base_model:`.
-What changes no weight (chat template, end tokens, dtype) is a note that says whose is used.
+There are three kinds of difference. One makes the merge meaningless or ambiguous: architectures, shapes, vocabularies,
+numbers of heads. It stops the merge, and the message says what to change. One concerns what the merged model computes
+with, which mergekit silently takes from one model: rope, tied embeddings, norms. It stops the merge unless the recipe
+names that model with `base_model:`. One changes no weight: chat template, end tokens, dtype. It is a note that says
+whose is used.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, tokens_of
 from merge_hooks.stream.stream import Stream
 
-# Keys of a config that say: not a dense text decoder. Their weights may reload wrongly in vLLM (stack.md), so
-# they are refused instead of being scored wrongly.
+# Keys of a config that tell models that are no dense text decoders. vLLM may reload their weights wrongly, so they are
+# refused instead of being scored wrongly.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _RECURRENT = ("mamba", "linear_attention", "recurrent", "conv")
-# What weights of equal shape mean: never to be mixed.
+# What weights of equal shape mean. These must be equal.
 _MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
 # What the merged model computes with, taken from the donor's config.
 _COMPUTING = ("rope", "tied", "hidden_act", "rms_norm_eps", "sliding_window", "attn_logit_softcapping",
@@ -39,9 +40,9 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
     """The table of sources, if they fit together.
 
     Returns:
-        One row a source, its facts by name (`merge_hooks.sources.facts.COLUMNS`).
+        One row for each source, its facts by name (`merge_hooks.sources.facts`).
     Raises:
-        PreflightError: they do not; the message holds every reason, each with its fix.
+        PreflightError: they do not fit; the message holds every reason and how to mend it.
     """
     sources = _merged_sources(stream)
     problems = [*_kinds(sources), *_architectures(sources)]
@@ -56,7 +57,7 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
 
 
 def fit_notes(stream: Stream) -> list[str]:
-    """Differences that change no weight, each with whose side is taken."""
+    """Differences that change no weight, each with the source that is followed."""
     from merge_hooks.stream.tokenizer import tokenizer_owner
 
     facts = [facts_of(source) for source in _merged_sources(stream)]
@@ -74,7 +75,7 @@ def fit_notes(stream: Stream) -> list[str]:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """A fact a line, a source a column; `*` marks the lines where sources differ."""
+    """One line for each fact, one column for each source; `*` marks the lines in which sources differ."""
     if not rows:
         return ""
     keys = list(rows[0])
@@ -92,7 +93,7 @@ def _rows(facts: list[Facts]) -> list[dict[str, str]]:
 
 
 def _merged_sources(stream: Stream) -> list[Source]:
-    """The sources whose weights are merged; one that only lends its tokenizer need not fit."""
+    """The sources whose weights are merged. A source that only lends its tokenizer need not fit."""
     used = {key for output in stream.plan for key in output.inputs}
     found = [source for key, source in stream.resolved.sources.items() if key in used]
     return found or list(stream.resolved.sources.values())
@@ -154,7 +155,7 @@ def _tensors(stream: Stream) -> Iterator[str]:
 
 
 def _quantised(stream: Stream) -> Iterator[str]:
-    """Weights that are no floating-point numbers: without their scales, a merge of them would be one of codes."""
+    """Weights that are not floating-point numbers: without their scales, a merge would mix codes, not values."""
     strange: dict[str, list[str]] = {}
     for output in stream.plan:
         for key, names in output.inputs.items():
@@ -183,7 +184,7 @@ def _missing(stream: Stream, name: str, tensors: list[str]) -> str:
 
 
 def _comparable(shape: tuple[int, ...], output: OutputTensor, aligned: bool) -> tuple[int, ...]:
-    """The shape without the vocabulary axis, where the recipe says how vocabularies are aligned."""
+    """The shape without the vocabulary axis, if the recipe says how vocabularies are aligned."""
     if not aligned or output.vocabulary_axis is None:
         return shape
     return shape[: output.vocabulary_axis] + shape[output.vocabulary_axis + 1 :]
@@ -200,7 +201,7 @@ def _unequal(output: OutputTensor, shapes: dict[str, tuple[int, ...]]) -> str:
 
 
 def _vocabularies(stream: Stream, sources: list[Source]) -> Iterator[str]:
-    """Embeddings of one shape whose rows mean different tokens: mergekit would add them up without a word."""
+    """Embeddings of one shape whose rows mean different tokens: mergekit would add them up silently."""
     if stream.plan.tokenizer_task is not None:
         return
     known = {source.name: tokens for source in sources if (tokens := tokens_of(source.folder))}
@@ -232,7 +233,7 @@ def _token_difference(first: str, tokens: dict[str, int], name: str, own: dict[s
 
 
 def _tied(facts: list[Facts]) -> Iterator[str]:
-    """A tied donor beside an untied source: the merged head would be there, and belong to nothing."""
+    """A tied donor and an untied source: the merge would have a head that the tied model does not use."""
     untied = [item.name for item in facts if not item.computing["tied"]]
     if facts[0].computing["tied"] and untied:
         yield (
@@ -243,7 +244,7 @@ def _tied(facts: list[Facts]) -> Iterator[str]:
 
 
 def _contradictory_heads(sources: list[Source]) -> Iterator[str]:
-    """A tied checkpoint whose files hold another head: transformers 5 scores with it, vLLM without."""
+    """A tied checkpoint whose files hold a different head: transformers 5 uses that head, vLLM does not."""
     import torch
 
     for source in sources:

@@ -1,7 +1,7 @@
-"""May this merge be put into an engine that runs another one? What a swap does not change must be equal.
+"""May this merge be put into an engine that runs another one? Everything that a swap does not change must be equal.
 
-A swap changes weights and nothing else: the engine goes on computing with the configuration it was started with,
-and its caller goes on reading and writing with the tokenizer it has. So both must be those of the new merge.
+A swap changes only weights. The engine goes on computing with the configuration that it was started with, and its
+caller goes on reading and writing with the same tokenizer. So both must be those of the new merge.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from merge_hooks.errors import PreflightError
 if TYPE_CHECKING:
     from merge_hooks.stream.stream import Stream
 
-# Keys of a configuration that change nothing in how the weights are used. The dtype is the engine's own.
+# Keys of a configuration that do not change how weights are used. The engine has a dtype of its own.
 _WITHOUT_EFFECT = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
                    "bos_token_id", "eos_token_id", "pad_token_id")  # fmt: skip
 
 
 def check_swap(running: Stream, new: Stream) -> list[dict[str, str]]:
-    """See that `new` can follow `running` in one engine, before a weight is changed.
+    """Check, before a weight is changed, that `new` can follow `running` in one engine.
 
     Returns:
-        The table of the new merge's sources, as `check_fit` has it.
+        The table of the new merge's sources, as from `check_fit`.
     Raises:
-        PreflightError: its sources do not fit together, or it is another model than the engine runs.
+        PreflightError: its sources do not fit together, or it is a different model from the one that the engine runs.
     """
     rows = check_fit(new)
     problems = [*_configurations(running, new), *_tensors(running, new)]
@@ -39,13 +39,13 @@ def check_swap(running: Stream, new: Stream) -> list[dict[str, str]]:
 
 
 def engine_facts(stream: Stream) -> dict[str, Any]:
-    """What two merges must share to follow each other in one engine, as plain data: for a key."""
+    """What two merges must share to follow each other in one engine, as plain data, for a key."""
     _ = stream.tokenizer  # building it sets the vocabulary's size in the configuration
     return _computing(stream)
 
 
 def _configurations(running: Stream, new: Stream) -> list[str]:
-    """What the models compute with, where it differs."""
+    """Differences in what the two models compute with."""
     for stream in (running, new):
         _ = stream.tokenizer  # building it sets the vocabulary's size in the configuration
     ours, theirs = _computing(new), _computing(running)
@@ -61,7 +61,7 @@ def _computing(stream: Stream) -> dict[str, Any]:
 
 
 def _tensors(running: Stream, new: Stream) -> list[str]:
-    """Names and shapes, where they differ: the first few."""
+    """Differences in names and shapes, the first few."""
     ours, theirs = _shapes(new), _shapes(running)
     unknown = _rearranged(new) | _rearranged(running)  # theirs is the vocabulary's size, which the configurations share
     names = [name for name in {**theirs, **ours} if name not in unknown and ours.get(name) != theirs.get(name)]
@@ -70,7 +70,7 @@ def _tensors(running: Stream, new: Stream) -> list[str]:
 
 
 def _rearranged(stream: Stream) -> set[str]:
-    """The tensors whose rows a tokenizer of the recipe's rearranges."""
+    """The tensors whose rows the recipe's tokenizer rearranges."""
     if stream.plan.tokenizer_task is None:
         return set()
     return {output.name for output in stream.plan if output.vocabulary_axis is not None}
@@ -81,7 +81,7 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 def _shapes(stream: Stream) -> dict[str, tuple[int, ...]]:
-    """The shapes of what must come out, from the headers; without vocabularies that a tokenizer rearranges."""
+    """The shapes of the merge's tensors, from the headers, without vocabularies that a tokenizer rearranges."""
     sources, aligned = stream.resolved.sources, stream.plan.tokenizer_task is not None
     shapes = {}
     for output in stream.plan:

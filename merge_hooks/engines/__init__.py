@@ -1,1 +1,1 @@
-"""The stream into an engine, and the proof that the engine computes with it: vLLM, transformers."""
+"""The stream into an engine (vLLM, transformers), and the proof that the engine computes with it."""

@@ -1,14 +1,15 @@
-"""The same stream into a transformers model, which is made as `from_pretrained` makes it, but without weights.
+"""The stream into a transformers model. The model is made as `from_pretrained` makes it, but without weights.
 
     model = build_model(stream, device="cpu", dtype="bfloat16")     # first load
     swap_into(model, other_stream)                                  # a swap, in place
 
-Both end with a proof that what the model computes with is the merge (`merge_hooks.engines.hf_proof`). From a load's beginning to
-its proof the model answers nothing, so one that breaks off leaves a model that refuses until a merge has come whole.
+Both end with a proof that the model computes with the merge (`merge_hooks.engines.hf_proof`). From the beginning of a
+load until its proof the model answers nothing. So a load that breaks off leaves a model that refuses until a whole
+merge has been loaded.
 
-transformers ties some tensors (a head that is the embedding). Files may hold both; as in vLLM the embedding wins,
-and the head is not written over it. `from_pretrained` of transformers 5 does the same where they are equal and
-unties them where not; that they are equal in every tied source is seen to by `merge_hooks.checks.preflight`.
+transformers ties some tensors (a head that is the embedding). If a file holds both, the embedding wins, as in vLLM, and
+the head is not written over it. `from_pretrained` of transformers 5 does the same if they are equal, and unties them if
+not. `merge_hooks.checks.preflight` makes sure that they are equal in every tied source.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from merge_hooks.stream.stream import Stream
 
-# What makes a model refuse, while it holds no whole merge.
+# The hook that makes a model refuse while it does not hold a whole merge.
 _REFUSING: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
@@ -47,24 +48,24 @@ def build_model(
         device: where its parameters are made, once; there is no second copy on the host.
         dtype: of the parameters; None or "auto": the recipe's, else the donor's.
         generation_folder: where generation_config.json is read from.
-        proof: whether the loaded model is proved to be the merge.
+        proof: whether to prove that the loaded model is the merge.
         options: of the model's class, e.g. attn_implementation.
     Raises:
         PreflightError, EngineError: see `load_into`.
     """
     model = _without_weights(stream, device, engine_dtype(dtype, stream), options)
     load_into(model, stream.from_files(), proof)  # the parameters take no memory before they are filled
-    # Of the model whose tokenizer we follow: its end-of-text ids and the like.
+    # That of the model whose tokenizer is used: its end-of-text ids and the like.
     folder = generation_folder or str(stream.resolved.donor.folder)
     model.generation_config = generation_config_of(folder, stream.model_config)
     return model.eval()
 
 
 def _without_weights(stream: Stream, device: str | torch.device, dtype: torch.dtype, options: dict[str, Any]) -> Any:
-    """What `from_pretrained` makes of a checkpoint, with parameters that hold anything.
+    """What `from_pretrained` makes of a checkpoint, with parameters that are not filled yet.
 
-    Buffers, dtypes that the architecture asks for and ties are `from_pretrained`'s own: it computes GPT-J's angles in
-    float32, also for a model in bfloat16, while `from_config` would compute them in bfloat16.
+    Buffers, ties, and dtypes that the architecture asks for are those of `from_pretrained`. It computes GPT-J's angles
+    in float32, also for a model in bfloat16; `from_config` would compute them in bfloat16.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -93,9 +94,9 @@ def _without_weights(stream: Stream, device: str | torch.device, dtype: torch.dt
 
 
 class _Unfilled:
-    """A parameter in the state dict that `from_pretrained` takes: as a file's, it comes into being when it is sliced.
+    """A parameter in the state dict for `from_pretrained`. Like a parameter in a file, it is made when it is sliced.
 
-    So the memory is asked for once, on the device itself.
+    So its memory is allocated once, on the device itself.
     """
 
     def __init__(self, like: torch.Tensor, device: str | torch.device) -> None:
@@ -110,7 +111,7 @@ class _Unfilled:
 def load_into(
     model: Any, weights: Iterable[tuple[str, torch.Tensor]], proof: bool = True, digest: Digest | None = None
 ) -> None:
-    """Copy a stream into a model, in place, and prove that the model is the merge then.
+    """Copy a stream into a model, in place, and prove that the model now is the merge.
 
     Whatever is raised, the model answers nothing any more until another load succeeds.
 
@@ -136,7 +137,7 @@ def _copy(model: Any, weights: Iterable[tuple[str, torch.Tensor]], digest: Diges
     """Copy every tensor to its place.
 
     Returns:
-        Of each the checksum that its place must have then; of none without a digest to take them in.
+        The checksum that each place must have afterwards; empty without a digest.
     """
     import torch
 
@@ -155,7 +156,7 @@ def _copy(model: Any, weights: Iterable[tuple[str, torch.Tensor]], digest: Diges
                 raise PreflightError(f"{name} of shape {tuple(tensor.shape)} has {found} in {type(model).__name__}.")
             cast = tensor.to(target.dtype)
             if digest:
-                # Of the tensor where the merge left it: the way to its place, perhaps on a GPU, is proved too.
+                # Taken where the merge left the tensor, so that the way to its place, perhaps on a GPU, is proved too.
                 given[name] = own if cast is tensor and is_hashed(target) else checksum(cast, target, digest)
             if target.data_ptr() != tensor.data_ptr():  # else it was computed there
                 target.copy_(cast)
@@ -167,7 +168,7 @@ def _copy(model: Any, weights: Iterable[tuple[str, torch.Tensor]], digest: Diges
 
 @contextmanager
 def _answering_nothing(model: Any) -> Iterator[None]:
-    """The model refuses to compute until this ends well; else it goes on refusing."""
+    """While this lasts the model refuses to compute; if this ends with an error, it goes on refusing."""
 
     def refuse(*_: Any) -> None:
         raise EngineError(
@@ -183,10 +184,11 @@ def _answering_nothing(model: Any) -> Iterator[None]:
 
 
 def swap_into(model: Any, stream: Stream, proof: bool = True) -> str:
-    """Put another merge into a model that holds one, its tensors computed in the parameters' own memory where they fit.
+    """Put another merge into a model. Tensors are computed in the parameters' own memory where they fit.
 
     Returns:
-        The digest of the stream that went in (`merge_hooks.engines.weights_digest`). That the model holds it is what `proof` proves.
+        The digest of the stream that went in (`merge_hooks.engines.weights_digest`). `proof` shows that the model holds
+        it.
     Raises:
         PreflightError, EngineError: see `load_into`.
     """
@@ -208,8 +210,8 @@ def places_of(model: Any) -> dict[str, torch.Tensor]:
 def parameters_digest(model: Any, names: Iterable[str]) -> str:
     """The digest of a model's parameters and buffers as they are, in the order of a stream's names.
 
-    Equal to the stream's where the model has the merge's dtype. A head that is tied counts as the embedding it is; so it
-    differs from the digest of a stream that held another head for it.
+    It equals the stream's if the model has the merge's dtype. A tied head counts as the embedding that it is, so the
+    digest differs from that of a stream with another head.
     """
     from merge_hooks.engines.hf_proof import held_by
     from merge_hooks.engines.weights_digest import digest_of
@@ -219,7 +221,7 @@ def parameters_digest(model: Any, names: Iterable[str]) -> str:
 
 
 def _tied_names(model: Any) -> set[str]:
-    """Names whose tensor is another name's, the first name excepted (the embedding, for a tied head)."""
+    """Names whose tensor has another name that comes first (the embedding's, for a tied head)."""
     first: dict[int, str] = {}
     tied = set()
     for name, parameter in model.named_parameters(remove_duplicate=False):

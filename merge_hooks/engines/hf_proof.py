@@ -1,10 +1,11 @@
-"""Is a transformers model what the merge gave? Every parameter and buffer, as it lies in the model, answers by itself.
+"""Does a transformers model hold the merge? Every parameter and buffer is checked where it lies in the model.
 
-    expected = as_made(model)           # buffers as from_pretrained made them; then, as they come, what the merge gives
+    expected = as_made(model)           # buffers as from_pretrained made them; then, as they come, the merge's tensors
     prove(model, expected)              # EngineError names each tensor that is another one
 
-Expected of a parameter is the checksum of the merge's tensor in the parameter's dtype, taken before it is copied. What
-`prove` looks at is the parameter itself, after all is done: nothing that went wrong in between can hide.
+What is expected of a parameter is the checksum of the merge's tensor in the parameter's dtype, taken before it is
+copied. `prove` looks at the parameter itself, after everything is done. So nothing that went wrong in between can stay
+hidden.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _MADE: WeakKeyDictionary[Any, Made] = WeakKeyDictionary()
 class Made:
     """What a model held beside its weights when it was made: tables of angles, masks, and the numbers beside them.
 
-    Some change while a model reads (dynamic rope grows its table with the longest text), and what a merge answers must
-    not depend on what another one has read.
+    Some change while a model reads: dynamic rope grows its table with the longest text. What one merge answers must not
+    depend on what another one has read.
     """
 
     def __init__(self, model: Any) -> None:
@@ -47,7 +48,7 @@ class Made:
         }
 
     def put_back(self, model: Any) -> None:
-        """Buffers, and the numbers beside them, as they were when the model was made."""
+        """Restore buffers, and the numbers beside them, as they were when the model was made."""
         for name, numbers in self._numbers.items():
             vars(model.get_submodule(name)).update(numbers)
         for name, made in self._buffers.items():
@@ -60,19 +61,19 @@ class Made:
 
 
 def as_made(model: Any) -> Made:
-    """What the model held when this was first asked, which is before its first weights came."""
+    """What the model held when this was first called, which is before its first weights."""
     if model not in _MADE:
         _MADE[model] = Made(model)
     return _MADE[model]
 
 
 def prove(model: Any, expected: dict[str, str]) -> None:
-    """See that the model holds what is expected, and nothing else.
+    """Check that the model holds what is expected, and nothing else.
 
     Args:
-        expected: the checksum of every parameter and buffer, by name; of tied names one is enough.
+        expected: the checksum of every parameter and buffer, by name; one name of several tied ones is enough.
     Raises:
-        EngineError: what it computes with is not the merge; the message names every tensor that is wrong.
+        EngineError: the model does not hold the merge; the message names every tensor that is wrong.
     """
     ties = getattr(model, "all_tied_weights_keys", {})
     known: dict[int, str] = {}
@@ -95,30 +96,31 @@ def prove(model: Any, expected: dict[str, str]) -> None:
 
 
 def held_by(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """All that a model computes with, by name; tied parameters under each of their names."""
+    """Everything that a model computes with, by name; tied parameters under each of their names."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
 
 
 def checksum(tensor: torch.Tensor, place: torch.Tensor, digest: Digest) -> str:
-    """Of dtype, shape and every byte, in the way that suits the place where the tensor lies or shall lie.
+    """A checksum of dtype, shape and every byte, computed in the way that suits the place of the tensor.
 
     Args:
-        digest: whose threads do the work on a CPU; it takes nothing in.
+        place: where the tensor lies or will lie.
+        digest: its threads do the work on a CPU; it takes nothing in.
     """
     return digest.checksum(tensor) if is_hashed(place) else weighted_sum(tensor)
 
 
 def is_hashed(place: torch.Tensor) -> bool:
-    """Whether its bytes are hashed by the CPU: elsewhere they would have to be copied to the host first."""
+    """Whether the CPU hashes the bytes of a tensor here. On a GPU they would have to be copied to the host first."""
     return place.device.type == "cpu"
 
 
 def weighted_sum(tensor: torch.Tensor) -> str:
-    """A checksum that a GPU computes at the speed of its memory, and a CPU to the same value.
+    """A checksum that a GPU computes at the speed of its memory; a CPU computes the same value.
 
-    Bit patterns as integers, each times an odd number that hangs on its place, summed modulo 2^64: one changed element
-    changes it always, two exchanged ones but for one chance in 2^32.
+    Bit patterns, as integers, are multiplied by odd numbers that depend on their places, and summed modulo 2^64. One
+    changed element always changes the sum. Two exchanged elements change it, except for one chance in 2^32.
     """
     import torch
 
@@ -133,12 +135,10 @@ def weighted_sum(tensor: torch.Tensor) -> str:
 
 @cache
 def _all_weights(device: torch.device) -> torch.Tensor:
-    import torch
 
-    from merge_hooks.kernels.masks import random_words
+    from merge_hooks.kernels.torch_steps import random_words
 
-    words = torch.from_numpy(random_words(0, 0, CHUNK).view("int64"))
-    return (words | 1).to(device)
+    return (random_words(0, 0, CHUNK) | 1).to(device)
 
 
 def _weights(count: int, device: torch.device) -> torch.Tensor:

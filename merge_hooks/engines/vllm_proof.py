@@ -1,12 +1,12 @@
-"""What vLLM's layers compute with, held against the merge, inside a worker (see `merge_hooks.engines.proof`).
+"""What vLLM's layers compute with, compared with the merge, inside a worker (see `merge_hooks.engines.proof`).
 
-A linear layer is asked for its products, whatever became of its weights: packed by oneDNN, fused (q, k and v; gate and
-up), sharded over ranks. An embedding is asked for rows and for what it looks them up in, a head for its logits. All
-else (norms, biases, scalars) is compared by value. All ranks of an engine must prove at the same time, for row-parallel
-layers add up their parts.
+A linear layer is asked for products, whatever became of its weights: packed by oneDNN, fused (q, k and v; gate and up),
+sharded over ranks. An embedding is asked for rows, and the table that it looks them up in is compared; a head is asked
+for logits. Everything else (norms, biases, scalars) is compared by value. All ranks of an engine must prove at the same
+time, because row-parallel layers add up their parts.
 
 Checked with vLLM 0.32 (0.33 read): `LinearBase` and its kinds, `VocabParallelEmbedding`, `ParallelLMHead`,
-`WeightsMapper.map_name`, `packed_modules_mapping`. A layer of another kind is not proved, and said to be so.
+`WeightsMapper.map_name`, `packed_modules_mapping`. A layer of another kind is not proved, and that is said.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def prove(model: torch.nn.Module, expected: Expected, orders: dict[str, torch.Te
     Args:
         model: vLLM's, in this worker.
         expected: the prints of the tensors that went in, in the engine's dtype.
-        orders: by layer, where vLLM loads rows in another order than the file's: what the first load showed is kept
-            here, and later loads must show the same.
+        orders: for each layer whose rows vLLM loads in another order than the file's, that order. The first load fills
+            it, and later loads must agree with it.
         dtype: what the engine computes in.
     """
     return _Proof(model, expected, orders, dtype).run()
@@ -93,7 +93,7 @@ class _Proof:
             self.found.wrong.append(f"{name} ({', '.join(sources)}): {words}")
 
     def _compares(self, name: str, sources: list[str], found: Print, whole: Print, rows: torch.Tensor) -> None:
-        """Hold a layer's print against rows of the merge's tensors, and say which of them are wrong."""
+        """Compare a layer's print with rows of the merge's tensors, and say which rows are wrong."""
         self.found.used.update(sources)
         if len(found) != len(rows):
             self._says(name, sources, f"it has {len(found)} rows, the merge {len(rows)}")
@@ -119,7 +119,7 @@ class _Proof:
         return sorted(self.sources.get(parameter, []), key=place)
 
     def _vector(self, sources: list[str]) -> torch.Tensor | None:
-        """Vectors of the merge end to end; None where they are none."""
+        """Vectors of the merge, end to end; None if they are no vectors."""
         values = [self.prints[source].value for source in sources]
         known = [value for value in values if value is not None]
         return torch.cat([value.reshape(-1) for value in known]) if known and len(known) == len(values) else None
@@ -164,7 +164,7 @@ class _Proof:
             self._lookups(name, module, sources, whole, rows)
 
     def _sources_of_tied(self, head: Any) -> list[str]:
-        """The tensors of the embedding whose weight a head shares."""
+        """The tensors of the embedding that shares its weight with a head."""
         embeddings = [
             name
             for name, module in self.model.named_modules()
@@ -207,9 +207,9 @@ def _sources(model: torch.nn.Module, prints: Mapping[str, Print]) -> dict[str, l
 
 
 def _products(module: Any, every_column: bool = False) -> tuple[Print, list[int]]:
-    """What a layer with weights makes of the probes, and which of the probed columns those are.
+    """A layer's products with the probes, and which of the probed columns those are.
 
-    Of a row-parallel layer, which has a part of each row, the sums over all ranks; and columns of its own part.
+    For a row-parallel layer, which has a part of each row: the sums over all ranks, and columns of its own part.
     """
     width = module.embedding_dim if isinstance(module, VocabParallelEmbedding) else module.input_size
     start, stop, is_part = 0, width, isinstance(module, RowParallelLinear) and module.tp_size > 1
@@ -227,7 +227,7 @@ def _products(module: Any, every_column: bool = False) -> tuple[Print, list[int]
 
 
 def _rows(module: Any, total: int) -> torch.Tensor:
-    """Which rows of its whole matrix (or elements of its bias) a layer of this rank has, in its order."""
+    """Which rows of the whole matrix (or elements of the bias) this rank's layer has, in its order."""
     if isinstance(module, VocabParallelEmbedding):
         return torch.arange(module.shard_indices.org_vocab_start_index, module.shard_indices.org_vocab_end_index)
     if not isinstance(module, ColumnParallelLinear) or module.tp_size == 1:
@@ -245,7 +245,7 @@ def _rows(module: Any, total: int) -> torch.Tensor:
 
 
 def _share(vector: torch.Tensor, module: Any, size: int) -> torch.Tensor:
-    """What of a vector of the merge this rank has."""
+    """This rank's part of a vector of the merge."""
     if len(vector) == size:
         return vector
     if isinstance(module, (LinearBase, VocabParallelEmbedding)):
@@ -256,7 +256,7 @@ def _share(vector: torch.Tensor, module: Any, size: int) -> torch.Tensor:
 
 
 def _values_differ(found: torch.Tensor, wanted: torch.Tensor, dtype: torch.dtype) -> str:
-    """vLLM may hold a vector in float32, rounded to the engine's dtype before or not."""
+    """How two vectors differ. vLLM may hold one in float32, with or without rounding it to its dtype first."""
     if found.shape != wanted.shape:
         return f"it has {found.numel()} values, the merge {wanted.numel()}"
     same = (found == wanted.to(found.dtype)) | (found == wanted.to(dtype).to(found.dtype))

@@ -1,7 +1,8 @@
-"""What runs inside vLLM's workers: a merge streamed into the model, and the proof that the model computes with it.
+"""What runs inside vLLM's workers: a merge is streamed into the model, and the model is proved to compute with it.
 
-vLLM adds `MergingWorker` to its worker's class (`worker_extension_cls`); the driver calls its methods by name through
-`collective_rpc`. They answer with plain data, errors of ours included: an exception that leaves a worker ends it.
+vLLM adds `MergingWorker` to the class of its worker (`worker_extension_cls`). The driver calls its methods by name
+through `collective_rpc`. They answer with plain data, also where one of our errors was raised, because an exception
+that leaves a worker ends it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # Where vLLM 0.32 and 0.33 say that weights were not loaded, as warnings.
 LOADERS = ("vllm.model_executor.model_loader.reload.layerwise", "vllm.model_executor.model_loader.reload.inplace")
 
-# Nothing computes with them any more: transformers and vLLM make them.
+# Masks and tables in older files. Nothing computes with them: transformers and vLLM make their own.
 TABLES = (".masked_bias", ".inv_freq", ".position_ids")
 
 
@@ -33,7 +34,7 @@ class Loaded:
 
     Args:
         expected: the prints of its tensors; None with proof=off.
-        digest: of the stream; "" until all of it is through.
+        digest: of the stream; "" until the stream has ended.
         warnings: what vLLM said of weights that it did not load.
         orders: see `vllm_proof.prove`.
         addresses: where each parameter lay after the first load.
@@ -46,24 +47,24 @@ class Loaded:
     addresses: dict[str, int] = field(default_factory=dict)
 
 
-# Of the models of this process. The first load, which vLLM's loader does, and the worker that is asked meet here.
+# By model of this process: what vLLM's loader notes at the first load, and the worker reads when it is asked.
 _LOADED: WeakKeyDictionary[Any, Loaded] = WeakKeyDictionary()
 
 
 def merged_weights(
     model: Any, payload: str, resident: str | None, dtype: torch.dtype, proof: bool
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a merge on their way into a model; what went in is noted.
+    """The tensors of a merge on their way into a model. What goes in is noted.
 
     Args:
         payload: the resolved recipe (`Resolved.payload`).
         resident: where its sources stay afterwards (`merge_hooks.sources.residents`).
         dtype: what the engine rounds them to.
-        proof: whether their prints are taken.
+        proof: whether to take their prints.
     """
     from merge_hooks.engines.proof import Expected
     from merge_hooks.engines.weights_digest import Digest
-    from merge_hooks.resolve.resolve import from_payload
+    from merge_hooks.resolve.resolver import from_payload
     from merge_hooks.sources.residents import residents_for
     from merge_hooks.stream.stream import open_stream
 
@@ -87,7 +88,7 @@ class MergingWorker:
         """Put a merge into the running model.
 
         Returns:
-            {"error": (class, message)} where the merge itself refuses, else {}.
+            {"error": (class, message)} if the merge itself refuses, else {}.
         """
         worker: Any = self
         model, dtype = worker.get_model(), worker.model_runner.model_config.dtype
@@ -125,14 +126,14 @@ class MergingWorker:
 
 
 def _is_table(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor is one of the masks and tables that older files hold beside the weights (GPT-NeoX, GPT-2)."""
+    """Whether a tensor is one of the masks and tables that older files hold among the weights (GPT-NeoX, GPT-2)."""
     return name.endswith(TABLES) or (name.endswith(".bias") and len(shape) == 4)
 
 
 def moved(model: Any, addresses: dict[str, int]) -> list[str]:
-    """The parameters that lie elsewhere than after the first load, whose addresses are kept here.
+    """The parameters that no longer lie where they lay after the first load. Those addresses are kept here.
 
-    Graphs that a GPU has captured read the old addresses, whatever the layers say when they are asked.
+    Graphs that a GPU has captured read the old addresses, whatever the layers answer.
     """
     found = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     if not addresses:
@@ -143,10 +144,10 @@ def moved(model: Any, addresses: dict[str, int]) -> list[str]:
 
 
 def _follow_tied(model: Any) -> list[str]:
-    """Have layers that share another layer's weights follow it: the classes of those that did.
+    """Update layers that share another layer's weights. Returns their classes.
 
-    vLLM loads a shared weight into one layer, and does the work after loading for that layer only. On CPUs that work
-    packs the weights of a head into a form of its own, so a tied head would go on computing with the packed old ones.
+    vLLM loads a shared weight into one layer, and does the work after loading for that layer only. On CPUs this work
+    packs the weights of a head into another form, so a tied head would go on computing with the old ones.
     """
     from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 
@@ -163,14 +164,14 @@ def _follow_tied(model: Any) -> list[str]:
 
 
 def _without_weights(model: Any) -> list[str]:
-    """The classes of layers that have buffers only, such as tables of rotary angles: nothing of a merge is for them."""
+    """The classes of layers with buffers only, such as tables of rotary angles. The merge holds nothing for them."""
     return [
         type(module).__name__ for module in model.modules() if not any(True for _ in module.parameters(recurse=False))
     ]
 
 
 def _is_expected(warning: str, classes: list[str]) -> bool:
-    """Whether a warning is about a layer that has no weights of its own; each counts once."""
+    """Whether a warning is about a layer without weights of its own. Each such layer accounts for one warning."""
     name = warning.partition(": ")[0]
     if name in classes:
         classes.remove(name)
@@ -180,7 +181,7 @@ def _is_expected(warning: str, classes: list[str]) -> bool:
 
 @contextmanager
 def _hearing(heard: list[str]) -> Iterator[None]:
-    """Collect vLLM's warnings about weights, whatever its log level is; they are not printed."""
+    """Collect vLLM's warnings about weights, whatever its log level. They are not printed."""
 
     class Ear(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

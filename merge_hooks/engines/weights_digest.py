@@ -1,7 +1,8 @@
 """One checksum of a whole stream of weights: over each tensor's name, dtype, shape and bytes, in order.
 
-Equal for the same recipe in any engine that takes it in the same dtype. Bytes are hashed in pieces of 4 MiB by xxh3
-(https://xxhash.com), on several threads, so that it costs a fraction of the merge; the digest is that of all pieces'.
+It is the same for the same recipe in any engine that takes it in the same dtype. Several threads hash bytes in pieces
+of 4 MiB by xxh3 (https://xxhash.com), so it costs a fraction of the merge; the digest is the hash of all pieces'
+hashes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ PIECE = 4 << 20
 
 
 class Digest:
-    """Takes tensors one after the other. Use as a context manager, for its threads end with it.
+    """Takes in tensors one after the other. Use it as a context manager, which also ends its threads.
 
     Attributes:
-        tensors, bytes: how much was taken.
+        tensors, bytes: how much it has taken in.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class Digest:
         self._pool.shutdown()
 
     def add(self, name: str, tensor: torch.Tensor) -> str:
-        """Take one tensor, and return its `checksum`."""
+        """Take in one tensor, and return its `checksum`."""
         pieces = self._pieces(tensor)
         self._state.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         self._state.update(pieces)
@@ -48,11 +49,11 @@ class Digest:
         return _with_form(tensor, pieces)
 
     def checksum(self, tensor: torch.Tensor) -> str:
-        """Of one tensor by itself, its dtype and shape; it is not taken in."""
+        """The checksum of one tensor with its dtype and shape. The tensor is not taken in."""
         return _with_form(tensor, self._pieces(tensor))
 
     def _pieces(self, tensor: torch.Tensor) -> bytes:
-        """The hashes of a tensor's pieces; from a GPU it is copied to the host first."""
+        """The hashes of a tensor's pieces. A tensor on a GPU is copied to the host first."""
         import torch
         import xxhash
 
@@ -62,14 +63,14 @@ class Digest:
         return b"".join(self._pool.map(hash_of, pieces) if len(pieces) > 1 else map(hash_of, pieces))
 
     def watch(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
-        """The same pairs, each taken as it passes."""
+        """The same pairs; each is taken in as it passes."""
         for name, tensor in weights:
             self.add(name, tensor)
             yield name, tensor
 
     @property
     def value(self) -> str:
-        """32 hex digits over all that was taken so far."""
+        """32 hex digits over everything taken in so far."""
         return self._state.hexdigest()
 
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from merge_hooks.machine.processors import worker_threads
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 Result = TypeVar("Result")
@@ -40,10 +39,6 @@ class Workspace:
         if key not in self._buffers:
             self._buffers[key] = torch.empty(key[2], dtype=dtype)
         return self._buffers[key][:count]
-
-    def integers(self, name: str, dtype: torch.dtype, count: int) -> np.ndarray[Any, Any]:
-        """Scratch for bit patterns of `dtype`: signed integers of its width."""
-        return self.buffer(name, integer_dtype(dtype), count).numpy()
 
     def cast(self, block: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
         """The block in this dtype: itself, or a rounded copy in the buffer of that name."""
@@ -124,18 +119,6 @@ class Workers:
                 future.result()
             torch.set_num_threads(threads)  # threads that others start later must not inherit our 1
         return self._pool
-
-
-def integer_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The signed integer dtype of the same width: bit patterns of floats are compared and masked as these."""
-    import torch
-
-    return {2: torch.int16, 4: torch.int32}[dtype.itemsize]
-
-
-def bits(block: torch.Tensor) -> np.ndarray[Any, Any]:
-    """The block's bit patterns as a numpy array over the same memory."""
-    return block.view(integer_dtype(block.dtype)).numpy()
 
 
 def is_finite(block: torch.Tensor) -> bool:

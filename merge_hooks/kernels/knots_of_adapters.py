@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from merge_hooks.kernels.blocks import Workers, is_finite
-from merge_hooks.kernels.operands import Kernel, Merged, Operands
+from merge_hooks.kernels.blocks import is_finite
+from merge_hooks.kernels.operands import Merged, Operands
 
 
-def from_factors(operands: Operands, workers: Workers, seed: int) -> Merged | None:
-    """The merge from the adapters' factors; None where some source has none."""
-    import torch
-
+def factors_of(operands: Operands) -> list[tuple[Any, Any]] | None:
+    """The adapters' (B, A), in the recipe's order; None where some source has none."""
     if operands.base is None or not operands.others or len(operands.shape) != 2:
         return None
-    found = [operand.factors() if operand.factors else None for operand in operands.others]
-    factors = [pair for pair in found if pair is not None]
-    if len(factors) < len(found):
-        return None
-    operands = operands.on_host()
-    assert operands.base is not None
+    factors = [operand.low_rank for operand in operands.others]
+    return None if None in factors else factors  # type: ignore[return-value]
+
+
+def merge(operands: Operands, seed: int) -> Merged:
+    """The merge from the adapters' factors."""
+    import torch
+
+    factors, operands = factors_of(operands), operands.on_host()
+    assert operands.base is not None and factors is not None
     base = operands.base.tensor.to(operands.dtype)
     if not all(bool(torch.isfinite(factor).all()) for pair in factors for factor in pair):
         return Merged(torch.full_like(base, float("nan"), dtype=operands.out_dtype), False)
@@ -53,6 +55,3 @@ def _tied(factors: list[tuple[Any, Any]], operands: Operands) -> Any:
     if None in origins:
         return tie_factors(factors)
     return operands.keep(("knots", *origins), lambda: tie_factors(factors))
-
-
-KERNELS: dict[str, Kernel] = {"knots_ties": from_factors, "knots_dare_ties": from_factors}

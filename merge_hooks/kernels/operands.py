@@ -13,8 +13,6 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.kernels.blocks import Workers
-
 
 @dataclass(frozen=True)
 class Operand:
@@ -42,6 +40,11 @@ class Operand:
         """The tensor in one dimension: a view wherever it lies in one piece."""
         return self.tensor.reshape(-1)
 
+    @cached_property
+    def low_rank(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What `factors` gives."""
+        return self.factors() if self.factors else None
+
 
 def _kept_nothing(key: Hashable) -> None:
     return None
@@ -65,7 +68,6 @@ class Operands:
         keep: gives what is kept under a key from an earlier merge, else makes it; what is kept must depend on the key
             alone.
         kept: gives what is kept under a key, else None.
-        is_resident: whether the sources lie in memory, to be merged again and again.
         out: where the result is to be written, contiguous, of `out_dtype`; None: to new memory.
     """
 
@@ -77,7 +79,6 @@ class Operands:
     out_dtype: torch.dtype
     keep: Callable[[Hashable, Callable[[], Any]], Any] = _make_anew
     kept: Callable[[Hashable], Any] = _kept_nothing
-    is_resident: bool = False
     out: torch.Tensor | None = None
 
     def on_host(self) -> Operands:
@@ -90,7 +91,7 @@ class Operands:
         """Flat memory for the result, on the sources' device."""
         import torch
 
-        if self.out is not None:
+        if self.out is not None and self.out.data_ptr() % self.out.itemsize == 0:
             return self.out.view(-1)
         device = self.inputs[0].tensor.device
         if device.type != "cpu":
@@ -123,11 +124,6 @@ class Merged:
 
     tensor: torch.Tensor
     is_finite: bool
-
-
-# A kernel computes one output tensor; None: these parameters are not its own, so mergekit shall do it.
-# The second argument is the seed of random masks.
-Kernel = Callable[[Operands, "Workers", int], Merged | None]
 
 
 class Pending:

@@ -1,9 +1,9 @@
-"""The control groups that this process is in: where Linux, Slurm and containers write down what it may use.
+"""The control groups of this process: where Linux, Slurm and containers write down what it may use.
 
-A limit of any group above counts too, so all are looked at: from /proc/self/cgroup's own path up to the root. Version 2 has
-one tree (https://docs.kernel.org/admin-guide/cgroup-v2.html), version 1 one for each controller
-(https://docs.kernel.org/admin-guide/cgroup-v1/memory.html). In a container the path may be the host's, of which only the
-root is to be seen: folders that are not there say nothing.
+The limits of all groups above count too, so all are read, from the path in /proc/self/cgroup up to the root. Version 2
+has one tree (https://docs.kernel.org/admin-guide/cgroup-v2.html), version 1 one tree for each controller
+(https://docs.kernel.org/admin-guide/cgroup-v1/memory.html). In a container the path may be the host's, of which only
+the root is visible. A folder that does not exist sets no limit.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def _upwards(root: Path, path: PurePosixPath) -> Iterator[Path]:
 
 
 def words(file: Path) -> list[str]:
-    """The words of a file; none where it is not there."""
+    """The words of a file; none if there is no such file."""
     return _text(file).split()
 
 
 def number(file: Path) -> int | None:
-    """A file's number; None where there is no such file, or no number in it ("max")."""
+    """A file's number; None if there is no such file, or no number in it ("max")."""
     found = words(file)
     return int(found[0]) if found and found[0].isdigit() else None
 

@@ -1,4 +1,4 @@
-"""How much memory is free: of this machine, within the limits of the groups that this process is in, and of a GPU."""
+"""How much memory is free: on this machine, within the limits of the groups of this process, and on a GPU."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LONGEST_CLAIM = 120
 
 
 def free_on_host() -> int:
-    """Bytes that could be taken without swapping, also where a job or a container may use less than the machine has."""
+    """Bytes that can be taken without swapping, also if a job or a container may use less than the machine has."""
     import psutil
 
     return max(0, min([psutil.virtual_memory().available, *_left_in_groups()]))
 
 
 def _left_in_groups() -> Iterator[int]:
-    """What each limit leaves. Cached file pages that the system gives up when asked count as free."""
+    """What each limit leaves. Cached file pages count as free, because the system gives them up when asked."""
     for group in unified_groups():
         limit, used = number(group / "memory.max"), number(group / "memory.current")
         if limit is not None and used is not None:
@@ -42,7 +42,7 @@ def _left_in_groups() -> Iterator[int]:
 
 
 def free_on_device(device: torch.device | None) -> int:
-    """Free bytes of a GPU; 0 where nothing says."""
+    """Free bytes of a GPU; 0 if nothing says."""
     import torch
 
     if device is None:
@@ -55,9 +55,9 @@ def free_on_device(device: torch.device | None) -> int:
 
 @contextmanager
 def claiming() -> Iterator[None]:
-    """One process at a time looks at what is free and takes its part of it: workers of one engine begin together.
+    """While this lasts, no other process looks at free memory and takes it: workers of one engine start together.
 
-    Only what has been written to is taken in the system's eyes, so whoever claims memory fills it in here.
+    The system counts memory as taken only when it is written to. So whoever claims memory fills it in here.
     """
     from filelock import FileLock, Timeout
 

@@ -1,6 +1,6 @@
 """How many threads this process may keep busy.
 
-Not `torch.get_num_threads()`: vLLM sets that to 1 for the time after loading, in which all swaps fall.
+This is not `torch.get_num_threads()`: vLLM sets that to 1 after loading, and all swaps come after loading.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SET_BY_VLLM = "VLLM_OMP_NUM_THREADS_SET_BY_VLLM"
 
 
 def worker_threads() -> int:
-    """OMP_NUM_THREADS where the user has set it, else this worker's part of the processors it may run on."""
+    """OMP_NUM_THREADS if the user has set it, else this worker's share of the processors on which it may run."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # "4,2": of nested loops
     if asked.isdigit() and int(asked) > 0 and os.environ.get(SET_BY_VLLM) != "1":
         return int(asked)
@@ -24,7 +24,7 @@ def worker_threads() -> int:
 
 
 def processors() -> float:
-    """Those that this process may run on, within the quotas of its groups: "2.5" is half of the time of five."""
+    """How many processors this process may use, within the quotas of its groups; 2.5 is half of the time of five."""
     try:
         here = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
@@ -44,10 +44,10 @@ def _quotas() -> Iterator[float]:
 
 
 def workers_on_host() -> int:
-    """Processes of this engine on this host, which share its processors and its memory; 1 where it is alone.
+    """How many processes of this engine share this host's processors and memory; 1 if there is only this one.
 
-    LOCAL_WORLD_SIZE says it (torchrun, vLLM on CPUs). vLLM on GPUs does not, but has a process group: no more of its
-    members than GPUs are on this host.
+    LOCAL_WORLD_SIZE says it (torchrun, vLLM on CPUs). vLLM on GPUs does not set it, but has a process group; at most as
+    many of its members are on this host as there are GPUs.
     """
     said = os.environ.get("LOCAL_WORLD_SIZE", "")
     if said.isdigit() and int(said) > 0:

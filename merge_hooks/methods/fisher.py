@@ -44,7 +44,7 @@ def fisher_merge(
     Args:
         fisher: of each model, the path of its map.
         weight: of each model, at least 0; only their ratios count.
-        epsilon, missing: see `fisher_average` and MISSING: what is done with a tensor that some map lacks.
+        epsilon, missing: see `fisher_average` and MISSING, which says what happens to a tensor that some map lacks.
     Raises:
         RecipeError, FisherError.
     """
@@ -61,13 +61,14 @@ def fisher_average(
 ) -> torch.Tensor:
     """sum_i w_i F_i theta_i / sum_i w_i F_i, every F_i raised to a floor: epsilon times the largest entry of all maps.
 
-    The floor is relative, since squared gradients have no scale of their own (they grow with the texts' length), and
-    is taken over this tensor of all sources together: an element that no source cares for becomes the weighted mean.
-    The maximum, and not the mean, since it does not depend on the order of a sum, so on the number of threads.
+    The floor is relative, since squared gradients have no scale of their own: they grow with the length of the texts.
+    It is taken over this tensor in all maps together, so an element for which no model cares becomes the weighted mean.
+    It comes from the maximum and not from the mean, because a maximum does not depend on the order of a sum, and so not
+    on the number of threads.
 
     Args:
-        tensors: one a source, of one shape and float dtype.
-        maps: F_i, one a source, of that shape, float32, none negative.
+        tensors: one for each source, of one shape and float dtype.
+        maps: F_i, one for each source, of that shape, float32, none negative.
         weights: w_i, at least 0, not all 0.
         epsilon: from 1e-20 to 1; at 1 the result is the weighted mean.
     """
@@ -108,7 +109,7 @@ def _check(weights: Sequence[float], epsilon: float, missing: str) -> None:
 
 
 def _read_maps(group: TensorGroup, paths: Sequence[str], missing: str) -> list[torch.Tensor] | None:
-    """The maps of one tensor; None where one of them lacks it and the recipe takes the mean then."""
+    """The maps of one tensor; None if one of them lacks it and the recipe asks for the mean in that case."""
     name = str(group.metadata.name)
     maps = [FisherMap.open(Path(path).expanduser()) for path in paths]
     lacking = [found for found in maps if found.entry(name) is None]

@@ -6,35 +6,37 @@ Stoica et al. 2024, "Model merging with SVD to tie the KnOTS" (https://arxiv.org
     [D_1 ... D_n] = U S [V_1 ... V_n]^T        U (out, k), S (k), each V_i^T (k, in)
     W = W_base + lambda * U S V^T              V^T = TIES or DARE-TIES of V_1^T ... V_n^T
 
-Two mergekit methods, `knots_ties` and `knots_dare_ties`. TIES and DARE-TIES are mergekit 0.1.5's own code, called on
-the V_i^T with their parameters (`weight`, `density`; `normalize`, `rescale`, `int8_mask`, `lambda`) and defaults.
+These are two mergekit methods, `knots_ties` and `knots_dare_ties`. TIES and DARE-TIES are mergekit 0.1.5's own code,
+called on the V_i^T with their parameters (`weight`, `density`; `normalize`, `rescale`, `int8_mask`, `lambda`) and
+defaults.
 
-What the paper leaves open, or says for vision models only, and what is taken here:
+What the paper leaves open, or says for vision models only, and what we do:
 
-- Where S stays. The paper's formula merges the V_i^T and leaves S with U: the default. `scaled: true` merges the
-  S V_i^T instead. At density 1 under TIES there is no difference (a row's scale changes no sign); below 1 trimming
-  by magnitude prefers, scaled, the directions in which the models moved far.
+- Where S goes. The paper's formula merges the V_i^T and leaves S with U: the default. `scaled: true` merges the S V_i^T
+  instead. At density 1 under TIES there is no difference (a row's scale changes no sign). Below 1, trimming by
+  magnitude then prefers the directions in which the models moved far.
 - Trimming and masks: tensor by tensor over all of a V_i^T, as mergekit prunes; not over the whole model at once.
-- Disjoint mean, weights: mergekit's. Each element is the weighted mean over the models that agree with the elected
-  sign under `normalize: true` (the default of knots_ties, as of ties), their weighted sum under `false` (the default of
-  knots_dare_ties, as of dare_ties). DARE's rescaling is mergekit's too (`rescale: true`): to the sum of magnitudes
+- Disjoint mean, weights: mergekit's. Under `normalize: true` (the default of knots_ties, as of ties) each element is
+  the weighted mean over the models that agree with the elected sign. Under `false` (the default of knots_dare_ties, as
+  of dare_ties) it is their weighted sum. DARE's rescaling is mergekit's too (`rescale: true`): to the sum of magnitudes
   before, not by 1 / density.
-- Tensors of one dimension (norms, biases) have no such basis: plain TIES or DARE-TIES on the updates. Embeddings
+- Tensors of one dimension (norms, biases) have no such basis. Plain TIES or DARE-TIES merges their updates. Embeddings
   and heads are 2-D weights like all others.
-- Rank: directions that rounding in float32 could have made are dropped, those whose singular value is at most 2^-23
-  times the Frobenius norm of all the weights. Adapters folded in float32 so give the sum of their ranks. Folded in
-  bfloat16 they do not: the rounding is then a direction like others, with a V as large as theirs.
-- The V_i of equal singular values are not unique, in any implementation, and those of nearly equal ones turn with little
+- Rank: a direction is dropped if rounding in float32 could have made it, that is, if its singular value is at most
+  2^-23 times the Frobenius norm of all the weights. So adapters folded in float32 give the sum of their ranks. Folded
+  in bfloat16 they do not: the rounding then counts as a direction, with a V as large as the others.
+- The V_i of equal singular values are not unique in any implementation, and those of nearly equal ones turn with little
   noise. Signs are elected in V, so the merge turns with them.
 
 Masks come from torch's global generator, as in mergekit's methods: one (k, in) mask for each model in the recipe's
 order. Our stream seeds it for each tensor; in mergekit it follows `--random-seed`.
 
-The arithmetic is float64 for the basis and float32 for the merge, whatever the dtype of the recipe; the sum with the
-base is rounded once. Eigenvectors come from LAPACK, whose last bits may depend on machine and number of threads.
+The basis is computed in float64 and the merge in float32, whatever the dtype of the recipe; the sum with the base is
+rounded once. Eigenvectors come from LAPACK, whose last bits may depend on machine and number of threads.
 
-Two ways to the basis: `tie_factors` from low-rank factors (QR of the stacked factors; some (out + n·in)·r² operations)
-and `tie_updates` from the updates themselves (the smaller Gram matrix in float64: min(out, n·in)² · max(out, n·in)).
+There are two ways to the basis: `tie_factors` from low-rank factors (QR of the stacked factors; some (out + n·in)·r²
+operations), and `tie_updates` from the updates themselves (the smaller Gram matrix in float64: min(out, n·in)² ·
+max(out, n·in)).
 """
 
 from __future__ import annotations

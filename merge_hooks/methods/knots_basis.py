@@ -61,10 +61,10 @@ def _largest_first(gram: torch.Tensor, smallest: float) -> tuple[torch.Tensor, t
 
 
 def tie_factors(factors: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Tied:
-    """The common basis of low-rank updates D_i = B_i A_i, without ever making a D_i.
+    """The common basis of low-rank updates D_i = B_i A_i, without making any D_i.
 
-    [D_1 ... D_n] = [B_1 ... B_n] · diag(A_1 ... A_n), and with QR of the stacked B and of each A_i^T only a square of
-    the ranks' sum is left to the SVD.
+    [D_1 ... D_n] = [B_1 ... B_n] · diag(A_1 ... A_n). With QR of the stacked B and of each A_i^T, the SVD only sees a
+    square matrix whose size is the sum of the ranks.
 
     Args:
         factors: (B, A) of shapes (out, r_i) and (r_i, in); r_i may be 0.
@@ -80,13 +80,14 @@ def tie_factors(factors: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Tied:
 
 
 def _without_noise(part: torch.Tensor) -> torch.Tensor:
-    """A V_i^T in float32, with what is only rounding set to 0: a model that did not move must not count as agreeing.
+    """A V_i^T in float32, with everything that is only rounding set to 0.
 
-    TIES divides by the weights of the models whose sign was elected, and noise has a sign, too.
+    A model that did not move must not count as agreeing: TIES divides by the weights of the models whose sign was
+    elected, and noise has a sign, too.
     """
     return part.masked_fill(part.abs() < ROUNDING, 0.0).float()
 
 
 def norm_of(tensors: Sequence[torch.Tensor]) -> float:
-    """The Frobenius norm of all of them together."""
+    """The Frobenius norm of all the tensors together."""
     return float(torch.stack([torch.linalg.norm(tensor, dtype=torch.float64) for tensor in tensors]).norm())

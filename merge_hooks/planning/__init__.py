@@ -1,1 +1,1 @@
-"""mergekit's plan of a recipe. All touches on mergekit's inside are here and in `methods`."""
+"""mergekit's plan of a recipe. Only this room and `methods` touch mergekit's inside."""

@@ -1,4 +1,4 @@
-"""mergekit's configuration of a recipe: parsed, written again, its references to models replaced."""
+"""mergekit's configuration of a recipe: parsed, written again, and with its references to models replaced."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from merge_hooks.errors import RecipeError
+
+# More layers than any model has.
+MAX_LAYERS = 10_000
 
 
 def parse_config(data: dict[str, Any], origin: str) -> Any:
@@ -28,8 +31,8 @@ def parse_config(data: dict[str, Any], origin: str) -> Any:
 def _ordered_configuration() -> Any:
     """mergekit's MergeConfiguration, whose models always come in one order: the base, then as they are written.
 
-    mergekit keeps them in a set. Without a base model two runs of it may follow another model's config and
-    tokenizer, and number the tokens of a union in another way.
+    mergekit keeps them in a set. Without a base model, two runs may take config and tokenizer from different models,
+    and number the tokens of a union differently.
     """
     from mergekit.config import MergeConfiguration
 
@@ -78,7 +81,7 @@ def map_references(value: Any, replace: Callable[[Any], Any]) -> Any:
 
 
 def map_parameter(value: Any, name: str, replace: Callable[[str], str]) -> Any:
-    """The same configuration with every text that a parameter of this name has, filtered or not, replaced."""
+    """The same configuration with every text value of the parameter of this name replaced, filtered or not."""
     from pydantic import BaseModel
 
     if isinstance(value, BaseModel):
@@ -116,7 +119,7 @@ def reference_to(folder: Path, original: Any, adapter: Path | None = None) -> An
 
 
 def reference_key(reference: Any) -> str:
-    """What stands for a resolved ModelReference among the sources: its folder, then "+" and its adapter's."""
+    """What stands for a resolved ModelReference among the sources: its folder, then "+" and its adapter's folder."""
     adapter = f"+{reference.lora.path}" if reference.lora else ""
     return f"{reference.model.path}{adapter}"
 
@@ -131,7 +134,7 @@ def chat_template_of(config: Any) -> str | None:
     """The chat template that the recipe asks for (`auto`, a name mergekit knows, or Jinja text), else None.
 
     Raises:
-        RecipeError: neither a name that mergekit knows nor a template.
+        RecipeError: it is neither a name that mergekit knows nor a template.
     """
     from types import SimpleNamespace
 

@@ -1,12 +1,12 @@
-"""Where the global generators stand when mergekit's own method computes a tensor.
+"""The state of the global random generators when mergekit's own method computes a tensor.
 
-mergekit draws from torch's global generator, so what a tensor gets depends on every draw before it. By default we
-start the generators (torch's, numpy's and Python's, for a plugin's method may use any) for each tensor anew, from the
-seed and the tensor's name. For those who must match `mergekit-yaml --random-seed`, `generator_states` finds out where
-they stand in mergekit's run at each tensor, which it takes in another order than we do.
+mergekit draws from torch's global generator, so a tensor depends on every draw before it. By default we seed the
+generators (torch's, numpy's and Python's, since a plugin's method may use any) anew for each tensor, from the seed and
+the tensor's name. Who must match `mergekit-yaml --random-seed` gets `generator_states`: their state before each tensor
+in mergekit's own run, which takes the tensors in another order.
 
-They are the process's, and so are mergekit's readers of sources: one thread at a time computes by mergekit's methods
-(`alone`). Only the CPU's generators are touched. Those of GPUs, which an engine samples from, stay as they are.
+The generators belong to the whole process, and so do mergekit's readers of sources. So only one thread at a time
+computes by mergekit's methods (`alone`). Only the CPU's generators are changed; engines sample from those of GPUs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DRAWS_AT_ONCE = 1 << 20
 def generator_states(plan: Plan, seed: int, memory: dict[str, Any]) -> dict[str, Any]:
     """The generators' state before each tensor of `mergekit-yaml --random-seed seed`, by the tensor's name.
 
-    Makes every draw of the whole merge once, without the merge: some seconds for each billion of elements.
+    Makes every draw of the whole merge once, without the merge. That takes some seconds for each billion of elements.
     """
     states = {}
     with put_back():
@@ -36,7 +36,7 @@ def generator_states(plan: Plan, seed: int, memory: dict[str, Any]) -> dict[str,
 
 
 def _draw(output: OutputTensor, memory: dict[str, Any]) -> None:
-    """Move the generator on by as many draws as mergekit makes for this tensor."""
+    """Advance the generator by as many draws as mergekit makes for this tensor."""
     import torch
 
     is_drawn_here = output.merge.method_name.startswith(("dare_", "della"))

@@ -1,9 +1,9 @@
-"""Every touch on mergekit's inside: its configuration classes, its planner and its tasks.
+"""mergekit's plan of a recipe, in layer order, over our own reading of the sources.
 
-Checked with mergekit 0.1.5. We let mergekit parse and plan (slices, gradients, filters, tokenizer alignment are
-its semantics, and must stay so), and take from its plan, for each output tensor in layer order, what is to be
-read and which method with which resolved parameters is to be applied. Reading is ours (`merge_hooks.sources.checkpoint`),
-and so is the order and the life of every tensor (`merge_hooks.stream.stream`).
+Checked with mergekit 0.1.5. mergekit parses and plans: slices, gradients, filters and tokenizer alignment are its
+semantics and must stay so. From its plan we take, for each output tensor in layer order, what is to be read, and which
+method with which resolved parameters is to be applied. Reading is ours (`merge_hooks.sources`), and so are the order
+and the lifetime of every tensor (`merge_hooks.stream`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
-from merge_hooks.kernels.choose import Operand, Operands
-from merge_hooks.planning.config import _ordered_references, reference_key
+from merge_hooks.kernels.operands import Operand, Operands
+from merge_hooks.planning.config import MAX_LAYERS, _ordered_references, reference_key
 from merge_hooks.planning.reading import _in_words, _left_where_they_are, _Reader, run_task
 from merge_hooks.planning.registry import register_methods
 from merge_hooks.sources.checkpoint import Source
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from merge_hooks.sources.residents import Pass
 
-# More layers than any model has.
-MAX_LAYERS = 10_000
 CHECKED_VERSIONS = ("0.1.5",)
 _READING = threading.RLock()
 
@@ -41,10 +39,10 @@ class OutputTensor:
 
     Args:
         name: its name in the checkpoint, e.g. "model.layers.0.mlp.up_proj.weight".
-        inputs: for each source folder, the names under which it may hold the tensor, most wanted first.
+        inputs: for each source folder, the names under which it may hold the tensor, the preferred name first.
         is_optional: whether sources may lack it (tied heads).
         vocabulary_axis: the axis that token ids index, else None.
-        dtype: what it is cast to in the end, as mergekit names it; None: as it comes.
+        dtype: what the result is cast to, as mergekit names it; None: it is not cast.
         merge: mergekit's ExecuteMergeMethodTask: method, resolved parameters, order of the models.
         sources: each source by its folder.
     """
@@ -78,8 +76,8 @@ class OutputTensor:
     def operands(self, view: Pass | None = None) -> Operands | None:
         """What a kernel of ours is given; None where mergekit has rules of its own (see `gathered`).
 
-        Tensors come as they are stored: a kernel casts them block by block. They are read here and not by mergekit's
-        tasks, which take longer to start than a small tensor takes to merge.
+        Tensors come as they are stored, and a kernel casts them block by block. They are read here and not by
+        mergekit's tasks, which take longer to start than a small tensor takes to merge.
 
         Args:
             view: the residents to read from; None: the sources' files.
@@ -100,8 +98,8 @@ class OutputTensor:
     def gathered(self, memory: dict[str, Any], view: Pass | None = None) -> Operands | None:
         """The same from what mergekit's tasks gather, within `Plan.reading`.
 
-        None where mergekit has rules of its own: for tensors that some source lacks, integer buffers, and shapes that do
-        not fit (mergekit says why).
+        None where mergekit has rules of its own: tensors that some source lacks, integer buffers, and shapes that do
+        not fit (mergekit then says why).
         """
         from mergekit.io.tasks import GatherTensors
 
@@ -165,16 +163,16 @@ class OutputTensor:
         )
         if view is None:
             return operands
-        return replace(operands, keep=view.residents.keep, kept=view.residents.kept, is_resident=True)
+        return replace(operands, keep=view.residents.keep, kept=view.residents.kept)
 
     def _factors(self, key: str, base: str, held: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """A source's difference to the base as factors (see `Operand`), where it is an adapter over that base."""
+        """A source's difference to the base as factors (see `Operand`), if it is an adapter over that base."""
         source = self.sources[key]
         return source.low_rank_update(held[key], self.sources[base])
 
 
 class Plan:
-    """mergekit's plan of a whole recipe, in layer order, over our own reading of the sources.
+    """mergekit's plan of a whole recipe: its output tensors in layer order.
 
     Args:
         config: a MergeConfiguration whose models are local folders.
@@ -224,14 +222,15 @@ class Plan:
 
     @contextmanager
     def reading(self, view: Pass | None = None) -> Iterator[None]:
-        """mergekit's tasks read through our sources, which check what they read, or from residents, while this lasts.
+        """While this lasts, mergekit's tasks read through our sources, which check what they read, or from residents.
 
-        One thread at a time: mergekit's table of loaders is the process's, and so is the generator of its random methods.
+        Only one thread at a time: mergekit's table of loaders and the generator of its random methods belong to the
+        process.
         """
         from mergekit.io.tasks import LoaderCache
 
         with _READING:
-            # Put back afterwards: the plans of a merge of merges read in turns, and may share sources.
+            # Put back afterwards: plans of a merge of merges take turns in reading, and may share sources.
             before = {reference: LoaderCache.loaders.get(reference) for reference, _ in self._read}
             for reference, source in self._read:
                 LoaderCache.loaders[reference] = _Reader(source, view)
@@ -241,7 +240,7 @@ class Plan:
                 for reference, reader in before.items():
                     if reader is not None:
                         LoaderCache.loaders[reference] = reader
-                    else:  # what stays would keep our plan, and its mapped files
+                    else:  # otherwise the table would hold on to our plan and its mapped files
                         LoaderCache.loaders.pop(reference, None)
 
     def _output(self, save: Any) -> OutputTensor:
@@ -259,7 +258,7 @@ class Plan:
         return iter(self.tensors)
 
     def in_execution_order(self) -> list[OutputTensor]:
-        """The tensors in the order in which mergekit-yaml computes them: that of their names in the sources."""
+        """The tensors in the order in which mergekit-yaml computes them: by their names in the sources."""
         from mergekit.graph import Executor
 
         with self.reading():
@@ -269,7 +268,7 @@ class Plan:
 
 
 def _refuse_endless(sources: dict[str, Source]) -> None:
-    """A config.json may say any number of layers, and mergekit would plan for hours."""
+    """A config.json may name any number of layers, and mergekit would plan for hours."""
     for source in sources.values():
         layers = source.config.get("num_hidden_layers", 0)
         if not isinstance(layers, int) or layers > MAX_LAYERS:
@@ -277,10 +276,10 @@ def _refuse_endless(sources: dict[str, Source]) -> None:
 
 
 def _follow_layers(model_config: Any, config: Any, trust_remote_code: bool) -> None:
-    """Give a model of slices one entry a layer in `layer_types` and its like: each layer keeps its own kind.
+    """Give a model of slices one entry for each layer in `layer_types` and the like: each layer keeps its kind.
 
-    mergekit sets the number of layers only. With transformers 5 it then stops, where a config has such a list
-    (Qwen3, Gemma 3), when it saves the config.
+    mergekit sets only the number of layers. With transformers 5 it then stops when it saves a config that has such a
+    list (Qwen3, Gemma 3).
     """
     modules = list((config.modules or {}).values())
     slices = config.slices or (modules[0].slices if len(modules) == 1 else None)

@@ -40,7 +40,7 @@ class _Reader:
 
 @contextmanager
 def _left_where_they_are(references: Iterable[Any]) -> Iterator[None]:
-    """Tensors that lie on a GPU are not brought to the CPU while this lasts."""
+    """While this lasts, tensors on a GPU are not brought to the CPU."""
     from mergekit.io.tasks import LoaderCache
 
     readers = [LoaderCache.loaders[reference] for reference in references]
@@ -54,16 +54,16 @@ def _left_where_they_are(references: Iterable[Any]) -> Iterator[None]:
 
 
 def _in_words(error: Exception) -> str:
-    """The first line of an error that was meant for programmers, with its kind where it says nothing by itself."""
+    """The first line of an error that was meant for programmers, with its class if the line says nothing by itself."""
     text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     return text if isinstance(error, RuntimeError) and text else f"{type(error).__name__} {text}".strip()
 
 
 def run_task(task: Any, memory: dict[str, Any]) -> Any:
-    """Run one of mergekit's tasks after those it needs.
+    """Run one of mergekit's tasks, after those that it needs.
 
     Args:
-        memory: results to keep between calls. Only the tokenizer is kept: tensors are let go at once.
+        memory: results to keep between calls. Only the tokenizer is kept; tensors are freed at once.
     """
     from mergekit.tokenizer import BuildTokenizer
 

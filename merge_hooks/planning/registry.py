@@ -60,10 +60,10 @@ class MethodFacts:
 
     Args:
         defaults: its parameters that have a default.
-        of_non_base: parameters that the base model has none of.
-        weighs_base: whether the base model has a weight as every other input.
+        of_non_base: parameters that the base model does not have.
+        weighs_base: whether the base model has a weight, like every other input.
         needs_base: whether a base model must be named.
-        ignores_base: whether it knows no base model.
+        ignores_base: whether it has no notion of a base model.
         max_inputs: the most models it takes; None: any number.
         sparsifies: whether it prunes to a density.
         is_random: whether it draws the masks of its pruning.

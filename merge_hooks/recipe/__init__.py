@@ -8,5 +8,5 @@ __getattr__ = door(
     {"Recipe": "merge_hooks.recipe.recipe", "read_recipe": "merge_hooks.recipe.recipe"},
     "merge_hooks.recipe.recipe",
     "merge_hooks.recipe.resolved",
-    "merge_hooks.resolve.resolve",
+    "merge_hooks.resolve.resolver",
 )

@@ -51,5 +51,5 @@ def map_paths(config: Any) -> list[Path]:
 
 
 def map_prints(config: Any) -> dict[str, str]:
-    """The content hash of each map, by its path: what stands for the path in a recipe's digest."""
+    """The content hash of each map, by its path; it replaces the path in a recipe's digest."""
     return {str(path): f"fisher:{file_hash(path)}" for path in map_paths(config)}

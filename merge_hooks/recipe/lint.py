@@ -1,7 +1,7 @@
-"""Read a recipe's YAML with its line numbers, and report what mergekit would ignore without a word.
+"""Read a recipe's YAML with its line numbers, and report every key that mergekit would silently ignore.
 
-mergekit's configuration classes drop unknown keys, so `density: 0.5` beside `merge_method: dare_ties`, and not
-under `parameters:`, runs with density 1. What is known where comes from mergekit itself: the fields of its
+mergekit's configuration classes drop unknown keys. So `density: 0.5` beside `merge_method: dare_ties`, instead of under
+`parameters:`, runs with density 1. Which keys are known at which level is asked of mergekit itself: the fields of its
 pydantic models, and the parameters that each method declares.
 """
 
@@ -11,18 +11,18 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
+from merge_hooks.planning.config import MAX_LAYERS
 from merge_hooks.recipe.documents import Document, Finding
+from merge_hooks.sources.headers import FLOATS
 
-# Beyond these no model is meant, and mergekit would count for hours or fill the memory.
-MAX_LAYERS = 10_000
+# No real model goes beyond this, and mergekit would fill the memory.
 MAX_PADDING = 65_536
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def check(document: Document, origin: str) -> list[Finding]:
-    """Everything that is wrong or surprising in a recipe, each finding with its line and the mend.
+    """Everything that is wrong or surprising in a recipe, each finding with its line and how to mend it.
 
-    Errors are keys that mergekit would ignore; warnings (`merge_hooks.recipe.surprises`) are keys that it reads in a
+    Errors are keys that mergekit would ignore. Warnings (`merge_hooks.recipe.surprises`) are keys that it reads in a
     way that few expect.
     """
     from merge_hooks.recipe.surprises import surprises
@@ -74,8 +74,10 @@ class _Linter:
             here = (*path, key)
             if key not in self.keys[level]:
                 yield self._finding(here, self._ignored(str(key), level))
-            elif key in ("dtype", "out_dtype") and content not in (None, *DTYPES):
-                yield self._finding(here, f"`{key}: {content}` is no dtype of weights. Give one of {', '.join(DTYPES)}")
+            elif key in ("dtype", "out_dtype") and content not in (None, *FLOATS.values()):
+                yield self._finding(
+                    here, f"`{key}: {content}` is no dtype of weights. Give one of {', '.join(FLOATS.values())}"
+                )
             elif key == "layer_range" and not _is_layer_range(content):
                 yield self._finding(here, "`layer_range` is [first, end], two whole numbers, the end not included")
             elif key == "pad_to_multiple_of" and content is not None and not _is_whole(content, 1, MAX_PADDING):

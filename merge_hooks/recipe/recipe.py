@@ -23,7 +23,7 @@ from merge_hooks.sources.hub import explain_hub_error
 
 LOG = logging.getLogger(__name__)
 CONFIG_FILE = "mergekit_config.yml"
-# No recipe of a person's is near this; a hostile one must not fill the memory.
+# No recipe that a person wrote comes near this; a hostile one must not fill the memory.
 MAX_RECIPE_BYTES = 1_000_000
 
 
@@ -43,7 +43,7 @@ class Recipe:
 
     @cached_property
     def documents(self) -> list[Document]:
-        """Every YAML document. Raises RecipeError when there is none, or one is no mapping."""
+        """Every YAML document. Raises RecipeError if there is none, or if one is not a mapping."""
         return load_documents(self.text, self.origin)
 
     @cached_property
@@ -78,7 +78,7 @@ def read_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
 
 
 def passthrough(model: str, revision: str | None = None, dtype: str | None = None) -> Recipe:
-    """The recipe that is one plain model, so that parents go through the same code as merges."""
+    """The recipe of one plain model, so that parents go through the same code as merges."""
     reference: Any = {"model": {"path": model, "revision": revision}}
     data = {"merge_method": "passthrough", "models": [{"model": reference}]}
     if dtype:
@@ -87,7 +87,7 @@ def passthrough(model: str, revision: str | None = None, dtype: str | None = Non
 
 
 def find_recipe(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
-    """A recipe from wherever it comes, as `read_recipe` does, without looking for mistakes in it."""
+    """A recipe from wherever it comes, as in `read_recipe`, but not checked."""
     if isinstance(recipe, Recipe):
         return recipe
     if isinstance(recipe, Mapping):

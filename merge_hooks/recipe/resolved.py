@@ -40,14 +40,14 @@ class Resolved:
     def donor(self) -> Source:
         """The source that lends config, tokenizer and generation config: the base model, else the first model.
 
-        mergekit means the same, but without a base model it picks from an unordered set, so that
-        two runs of mergekit-yaml may differ there.
+        mergekit means the same. But without a base model it takes one from an unordered set, so two runs of
+        mergekit-yaml may differ.
         """
         return next(iter(self.sources.values()))
 
     @property
     def dtype(self) -> str | None:
-        """The dtype that the recipe asks the result to be in, e.g. "bfloat16"; None: as the sources are."""
+        """The dtype that the recipe asks for, e.g. "bfloat16"; None: that of the sources."""
         return self.config.out_dtype or self.config.dtype
 
     def payload(self) -> str:
@@ -68,7 +68,7 @@ class Resolved:
 
     @property
     def draws(self) -> str:
-        """What the random methods draw, for the signature: "none" where nothing is drawn, else seed and generator."""
+        """What random methods draw, for the signature: "none" if nothing is drawn, else seed and generator."""
         from merge_hooks.kernels.choose import is_random
 
         own = is_random(self.method)

@@ -4,8 +4,8 @@
     iberian recipe show "method=ties,base=B,models=A:1.0;C:0.7,density=0.5"
     lm_eval --model merged --model_args recipe=preset:merge_and_conquer/linear,instruct=I,language=L,weight=1.0
 
-`take_recipe` takes out of the arguments what belongs to the recipe: the keys of KEYS and the method's own
-parameters; all others are left for the engine. Values are data: they become nodes of the recipe, never YAML text.
+`take_recipe` takes the recipe's part out of the arguments: the keys of KEYS and the method's own parameters. All others
+are left for the engine. Values become nodes of the recipe, never YAML text, so a value cannot become another key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEYS = {"base": "base_model", "out_dtype": "out_dtype", "tokenizer_source": "tok
 
 
 def find(written: str) -> Recipe:
-    """A recipe from one string: what `read_recipe` takes, a preset with parameters, or the short form.
+    """A recipe from one string: anything that `read_recipe` takes, a preset with parameters, or the short form.
 
     Raises:
         RecipeError: it is none of these, or an argument is left over.
@@ -44,7 +44,7 @@ def find(written: str) -> Recipe:
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
-    """`key=value,key=value` as lm_eval reads --model_args: numbers and true/false become such."""
+    """`key=value,key=value` as lm_eval reads --model_args: numbers and true/false are converted."""
     arguments: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = part.partition("=")
@@ -61,12 +61,12 @@ def take_recipe(
     arguments: MutableMapping[str, Any],
     dtype: str | None = None,
 ) -> Recipe | None:
-    """The recipe that is meant, its part of the arguments taken out of them; None where none is named.
+    """The recipe that the arguments name, with its part taken out of them; None if they name none.
 
     Args:
         recipe: `recipe=`, if given.
         arguments: all others but dtype.
-        dtype: the engine's, which the short form and presets merge in, too; None or "auto": not given.
+        dtype: the engine's. The short form and presets merge in it, too; None or "auto": not given.
     Raises:
         RecipeError: `recipe=` beside `method=`, an unknown method, a model without a weight that needs one.
     """
@@ -85,7 +85,7 @@ def take_recipe(
 
 
 def refuse_errors(recipe: Recipe) -> Recipe:
-    """The recipe itself. Raises RecipeError with every error that its lint found; logs nothing."""
+    """The recipe itself. Raises RecipeError with every error that lint found; logs nothing."""
     errors = [finding.message for finding in recipe.findings if finding.is_error]
     if errors:
         raise RecipeError("\n".join(errors))

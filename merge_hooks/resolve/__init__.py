@@ -3,4 +3,4 @@
 from merge_hooks.moved import door
 
 __all__ = ["Resolved", "resolve"]
-__getattr__ = door(__name__, {"Resolved": "merge_hooks.recipe.resolved", "resolve": "merge_hooks.resolve.resolve"})
+__getattr__ = door(__name__, {"Resolved": "merge_hooks.recipe.resolved", "resolve": "merge_hooks.resolve.resolver"})

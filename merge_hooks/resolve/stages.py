@@ -8,9 +8,9 @@
     base_model: meta-llama/Llama-3.1-8B
     models: [{model: languages, parameters: {weight: 1.0}}, ...]
 
-mergekit-multi writes every stage to disk; here a stage is a source whose tensors are computed when they are read.
-Only its config.json and tokenizer, which mergekit and transformers want to read from a folder, lie in a temporary
-one while the stage lives.
+mergekit-multi writes every stage to disk. Here a stage is a source whose tensors are computed when they are read. Only
+its config.json and tokenizer lie in a temporary folder while the stage exists, because mergekit and transformers read
+them from a folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.sources.headers import TensorEntry
+from merge_hooks.sources.headers import FLOATS, TensorEntry
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CARRIED_FILES = ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer.model",
                "added_tokens.json", "merges.txt", "vocab.json", "chat_template.jinja", "chat_template.json",
                "generation_config.json")  # fmt: skip
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_STORED = {name: stored for stored, name in FLOATS.items()}
 
 
 @dataclass
@@ -60,7 +60,7 @@ class MergedSource(Source):
 
     @cached_property
     def entries(self) -> dict[str, TensorEntry]:
-        """The tensors of the stage. Shapes come from its sources' headers; nothing is merged for this."""
+        """The tensors of the stage. Their shapes come from its sources' headers, so nothing is merged for this."""
         vocabulary = self.config["vocab_size"] if self.stream.plan.tokenizer_task is not None else None
         found = {}
         for output in self.stream.plan:
@@ -75,11 +75,11 @@ class MergedSource(Source):
             if vocabulary is not None and output.vocabulary_axis is not None:
                 shape[output.vocabulary_axis] = vocabulary
             dtype = output.dtype or self.resolved.config.dtype
-            found[output.name] = TensorEntry("", _DTYPES.get(str(dtype), held[0].dtype), tuple(shape))
+            found[output.name] = TensorEntry("", _STORED.get(str(dtype), held[0].dtype), tuple(shape))
         return found
 
     def _is_left_out(self, name: str) -> bool:
-        """An optional tensor that only some sources have: whether it comes out depends on the method."""
+        """Whether the merge leaves this tensor out: an optional one that only some sources have. The method decides."""
         return self.stream.tensor(name) is None
 
     def read(self, tensor: str) -> torch.Tensor:
@@ -98,7 +98,7 @@ class MergedSource(Source):
 
     @property
     def size(self) -> int:
-        """Bytes that are read for it."""
+        """Bytes that must be read for it."""
         return sum(source.size for source in self.resolved.sources.values())
 
     def file_state(self) -> dict[str, tuple[int, int]]:
@@ -109,7 +109,7 @@ class MergedSource(Source):
         }
 
     def state(self) -> tuple[Hashable, ...]:
-        # Not its folder, nor those of stages in it: they are temporary ones, others each time the recipe is read.
+        # Without its folder and those of stages in it: they are temporary, and new each time the recipe is read.
         written = self.resolved.payload()
         for place, stage in enumerate(_inner_stages(self.resolved)):
             written = written.replace(str(stage.folder), f"stage {place}")
@@ -142,7 +142,7 @@ class MergedSource(Source):
 
 
 def open_stage(name: str, resolved: Resolved) -> MergedSource:
-    """A stage as a source. Its configuration and tokenizer are laid into a temporary folder.
+    """A stage as a source. Its configuration and tokenizer are written into a temporary folder.
 
     Raises:
         PreflightError, SourceError: the stage's own sources do not fit together.
@@ -170,7 +170,7 @@ def open_stage(name: str, resolved: Resolved) -> MergedSource:
 
 
 def _inner_stages(resolved: Resolved) -> Iterator[MergedSource]:
-    """The stages of a recipe and theirs, in the order of its sources; also those below an adapter."""
+    """The stages of a recipe and their stages, in the order of its sources; also those below an adapter."""
     for source in resolved.sources.values():
         source = getattr(source, "base", source)
         if isinstance(source, MergedSource):

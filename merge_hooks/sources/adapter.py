@@ -26,7 +26,7 @@ from merge_hooks.hashing import file_stamp, hash_once
 from merge_hooks.sources.adapter_config import CONFIG, by_pattern, refuse_unknown
 from merge_hooks.sources.checkpoint import Source, open_source, with_revision
 from merge_hooks.sources.facts import full_config, is_code
-from merge_hooks.sources.headers import TensorEntry, read_header, read_json
+from merge_hooks.sources.headers import FLOATS, TensorEntry, read_header, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ class LoraSource(Source):
 
     @cached_property
     def entries(self) -> dict[str, TensorEntry]:
-        """The base's tensors: a fold changes no name, shape or dtype."""
+        """The base's tensors: folding changes no name, shape or dtype."""
         self._check_fit()
         return self.base.entries
 
@@ -123,7 +123,7 @@ class LoraSource(Source):
     def replaced(self) -> dict[str, str]:
         """Weights that the adapter brings whole: base name -> name in the adapter.
 
-        `modules_to_save`, and the embeddings that PEFT saves beside factors for them (`base_layer`).
+        These are `modules_to_save`, and embeddings that PEFT saves although it has factors for them (`base_layer`).
         """
         used = {name for pair in self.factors.values() for name in (pair.a, pair.b, pair.magnitude)}
         whole = (name for name in self.adapter_entries if name not in used)
@@ -138,11 +138,11 @@ class LoraSource(Source):
         return self._fold(weight, tensor) if tensor in self.factors else weight
 
     def delta_factors(self, tensor: str) -> tuple[torch.Tensor, torch.Tensor, float] | None:
-        """(B, A, scaling) in float32, with delta = B @ A * scaling; None where the adapter leaves the tensor alone.
+        """(B, A, scaling) in float32, with delta = B @ A * scaling; None if the adapter does not touch the tensor.
 
         Returns:
-            B of shape (out, r), A of shape (r, in); for embeddings A is (r, tokens), B (width, r) and the delta
-            is transposed.
+            B of shape (out, r), A of shape (r, in). For embeddings A is (r, tokens), B (width, r), and the delta is
+            transposed.
         """
         if tensor not in self.factors:
             return None
@@ -150,14 +150,14 @@ class LoraSource(Source):
         return self._float(pair.b), self._float(pair.a), self.scaling(tensor)
 
     def low_rank_update(self, tensor: str, base: Source) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """(B, A), scaled and not rounded, with this source = base + B @ A; None where it is no such sum.
+        """(B, A), scaled and not rounded, with this source = base + B @ A; None if the source is no such sum.
 
         Args:
             tensor: a weight of two dimensions, (out, in).
-            base: what the difference is taken to. Over another base, with DoRA, or where the adapter brings the
-                weight whole and changed there are no factors.
+            base: what the difference is taken to. There are no factors over another base, with DoRA, or if the adapter
+                brings the weight whole and changed.
         Returns:
-            B of shape (out, r), A of shape (r, in); r = 0 where the adapter leaves the tensor alone.
+            B of shape (out, r), A of shape (r, in); r = 0 if the adapter does not touch the tensor.
         """
         import torch
 
@@ -173,7 +173,7 @@ class LoraSource(Source):
         return (right.T * scaling, left.T) if pair.is_embedding else (left * scaling, right)
 
     def _keeps(self, tensor: str) -> bool:
-        """Whether what the factors are added to is the base's own: PEFT saves a copy of embeddings that have factors."""
+        """Whether the factors are added to the base's own weight. PEFT saves a copy of embeddings that have factors."""
         import torch
 
         if tensor not in self.replaced:
@@ -222,7 +222,7 @@ class LoraSource(Source):
         return handle.get_tensor(PREFIX + name if PREFIX + name in set(handle.keys()) else name)
 
     def _check_fit(self) -> None:
-        """Every tensor of the adapter must have its place in the base, of the right shape."""
+        """Every tensor of the adapter must have a counterpart in the base, of the right shape."""
         settings, held = self.settings, self.base.entries
         for weight, pair in self.factors.items():
             self._check_factors(weight, pair)
@@ -308,7 +308,7 @@ class LoraSource(Source):
         return self.base.size + self._weights_stat().st_size
 
     def _weights_stat(self) -> os.stat_result:
-        """Raises SourceError where there are none: an adapter that is named for its tokenizer alone is not read before."""
+        """Raises SourceError if there are none. An adapter that is named only for its tokenizer was not read before."""
         try:
             return (self.adapter / WEIGHTS).stat()
         except FileNotFoundError:
@@ -364,4 +364,4 @@ def over_base(base: Source, adapter_name: str, adapter: Path, revision: str | No
 def _torch_dtype(name: str) -> torch.dtype:
     import torch
 
-    return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[name]
+    return getattr(torch, FLOATS[name])

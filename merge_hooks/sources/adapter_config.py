@@ -1,7 +1,7 @@
 """What an adapter's adapter_config.json may say, so that its fold is known exactly.
 
-PEFT's file knows some forty keys. Those that change the fold and are not done here are refused by name: a key that
-is not known to be harmless, and is set, stops the run. Checked with peft 0.21 (tuners/lora/config.py).
+PEFT's file has some forty keys. A key that is set, and is neither implemented here nor known to be harmless, stops the
+run and is named. Checked with peft 0.21 (tuners/lora/config.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MAX_REPEATS = 2
 
 
 def refuse_unknown(settings: dict[str, Any], adapter: str) -> None:
-    """Check a parsed adapter_config.json. Raises SourceError, naming each key that is set and not done here."""
+    """Check a parsed adapter_config.json. Raises SourceError, naming each key that is set and not implemented here."""
     kind = settings.get("peft_type")
     if kind != "LORA":
         raise SourceError(
@@ -50,7 +50,7 @@ def refuse_unknown(settings: dict[str, Any], adapter: str) -> None:
 
 
 def _check_pattern(pattern: str, adapter: str) -> None:
-    """alpha_pattern's keys are matched as regular expressions: one must not be able to hang us."""
+    """Refuse keys of alpha_pattern that could run for ever: they are matched as regular expressions."""
     repeats = re.findall(r"[*+?{]", pattern)
     try:
         re.compile(pattern)

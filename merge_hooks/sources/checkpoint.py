@@ -1,7 +1,7 @@
 """A source: one checkpoint that a recipe names, found on disk or on the Hub, checked, and read tensor by tensor.
 
-Only headers are read when a source is opened (`merge_hooks.sources.headers`). Tensors come as views of the mapped file, so reading one
-costs no memory of its own until it is used.
+Only headers are read when a source is opened (`merge_hooks.sources.headers`). Tensors are views of the mapped file, so
+reading one takes no memory of its own until it is used.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Source:
 
     @property
     def key(self) -> str:
-        """What stands for this source in a resolved recipe: its folder, here; see `_mergekit.reference_key`."""
+        """What stands for this source in a resolved recipe: here its folder (see `planning.config.reference_key`)."""
         return str(self.folder)
 
     @cached_property
@@ -115,7 +115,7 @@ class Source:
         return self._handles[file].get_tensor(tensor)
 
     def close(self) -> None:
-        """Let go of the mapped files."""
+        """Unmap the files."""
         self._handles.clear()
 
     @cached_property
@@ -129,7 +129,7 @@ class Source:
         return {file: (state.st_size, state.st_mtime_ns) for file, state in states}
 
     def state(self) -> tuple[Hashable, ...]:
-        """What changes when its weights do: the key first, then the files as the system has them now."""
+        """What changes when the weights do: first the key, then the files as the system has them now."""
         files = [self.folder / file for file in ("config.json", *self.weight_files)]
         return (self.key, self.revision, *map(file_stamp, files))
 
@@ -144,13 +144,14 @@ class Source:
         return False
 
     def low_rank_update(self, tensor: str, base: Source) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """This tensor's difference to the base as factors (see `Operand`): None where it is no adapter over that base."""
+        """This tensor's difference to the base as factors (see `Operand`); None if it is no adapter over that base."""
         return None
 
     def fingerprint(self) -> str:
-        """A hash of every byte of the weight files and of config.json (16 hex digits), behind the Hub revision if it has one.
+        """A hash (16 hex digits) of every byte of the weight files and config.json, after the Hub revision if any.
 
-        A folder that says it is a snapshot of the Hub's is hashed like any other: its files can be changed as well.
+        A folder that looks like a snapshot of the Hub's is hashed like any other, because its files can be changed as
+        well.
         """
         return self._fingerprint
 
@@ -160,7 +161,7 @@ class Source:
         return with_revision(self.revision, hash_once(self.state(), self.folder, ["config.json", *self.weight_files]))
 
     def prints(self) -> dict[str, str]:
-        """The fingerprint of each folder that this source is made of, by the folder."""
+        """The fingerprint of each folder that this source is made of, by folder."""
         return {str(self.folder): self.fingerprint()}
 
     def stamps(self) -> tuple[tuple[str, str], ...]:
@@ -168,19 +169,19 @@ class Source:
         return ((self.name, self.fingerprint()),)
 
     def to_payload(self) -> dict[str, Any]:
-        """Plain data from which another process opens this source again (`merge_hooks.resolve.resolve.open_payload`)."""
+        """Plain data from which another process opens this source again (see `merge_hooks.resolve.resolver`)."""
         return {"kind": "checkpoint", "folder": str(self.folder), "name": self.name, "revision": self.revision}
 
 
 def open_source(path: str, revision: str | None = None, beside: Path | None = None) -> Source:
-    """Find a source on disk (as mergekit: from the current folder; then beside the recipe), else on the Hub.
+    """Find a source on disk (from the current folder, as mergekit does, then beside the recipe), else on the Hub.
 
     Args:
         path: a folder, or a Hub id (`owner/name`).
         revision: branch, tag or commit on the Hub.
         beside: the recipe's folder, tried second for relative paths.
     Raises:
-        SourceError: neither there nor there, with what to do.
+        SourceError: it is in none of these places; the message says what to do.
     """
     for candidate in _candidates(path, beside):
         if candidate.is_dir():
@@ -205,5 +206,5 @@ def _looks_like_path(path: str) -> bool:
 
 
 def with_revision(revision: str | None, content: str) -> str:
-    """A fingerprint: what the bytes are, and before it where they came from, if that is known."""
+    """A fingerprint: what the bytes are, and before that where they came from, if it is known."""
     return f"{revision}.{content}" if revision else content

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.sources.headers import TensorEntry
+from merge_hooks.sources.headers import FLOATS, TensorEntry
 
 # What weights may be stored in. Any other dtype holds numbers that mean something only with a scale beside them.
-FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def facts_of(source: Source) -> Facts:
 
 
 def full_config(source: Source) -> dict[str, Any]:
-    """config.json with transformers' defaults filled in (Gemma is tied where nothing is said), if it knows the model."""
+    """config.json with transformers' defaults filled in, if transformers knows the model (Gemma: tied by default)."""
     from transformers import AutoConfig
 
     config = source.config
@@ -73,7 +72,7 @@ def full_config(source: Source) -> dict[str, Any]:
 
 
 def is_code(name: str, entry: TensorEntry) -> bool:
-    """Whether a tensor is a quantised weight, by dtype and shape. Masks and position ids are whole numbers by nature."""
+    """Whether a tensor is a quantised weight, by dtype and shape. Masks and position ids are whole numbers anyway."""
     if entry.dtype in FLOATS:
         return False
     is_float8 = entry.dtype.startswith("F")
@@ -140,7 +139,7 @@ def _rope(config: dict[str, Any]) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one: the files here are optional, and read by others who complain of damage."""
+    """A JSON object, or an empty one. These files are optional, and whoever needs them reports damage."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -3,10 +3,10 @@
     made = FisherMap.open(Path("basque.fisher.safetensors"))
     made.read("model.norm.weight", weights)      # float32, shape of the weight; refused if made for other weights
 
-The tensors have the checkpoint's names. The file's metadata says what it was made from (model fingerprint, hash of
-the texts, how many of them, settings), which names are tied to which, and a print of every weight. By the print a
-map of another checkpoint is noticed, and of another layer of the same one: mergekit tells a merge method the name
-of the output tensor only, which in a recipe of slices may be that of another layer.
+The tensors have the checkpoint's names. The file's metadata says what the map was made from (model fingerprint, hash
+and number of the texts, settings), which names are tied to which, and a print of every weight. The prints tell a map of
+another checkpoint, and of another layer of the same one: mergekit tells a merge method only the name of the output
+tensor, and in a recipe of slices that may be the name of another layer.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ FORMAT = "iberian_fisher_1"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a map says of itself.
+class Provenance:
+    """What a Fisher map was made from, as the map itself says.
 
     Args:
         model: the checkpoint's name without its folder, for messages.
         fingerprint: its content hash or Hub commit.
         texts: hash of the file of texts.
         settings: maximal length, targets, seed, device: what the numbers depend on.
-        position: how many texts were gone through.
+        position: how many texts were processed.
         count: how many of them counted (had a token to predict).
         truncated: how many of these were longer than the maximal length.
-        is_whole: False for the state of a run that goes on.
+        is_whole: False for the saved state of a run that is not finished.
         aliases: tied name -> the name under which its entry is kept.
         prints: weight name -> prints of its values (see `prints_of`).
     """
@@ -57,15 +57,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class FisherMap:
-    """An opened map. Nothing but the header is in memory; see the module."""
+    """An opened map. Only the header is in memory; see the module."""
 
     path: Path
-    facts: Facts
+    facts: Provenance
     entries: dict[str, TensorEntry]
 
     @classmethod
     def open(cls, path: Path) -> FisherMap:
-        """Raises FisherError: no such file, not whole, or no map of `iberian fisher`."""
+        """Raises FisherError: there is no such file, it is incomplete, or it is no map of `iberian fisher`."""
         found = read_map(path)
         if not found.facts.is_whole:
             raise FisherError(
@@ -74,7 +74,7 @@ class FisherMap:
         return found
 
     def entry(self, name: str) -> TensorEntry | None:
-        """Shape and dtype of what the map holds for a weight; None: nothing."""
+        """Shape and dtype of what the map holds for a weight; None if it holds nothing."""
         return self.entries.get(self.facts.aliases.get(name, name))
 
     def read(self, name: str, weights: torch.Tensor) -> torch.Tensor:
@@ -82,9 +82,9 @@ class FisherMap:
 
         Args:
             name: of the weight.
-            weights: its values, in any float dtype, to see that the map was made for them.
+            weights: its values, in any float dtype, to check that the map was made for them.
         Raises:
-            FisherError: the map has other shapes or was made for other values, or is damaged.
+            FisherError: the map has another shape, was made for other values, or is damaged.
         """
         from safetensors import safe_open
 
@@ -119,7 +119,7 @@ def read_map(path: Path) -> FisherMap:
             metadata = file.metadata() or {}
         if FORMAT not in metadata:
             raise FisherError(f"{path}: this is no Fisher map. Make one: `iberian fisher MODEL --data texts.jsonl`.")
-        return FisherMap(path, Facts(**json.loads(metadata[FORMAT])), entries)
+        return FisherMap(path, Provenance(**json.loads(metadata[FORMAT])), entries)
     except FileNotFoundError:
         raise FisherError(f"{path}: no such Fisher map. Make it: `iberian fisher MODEL --data texts.jsonl`.") from None
     except FisherError:
@@ -128,11 +128,11 @@ def read_map(path: Path) -> FisherMap:
         raise FisherError(f"{path}: not a whole Fisher map ({error}). Make it again.") from None
 
 
-def write_map(path: Path, tensors: Mapping[str, torch.Tensor], facts: Facts) -> None:
-    """Write under a temporary name and rename: a stop in between leaves the file that was there.
+def write_map(path: Path, tensors: Mapping[str, torch.Tensor], facts: Provenance) -> None:
+    """Write under a temporary name and rename, so that an interruption leaves the earlier file as it was.
 
     Raises:
-        FisherError: it cannot be written (no room, no right).
+        FisherError: it cannot be written (no room, no permission).
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -149,7 +149,7 @@ def write_map(path: Path, tensors: Mapping[str, torch.Tensor], facts: Facts) -> 
 
 
 def print_of(tensor: torch.Tensor) -> str:
-    """A hash (16 hex digits) of the values rounded to bfloat16, which they keep in every merge dtype but float16."""
+    """A hash (16 hex digits) of the values rounded to bfloat16. They survive every merge dtype except float16."""
     import torch
     import xxhash
 
@@ -158,7 +158,7 @@ def print_of(tensor: torch.Tensor) -> str:
 
 
 def prints_of(tensor: torch.Tensor) -> list[str]:
-    """What `print_of` gives for a weight after it was cast to the merge's dtype: by way of float16 it may differ."""
+    """What `print_of` gives for a weight after a cast to the merge's dtype; float16 may give another print."""
     import torch
 
     return list(dict.fromkeys([print_of(tensor), print_of(tensor.to(torch.float16))]))

@@ -1,4 +1,4 @@
-"""What lies in a model's folder: the tensors of a safetensors file by its header, JSON files with errors in words."""
+"""What lies in a model's folder: tensors of a safetensors file, by its header; JSON files, with errors in words."""
 
 from __future__ import annotations
 
@@ -63,14 +63,7 @@ def read_header(path: Path, source: str) -> dict[str, TensorEntry]:
     return {name: TensorEntry(path.name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()}
 
 
-BYTES = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I64": 8,
-    "float64": 8,
-    "float32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-}
+# safetensors' names of the dtypes that weights have, and torch's; and how many bytes one element takes.
+FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8}
+BYTES |= {name: BYTES[stored] for stored, name in FLOATS.items()}

@@ -1,4 +1,4 @@
-"""Models from the Hugging Face Hub: the files that are read, and no others; errors in words."""
+"""Models from the Hugging Face Hub: only the files that are read; errors in words."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SMALL_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
 
 
 def snapshot_revision(folder: Path) -> str | None:
-    """The commit, where `folder` is a snapshot in the Hub's cache: .../models--o--n/snapshots/<commit>."""
+    """The commit, if `folder` is a snapshot in the Hub's cache: .../models--o--n/snapshots/<commit>."""
     folder = folder.absolute()
     is_snapshot = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
     return folder.name if is_snapshot else None
 
 
 def download(repository: str, revision: str | None) -> Path:
-    """The files of a Hub model that are read, and no others: a repository may hold its weights several times over."""
+    """The files of a Hub model that are read, and no others: a repository may hold its weights in several formats."""
     from huggingface_hub import snapshot_download
 
     try:

@@ -4,11 +4,12 @@
     for recipe in sweep:
         for name, tensor in open_stream(recipe, residents=residents): ...
 
-Where a source lies is decided when its first merge begins: on the GPU if it fits beside the engine, else in pinned host
-memory (pageable where there is no GPU), else it stays in its mapped files; and all of them together never take more than a
-part of what is free then. So they come after the engine: its first load reads from the files (`residents=None`), and what
-its weights and its key-value cache leave is theirs from the first swap on. `Residents.table()` says what went where. A tensor is read from its file once, checked against the file's state
-before and after, and from then on comes from memory.
+Where a source lies is decided when its first merge begins: on the GPU, if that merges as the CPU does, and if the
+source fits beside the engine; else in pinned host memory (pageable where there is no such GPU), else it stays in
+its mapped files; and all of them together never take more than a part of what is free then. So they come after the
+engine: its first load reads from the files (`residents=None`), and what its weights and its key-value cache leave
+is theirs from the first swap on. `Residents.table()` says what went where. A tensor is read from its file once,
+checked against the file's state before and after, and from then on comes from memory.
 
 Everything is known by the state of the files that it was made from (path, size, times, inode; for a stage its recipe),
 looked at anew for each merge: a source that changed on disk is read again, and nothing made from it is used any more.
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 POLICIES = ("auto", "gpu", "pinned", "memory", "mapped", "off")
-# Of what is free without them so much may be taken by all sources: the rest is the engine's and the system's. Workers of one
-# engine on one host share the host's part.
+# The share of free memory that all sources together may take; the rest is the engine's and the system's. Workers of
+# one engine on one host share the host's part.
 SHARE_OF_HOST, SHARE_OF_DEVICE = 0.6, 0.8
-# Of counts, thresholds and the like, so much is kept at most; the least recently used go first.
+# The most that is kept of counts, thresholds and the like; the least recently used go first.
 KEPT_BYTES = 1 << 30
 ALIGNMENT = 256
 PAGE = 4096
@@ -56,8 +57,9 @@ class Resident:
         name: the source, as a recipe calls it.
         place: "gpu", "pinned", "memory" or "mapped".
         size: bytes of all its tensors.
-        block: the memory that the tensors are laid into; None for mapped files.
-        keeps: whether tensors stay without a block: those that are views of mapped files, which the system can take back.
+        block: the memory that its tensors are copied into; None for mapped files.
+        keeps: whether tensors are kept although there is no block: views of mapped files, which the system can take
+            back.
     """
 
     name: str
@@ -106,10 +108,16 @@ class Residents:
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._kept_bytes = 0
         self._lock = threading.RLock()
+        self._gpu_agrees: Callable[[], bool] = lambda: True
         self.hits = self.reads = 0
 
-    def begin(self, sources: Collection[Source]) -> Pass:
-        """Look at the sources of a merge, and make room for those that are not here yet."""
+    def begin(self, sources: Collection[Source], gpu_agrees: Callable[[], bool] = lambda: True) -> Pass:
+        """Look at the sources of a merge, and make room for those that are not here yet.
+
+        Args:
+            gpu_agrees: whether "auto" may take a GPU: asked only where there is one.
+        """
+        self._gpu_agrees = gpu_agrees
         states: dict[str, Hashable] = {source.key: source.state() for source in sources}
         # Not within the lock: the headers of a stage are found by planning its merge, which has a lock of its own.
         sizes = {source.key: _size(source) for source in sources}
@@ -125,7 +133,7 @@ class Residents:
         return Pass(self, states)
 
     def table(self) -> list[dict[str, str]]:
-        """What lies where, a row a source."""
+        """Which source lies where, one row for each."""
         return [
             {"source": item.name, "place": _WORDS[item.place], "size": f"{item.size / 1e9:.2f} GB"}
             for item in self._sources.values()
@@ -133,7 +141,7 @@ class Residents:
 
     @property
     def bytes(self) -> int:
-        """Of memory taken by sources; mapped files are the system's."""
+        """Memory taken by sources, in bytes. Mapped files do not count: they are the system's."""
         return self._taken("gpu") + self._taken("memory")
 
     def _taken(self, place: str) -> int:
@@ -145,27 +153,27 @@ class Residents:
         )
 
     def forget(self, state: Hashable) -> None:
-        """Let go of a source and of everything made from it."""
+        """Free a source, and everything that was made from it."""
         with self._lock:
             self._sources.pop(state, None)
             for key in [key for key in self._kept if _mentions(key, state)]:
                 self._kept_bytes -= self._kept.pop(key)[1]
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Free everything."""
         with self._lock:
             self._sources.clear()
             self._kept.clear()
             self._kept_bytes = 0
 
     def _forget_changed(self, states: dict[str, Hashable]) -> None:
-        """A source of the same key in another state was changed on disk: what we hold of it is stale."""
+        """Forget sources that changed on disk: those with the same key as before and another state."""
         for held in [held for held in self._sources if held[0] in states and states[held[0]] != held]:  # type: ignore[index]
             LOG.warning("merged: %s changed on disk and is read again", self._sources[held].name)
             self.forget(held)
 
     def _forget_unused(self, needed: set[Hashable]) -> None:
-        """What would pile up: a sweep over a stage's own parameters has a new one at each point. And mapped files."""
+        """Forget what would pile up: mapped files, and stages, of which each point of a sweep may have a new one."""
         unused = [state for state in self._sources if state not in needed]
         for state in unused:
             if self._sources[state].block is None or _is_of_stage(state):
@@ -179,7 +187,7 @@ class Residents:
         return Resident(source.name, "mapped", size, None, keeps=type(source) is Source)
 
     def _claimed(self, size: int, place: str, needed: set[Hashable]) -> torch.Tensor | None:
-        """Memory for a source, older ones forgotten for it where that helps; None: there is not enough."""
+        """Memory for a source; older sources are forgotten if that makes room. None: there is not enough."""
         while not self._fits(size, place):
             oldest = next((state for state, item in self._sources.items() if state not in needed
                            and item.block is not None and (item.place == "gpu") == (place == "gpu")), None)  # fmt: skip
@@ -196,7 +204,7 @@ class Residents:
     def _places(self) -> list[str]:
         if self.policy != "auto":
             return [self.policy]
-        return ["memory"] if self.device is None else ["gpu", "pinned"]
+        return ["gpu", "pinned"] if self.device is not None and self._gpu_agrees() else ["memory"]
 
     def _fits(self, size: int, place: str) -> bool:
         if self.budget is not None and self.bytes + size > self.budget:
@@ -238,7 +246,7 @@ class Residents:
         return kept
 
     def kept(self, key: Hashable) -> Any:
-        """What `keep` keeps under this key, else None."""
+        """The value that `keep` stored under this key, else None."""
         with self._lock:
             if key not in self._kept:
                 return None
@@ -246,7 +254,7 @@ class Residents:
             return self._kept[key][0]
 
     def keep(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """What `make` gave for this key, from now on without making it again while there is room."""
+        """The value under this key. `make` makes it the first time; later calls find it, as long as there is room."""
         if (value := self.kept(key)) is not None:
             return value
         value = make()
@@ -261,7 +269,7 @@ class Residents:
 
 @dataclass(frozen=True)
 class Pass:
-    """One merge's view of the residents: the sources in the states they had when it began."""
+    """One merge's reading from the residents, with the states that the sources had when it began."""
 
     residents: Residents
     states: dict[str, Hashable]
@@ -274,7 +282,7 @@ class Pass:
         return (self.states[source.key], tensor)
 
     def forget(self) -> None:
-        """Something was found to be wrong with the files: nothing of these sources is to be used again."""
+        """Forget these sources: something is wrong with their files."""
         for state in self.states.values():
             self.residents.forget(state)
 
@@ -284,18 +292,18 @@ _WORDS = {"gpu": "the GPU's memory", "pinned": "pinned memory", "memory": "memor
 
 @cache
 def residents_of(policy: str) -> Residents:
-    """The one holder of this process for a policy."""
+    """This process's only `Residents` for a policy."""
     return Residents(policy)
 
 
 def refuse_unknown_place(policy: str) -> None:
-    """Raises EngineError where there is no such policy."""
+    """Raises EngineError if there is no such policy."""
     if policy not in POLICIES:
         raise EngineError(f"resident={policy}: there is no such place. Give one of {', '.join(POLICIES)}.")
 
 
 def residents_for(policy: str | None) -> Residents | None:
-    """The holder of this process for a policy as arguments give it; None for "off" and for nothing.
+    """This process's `Residents` for a policy as it stands in arguments; None for "off" and for nothing.
 
     Raises:
         EngineError: there is no such policy.
@@ -310,7 +318,7 @@ def _device() -> torch.device | None:
 
 
 def _size(source: Source) -> int:
-    """Bytes of all tensors, each begun at a multiple of ALIGNMENT."""
+    """Bytes of all tensors, each starting at a multiple of ALIGNMENT."""
     from merge_hooks.sources.headers import BYTES
 
     sizes = (math.prod(entry.shape) * BYTES.get(entry.dtype, 8) for entry in source.entries.values())
@@ -339,7 +347,7 @@ def _whole(size: int, place: str) -> int:
 
 
 def _give_back(device: torch.device | None) -> None:
-    """Forgotten blocks to the system: torch keeps a GPU's memory, and pinned memory, for itself."""
+    """Return forgotten blocks to the system: torch keeps a GPU's memory, and pinned memory, for itself."""
     import torch
 
     if device is None:
@@ -359,7 +367,7 @@ def _mentions(key: Hashable, state: Hashable) -> bool:
 
 
 def _bytes_of(value: Any) -> int:
-    """Bytes that would be free without it: of every tensor and array that hangs on it, memory that they share once."""
+    """Bytes that would be free without this value: every tensor and array that it refers to, shared memory once."""
     memory: dict[int, int] = {}  # by address, so that views count as what they hold on to
     small, seen, waiting = 0, set(), [value]
     while waiting:
@@ -378,7 +386,7 @@ def _bytes_of(value: Any) -> int:
 
 
 def _memory_of(item: Any) -> tuple[int, int] | None:
-    """(address, bytes) of what a tensor or an array holds on to; None for all else."""
+    """(address, bytes) of the memory behind a tensor or an array; None for everything else."""
     import numpy as np
     import torch
 
@@ -396,7 +404,7 @@ def _memory_of(item: Any) -> tuple[int, int] | None:
 
 
 def _parts_of(item: Any) -> list[Any]:
-    """What hangs on an object: its items, its attributes, and what a function was made over."""
+    """What an object refers to: its items, its attributes, and what a function closes over."""
     parts: list[Any] = []
     if isinstance(item, dict):
         parts += [*item.keys(), *item.values()]

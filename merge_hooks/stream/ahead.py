@@ -1,4 +1,4 @@
-"""Tensors begun before they are asked for, so that no worker waits."""
+"""Tensors that are started before they are asked for, so that no worker thread waits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from merge_hooks.planning.plan import OutputTensor
 
 @dataclass(frozen=True)
 class Begun:
-    """A tensor at which the workers are.
+    """A tensor that worker threads are computing.
 
     Args:
         size: its bytes.
-        wait: gives it; None for an optional weight that no source has.
-        go_on: ends the search for what its merge must know, if there is one, and begins the merge.
+        wait: waits for the tensor and returns it; None for an optional weight that no source has.
+        go_on: waits until thresholds and sums that its merge needs are known, if it needs any, and starts the merge.
     """
 
     output: OutputTensor
@@ -27,9 +27,9 @@ class Begun:
 
 
 def ahead(tensors: Iterable[Begun], most: int) -> Iterator[Begun]:
-    """The same, begun before they are used, so that no worker waits: one more, and on up to `most` bytes.
+    """The same tensors, each started before it is used: always one more, and further ones up to `most` bytes.
 
-    The search of one goes on while the next begins its own.
+    A merge may need thresholds first. While workers look for those of one tensor, the next tensor is started.
     """
     waiting: deque[Begun] = deque()
     size = 0

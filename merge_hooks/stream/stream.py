@@ -10,6 +10,7 @@ a checksum. One tensor of each source is in memory at a time; nothing is written
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,8 +18,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import RecipeError, SourceError
-from merge_hooks.kernels import choose as methods
+from merge_hooks.kernels import choose
 from merge_hooks.kernels.blocks import Workers, is_finite
+from merge_hooks.kernels.choose import Way, is_random, may_be_ours
+from merge_hooks.kernels.gpu_check import gpu_agrees
 from merge_hooks.kernels.operands import Merged, Operands
 from merge_hooks.kernels.seeding import GENERATORS, alone, seeded_by_name, started_at
 from merge_hooks.planning.draws import generator_states
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
     from merge_hooks.sources.residents import Pass, Residents
 
+LOG = logging.getLogger(__name__)
+
 # After so many bytes of output the sources' files are mapped anew, so that what was read does not count as
 # ours.
 MAPPED_BYTES = 64 << 20
@@ -45,7 +50,7 @@ class Stream:
 
     Args:
         resolved: the recipe, its sources found, with its seed and generator.
-        seed: instead of the recipe's, of the methods that draw at random, or may (`methods.is_random`).
+        seed: instead of the recipe's, of the methods that draw at random, or may (`choose.is_random`).
         rng: instead of the recipe's. "iberian": what is drawn depends on the seed, the tensor's name and the source's place in the
             recipe, and on nothing else. "mergekit": the draws of `mergekit-yaml --random-seed SEED`, from
             torch's one global generator in mergekit's order; computed by mergekit, at its speed.
@@ -78,7 +83,7 @@ class Stream:
 
     @property
     def tokenizer(self) -> Any | None:
-        """The tokenizer of `tokenizer_source:` or `tokenizer:`, else None. Sets the vocabulary size too."""
+        """The tokenizer of `tokenizer_source:` or `tokenizer:`, else None. Also sets the vocabulary size."""
         if self.plan.tokenizer_task is None:
             return None
         tokenizer = run_task(self.plan.tokenizer_task, self._memory).tokenizer
@@ -99,15 +104,15 @@ class Stream:
         return self.into({})
 
     def from_files(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The same pairs, without residents: for an engine's first load, after which there is less room for them."""
+        """The same pairs, without residents: for an engine's first load, which leaves less memory for them."""
         return self._pairs({}, None)
 
     def into(self, places: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-        """The same pairs, a tensor written to its place at once where a kernel of ours can do that.
+        """The same pairs. Where a kernel of ours can do that, a tensor is computed in the place that is given for it.
 
         Args:
-            places: by name, contiguous, on the CPU. Where dtype or shape are not those of the merge, or another
-                kernel computes it, the tensor comes in memory of its own and the place is not touched.
+            places: by name; contiguous, on the CPU. A place is not touched if its dtype or shape is not that of the
+                merge, or if another way computes the tensor; the tensor then comes in memory of its own.
         """
         yield from self._pairs(places, self.residents)
 
@@ -115,7 +120,7 @@ class Stream:
         self, places: Mapping[str, torch.Tensor], residents: Residents | None
     ) -> Iterator[tuple[str, torch.Tensor]]:
         before = self._file_states()
-        view = residents.begin(self.resolved.sources.values()) if residents else None
+        view = residents.begin(self.resolved.sources.values(), gpu_agrees) if residents else None
         try:
             yield from self._merged(places, view)
             self._let_go()
@@ -146,12 +151,12 @@ class Stream:
                     produced = 0
 
     def _begun(self, places: Mapping[str, torch.Tensor], view: Pass | None, workers: Workers) -> Iterator[Begun]:
-        """Each tensor, begun."""
+        """Each tensor, started."""
         for output in self.plan:
             yield self._begin(output, workers, view, places.get(output.name))
 
     def tensor(self, name: str) -> torch.Tensor | None:
-        """One tensor by itself, its bytes those of the whole stream. Raises KeyError and SourceError."""
+        """One tensor by itself, with the bytes that it has in the whole stream. Raises KeyError and SourceError."""
         output = self._outputs[name]
         with Workers() as workers:
             merged = self._begin(output, workers).wait()
@@ -162,7 +167,7 @@ class Stream:
     def _begin(
         self, output: OutputTensor, workers: Workers, view: Pass | None = None, place: torch.Tensor | None = None
     ) -> Begun:
-        """Begin to merge a tensor by a kernel of ours, else merge it by mergekit's method."""
+        """Begin to merge a tensor, or, where the way is mergekit's, merge it."""
         # A stage computes while it is read, perhaps by mergekit: alone before residents are, in every thread.
         with alone() if self._reads_merges else nullcontext():
             return self._begin_in_turn(output, workers, view, place)
@@ -170,19 +175,26 @@ class Stream:
     def _begin_in_turn(
         self, output: OutputTensor, workers: Workers, view: Pass | None, place: torch.Tensor | None
     ) -> Begun:
-        if self._is_ours():
-            operands = output.operands(view) or self._gathered(output, view)
-            if operands and place is not None and place.dtype == operands.out_dtype and place.shape == operands.shape:
+        operands = self._operands(output, view)
+        way = choose.way_of(operands)
+        LOG.debug("merged: %s: %s", output.name, way.value)
+        if operands is not None and way is not Way.MERGEKIT:
+            if place is not None and place.dtype == operands.out_dtype and place.shape == operands.shape:
                 operands = replace(operands, out=place)
-            if operands and (pending := methods.begin(operands, workers, self.seed)):
-                return Begun(output, operands.count * operands.out_dtype.itemsize, pending, pending.go_on)
+            pending = choose.begin(operands, workers, self.seed, way)
+            return Begun(output, operands.count * operands.out_dtype.itemsize, pending, pending.go_on)
         # Not longer than needed: a stage that shares sources with us reads in turns with us.
         with alone(), self.plan.reading(view), self._generator(output):
             tensor = output.compute(self._memory)
         merged = None if tensor is None else Merged(tensor, is_finite(tensor))
         return Begun(output, 0 if tensor is None else tensor.nbytes, lambda: merged)
 
-    def _gathered(self, output: OutputTensor, view: Pass | None) -> Operands | None:
+    def _operands(self, output: OutputTensor, view: Pass | None) -> Operands | None:
+        """What goes into a tensor, read by us, else by mergekit's tasks; None where only mergekit's method may merge."""
+        if not may_be_ours(self.resolved.method, self.rng):
+            return None
+        if operands := output.operands(view):
+            return operands
         with alone(), self.plan.reading(view):
             return output.gathered(self._memory, view)
 
@@ -191,20 +203,16 @@ class Stream:
         """Whether a source is a merge, or an adapter over one."""
         return any(source.is_merge for source in self.resolved.sources.values())
 
-    def _is_ours(self) -> bool:
-        method = self.resolved.method
-        return methods.has_kernel(method) and not (self.rng == "mergekit" and methods.is_random(method))
-
     def _generator(self, output: OutputTensor) -> Any:
         """A context in which torch's global generator stands where it shall for this tensor."""
-        if self.rng == "iberian" or not methods.is_random(self.resolved.method):
+        if self.rng == "iberian" or not is_random(self.resolved.method):
             return seeded_by_name(self.seed, output.name)
         if not self._states:
             self._states = generator_states(self.plan, self.seed, self._memory)
         return started_at(self._states[output.name])
 
     def _let_go(self) -> None:
-        """Unmap the sources' files: they are mapped again when the next tensor is read."""
+        """Unmap the sources' files. They are mapped again when the next tensor is read."""
         for source in self.resolved.sources.values():
             source.close()
 

@@ -1,9 +1,9 @@
 """Which tokenizer, chat template and generation config a merge is scored with, and where each came from.
 
-The recipe's own word comes first (`tokenizer_source`, `tokenizer`, `chat_template`), then the base model, then
-the first model: as mergekit does, but always in that order. A tokenizer that the recipe has us build (a union,
-extra tokens) lies in a temporary folder while the program runs, because vLLM takes a tokenizer by its folder; no
-weight is ever written.
+What the recipe says comes first (`tokenizer_source`, `tokenizer`, `chat_template`), then the base model, then the first
+model. mergekit does the same, but not always in that order. A tokenizer that has to be built for the recipe (a union,
+extra tokens) lies in a temporary folder while the program runs, because vLLM takes a tokenizer by its folder. No weight
+is ever written.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ class TokenizerChoice:
 
     @cached_property
     def facts(self) -> TokenizerFacts:
-        """Its hash and the chat template that is scored with."""
+        """Its hash, and the chat template that is used for scoring."""
         return facts_of(self.folder, self.chat_template, self.trust_remote_code)
 
     def load(self) -> Any:
-        """The transformers tokenizer, with the recipe's chat template on it."""
+        """The transformers tokenizer, with the recipe's chat template set."""
         from transformers import AutoTokenizer
 
         try:
@@ -104,7 +104,7 @@ def choose_tokenizer(stream: Stream, named: str | None = None) -> TokenizerChoic
 
 
 def tokenizer_owner(stream: Stream) -> tuple[Source, str]:
-    """The source whose tokenizer, template and generation config are followed, and why."""
+    """The source whose tokenizer, template and generation config are used, and why."""
     config, sources = stream.resolved.config, stream.resolved.sources
     wanted = config.tokenizer.source if config.tokenizer else config.tokenizer_source
     donor = stream.resolved.donor
@@ -118,9 +118,9 @@ def tokenizer_owner(stream: Stream) -> tuple[Source, str]:
 
 
 def _keep_for_this_process(tokenizer: Any, model_config: Any, code: Path | None) -> str:
-    """A folder with a tokenizer that the recipe builds, and the merged model's config.json beside it as in a checkpoint.
+    """A folder with a tokenizer that was built for the recipe, and beside it the merged model's config.json.
 
-    vLLM looks for one there: without it, it tries twice, says so in red, and is 4 seconds later.
+    vLLM looks for a config.json there. Without one it tries twice, prints an error, and starts 4 seconds later.
     """
     folder = Path(tempfile.mkdtemp(prefix="iberian-tokenizer-"))
     tokenizer.save_pretrained(folder)
@@ -131,7 +131,7 @@ def _keep_for_this_process(tokenizer: Any, model_config: Any, code: Path | None)
 
 
 def _lasting_folder(owner: Source) -> str:
-    """A folder with its tokenizer and generation config that stays while the program runs: a stage's own goes with it."""
+    """A folder with the owner's tokenizer and generation config that lasts as long as the program, unlike a stage's."""
     if not owner.is_merge:
         return str(owner.folder)
     folder = Path(tempfile.mkdtemp(prefix="iberian-tokenizer-"))
@@ -144,7 +144,7 @@ _FOLDERS: dict[str, Path] = {}
 
 
 def _shared(folder: Path) -> str:
-    """This temporary folder, else one with the same files from before; stays while the program runs."""
+    """A folder from before that holds the same files, else this temporary one. Either lasts as long as the program."""
     key = content_hash(folder, sorted(path.name for path in folder.iterdir()))
     if key in _FOLDERS and _FOLDERS[key].is_dir():
         shutil.rmtree(folder, ignore_errors=True)
@@ -155,14 +155,14 @@ def _shared(folder: Path) -> str:
 
 
 def copy_code(folder: Path, to: Path) -> None:
-    """The Python files of a model that is trusted to bring its own: its configuration names them beside itself."""
+    """Copy the Python files of a model that is trusted to bring its own: its configuration expects them there."""
     for file in folder.glob("*.py"):
         shutil.copyfile(file, to / file.name)
 
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """What a folder's tokenizer is, as it lies on disk: an engine may give it a token to pad with, which says nothing.
+    """What the tokenizer in a folder is, as it lies on disk. An engine may add a padding token, which does not count.
 
     Args:
         hash: `tokenizer_hash`.
@@ -174,10 +174,10 @@ class TokenizerFacts:
 
 
 def facts_of(folder: str, template: str | None = None, trust_remote_code: bool = False) -> TokenizerFacts:
-    """The facts of a folder's tokenizer, read once while its files stay as they are.
+    """The facts of the tokenizer in a folder. They are read again only if its files change.
 
     Args:
-        template: the chat template that takes the place of its own.
+        template: the chat template that replaces its own.
         trust_remote_code: whether the tokenizer may bring code of its own.
     """
     found = _facts(folder, trust_remote_code, _state_of(folder))
@@ -191,20 +191,20 @@ def _facts(folder: str, trust_remote_code: bool, _state: tuple[Any, ...]) -> Tok
 
 
 def _state_of(folder: str) -> tuple[Any, ...]:
-    """Names, sizes and times of the files that are no weights; nothing for a Hub id."""
+    """Names, sizes and times of all files except weights; nothing for a Hub id."""
     path = Path(folder)
     files = [file for file in path.glob("*") if file.suffix in _SMALL and file.is_file()] if path.is_dir() else []
     return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files))
 
 
 def generation_config_of(folder: str, model_config: Any) -> Any:
-    """What is in force where a task says nothing: generation_config.json, or what config.json says where there is none.
+    """The generation settings that hold where a task says nothing: generation_config.json, else what config.json says.
 
     Args:
         folder: where generation_config.json is looked for.
         model_config: of the merged model.
     Returns:
-        A transformers GenerationConfig of one's own.
+        A new transformers GenerationConfig.
     """
     from transformers import GenerationConfig
 
@@ -215,7 +215,7 @@ def generation_config_of(folder: str, model_config: Any) -> Any:
 
 
 def generation_settings(folder: str, model_config: Any) -> dict[str, Any]:
-    """The same as plain data: what differs from transformers' defaults and can matter, for keys and results."""
+    """The same as plain data, for keys and results: what differs from transformers' defaults and can matter."""
     from transformers import GenerationConfig
 
     found = generation_config_of(folder, model_config).to_diff_dict()
@@ -232,18 +232,18 @@ def generation_hash(settings: Mapping[str, Any]) -> str:
 
 
 def end_tokens(settings: Mapping[str, Any]) -> list[int]:
-    """The ids at which generation ends, of `generation_settings`; empty where they say none."""
+    """The ids at which generation ends, from `generation_settings`; empty if they name none."""
     found = settings.get("eos_token_id")
     return sorted({found} if isinstance(found, int) else set(found or ()))
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """A hash of a loaded tokenizer: all that turns text into ids and ids into text (8 hex digits).
+    """A hash (8 hex digits) of all that turns text into ids and ids into text in a loaded tokenizer.
 
-    Of one that runs in Rust: its whole tokenizer.json (normaliser, pre-tokeniser, model, post-processor with its rules
-    for BOS and EOS, decoder, added tokens with their flags), but for how it pads and cuts, which callers say. Of any
-    other: the bytes of its vocabulary files, and the source of its class where that is not transformers' own. Of both:
-    special tokens and the settings of its class. The chat template has a hash of its own.
+    For one that runs in Rust: its whole tokenizer.json (normaliser, pre-tokeniser, model, post-processor with its rules
+    for BOS and EOS, decoder, added tokens with their flags), without padding and truncation, which callers set. For any
+    other: the bytes of its vocabulary files, and the source of its class if that is not transformers' own. For both:
+    special tokens and the settings of the class. The chat template has a hash of its own.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
@@ -262,7 +262,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 
 def _kind(tokenizer: Any) -> str:
-    """The class's name, one for its Rust and its Python edition."""
+    """The class's name, the same for its Rust and its Python edition."""
     return type(tokenizer).__name__.removesuffix("Fast")
 
 
@@ -271,7 +271,9 @@ def _words(token: Any) -> Any:
 
 
 def _files_of(tokenizer: Any) -> list[str]:
-    """Hashes of the files that a tokenizer without a tokenizer.json reads: a sentencepiece model, tekken.json."""
+    """Hashes of the files that a tokenizer without a tokenizer.json reads, such as a sentencepiece model or
+    tekken.json.
+    """
     named = [getattr(tokenizer, name, None) for name in (getattr(tokenizer, "vocab_files_names", None) or {})]
     folder = Path(str(getattr(tokenizer, "name_or_path", "")))
     beside = [folder / name for name in ("tekken.json", "tokenizer.model", "spiece.model")]

@@ -1,1 +1,1 @@
-"""What the commands `iberian recipe`, `fisher` and `vectors` do."""
+"""What stands behind the commands `iberian recipe`, `fisher` and `vectors`."""

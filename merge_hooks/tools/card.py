@@ -26,9 +26,9 @@ def model_card(stream: Stream, choice: TokenizerChoice, results: Path | Sequence
     """README.md in the Hub's form.
 
     Args:
-        results: lm_eval's results of this merge, as a file or as they are; several where it was run several times.
+        results: lm_eval's results of this merge, as a file or as data; several if it was run several times.
     Raises:
-        RecipeError: the results are no results of lm_eval, or of another merge.
+        RecipeError: these are no results of lm_eval, or results of another merge.
     """
     resolved = stream.resolved
     names = [source.name for source in resolved.sources.values()]
@@ -84,7 +84,7 @@ def _signed(content: Results) -> str:
 
 
 def _refuse_others(origin: str, content: Results, stream: Stream) -> None:
-    """Raises RecipeError where the results are not of this merge: other weights, or another draw of a random method."""
+    """Raises RecipeError if the results are of another merge: other weights, or another draw of a random method."""
     signature = _signed(content)
     said = set(signature.split("|"))
     dtype = next((pair.removeprefix("dtype:") for pair in said if pair.startswith("dtype:")), None)
@@ -95,9 +95,10 @@ def _refuse_others(origin: str, content: Results, stream: Stream) -> None:
 
 
 def _scores(results: Sequence[Results]) -> str:
-    """lm_eval's results as a table, under the signatures that they were measured with; several runs as mean and SD.
+    """lm_eval's results as a table, under the signatures with which they were measured; several runs as mean and SD.
 
-    Which results are runs of one measurement is the caller's to know (`lm_eval_iberian.identity.identity`); prompts are told apart.
+    The caller knows which results are runs of one measurement (`lm_eval_iberian.identity`). Different prompts get
+    different rows.
     """
     rows: dict[tuple[str, str, str], list[float]] = {}
     notes: dict[str, str] = {}
@@ -137,7 +138,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _shortened(content: Results, task: str) -> str:
-    """Why a score is not one over the whole benchmark: a limit, or the embedded samples."""
+    """Why a score does not cover the whole benchmark: a limit, or the embedded samples."""
     counts = (content.get("n-samples") or {}).get(task) or {}
     effective, original = counts.get("effective"), counts.get("original")
     metadata = ((content.get("configs") or {}).get(task) or {}).get("metadata") or {}

@@ -1,8 +1,8 @@
-"""A merge for keeps: sharded safetensors, configuration, tokenizer, chat template, generation config, model card.
+"""A merge as a checkpoint: sharded safetensors, configuration, tokenizer, chat template, generation config, model card.
 
     export(stream, Path("merged"))
 
-Written under a temporary name beside the target and renamed at the end, so that a stop in between leaves nothing
+It is written under a temporary name beside the target and renamed at the end, so an interruption leaves nothing
 half-made. One shard is in memory at a time.
 """
 
@@ -36,14 +36,14 @@ def export(
     """Write a merge as a checkpoint that transformers and vLLM load.
 
     Args:
-        stream: the merge, whose sources were seen to fit (`check_fit`).
+        stream: the merge; its sources have passed `check_fit`.
         out: the folder to make; must not exist, or be empty.
-        results: lm_eval's results of this merge for the model card: its JSON file, or what such files hold.
+        results: lm_eval's results of this merge for the model card: its JSON file, or the content of such files.
         shard_bytes: the largest size of a weight file.
     Returns:
         The names of the files that were written.
     Raises:
-        EngineError: `out` holds something, or the disk is too small.
+        EngineError: `out` is not empty, or the disk is too small.
         RecipeError: the results are of another merge.
     """
     from merge_hooks.tools.card import model_card
@@ -73,9 +73,9 @@ def _refuse_target(stream: Stream, out: Path) -> None:
 
 
 def _without_idle_head(stream: Stream) -> Iterator[tuple[str, torch.Tensor]]:
-    """Leave out a head that a tied model does not use and whose copy differs (random masks of its own).
+    """Leave out a head that a tied model does not use and whose copy differs, because its random masks do.
 
-    transformers 5 would untie such a checkpoint, and vLLM would not; without the head both tie it, as they do here.
+    transformers 5 would untie such a checkpoint, and vLLM would not. Without the head both tie it, as they do here.
     """
     import torch
 

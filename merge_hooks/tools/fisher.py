@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import FisherError
 from merge_hooks.machine.memory import free_on_host
-from merge_hooks.sources.fisher_file import Facts, FisherMap, prints_of, read_map, write_map
+from merge_hooks.sources.fisher_file import FisherMap, Provenance, prints_of, read_map, write_map
 from merge_hooks.tools.fisher_texts import read_texts, survey
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ class Settings:
     """What the numbers of a map depend on, beside model and texts.
 
     Args:
-        max_length: tokens of a text that count, the first ones; the rest is cut.
+        max_length: how many tokens of a text count; the rest is cut off.
         targets: "data" or "sampled", see the module.
-        seed: of the draws of "sampled"; each text has a stream of its own.
-        device: "cpu", "cuda", ...; "auto": a GPU where there is one.
+        seed: for the draws of "sampled"; each text has a stream of its own.
+        device: "cpu", "cuda", ...; "auto": a GPU if there is one.
         trust_remote_code: whether the checkpoint may bring code of its own.
     """
 
@@ -61,17 +61,17 @@ class Settings:
 def make_map(
     model: str, texts: Path, to: Path, settings: Settings, step: Step = lambda done, total: None, save_every: int = 200
 ) -> FisherMap:
-    """Make the map of a model on texts and write it; go on with a run that was stopped.
+    """Make the map of a model on texts and write it. A run that was stopped is continued.
 
     Args:
         model: as in a recipe: a folder or Hub id, `model@revision`, `model+adapter`.
         texts: see `merge_hooks.tools.fisher_texts`.
         to: the file to write. `TO.partial` beside it keeps the state of a run, and is removed at its end.
-        step: called with (texts gone through, all texts).
+        step: called with (texts processed, all texts).
         save_every: after how many texts the state is saved; the result does not depend on it.
     Raises:
-        FisherError: the texts or settings cannot be used, or TO or its state was made from other ones.
-        SourceError, PreflightError: the model cannot be had, or is none of those that are supported.
+        FisherError: the texts or settings cannot be used, or TO or its saved state was made from other ones.
+        SourceError, PreflightError: the model cannot be had, or is not supported.
     """
     settings = _checked(settings)
     stream = _open(model, settings)
@@ -108,7 +108,7 @@ class _Run:
         earlier: the state of a run that was stopped.
     """
 
-    def __init__(self, stream: Stream, settings: Settings, facts: Facts, earlier: FisherMap | None) -> None:
+    def __init__(self, stream: Stream, settings: Settings, facts: Provenance, earlier: FisherMap | None) -> None:
         import torch
 
         from merge_hooks.engines.hf import build_model
@@ -145,7 +145,7 @@ class _Run:
         return add
 
     def add(self, position: int, text: str) -> None:
-        """One text. Raises FisherError where its likelihood is no number."""
+        """Process one text. Raises FisherError if its likelihood is not a number."""
         ids = self.tokenizer(text)["input_ids"]
         counts = len(ids) >= 2
         if counts:
@@ -172,7 +172,7 @@ class _Run:
     def _draw(self, logs: torch.Tensor, position: int) -> torch.Tensor:
         """A target for each position, from the model's own distribution: int64, as many as rows in `logs`.
 
-        Drawn on the CPU, from a stream of the text's own, so that a run that goes on draws what it would have drawn.
+        They are drawn on the CPU, from the text's own stream, so that a continued run draws what it would have drawn.
         """
         import torch
 
@@ -184,12 +184,12 @@ class _Run:
         return drawn[:, 0].to(logs.device)
 
     def save(self, state: Path) -> None:
-        """Keep the sums so far. Raises FisherError where they are not finite: such a state is never written."""
+        """Save the sums so far. Raises FisherError if they are not finite: such a state is never written."""
         self._refuse_infinite()
         write_map(state, self.sums, self.facts)
 
     def finish(self, to: Path) -> None:
-        """Write the mean. Raises FisherError where nothing counted."""
+        """Write the mean. Raises FisherError if no text counted."""
         if not self.facts.count:
             raise FisherError("no text has two tokens, so there is nothing to predict in them. Give longer texts.")
         self._refuse_infinite()
@@ -221,10 +221,10 @@ def _checked(settings: Settings) -> Settings:
 
 
 def _open(model: str, settings: Settings) -> Stream:
-    """The model as the recipe that is one plain model, checked as every merge is."""
+    """The model, as the recipe of one plain model, checked as every merge is."""
     from merge_hooks.checks.preflight import check_fit
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
 
     recipe = read_recipe({"merge_method": "passthrough", "models": [{"model": model}]})
@@ -237,7 +237,7 @@ def _open(model: str, settings: Settings) -> Stream:
 
 
 def _refuse_no_room(stream: Stream, settings: Settings, to: Path) -> None:
-    """Say before hours of work that its result cannot be held or written. Raises FisherError."""
+    """Raises FisherError, before hours of work, if there is no memory or disk for the result."""
     import psutil
 
     from merge_hooks.checks.estimate import estimate, gigabytes
@@ -268,27 +268,27 @@ def _tokenizer(stream: Stream, settings: Settings) -> Any:
         raise FisherError(f"{folder}: transformers cannot read the tokenizer here ({first}).") from error
 
 
-def _facts(model: str, stream: Stream, texts: str, settings: Settings) -> Facts:
+def _facts(model: str, stream: Stream, texts: str, settings: Settings) -> Provenance:
     source = stream.resolved.donor
     fingerprint = "+".join(dict(source.stamps()).values())
     kept = asdict(settings)
     del kept["trust_remote_code"]
     # No folder: the file's bytes, which go into a merge's signature, say what was measured and not where it lay.
     name = "+".join(Path(part).name for part in model.split("+"))
-    return Facts(name, fingerprint, texts, kept, 0, 0, 0, False, {}, {})
+    return Provenance(name, fingerprint, texts, kept, 0, 0, 0, False, {}, {})
 
 
 def _state_of(to: Path) -> Path:
     return to.with_name(f"{to.name}.partial")
 
 
-def _finished(to: Path, wanted: Facts) -> FisherMap:
-    """The map that is there already, if it is the wanted one."""
+def _finished(to: Path, wanted: Provenance) -> FisherMap:
+    """The map that exists already, if it is the wanted one."""
     return _same_run(to, wanted, FisherMap.open(to))
 
 
-def _same_run(path: Path, wanted: Facts, found: FisherMap | None = None) -> FisherMap:
-    """What lies at `path`. Raises FisherError where it was made from something else than is wanted now."""
+def _same_run(path: Path, wanted: Provenance, found: FisherMap | None = None) -> FisherMap:
+    """What lies at `path`. Raises FisherError if it was made from something else than what is wanted now."""
     found = found or read_map(path)
     for key, words in (("fingerprint", "model"), ("texts", "texts"), ("settings", "settings")):
         if getattr(found.facts, key) != getattr(wanted, key):

@@ -15,12 +15,13 @@ JSON_LINES = (".jsonl", ".json", ".ndjson")
 
 
 def read_texts(path: Path) -> Iterator[str]:
-    """The texts in order, one line in memory at a time. Blank lines are no texts.
+    """The texts in order, one line in memory at a time. Blank lines are skipped.
 
     Args:
-        path: `.jsonl`, `.json` or `.ndjson` files hold an object with a `text` a line; all others a text a line.
+        path: each line of a `.jsonl`, `.json` or `.ndjson` file is an object with a `text`; each line of any other file
+            is a text.
     Raises:
-        FisherError: no such file, or a line that is no text, with its number.
+        FisherError: there is no such file, or a line is no text; the message has its number.
     """
     try:
         with path.open("rb") as file:
@@ -40,7 +41,7 @@ def survey(path: Path) -> tuple[str, int]:
     """(content hash, number of texts). Reads everything, so that a bad line is found before hours of work.
 
     Raises:
-        FisherError: as `read_texts`, or there is no text at all.
+        FisherError: as `read_texts`, or the file has no text at all.
     """
     count = sum(1 for _ in read_texts(path))
     if not count:

@@ -1,8 +1,8 @@
-"""Is what goes into the engine what mergekit-yaml writes? Checksums of both, tensor by tensor.
+"""Does the engine get what mergekit-yaml writes? Checksums of both, tensor by tensor.
 
-mergekit runs as its own command, into a temporary folder, on the same sources; a recipe of stages runs in
+mergekit runs as its own command, on the same sources, into a temporary folder; a recipe of stages runs in
 mergekit-multi. Compared are its files, our stream as it goes in, and the parameters of a transformers model after
-loading. (vLLM repacks its weights, so nothing there can be compared with files; its stream is this stream.)
+loading. (vLLM repacks its weights, so they cannot be compared with files; the stream that it gets is the same.)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Verdict:
 
     @property
     def is_equal(self) -> bool:
-        """Whether everything is the same, to the bit."""
+        """Whether everything is equal, bit for bit."""
         return not (self.unequal or self.missing or self.engine)
 
 
@@ -103,7 +103,7 @@ def run_mergekit(resolved: Resolved, folder: Path) -> Path:
 
 
 def _documents(resolved: Resolved, done: list[str], name: str | None = None) -> list[dict[str, Any]]:
-    """The recipe on local folders, its stages before it, each under a name that mergekit-multi takes."""
+    """The recipe on local folders, after its stages, each under a name that mergekit-multi accepts."""
     documents: list[dict[str, Any]] = []
     names = {}
     for source in _stages(resolved):
@@ -155,7 +155,7 @@ class _Watched(Stream):
     """A stream that compares each tensor with mergekit's on its way into the engine.
 
     Attributes:
-        seen: the checksum of each tensor, in the dtype that the engine holds it in.
+        seen: the checksum of each tensor, in the engine's dtype.
         theirs: mergekit's tensors that have not come yet.
     """
 

@@ -6,47 +6,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 
 import yaml
 
-from lm_eval_iberian.scores.benchmarks import LANGUAGE_NAMES, PAPER_DIRECTIONS
+from lm_eval_iberian.benchmarks.benchmark import PAPER, TRANSLATION
+from lm_eval_iberian.benchmarks.languages import languages
+from lm_eval_iberian.documents.manifests import manifests
 
 HERE = Path(__file__).parent
-CODES = {
-    "eu": "eus_Latn", "gl": "glg_Latn", "ca": "cat_Latn", "es": "spa_Latn", "en": "eng_Latn", "pt": "por_Latn",
-}  # fmt: skip
-ENGLISH = {language: f"{name} sentence" for language, name in LANGUAGE_NAMES.items()}
-# "Sentence in <language>", said in the language of the key.
-NATIVE = {
-    "eu": {
-        "eu": "Euskarazko esaldia", "gl": "Galegozko esaldia", "ca": "Katalanezko esaldia",
-        "es": "Gaztelaniazko esaldia", "en": "Ingelesezko esaldia", "pt": "Portugesezko esaldia",
-    },
-    "gl": {
-        "eu": "Frase en éuscaro", "gl": "Frase en galego", "ca": "Frase en catalán",
-        "es": "Frase en castelán", "en": "Frase en inglés", "pt": "Frase en portugués",
-    },
-    "ca": {
-        "eu": "Frase en basc", "gl": "Frase en gallec", "ca": "Frase en català",
-        "es": "Frase en castellà", "en": "Frase en anglès", "pt": "Frase en portuguès",
-    },
-    "es": {
-        "eu": "Frase en euskera", "gl": "Frase en gallego", "ca": "Frase en catalán",
-        "es": "Frase en español", "en": "Frase en inglés", "pt": "Frase en portugués",
-    },
-    "pt": {
-        "eu": "Frase em basco", "gl": "Frase em galego", "ca": "Frase em catalão",
-        "es": "Frase em espanhol", "en": "Frase em inglês", "pt": "Frase em português",
-    },
-    "en": ENGLISH,
-}  # fmt: skip
+DATA_SET = "openlanguagedata/flores_plus"
+# The direction's two languages, each with the words of the scaffold for it.
+Scaffold = Mapping[str, str]
 
 
-def task_text(source: str, target: str, scaffold: dict[str, str], name: str) -> str:
+def codes() -> dict[str, str]:
+    """The languages that manifest.yml has a configuration of, with its name: "eu" -> "eus_Latn"."""
+    there = manifests()[DATA_SET].configs
+    return {key: language.code for key, language in languages().items() if language.code in there}
+
+
+def task_text(source: str, target: str, scaffold: Scaffold, name: str) -> str:
     """The YAML of one direction."""
-    first, second = CODES[source], CODES[target]
+    first, second = codes()[source], codes()[target]
     prompt = f'"{scaffold[source]}: {{{{sentence_{first}}}}}\\n{scaffold[target]}:"'
     return (
         f"task: {name}\ninclude: _flores_yaml\ndataset_kwargs:\n  languages: [{first}, {second}]\n"
@@ -63,12 +47,15 @@ def group_text(name: str, tasks: list[str], remark: str) -> str:
 def files() -> dict[Path, str]:
     """Every file with its text."""
     made = {}
-    for source, target in permutations(CODES, 2):
+    english = {key: f"{language.name} sentence" for key, language in languages().items()}
+    for source, target in permutations(codes(), 2):
         name = f"iberian_flores_{source}-{target}"
-        made[HERE / f"{name}.yaml"] = task_text(source, target, ENGLISH, name)
-        if target != "en":  # in English, the scaffold is English anyway
-            made[HERE / f"{name}_native.yaml"] = task_text(source, target, NATIVE[target], f"{name}_native")
-    plain = [f"iberian_flores_{direction}" for direction in PAPER_DIRECTIONS]
+        made[HERE / f"{name}.yaml"] = task_text(source, target, english, name)
+        native = languages()[target].sentence
+        if source in native and target in native:  # not in English, where the scaffold is English anyway
+            made[HERE / f"{name}_native.yaml"] = task_text(source, target, native, f"{name}_native")
+    directions = [one for column, names in PAPER if column.startswith(TRANSLATION) for one in names]
+    plain = [f"iberian_flores_{direction}" for direction in directions]
     native = [name if name.endswith("-en") else f"{name}_native" for name in plain]
     groups = HERE.parent / "_groups"
     remark = "The 14 directions of the paper, averaged by target language (lm_eval_iberian.scores.suite)."

@@ -24,6 +24,7 @@ from typing import Any
 import ifeval_multi
 from ifeval_multi import lm_eval_support
 from ifeval_multi.documents import rows
+from lm_eval_iberian.benchmarks.languages import languages
 from lm_eval_iberian.documents import load as documents
 from lm_eval_iberian.documents.load import Documents, DocumentsError
 from lm_eval_iberian.documents.revisions import Wanted
@@ -112,11 +113,14 @@ def find_prompts(language: str, wanted: Callable[[str], Wanted]) -> Found:
     mirrored = mirror / "ifeval" / language / "default" / "test.jsonl" if mirror else None
     if not named and mirrored and mirrored.is_file():
         return _rows(mirrored), _from(str(mirrored))
+    own = Path(ifeval_multi.__file__).parent / "prompts" / f"{language}.jsonl"
+    if not own.is_file():
+        raise DocumentsError(f"IFEval ({language}): this project has no prompts of its own. {variable} must name some.")
     LOG.warning(
         "IFEval (%s) is scored on this project's own prompts, not on a published set. %s names another: a JSONL file "
         "or a data set%s.", language, variable, _published(language),
     )  # fmt: skip
-    return _rows(Path(ifeval_multi.__file__).parent / "prompts" / f"{language}.jsonl"), _from("own prompts")
+    return _rows(own), _from("own prompts")
 
 
 def _from(origin: str) -> Documents:
@@ -127,10 +131,8 @@ def _from(origin: str) -> Documents:
 
 
 def _published(language: str) -> str:
-    known = {"es": "BSC-LT/IFEval_es", "ca": "projecte-aina/IFEval_ca", "en": "google/IFEval"}
-    if language in known:
-        return f" ({known[language]})"
-    return " (the published Basque and Galician ones are in the Hub's collection HiTZ/merge-and-conquer)"
+    known = languages()[language].ifeval if language in languages() else ""
+    return f" ({known})" if known else ""
 
 
 def _named(named: str, variable: str, wanted: Callable[[str], Wanted]) -> Found:

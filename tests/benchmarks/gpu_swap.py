@@ -3,9 +3,9 @@
     python tests/benchmarks/gpu_swap.py                     # one GPU with 80 GB: Llama 3.1 8B's shapes, bfloat16
     python tests/benchmarks/gpu_swap.py --small             # anywhere, a CPU too: to see that it runs
 
-Random weights of a base and two models, resident on the device, are merged tensor by tensor into the memory of a fourth.
-Printed for each method: seconds (median, least to largest), bytes read and written a second, beside those of a copy
-on the same device (the goal: 60 % of it), and the largest memory beyond what was there before.
+A base and two models with random weights are resident on the device. They are merged, tensor by tensor, into the memory
+of a fourth model. Printed for each method: seconds (median, least to largest), bytes read and written a second, beside
+those of a copy on the same device (the goal: 60 % of it), and the largest memory beyond what was there before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from typing import Any
 
 import torch
 
-from merge_hooks.kernels.choose import Operand, Operands, Workers, merge
+from merge_hooks.kernels.blocks import Workers
+from merge_hooks.kernels.choose import Way, begin
+from merge_hooks.kernels.operands import Operand, Operands
 from merge_hooks.sources.residents import Residents
 
 METHODS: dict[str, dict[str, float]] = {
@@ -101,8 +103,8 @@ def swap(method: str, models: list[dict[str, Any]], out: dict[str, Any], keep: A
                 own = {} if index == 0 else {**METHODS[method], "weight": weight if index == 1 else 0.4}
                 inputs.append(Operand(model[name], None if index == 0 else index - 1, own, origin=(index, name)))
             operands = Operands(name, method, tuple(inputs), shared, torch.bfloat16, torch.bfloat16)
-            merged = merge(replace(operands, keep=keep, is_resident=True, out=place), workers)
-            assert merged is not None and merged.is_finite and merged.tensor.data_ptr() == place.data_ptr()
+            merged = begin(replace(operands, keep=keep, out=place), workers, 0, Way.GPU)()
+            assert merged.is_finite and merged.tensor.data_ptr() == place.data_ptr()
 
 
 def timed(work: Any, device: str) -> float:

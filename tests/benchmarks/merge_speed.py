@@ -159,7 +159,7 @@ def merge_into_model(recipe: str, out: str) -> float:
 
     from merge_hooks.engines.hf import build_model
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
 
     started = time.perf_counter()

@@ -3,14 +3,15 @@
     python tests/benchmarks/scoring_speed.py                                   # all of it, 5 minutes on an idle machine
     python tests/benchmarks/scoring_speed.py --tasks "EusTrivia 5-shot" --routes hf --documents 8 --json result.json
 
-Makes a small float32 Llama with random weights (scoring_documents.py) and lm_eval's own requests, then has each
-route answer them in turn, every route in a process of its own with an engine that stays: `vllm` and `hf` of lm_eval
-on the checkpoint, `merged` on the same with `pretrained=`. Between two measurements the prefix cache is emptied, and
-with it the tokens that ours keeps. Nothing is counted but `model.loglikelihood(requests)`. A route is warmed up with two documents of each task.
+Makes a small float32 Llama with random weights (scoring_documents.py) and lm_eval's own requests, then has each route
+answer them in turn, every route in a process of its own with an engine that stays: `vllm` and `hf` of lm_eval on the
+checkpoint, `merged` on the same with `pretrained=`. Between two measurements the prefix cache is emptied, and the
+tokens that ours keeps are forgotten. The time is that of `model.loglikelihood(requests)` alone. A route is warmed up
+with two documents of each task.
 
 "At most" is what the matrix products alone would allow: those of lm_eval's route over the least that any route must
-compute, where each distinct beginning goes through the layers once and logits are made only where one is asked
-for. Log-softmax, ranks and gathering over the vocabulary, of which lm_eval's vLLM does much, are not in it.
+compute, where each distinct beginning goes through the layers once and logits are made only where one is asked for.
+Log-softmax, ranks and gathering over the vocabulary, of which lm_eval's vLLM does much, are not in it.
 
 Memory is the largest resident size of the route's process while it answers (VmHWM, which is set back before).
 """

@@ -1,8 +1,8 @@
-"""What the one-pass kernels of a swap cost, beside a copy: nanoseconds of one thread's processor time an element.
+"""What the one-pass kernels of a swap cost, beside a copy: one thread's processor time in nanoseconds an element.
 
     python tests/benchmarks/swap_kernels.py
 
-Two sources beside a base, 8 million elements (`ELEMENTS=N`: another number), best of five. Processor time, so that
+Two sources beside a base, 8 million elements (`ELEMENTS=N`: another number), best of five. It is processor time, so
 other processes on the machine count less than in `swap_speed.py`; they still take their share of caches and memory.
 """
 
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from merge_hooks.kernels.resident.on_cpu import make
-from merge_hooks.kernels.sparsify import BANDED, DRAWN, LANES, LOWER_BITS, ROW, WHOLE
+from merge_hooks.kernels.constants import NOT_REACHED, PATTERN_BITS
+from merge_hooks.kernels.cpu_steps import CpuSteps
 
 COUNT = int(os.environ.get("ELEMENTS", 1 << 23))
-FORMS = {"task_arithmetic": (WHOLE, False), "breadcrumbs": (BANDED, False), "ties": (BANDED, True),
-         "dare_linear": (DRAWN, False), "dare_ties": (DRAWN, True)}  # fmt: skip
+# Whether deltas are pruned, drawn, and whether signs are elected.
+FORMS = {"task_arithmetic": (False, False, False), "breadcrumbs": (True, False, False), "ties": (True, False, True),
+         "dare_linear": (False, True, False), "dare_ties": (False, True, True)}  # fmt: skip
 
 
 def main() -> None:
@@ -34,43 +35,33 @@ def main() -> None:
 
 
 def measure(dtype: torch.dtype) -> dict[str, float]:
-    is_narrow = dtype == torch.bfloat16
-    kernels = make(is_narrow, is_narrow, is_narrow)
+    steps = CpuSteps(dtype)
     plain = torch.randn(COUNT) * 0.02
     tensors = [plain.to(dtype), *((plain + torch.randn(COUNT) * 0.002).to(dtype) for _ in range(2))]
-    base, one, two = (as_array(tensor) for tensor in tensors)
+    base, one, two = (steps.array(tensor) for tensor in tensors)
     target = torch.zeros(COUNT, dtype=dtype)
-    out, weights = as_array(target), np.array([0.5, 0.4], np.float32)
+    out, weights, unit = steps.array(target), np.array([0.5, 0.4], np.float32), np.float32(1)
     threshold = int(np.float32(0.0013).view(np.int32))
     times = {"copy": best(lambda: target.copy_(tensors[0]))}
-    times["linear"] = best(lambda: kernels.linear(out, (one, two), weights, np.float32(0.9), True))
-    bands = np.array([[threshold, 0, 0, 0x7FFFFFFF, 0, 0]] * 2)
-    draws = np.array([[7, 9, 1 << 14, 5]] * 2, np.uint64)
-    for name, (kind, elect) in FORMS.items():
-        scales = np.array([1.7, 1.8] if kind == DRAWN else [np.nan] * 2, np.float32)
-        times[name] = best(lambda: kernels.generalized(
-            out, base, (one, two), 0, weights, np.full(2, kind), bands, draws, scales, elect,  # noqa: B023
-            name == "ties", np.float32(1), np.float32(1), False,  # noqa: B023
+    times["linear"] = best(lambda: steps.linear(out, (one, two), weights, np.float32(0.9)))
+    bands = np.array([[threshold, 0, 0, NOT_REACHED, 0, 0]] * 2)
+    draws, scales = np.array([[7, 9, 1 << 14, 5]] * 2, np.uint64), np.array([1.7, 1.8], np.float32)
+    for name, (is_banded, is_drawn, elect) in FORMS.items():
+        times[name] = best(lambda: steps.mix(
+            out, base, (one, two), 0, weights, bands if is_banded else None, draws if is_drawn else None,  # noqa: B023
+            scales if is_drawn else None, elect, unit if name == "ties" else None, unit,  # noqa: B023
         ))  # fmt: skip
-    dropped = LOWER_BITS[is_narrow]
     times["counting magnitudes, once a source"] = best(
-        lambda: kernels.count_upper(np.zeros(1 << 31 - dropped, np.int32), base, one)
+        lambda: steps.count_upper(np.zeros(1 << PATTERN_BITS - steps.lower_bits, np.int32), base, one)
     )
-    if not is_narrow:
-        first = threshold >> dropped << dropped
-        bucket = (first, first + (1 << dropped) - 1)
+    if not steps.is_narrow:
+        first = threshold >> steps.lower_bits << steps.lower_bits
+        bucket = (first, first + (1 << steps.lower_bits) - 1)
         times["pruning: a new density, each source"] = best(
-            lambda: kernels.collect(base, one, 0, *bucket, *bucket, COUNT // 16)
+            lambda: steps.collect(base, one, 0, *bucket, *bucket, COUNT // 16)
         )
-    lanes, rest = np.zeros((COUNT // ROW, LANES)), np.empty(0)
-    times["DARE: a new density, each source"] = best(
-        lambda: kernels.sums_of_magnitudes(lanes, rest, base, one, 0, draws[0], False)
-    )
+    times["DARE: a new density, each source"] = best(lambda: steps.sum_of_magnitudes(base, one, 0, draws[0]))
     return times
-
-
-def as_array(tensor: torch.Tensor) -> Any:
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def best(work: Callable[[], Any]) -> float:

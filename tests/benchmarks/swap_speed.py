@@ -155,7 +155,7 @@ def recipe(folder: Path, method: str, dtype: str, weight: float, density: float)
 
 def planned(written: dict[str, Any]) -> Any:
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.sources.residents import residents_for
     from merge_hooks.stream.stream import open_stream
 
@@ -197,7 +197,7 @@ def vllm_engine(folder: Path, dtype: str) -> Any:
 
     from merge_hooks.engines import vllm as vllm_loader
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     vllm_loader.register()
     first = resolve(read_recipe(recipe(folder, "linear", dtype, 0.5, 0.5)))

@@ -1,11 +1,11 @@
-"""A sweep over one engine against the by-hand route: `mergekit-yaml` to disk, then a new `lm_eval --model vllm` a point.
+"""One sweep against the way by hand: `mergekit-yaml` to disk, then a new `lm_eval --model vllm`, for each point.
 
     python tests/benchmarks/sweep_by_hand.py --points 8 --by-hand 8
 
-Both from the first process start to the last score, the same recipes, documents, engine settings and dtype, on tiny models
-(lm_eval_iberian.toy.tiny) and EusTrivia, 5-shot: the real documents of ../shared where they are, else the samples. The
-sweep measures no parents here, for nobody does by hand. `--by-hand N` runs only N points by hand and multiplies: said
-in what is printed.
+Both run from the first process start to the last score, with the same recipes, documents, engine settings and dtype, on
+tiny models (lm_eval_iberian.toy.tiny) and EusTrivia, 5-shot: the real documents of ../shared if they are there, else
+the samples. The sweep measures no parents here, because nobody does by hand. `--by-hand N` runs only N points by hand
+and multiplies, and says so.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 from ifeval_multi import PackError, check, documents, evaluate_response, load_pack, score
 from ifeval_multi import lm_eval_support as support
 from ifeval_multi import strip_reasoning as strip
+from ifeval_multi.evaluate import is_unfinished, variants
 
 AUTHORS = {
     "key": 7,
@@ -43,6 +44,32 @@ class TestDocuments:
         asked = found.instructions[0]
         assert (asked.id, asked.dialect) == ("length_constraints:number_words", "m-ifeval")
         assert asked.arguments == {"num_words": 5, "relation": "at most"}
+
+    def test_english_with_a_prefix_is_googles(self) -> None:
+        asked = documents.from_row(hub("en:length_constraints:number_words", num_words=5, relation="less than"))
+        assert (asked.instructions[0].dialect, asked.instructions[0].arguments["relation"]) == ("google", "less than")
+
+    def test_answers_are_matched_by_prompt_before_key(self, tmp_path: Path) -> None:
+        """Published answers carry other prompts under the same keys."""
+        file = tmp_path / "answers.jsonl"
+        rows = [{"key": 8, "prompt": AUTHORS["prompt"], "response": "a"}, {"key": 7, "prompt": LANGUAGE_ONLY["prompt"], "response": "b"}]  # fmt: skip
+        file.write_text("\n".join(map(json.dumps, rows)))
+        asked = [documents.from_row(row) for row in (AUTHORS, LANGUAGE_ONLY)]
+        assert [row["response"] for row in documents.match_responses(asked, file)] == ["a", "b"]
+
+    @pytest.mark.parametrize(
+        ("relation", "followed"),
+        [
+            ("less than", (True, False, False)), ("at most", (True, True, False)), ("exactly", (False, True, False)),
+            ("at least", (False, True, True)), ("more than", (False, False, True)), ("al menos", (False, True, True)),
+            ("como máximo", (True, True, False)), ("como mucho", (True, True, False)), ("menos de", (True, False, False)),
+        ],
+    )  # fmt: skip
+    def test_relations_and_their_ends(self, relation: str, followed: tuple[bool, bool, bool]) -> None:
+        """One word fewer than asked, as many, one more."""
+        asked = {"num_words": 3, "relation": relation}
+        texts = ("bat bi", "bat bi hiru", "bat bi hiru lau")
+        assert tuple(check("length_constraints:number_words", text, asked, load_pack("eu")).followed for text in texts) == followed  # fmt: skip
 
     def test_case_ids_of_other_languages(self) -> None:
         for name in ("es:change_case:spanish_capital", "ca:change_case:catalan_capital"):
@@ -103,6 +130,12 @@ class TestReasoning:
     def test_own_token(self) -> None:
         assert strip("hm<|end|>Bai.", "<|end|>") == "Bai."
         assert strip("Bai.", "<|end|>") == "Bai."
+        assert strip("hm<|end|>hm<|end|>Bai.", "<|end|>") == "Bai.", "the last one ends it"
+
+    def test_what_was_cut(self) -> None:
+        assert is_unfinished("<think>hm") and is_unfinished(" [THINK]hm</think>")
+        assert not is_unfinished("<think>hm</think>") and not is_unfinished("<think>hm<|end|>", "<|end|>")
+        assert not is_unfinished("Bai <think>")
 
     def test_corrected_removes_original_does_not(self) -> None:
         answer = "<think>one, two</think>* bat\n* bi"
@@ -158,7 +191,78 @@ class TestEditions:
             check("punctuation:no_comma", "a", {}, load_pack("eu"), "new")
 
 
+class TestLoose:
+    """Loose is no strict reading: eight texts are judged, and one that follows is enough (Zhou et al. 2023, section 2.2)."""
+
+    def test_the_eight_texts(self) -> None:
+        found = variants("*a*\n  b\nc ")
+        plain = ["*a*\n  b\nc ", "b\nc", "*a*\n  b", "b"]
+        assert found == [*plain, "a\n  b\nc ", "a\n  b"], "each once, stripped where a line was removed"
+        assert variants("a") == ["a", ""]
+
+    @pytest.mark.parametrize(
+        ("name", "arguments", "answer", "strict", "loose"),
+        [
+            ("punctuation:no_comma", {}, "Bai.\nEz.\nAgian.", True, True),
+            ("punctuation:no_comma", {}, "Hona, hemen:\nBai.\nEz.", False, True),  # without the first line
+            ("punctuation:no_comma", {}, "Bai.\nEz.\nAgur, lagun.", False, True),  # without the last one
+            ("punctuation:no_comma", {}, "Hona, hemen:\nBai.\nAgur, lagun.", False, True),  # without both
+            ("punctuation:no_comma", {}, "Hona, hemen:\nBai, bai.\nAgur, lagun.", False, False),
+            ("keywords:existence", {"keywords": ["katu"]}, "ka*tu", False, True),  # without asterisks
+            ("detectable_format:json_format", {}, 'Hona:\n*{"a": 1}*', False, True),  # without them and the first line
+            ("keywords:existence", {"keywords": ["katu"]}, "katu", True, True),  # every other text is empty
+            ("keywords:existence", {"keywords": ["katu"]}, "katu bat\netxean", True, True),
+            ("punctuation:no_comma", {}, " \n\t\n ", False, False),  # nothing follows nothing
+        ],
+    )
+    @pytest.mark.parametrize("edition", ["corrected", "original"])
+    def test_one_that_follows_is_enough(
+        self, edition: str, name: str, arguments: Any, answer: str, strict: bool, loose: bool
+    ) -> None:
+        row = {"key": 1, "prompt": "p", "instruction_id_list": [name], "kwargs": [arguments]}
+        found = evaluate_response(row, answer, "eu", edition)
+        assert (found["strict"], found["loose"]) == ([strict], [loose])
+        metrics = support.process_document(row, answer, "eu")
+        prefix = "" if edition == "corrected" else "original_"
+        assert metrics[f"{prefix}inst_level_strict_acc"] == [strict]
+        assert metrics[f"{prefix}inst_level_loose_acc"] == [loose]
+        assert metrics[f"{prefix}prompt_level_loose_acc"] is loose
+        assert metrics[f"{prefix}{support.type_metric(name, 'loose')}"] == [loose]
+
+
+# (instructions, answer) and what is followed: strict, loose.
+THREE = [
+    (["punctuation:no_comma"], "Bai.", [True], [True]),
+    (["punctuation:no_comma", "detectable_format:json_format", "startend:quotation"], "Hona, hemen:\n[1]\n", [False] * 3, [True, True, False]),
+    (["punctuation:no_comma", "detectable_format:json_format"], "Bai.", [True, False], [True, False]),
+]  # fmt: skip
+
+
 class TestScore:
+    def test_totals_are_over_prompts_or_over_instructions(self) -> None:
+        """3 prompts, 6 instructions: strict 1 and 2 of them followed, loose 1 and 4."""
+        documents_ = [{"key": n, "prompt": "p", "instruction_id_list": [*names, "language:response_language"],
+                       "kwargs": [*[{}] * len(names), {"language": "eu"}]} for n, (names, *_) in enumerate(THREE)]  # fmt: skip
+        report = score([*documents_, LANGUAGE_ONLY], [*(answer for _, answer, *_ in THREE), "Oui."], language="eu")
+        assert [row["strict"] for row in report.scored] == [strict for *_, strict, _ in THREE]
+        assert [row["loose"] for row in report.scored] == [loose for *_, loose in THREE]
+        assert report.totals() == {
+            "prompt_strict": pytest.approx(1 / 3),
+            "prompt_loose": pytest.approx(1 / 3),
+            "instruction_strict": pytest.approx(2 / 6),
+            "instruction_loose": pytest.approx(4 / 6),
+        }
+        assert report.excluded == 4
+        counts = {name: (one.asked, one.strict, one.loose) for name, one in report.by_type().items()}
+        assert counts == {
+            "punctuation:no_comma": (3, 2, 3), "detectable_format:json_format": (2, 0, 1), "startend:quotation": (1, 0, 0)
+        }  # fmt: skip
+
+    def test_a_prompt_is_followed_loosely_where_all_of_it_is(self) -> None:
+        row = {**AUTHORS, "instruction_id_list": ["punctuation:no_comma"] * 2, "kwargs": [{}, {}]}
+        totals = score([row], ["Hona, hemen:\nBai."], language="eu").totals()
+        assert (totals["prompt_strict"], totals["prompt_loose"]) == (0, 1)
+
     def test_totals_and_what_is_left_out(self) -> None:
         answers = [{"response": "* bat, bi\n* hiru, lau", "finish_reason": "length"}, "Oui."]
         report = score([AUTHORS, LANGUAGE_ONLY], answers, language="eu")

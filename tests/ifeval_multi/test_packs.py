@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ifeval_multi import PackError, languages, load_pack
 from ifeval_multi.new_language import problems
@@ -56,6 +57,23 @@ def test_no_and_on_are_words(tmp_path: Path) -> None:
     file = tmp_path / "gl.yaml"
     file.write_text(GOOD.replace("endings: [s, es]", "endings: [on, no, yes]"), encoding="utf-8")
     assert load_pack(file).endings == {"on", "no", "yes"}
+
+
+def test_what_a_pack_does_not_say(tmp_path: Path) -> None:
+    """Defaults decide on verdicts as much as what is written."""
+    kept = {
+        key: value for key, value in yaml.safe_load(GOOD).items() if key not in ("letters", "questions", "exclamations")
+    }
+    kept["words"] = {"apostrophe": "joins"}
+    kept["keywords"] = {"endings": ["ak"]}
+    kept["sentences"] = {key: kept["sentences"][key] for key in ("abbreviations", "abbreviations_before_names")}
+    file = tmp_path / "short.yaml"
+    file.write_text(yaml.safe_dump(kept, allow_unicode=True), encoding="utf-8")
+    pack = load_pack(file)
+    assert (pack.word_joiners, pack.one_word, pack.ordinal_dot, pack.ordinal_followers) == ("-", (), False, ())
+    assert (pack.endings, pack.forbidden_endings, pack.replaced_final) == ({"ak"}, set(), "")
+    assert (pack.caseless, pack.accented, pack.letter_variants) == ("ªº", "áéíóú", {})
+    assert (pack.question_opening, pack.exclamation_opening) == ("", "")
 
 
 def test_an_unknown_language_is_told_what_there_is() -> None:

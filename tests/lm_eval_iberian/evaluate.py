@@ -28,7 +28,7 @@ def run(request: dict[str, Any]) -> Any:
     runs = [evaluate(model, request)]
     for recipe in swaps:
         from merge_hooks.recipe.recipe import read_recipe
-        from merge_hooks.resolve.resolve import resolve
+        from merge_hooks.resolve.resolver import resolve
 
         digest = model.swap(resolve(read_recipe(recipe)))
         runs.append(evaluate(model, request) | {"digest": digest})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS
+from lm_eval_iberian.benchmarks.table import benchmarks
 
 
 def results(scores: dict[str, dict[str, float | str]], documents: int = 100, **other: Any) -> dict[str, Any]:
@@ -32,6 +32,6 @@ def everything(value: float = 0.5, stderr: float = 0.01) -> dict[str, dict[str, 
     """A score for each of our tasks: 50 % or BLEU 50 by default."""
     return {
         task: {b.metric: value * b.percent, f"{b.metric}_stderr": stderr * b.percent}
-        for b in BENCHMARKS
+        for b in benchmarks()
         for task in b.tasks
     }

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.benchmarks.benchmark import CHOICE, INSTRUCTIONS, TRANSLATION
+from lm_eval_iberian.benchmarks.table import benchmarks, languages
 from lm_eval_iberian.runs.store import FILE, Document, Store
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS, CHOICE, INSTRUCTIONS, LANGUAGES, TRANSLATION
 from tests.lm_eval_iberian.results_maker import results
 
 # How good a point is at a task, 0 to 1.
@@ -102,7 +103,7 @@ def _results(
 
 def metric_of(task: str) -> str:
     """The metric under which a task's verdicts are written."""
-    found = next((one.metric for one in BENCHMARKS if task in one.tasks), None)
+    found = next((one.metric for one in benchmarks() if task in one.tasks), None)
     return found or ("bleu" if "translation" in task else "acc")
 
 
@@ -154,7 +155,8 @@ def _verdict(metric: str, skill: float, shared: random.Random, own: random.Rando
 
     if metric == "bleu":
         reference = shared.choices(WORDS, k=12)
-        answer = " ".join(word if right() else own.choice(WORDS) for word in reference)
+        words = (word if right() else own.choice([*WORDS, ""]) for word in reference)
+        answer = " ".join(filter(None, words))  # shorter than its reference, as answers are
         return [" ".join(reference), answer], answer, " ".join(reference)
     if metric.startswith("inst_level"):
         kept = [right() for _ in range(shared.choice((1, 2, 3)))]
@@ -166,14 +168,14 @@ def _verdict(metric: str, skill: float, shared: random.Random, own: random.Rando
 def _pull(point: MadePoint, language: str) -> float:
     """How far a point has gone from the instruct model (0) towards the language model (1)."""
     if not point.labels:
-        return float(language in LANGUAGES)
+        return float(language in languages())
     weight = float(point.labels["weight"])
     return weight / (1 + weight)
 
 
 def figure1_skill(point: MadePoint, task: str) -> float:
     """Benchmarks and translation grow with the weight of the language model, instructions fall."""
-    benchmark = next(one for one in BENCHMARKS if task in one.tasks)
+    benchmark = next(one for one in benchmarks() if task in one.tasks)
     trained = point.labels.get("language", point.name.rpartition("-")[2])
     pull = _pull(point, trained) * (1.0 if point.labels.get("method", "linear") == "linear" else 1.25)
     same = 1.0 if trained == benchmark.language else -0.25
@@ -187,7 +189,7 @@ def figure1_skill(point: MadePoint, task: str) -> float:
 def figure1_tasks(languages: Sequence[str]) -> list[str]:
     """The suite's tasks that count in the averages of these languages."""
     kinds = (CHOICE, TRANSLATION, INSTRUCTIONS)
-    return [task for one in BENCHMARKS if one.language in languages and one.averaged and one.kind in kinds
+    return [task for one in benchmarks() if one.language in languages and one.averaged and one.kind in kinds
             for task in one.tasks]  # fmt: skip
 
 

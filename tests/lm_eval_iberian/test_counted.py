@@ -248,11 +248,12 @@ def test_a_limit_that_the_window_cannot_hold_is_refused(
     assert "truncation" not in caplog.text
 
 
-def test_full_sums_in_float32(checkpoint: Path, models: dict[str, Any]) -> None:
+@pytest.mark.parametrize("way", ["prefix", "full"])
+def test_log_likelihoods_are_summed_in_float32(checkpoint: Path, models: dict[str, Any], way: str) -> None:
     """In bfloat16 log-probabilities near -80 come in steps of 0.5; a user's own softmax_dtype stays."""
     from lm_eval_iberian.models.hf import MergedHF
 
-    given = {"pretrained": str(checkpoint), "dtype": "bfloat16", "device": "cpu", "batch_size": 4, "scoring": "full"}
+    given = {"pretrained": str(checkpoint), "dtype": "bfloat16", "device": "cpu", "batch_size": 4, "scoring": way}
     draw = random.Random(1)
     asked = [one for number in range(20) for one in choices("", *(" ".join(draw.sample(WORDS, k=12)) for _ in range(2)),
                                                             document=number)]  # fmt: skip
@@ -260,7 +261,7 @@ def test_full_sums_in_float32(checkpoint: Path, models: dict[str, Any]) -> None:
     scores = mended.loglikelihood(asked, disable_tqdm=True)
     as_given.loglikelihood(asked, disable_tqdm=True)
     assert mended.answers.counts() == {}
-    assert as_given.answers.counts()["task"]["ties"] > 2
+    assert as_given.answers.counts()["task"]["ties"] > 0
     exact = models["prefix"].loglikelihood(asked, disable_tqdm=True)
     assert [score for score, _ in scores] == pytest.approx([score for score, _ in exact], abs=0.2)
 
@@ -324,6 +325,10 @@ class TestTies:
         assert self.ties(("c", "a", -1.0), ("c", "b", -1.0)) == {"t": {"ties": 1, "documents": 1}}
         assert self.ties(("c", "a", -1.0), ("c", "b", -1.0000001)) == {}
 
+    def test_one_of_several_contexts_is_enough(self) -> None:
+        asked = (("c", "a", -1.0), ("c", "b", -1.0), ("d", "a", -2.0), ("d", "b", -3.0))
+        assert self.ties(*asked) == {"t": {"ties": 1, "documents": 1}}
+
     def test_contexts_that_are_choices(self) -> None:
         assert self.ties(("a", "x", -1.0), ("b", "x", -1.0)) == {"t": {"ties": 1, "documents": 1}}
 
@@ -332,6 +337,62 @@ class TestTies:
 
     def test_requests_of_no_document_are_not_compared(self) -> None:
         assert self.ties(("c", "a", -1.0), ("c", "b", -1.0), document=None) == {}
+
+
+def test_blanks_are_no_answer() -> None:
+    tally = Tally()
+    asked = [instance("generate_until", ("q", {}), document=number) for number in range(3)]
+    tally.note_answers(asked, ["", " \n", "a"])
+    for one in asked:
+        tally.saw(one)
+    assert tally.counts() == {"task": {"empty": 2, "documents": 3}}
+
+
+def test_what_is_asked_again_is_another_evaluation() -> None:
+    """lm_eval asks once a type; log-likelihoods and generation of one evaluation are counted together."""
+    tally = Tally()
+    for kind, document in (("loglikelihood", 0), ("generate_until", 1), ("loglikelihood", 2)):
+        tally.begin(kind)
+        request = instance(kind, ("q", "a"), document=document)
+        tally.saw(request)
+        tally.note("ties", request)
+        expected = {0: 1, 1: 2, 2: 1}[document]
+        assert tally.counts() == {"task": {"ties": expected, "documents": expected}}
+
+
+@pytest.mark.parametrize("way", ["prefix", "full"])
+@pytest.mark.usefixtures("no_question")
+def test_a_prompt_is_cut_where_it_does_not_fit_with_its_choice(models: dict[str, Any], way: str) -> None:
+    asked = choices("Gasteiz dela uste dut", " bai baina ez")
+    together = sum(map(len, models["hf"]._encode_pair(*asked[0].args)))
+    for room, cut in ((0, {}), (1, {"task": {"cut_prompts": 1, "documents": 1}})):
+        models[way]._max_length = together - 1 - room  # hf puts in all but the last token
+        models[way].loglikelihood(asked, disable_tqdm=True)
+        assert models[way].answers.told()["answers"] == cut
+
+
+def test_a_prompt_is_cut_where_it_does_not_fit_with_its_answer(models: dict[str, Any]) -> None:
+    model = models["prefix"]
+    prompt = "Gasteiz dela uste dut"
+    tokens = len(models["hf"].tok_encode(prompt))
+    for room, cut in ((0, 0), (1, 1)):
+        model._max_length = tokens + 6 - room
+        model.generate_until(
+            [instance("generate_until", (prompt, {"until": [], "max_gen_toks": 6}))], disable_tqdm=True
+        )
+        assert model.answers.told()["answers"]["task"].get("cut_prompts", 0) == cut
+
+
+def test_known_answers_are_those_of_their_own_documents(models: dict[str, Any]) -> None:
+    model = models["prefix"]
+    known, asked = (
+        instance("generate_until", ("Kaixo", {"until": [], "max_gen_toks": 6}), task) for task in ("a", "b")
+    )
+    model.count_too([known], [""])
+    model.generate_until([asked], disable_tqdm=True)
+    assert model.answers.told()["answers"] == {
+        "a": {"empty": 1, "documents": 1}, "b": {"cut_answers": 1, "documents": 1},
+    }  # fmt: skip
 
 
 def test_a_cache_in_front_changes_no_count(models: dict[str, Any], tmp_path: Path) -> None:

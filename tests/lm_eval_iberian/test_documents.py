@@ -209,3 +209,54 @@ def test_kinds_of_columns() -> None:
     assert kind_of({"text": List(Value("string")), "label": List(Value("string"))}) == "choices"
     assert kind_of(Value("large_string")) == "string"
     assert kind_of(Value("float64")) == "float64"
+
+
+def test_lines_end_where_json_lines_end(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unicode knows more line ends (U+2028, U+0085), which a document may hold."""
+    monkeypatch.setenv("IBERIAN_ROWS", "any")
+    file = write(mirror, "HiTZ/EusTrivia", "default", "test", [QUESTION])
+    text = "lerro bat\u2028beste bat\x85eta beste bat\x0b"
+    file.write_text(json.dumps({**QUESTION, "question": text}, ensure_ascii=False) + "\r\n\n", encoding="utf-8")
+    assert documents.load("HiTZ/EusTrivia", None, ["test"])["test"]["question"] == [text]
+
+
+def test_every_split_is_compared_and_must_hold_documents(mirror: Path) -> None:
+    rows = [json.loads(line) for line in (tasks_folder() / "xstorycloze/samples/juletxara/xstory_cloze/eu/eval.jsonl")
+            .read_text(encoding="utf-8").splitlines()]  # fmt: skip
+    known = manifests()["juletxara/xstory_cloze"].configs["eu"]
+    assert set(known) == {"train", "eval"} and known["train"] is not None and known["eval"] is not None
+    for broken, more in (("train", 1), ("eval", 1), ("eval", -1)):
+        for split in known:
+            count = known[split] + (more if split == broken else 0)
+            write(mirror, "juletxara/xstory_cloze", "eu", split, (rows * (count // len(rows) + 1))[:count])
+        with pytest.raises(DocumentsError, match=rf"split {broken} has [\d,]+ rows, not"):
+            documents.load("juletxara/xstory_cloze", "eu", ["train", "eval"])
+    (mirror / "juletxara/xstory_cloze/eu/eval.jsonl").write_text("")
+    with pytest.raises(DocumentsError, match="split eval holds no documents"):
+        documents.load("juletxara/xstory_cloze", "eu", ["train", "eval"])
+
+
+def test_samples_are_of_their_own_configuration() -> None:
+    """Exams of one language share those of the language; no other configuration takes another one's."""
+    basque, spanish = (documents.load("HiTZ/EusExams", f"{code}_any")["test"]["question"] for code in ("eu", "es"))
+    assert basque != spanish
+    with pytest.raises(DocumentsError, match="there are no embedded samples of it"):
+        documents.load("HiTZ/EusExams", "xx_any")
+
+
+def test_an_alias_beside_its_column_is_left_alone() -> None:
+    from datasets import Dataset
+
+    from lm_eval_iberian.documents.manifests import Manifest, with_known_names
+
+    manifest = Manifest("a/b", Path("manifest.yml"), {"Frase": "string"}, {}, "main", aliases={"sentence": "Frase"})
+    both = Dataset.from_list([{"sentence": "a", "Frase": "b"}])
+    assert with_known_names(both, manifest)[0] == {"sentence": "a", "Frase": "b"}
+    assert with_known_names(both.remove_columns("Frase"), manifest)[0] == {"Frase": "a"}
+
+
+def test_choices_have_texts_and_labels() -> None:
+    from datasets import List, Value
+
+    for other in ({"text": List(Value("string"))}, {"text": List(Value("string")), "label": List(Value("int32"))}):
+        assert kind_of(other) not in ("choices", "string", "strings", "integer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -9,13 +10,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lm_eval_iberian.documents import hub as hub_
 from lm_eval_iberian.documents import load as documents
 from lm_eval_iberian.documents.hub import OtherRevision, patiently
-from lm_eval_iberian.documents.manifests import manifests
+from lm_eval_iberian.documents.manifests import Manifest, manifests
+from lm_eval_iberian.documents.revisions import Wanted
 from lm_eval_iberian.documents.trouble import Trouble, explain, may_pass, trouble
 from lm_eval_iberian.folders import tasks_folder
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
@@ -320,3 +324,79 @@ def test_nothing_cached_and_no_network(task: str, tmp_path: Path) -> None:
     assert lines[1] == "  HF_HUB_OFFLINE=1 forbids the network, and it is not in the Hub's cache here."
     assert "any more" not in said and "Traceback" not in said
     assert all(len(line) <= 80 for line in lines[:4])
+
+
+C1, C2 = "1" * 40, "2" * 40
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The Hub's parquet files of a data set, in both layouts; what was asked for."""
+    folder, asked = tmp_path / "snapshots" / C1, list[dict[str, Any]]()
+    for name, numbers in {"eu/train/0000": [0, 1], "eu/train/0001": [2], "eu/eval/0000": [3], "es/set-train": [4],
+                          "es/set-eval": [5]}.items():  # fmt: skip
+        (folder / f"{name}.parquet").parent.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.parquet").write_bytes(as_parquet([{"n": number} for number in numbers]))
+
+    def snapshot_download(path: str, **options: Any) -> str:
+        asked.append(options)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("config", "rows"), [("eu", {"train": [0, 1, 2], "eval": [3]}), ("es", {"train": [4], "eval": [5]})]
+)
+def test_parquet_files_in_their_order(config: str, rows: dict[str, list[int]], snapshot: list[dict[str, Any]]) -> None:
+    manifest = Manifest("a/b", Path("manifest.yml"), {}, {}, "main", parquet=True)
+    for revision in (None, C1):
+        found, commit = hub_.read("a/b", config, manifest, Wanted(revision))
+        assert {split: data["n"] for split, data in found.items()} == rows
+        assert commit == C1
+        assert snapshot[-1]["revision"] == (revision or "refs/convert/parquet")
+        assert snapshot[-1]["allow_patterns"] == [f"{config}/*"]
+
+
+def in_cache(commit: str) -> Any:
+    """`datasets.load_dataset` without the Hub: whatever is in its cache, whatever revision is asked for."""
+    from datasets import Dataset
+
+    data = Dataset.from_list([{"n": 1}])
+    return {
+        "test": SimpleNamespace(
+            cache_files=[{"filename": f"/cache/a___b/default/0.0.0/{commit}/b-test.arrow"}], data=data
+        )
+    }
+
+
+def test_another_revision_than_the_wanted_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: in_cache(C1))
+    monkeypatch.setattr(hub_, "_kept", lambda *_: None)
+    for branch, stands_for in (("main", None), ("v1", C1)):
+        monkeypatch.setattr(hub_, "_commit_of", lambda path, revision: stands_for)  # noqa: B023
+        wanted = Wanted(None if branch == "main" else branch)
+        assert hub_.read("a/b", "default", None, wanted)[1] == C1
+    assert hub_.read("a/b", "default", None, Wanted(C1))[1] == C1
+    monkeypatch.setattr(hub_, "_commit_of", lambda path, revision: None)  # nobody knows what v1 is
+    for wanted in (Wanted(C2), Wanted("v1")):
+        with pytest.raises(
+            OtherRevision, match=rf"only commit {C1} of it is in the cache here, and {wanted.revision} is"
+        ):
+            hub_.read("a/b", "default", None, wanted)
+
+
+def test_one_of_two_configurations_in_the_cache_is_not_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    taken = []
+
+    def cache(**options: Any) -> Any:
+        taken.append(options["config_name"])
+        return SimpleNamespace(as_dataset=lambda: {"test": options["config_name"]})
+
+    monkeypatch.setattr(importlib.import_module("datasets.packaged_modules.cache.cache"), "Cache", cache)
+    for config in ("eu", "es"):
+        (tmp_path / "a___my_set" / config / "0.0.0" / C1).mkdir(parents=True)
+    assert hub_._kept("a/MySet", "eu", C1) == {"test": "eu"} and hub_._kept("a/MySet", "eu", C2) is None
+    assert hub_._kept("a/MySet", "default", C1) is None and taken == ["eu"]

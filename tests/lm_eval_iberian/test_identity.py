@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian import plugin
+from lm_eval_iberian.folders import tasks_folder
 from lm_eval_iberian.identity.identity import Identity, of_results
 from lm_eval_iberian.models.hf import MergedHF
 from tests.conftest import linear
@@ -43,10 +44,6 @@ def argument(**arguments: Any) -> Callable[[Measurement], None]:
     return lambda one: one.data["model_args"].update(arguments)
 
 
-def setting(**settings: Any) -> Callable[[Measurement], None]:
-    return lambda one: one.data.update(settings)
-
-
 def json_file(name: str, change: Callable[[Any], Any]) -> Callable[[Measurement], None]:
     return lambda one: one.change(name, change)
 
@@ -72,47 +69,25 @@ def lowercased(tokenizer: Any) -> Any:
     return tokenizer | {"normalizer": {"type": "Lowercase"}}
 
 
-def without_bos(tokenizer: Any) -> Any:
-    return tokenizer | {"post_processor": None}
-
-
-def stripping(tokenizer: Any) -> Any:
-    first, *rest = tokenizer["added_tokens"]
-    return tokenizer | {"added_tokens": [first | {"lstrip": True}, *rest]}
-
-
 def penalty(config: Any) -> Any:
     return config | {"repetition_penalty": 3.0}
 
 
-# What changes, and whether answers to the same requests can change with it, or only requests and verdicts.
+# Files and arguments as a plan reads them; every part of an identity by itself: test_identity_parts.py, every part of a
+# tokenizer: tests/merge_hooks/recipes/test_tokenizer.py. What changes, and whether answers to the same requests can change with it, or only requests and verdicts.
 MATTERS: dict[str, tuple[Callable[[Measurement], None], bool]] = {
     "an argument": (argument(max_length=64), True),
-    "the rule for BOS": (argument(add_bos_token=False), True),
-    "how choices are scored": (argument(scoring="full"), True),
     "another dtype": (argument(dtype="bfloat16"), True),
     "a weight": (a_weight, True),
     "the normaliser": (json_file("tokenizer.json", lowercased), True),
-    "the post-processor": (json_file("tokenizer.json", without_bos), True),
-    "a flag of an added token": (json_file("tokenizer.json", stripping), True),
-    "how text is decoded": (json_file("tokenizer_config.json", lambda c: c | {"clean_up_tokenization_spaces": True}), True),
     "the end of text": (json_file("tokenizer_config.json", lambda c: c | {"eos_token": "<|end|>"}), True),
     "generation_config.json": (json_file("generation_config.json", penalty), True),
-    "the system prompt": (setting(system_instruction="Labur."), False),
-    "the chat template": (setting(apply_chat_template=False), False),
-    "shots as turns": (setting(fewshot_as_multiturn=False), False),
-    "a generation setting": (setting(gen_kwargs={"max_gen_toks": 3}), False),
-    "shots": (setting(num_fewshot=2), False),
-    "the limit": (setting(limit=5), False),
     "a document": (text_file("documents.jsonl", "0: ", "0:: "), False),
     "the YAML": (text_file("choice.yaml", "{{question}}", "{{question}}?"), False),
     "the judge": (text_file("utils.py", '"acc"', "'acc'"), False),
     "a helper of the judge": (text_file("beside_local.py", "float(", "1 - float("), False),
 }  # fmt: skip
 HARMLESS = {
-    "batch size": argument(batch_size=2),
-    "device": argument(device="cpu:0"),
-    "memory": argument(gpu_memory_utilization=0.5),
     "a default said": argument(scoring="prefix", add_bos_token=None),
     "residents": argument(resident="off"),
     "padding": json_file("tokenizer.json", lambda c: c | {"padding": None, "truncation": None}),
@@ -130,6 +105,30 @@ def test_what_matters_is_seen_everywhere(what: str, one: Measurement) -> None:
     assert not before.agrees(after), "the report's row"
     assert before.differences(after) and after.differences(before), "the label"
     assert (before.answers != after.answers) == of_answers, "the key of an answer, the name of a cache"
+
+
+def test_each_run_of_a_point_has_a_key_of_its_own(one: Measurement) -> None:
+    """Which is its whole identity: of the same model and tasks, asked in another way."""
+    ways: list[dict[str, Any]] = [
+        {}, {"apply_chat_template": False}, {"fewshot_as_multiturn": False}, {"num_fewshot": 2}, {"limit": 5},
+        {"gen_kwargs": {"max_gen_toks": 3}}, {"system_instruction": "Labur."}, {"seeds": [1]},
+    ]  # fmt: skip
+    tasks = one.data.pop("tasks")
+    one.data["runs"] = [{"tasks": tasks, **way} for way in ways]
+    plan = one.plan()
+    (point,) = plan.points
+    identities = [plan.identity(point, evaluation) for evaluation in point.point.evaluations]
+    assert [plan.key(point, evaluation) for evaluation in point.point.evaluations] == [it.digest for it in identities]
+    assert len({it.digest for it in identities}) == len({job.key for job in plan.jobs}) == len(ways)
+    assert len({it.answers for it in identities}) == 2, "the seed alone is of the answers"
+
+
+def test_what_is_not_in_use_is_not_named(one: Measurement) -> None:
+    """No template where none is applied; and what a plan says of seeds is all that results will say."""
+    one.data |= {"apply_chat_template": False, "gen_kwargs": {"seed": 3}}
+    found = one.identity().parts
+    assert found["chat"] == {"template": None, "multiturn": False, "system": None}
+    assert found["seed"] == {"random_seed": 0, "numpy_seed": 1234, "torch_seed": 1234, "generation": ["3"]}
 
 
 @pytest.mark.parametrize("what", HARMLESS)
@@ -209,7 +208,7 @@ def test_a_cache_is_of_one_setting(llama: dict[str, Path], tmp_path: Path, monke
         found = simple_evaluate(
             model="merged", model_args={"recipe": linear(llama), "backend": "hf", **extra}, device="cpu", limit=1,
             tasks=["iberian_openbookqa_es"], bootstrap_iters=0, use_cache=str(tmp_path / "cache") if cached else None,
-            task_manager=TaskManager(include_path=str(plugin.tasks_folder()), include_defaults=False),
+            task_manager=TaskManager(include_path=str(tasks_folder()), include_defaults=False),
         )  # fmt: skip
         return float(found["samples"]["iberian_openbookqa_es"][0]["resps"][0][0][0])
 
@@ -224,7 +223,7 @@ def test_generation_settings_come_with_their_point(one: Measurement, tmp_path: P
     from lm_eval.api.instance import Instance
 
     from merge_hooks.recipe.recipe import passthrough
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     one.change("generation_config.json", lambda config: config | {"repetition_penalty": 3.0, "eos_token_id": 2})
 

@@ -189,7 +189,7 @@ def test_transformers_gets_the_very_weights(qwen3: dict[str, Path], mergekit_mer
 
     from merge_hooks.engines.hf import build_model
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
 
     recipe = task_arithmetic(qwen3)
@@ -263,7 +263,7 @@ def test_signatures_tell_merges_apart_and_places_not(llama: dict[str, Path], tmp
 
     from merge_hooks.recipe.recipe import read_recipe
     from merge_hooks.recipe.signature import sign
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     def stamp(recipe: Any) -> str:
         return sign(resolve(read_recipe(recipe)), dtype="float32", tokenizer="t", template="c", engine="vllm").digest

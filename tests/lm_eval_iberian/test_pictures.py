@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from lm_eval_iberian.commands.report import report as command
 from lm_eval_iberian.compare.answers import Example, Shown, choice, examples, models
-from lm_eval_iberian.compare.columns import SHORT_KINDS, UNITS, Column, Scores
+from lm_eval_iberian.compare.columns import Scores
 from lm_eval_iberian.compare.differences import Comparer, verdicts
 from lm_eval_iberian.compare.shape import shape_of
 from lm_eval_iberian.compare.tables import distinct, sweep_report
@@ -37,7 +37,6 @@ from lm_eval_iberian.pictures.write import write_report
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Document, Store
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS
 from lm_eval_iberian.scores.formats import write
 from lm_eval_iberian.scores.significance import SignificanceError
 from lm_eval_iberian.scores.tables import Report
@@ -541,11 +540,6 @@ def lab(rgb: list[float]) -> tuple[float, float, float]:
                for row, white in zip(matrix, (0.9505, 1.0, 1.089), strict=True))  # fmt: skip
     a, b, c = (t ** (1 / 3) if t > 0.008856 else 7.787 * t + 16 / 116 for t in (x, y, z))
     return 116 * b - 16, 500 * (a - b), 200 * (b - c)
-
-
-def test_every_kind_of_the_suite_has_a_name_and_a_unit() -> None:
-    assert {one.kind for one in BENCHMARKS} == set(SHORT_KINDS) == set(UNITS)
-    assert Column("acc", "", ()).title == "Accuracy"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from lm_eval_iberian.benchmarks.table import benchmarks
 from lm_eval_iberian.commands.doctor import doctor
 from lm_eval_iberian.commands.prefetch import prefetch
 from lm_eval_iberian.documents import load as documents
@@ -23,7 +24,6 @@ from lm_eval_iberian.documents.load import DocumentsError
 from lm_eval_iberian.documents.needs import leaves, needs
 from lm_eval_iberian.documents.prefetch import Outcome, pin
 from lm_eval_iberian.documents.prefetch import prefetch as fetch
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS
 from merge_hooks.files import write_whole
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
 from tests.lm_eval_iberian.test_hub import OTHER_COMMIT, ROOT, as_jsonl, as_parquet, pinned, sample
@@ -244,8 +244,10 @@ def test_needs_are_what_tasks_read() -> None:
 
 def test_the_suite_needs_every_benchmark() -> None:
     tasks = {task for need in needs(["iberian_suite"]) for task in need.tasks}
-    assert tasks >= {task for b in BENCHMARKS if b.averaged and b.kind in ("bench", "mt") for task in b.tasks}
-    assert all(task in tasks or b.kind not in ("bench", "mt") or not b.averaged for b in BENCHMARKS for task in b.tasks)
+    assert tasks >= {task for b in benchmarks() if b.averaged and b.kind in ("bench", "mt") for task in b.tasks}
+    assert all(
+        task in tasks or b.kind not in ("bench", "mt") or not b.averaged for b in benchmarks() for task in b.tasks
+    )
     assert len(leaves("iberian_flores")) == 14
 
 
@@ -290,3 +292,23 @@ def test_prefetch_of_a_recipes_models(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     assert said.exit_code == 1
     assert "nowhere" in said.output and "Traceback" not in said.output
+
+
+def test_a_yamls_own_word_comes_before_what_it_includes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval_iberian.documents import needs as needs_
+
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    (folder / "_shared").write_text(
+        "dataset_path: a/shared\ntest_split: test\nfewshot_split: train\nclass: !function x.Y\n"
+    )
+    (folder / "one.yaml").write_text("include: _shared\ntask: one\ndataset_path: a/own\n")
+    (folder / "two.yaml").write_text("include: _shared\ntask: two\ntest_split: null\nvalidation_split: dev\n")
+    (folder / "both.yaml").write_text("group: both\ntask: [one, two]\n")
+    monkeypatch.setattr(needs_, "tasks_folder", lambda: tmp_path)
+    needs_._yamls.cache_clear()
+    try:
+        assert [(need.path, need.splits, need.tasks) for need in needs(["both", "one"])] == [
+            ("a/own", ("test", "train"), ("one",)), ("a/shared", ("dev", "train"), ("two",))]  # fmt: skip
+    finally:
+        needs_._yamls.cache_clear()

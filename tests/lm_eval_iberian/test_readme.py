@@ -89,14 +89,3 @@ def test_the_first_command_and_the_sweep_give_the_same_number(
     assert found[command][1] != found[plain][1]  # prompted otherwise, they answer otherwise
     rows = sweep_report(Scores(read_sweep_run(tmp_path / "run"))).tables[0].prompts
     assert set(rows) == {"multiturn", ""}
-
-
-@pytest.mark.parametrize("folder", ["", "lm_eval_iberian", "merge_hooks", "ifeval_multi", "tasks", "tests",
-                                    "lm_eval_iberian/sweep", "lm_eval_iberian/toy"])  # fmt: skip
-def test_links_in_readmes_lead_somewhere(folder: str) -> None:
-    readme = ROOT / folder / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"(`+).*?\1|\"[^\"\n]*\"", "", text)
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
-        assert target.startswith("http") or (readme.parent / target).exists(), target

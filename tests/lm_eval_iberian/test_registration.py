@@ -143,5 +143,6 @@ def test_the_wheel_holds_tasks_and_samples(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "iberian_autoload.pth" in names
     assert "lm_eval_iberian/tasks/eus_trivia/iberian_eus_trivia.yaml" in names
+    assert {"lm_eval_iberian/tasks/languages.yml", "lm_eval_iberian/tasks/eus_trivia/manifest.yml"} <= names
     assert "lm_eval_iberian/tasks/eus_trivia/samples/HiTZ/EusTrivia/default/test.jsonl" in names
     assert not [name for name in names if name.startswith(("tests/", "tasks/")) or "/shared/" in name]

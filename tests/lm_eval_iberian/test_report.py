@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+import statistics
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from lm_eval_iberian.scores import paper
 from lm_eval_iberian.scores.formats import write
 from lm_eval_iberian.scores.results import check_run
 from lm_eval_iberian.scores.suite import gather
-from lm_eval_iberian.scores.tables import Report, Table, report, report_files
+from lm_eval_iberian.scores.tables import Cell, Report, Table, report, report_files
 from tests.lm_eval_iberian.results_maker import everything, results
 
 
@@ -49,6 +51,40 @@ def test_ties_as_printed() -> None:
     table = made(named("a", 0.50001), named("b", 0.50002), named("c", 0.4)).tables[0]
     assert rows(table)["a"][0] == rows(table)["b"][0] == "50.00*"
     assert rows(table)["c"][0] == "40.00_"
+
+
+def cells(table: Table, name: str) -> list[Cell]:
+    return next(list(found) for row, _, found in table.rows if row == name)
+
+
+def test_the_spread_is_the_deviation_over_runs_else_the_standard_error() -> None:
+    """IFEval twice, 40 and 44: SD 4 / sqrt(2). One run of it: lm_eval's standard error, 2 points."""
+    files = [results({"ifeval_eu": {"inst_level_strict_acc": value, "inst_level_strict_acc_stderr": 0.02}})
+             for value in (0.40, 0.44)]  # fmt: skip
+    for given, spread in ((files, 4 / math.sqrt(2)), (files[:1], 2.0)):
+        (table, *_) = made(*given).tables
+        assert table.title.startswith("Instruction following")
+        assert cells(table, "org/model")[0].spread == pytest.approx(spread)
+    still = results({"ifeval_eu": {"inst_level_strict_acc": 1.0, "inst_level_strict_acc_stderr": 0.0}})
+    assert "100.00 ±0.00" in write(made(still)), "an error of 0 was measured"
+
+
+def test_normalised_figures() -> None:
+    """Between chance, 0, and a full score, 100; their spread grows by as much."""
+    data = results({"iberian_belebele_eu": {"acc": 0.40, "acc_stderr": 0.03}})
+    table = made(data, normalised=True).tables[1]
+    (figure,), (chance,) = cells(table, "org/model"), cells(table, "chance")
+    assert (figure.value, figure.spread, chance.value) == pytest.approx((20.0, 4.0, 0.0))
+    (figure,), (chance,) = (cells(made(data).tables[1], name) for name in ("org/model", "chance"))
+    assert (figure.value, figure.spread, chance.value) == pytest.approx((40.0, 3.0, 25.0))
+
+
+def test_chance_is_not_ranked() -> None:
+    """Of two that guess worse than chance one is best; one alone is compared with nothing."""
+    table = made(named("a", 0.1), named("b", 0.2)).tables[0]
+    assert [rows(table)[name][0] for name in "ab"] == ["10.00_", "20.00*"]
+    assert rows(table)["chance"][0] == "30.10"
+    assert rows(made(named("a", 0.1)).tables[0])["a"][0] == "10.00"
 
 
 def test_limited_scores_are_marked_and_not_ranked() -> None:
@@ -94,6 +130,37 @@ def test_published_figures() -> None:
     assert paper.published("ifeval")["Qwen3 8B -Instruct"]["ifeval_gl"] == (75.97, 0.5)
     assert paper.published("blimp") == {}
     assert len(choice) == 22 and len(paper.published("ifeval")) == 13
+
+
+def test_tables_that_print_the_same_runs_print_the_same_figures() -> None:
+    """Table 8 repeats rows of 3 (linear) and 7 (task arithmetic), 5 and 6 their diagonals: a slip in a digit shows."""
+    linear, arithmetic, best = (
+        {row.pop("model"): row for row in printed(name)}
+        for name in ("table3_main", "table7_task_arithmetic", "table8_best_per_language")
+    )
+    repeated = 0
+    for name, row in best.items():
+        if name.endswith((" linear", " ta")):
+            repeated += 1
+            assert (linear if name.endswith(" linear") else arithmetic)[name.rpartition(" ")[0]] == row, name
+        elif "-merge-" not in name:
+            repeated += 1
+            assert linear[name] == arithmetic[name] == row, name
+    assert repeated == 21
+    for model, table in (("Llama 3.1 8B", "table5_methods_llama31_8b"), ("Qwen3 8B", "table6_methods_qwen3_8b")):
+        for row in printed(table):
+            values = {language: row[language] for language in ("eu", "gl", "ca", "es")}
+            assert float(row["avg"]) == pytest.approx(statistics.fmean(map(float, values.values())), abs=0.011), row
+            known = {"Linear": linear, "Task Arithmetic": arithmetic}.get(row["method"])
+            kind = {"Benchmark average": "bench", "Machine translation": "mt"}.get(row["scenario"])
+            if known and kind:
+                merges = {language: known[f"{model} -merge-{language.upper()}"] for language in values}
+                assert values == {language: merges[language][f"{kind}_{language}"] for language in values}
+
+
+def printed(name: str) -> list[dict[str, str]]:
+    with (paper.FOLDER / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def test_against_the_paper() -> None:
@@ -212,17 +279,27 @@ def test_long_names_are_cut_for_a_terminal_unless_they_could_be_mixed_up() -> No
 
 
 def test_every_form_has_the_figures() -> None:
-    found = made(named("a_b|c", 0.5), named("=x", 0.25))
+    limited = named("=x", 0.25)
+    limited["n-samples"]["iberian_belebele_eu"]["effective"] = 5
+    found = made(named("a_b|c", 0.512345), limited)
     by_row = list(csv.DictReader(io.StringIO(write(found, "csv"))))
-    eu = next(row for row in by_row if row["model"] == "a_b|c" and row["column"] == "eu")
-    assert (float(eu["value"]), eu["whole"]) == (50.0, "yes")
+    eu, less = (
+        next(row for row in by_row if row["model"] == name and row["column"] == "eu") for name in ("a_b|c", "'=x")
+    )
+    assert (eu["value"], eu["spread"], eu["whole"]) == ("51.2345", "0.3361", "yes")
+    assert (less["value"], less["whole"]) == ("25.0000", "no")
     assert {row["model"] for row in by_row} == {"a_b|c", "'=x", "chance"}
     document = json.loads(write(found, "json"))
-    assert document["models"][0]["averages"]["bench_eu"]["value"] == pytest.approx(50.0)
+    score = document["models"][0]["averages"]["bench_eu"]
+    assert [score[key] for key in ("value", "stderr", "deviation", "chance", "normalised", "whole")] == [
+        pytest.approx(51.2345), pytest.approx(0.3361, abs=1e-4), None, pytest.approx(30.1019, abs=1e-4),
+        pytest.approx(100 * (51.2345 - 30.1019) / (100 - 30.1019), abs=1e-3), True,
+    ]  # fmt: skip
+    assert document["models"][1]["averages"]["bench_eu"]["whole"] is False
     assert len(document["models"][0]["benchmarks"]) == len(
         {(b["benchmark"], b["language"]) for b in document["models"][0]["benchmarks"]}
     )
-    assert r"a\_b|c & plain & \textbf{50.00}" in write(found, "latex")
+    assert r"a\_b|c & plain & \textbf{51.23}" in write(found, "latex")
     assert r"a_b\|c" in write(found)
 
 

@@ -53,7 +53,8 @@ class ToyEngine:
         outputs = [self.output(name, width) for name in batch]
         for name in batch:
             del self.running[name]
-        return outputs[::-1]
+        waiting = [SimpleNamespace(request_id=name, finished=False) for name in self.running]
+        return [*outputs[::-1], *waiting]
 
     def output(self, name: str, width: int) -> Any:
         prompt, params = self.running[name]
@@ -171,6 +172,13 @@ def test_more_tokens_than_vllm_takes_are_asked_for_in_parts() -> None:
     asked = collect_questions([Pair(None, (1,), (token,)) for token in range(300)], 1, 128)
     assert sorted(token for question in asked for token in question.wanted) == list(range(300))
     assert max(len(question.wanted) for question in asked) <= 128
+
+
+def test_what_is_on_the_way_is_asked_for_once() -> None:
+    """Three tokens, of which the last is any of 300: the second and third are read with the first part alone."""
+    asked = collect_questions([Pair(None, (1,), (2, 3, token)) for token in range(300)], 10, 128)
+    assert [len(question.wanted) for question in asked] == [128, 128, 44]
+    assert [sorted(question.on_the_way) for question in asked] == [[0, 1], [], []]
 
 
 def requests(count: int) -> list[Request]:

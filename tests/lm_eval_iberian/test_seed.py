@@ -10,7 +10,7 @@ import torch
 
 from lm_eval_iberian.models.merge import prepare, sign_model
 from merge_hooks.errors import RecipeError
-from merge_hooks.resolve.resolve import from_payload
+from merge_hooks.resolve.resolver import from_payload
 from merge_hooks.stream.stream import open_stream
 from tests.conftest import task_arithmetic
 
@@ -62,12 +62,12 @@ def test_the_signature_stamps_what_was_read(
     """Every file is hashed once, before the weights are read, and not again when the results are written."""
     import shutil
 
-    from merge_hooks.sources import checkpoint as sources
+    from merge_hooks import hashing
 
     family = {name: Path(shutil.copytree(path, tmp_path / name)) for name, path in llama.items()}
     hashed: list[Path] = []
-    original = sources.content_hash
-    monkeypatch.setattr(sources, "content_hash", lambda folder, files: hashed.append(folder) or original(folder, files))
+    original = hashing.content_hash
+    monkeypatch.setattr(hashing, "content_hash", lambda folder, files: hashed.append(folder) or original(folder, files))
     prepared = prepare(task_arithmetic(family), None)
     before = stamp(prepared)
     with (family["basque"] / "model.safetensors").open("ab") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -92,11 +93,30 @@ def test_sign_test_by_enumeration(pairs: list[tuple[int, int]]) -> None:
     assert sig.sign_test(first, second, resamples=100).p == pytest.approx(golden)
 
 
+def test_p_is_never_0() -> None:
+    """100 of 100 documents favour A: no resample of 999 says otherwise, so p is 2 / 1000 and not less."""
+    found = sig.paired_bootstrap([1.0] * 100, [0.0] * 100, resamples=999)
+    assert found.p == pytest.approx(2 / 1000) and found.significant()
+    assert not replace(found, p=0.05).significant() and replace(found, p=0.05).significant(level=0.06)
+
+
+def test_which_documents_are_drawn() -> None:
+    """Resamples are means over documents drawn by numpy's generator, seeded by the seed and the stream's name."""
+    first, second = scores(30)
+    changes = np.subtract(first, second)
+    for stream, seed in (("", 3), ("eu", 3), ("eu", 4)):
+        generator = np.random.default_rng([seed, *stream.encode()] if stream else seed)
+        golden = [changes[drawn].mean() for drawn in generator.integers(0, 30, size=(20, 30))]
+        found = sig.mean_draws(first, second, stream=stream, resamples=20, seed=seed)
+        assert found.samples == pytest.approx(golden)
+
+
 def test_sign_test_wants_right_or_wrong() -> None:
     with pytest.raises(sig.SignificanceError, match="0 and 1"):
         sig.sign_test([0.5, 1.0], [0.0, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["real", "right or wrong", "prompts with instructions", "average of two"])
 def test_false_positives(kind: str) -> None:
     """Equal systems differ with p < 0.05 about 5 times in 100. 800 trials: 5 % gives 21 to 61 with all but 1 in 1000."""

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS, of_column
+from lm_eval_iberian.benchmarks.table import benchmarks, of_column
 from lm_eval_iberian.scores.results import SuiteError, check_run, read_run
-from lm_eval_iberian.scores.suite import ModelScores, gather
+from lm_eval_iberian.scores.suite import ModelScores, Score, apart_on, gather
+from lm_eval_iberian.sweep.kept_tasks import our_tasks
 from tests.lm_eval_iberian.results_maker import everything, results
 
 
@@ -24,21 +25,6 @@ def one(data: dict[str, Any], *more: dict[str, Any]) -> ModelScores:
     return model
 
 
-def test_what_the_paper_counts() -> None:
-    names = {column: [b.name for b in of_column(column)] for column in ("bench_eu", "bench_gl", "bench_ca")}
-    assert set(names["bench_eu"]) == {
-        "Belebele", "EusReading", "XStoryCloze", "EusProficiency", "BertaQA", "EusTrivia", "EusExams",
-    }  # fmt: skip
-    assert set(names["bench_gl"]) == {"Belebele", "XStoryCloze", "GalCoLA", "OpenBookQA", "Parafrases"}
-    assert set(names["bench_ca"]) == {"Belebele", "XStoryCloze", "CatCoLA", "OpenBookQA"}
-    assert {b.name for b in of_column("bench_en")} == {"Belebele", "XStoryCloze"}
-    assert [b.name for b in of_column("mt_es")] == ["eu-es", "gl-es", "ca-es", "en-es"]
-    assert [b.name for b in of_column("mt_eu")] == ["es-eu", "en-eu"]
-    assert sum(len(of_column(f"mt_{language}")) for language in ("eu", "gl", "ca", "es", "en")) == 14
-    exams = next(b for b in BENCHMARKS if b.name == "EusExams" and b.language == "eu")
-    assert len(exams.tasks) == len(set(exams.tasks)) == 29
-
-
 def test_exams_weigh_as_one_benchmark() -> None:
     """Six benchmarks at 50 %, 29 exams at 99 %: (6 * 50 + 99) / 7, not (6 * 50 + 29 * 99) / 35."""
     scores = everything()
@@ -46,6 +32,11 @@ def test_exams_weigh_as_one_benchmark() -> None:
         if task.startswith("iberian_eus_exams_eu"):
             scores[task]["acc"] = 0.99
     assert one(results(scores)).averages["bench_eu"].value == pytest.approx(57.0)
+
+
+def scored(title: str, model: ModelScores) -> Score:
+    """Of one benchmark."""
+    return next(score for benchmark, score in model.benchmarks.items() if benchmark.title == title)
 
 
 def test_standard_errors_are_propagated() -> None:
@@ -86,6 +77,37 @@ def test_a_measurement_made_twice_keeps_its_standard_error() -> None:
         score, wanted = one(*runs).averages[column], alone.averages[column]
         assert score.runs == 2 and score.deviation is None
         assert score.value == wanted.value and score.stderr == pytest.approx(wanted.stderr) and score.stderr
+
+
+def test_an_average_is_over_its_benchmarks_tasks_runs() -> None:
+    """Two runs of two halves: 30, 50 and 20, 80. The mean is 45; the sample SD of (25, 65) is 40 / sqrt(2)."""
+    halves = [f"iberian_bertaqa_eu_{part}" for part in ("global", "local")]
+    runs = [
+        results(dict(zip(halves, ({"acc": one}, {"acc": other}), strict=True)))
+        for one, other in ((0.3, 0.2), (0.5, 0.8))
+    ]
+    score = scored("BertaQA (eu)", one(*runs))
+    assert score.value == pytest.approx(45.0)
+    assert score.deviation == pytest.approx(40 / math.sqrt(2))
+    assert (score.runs, score.stderr, score.problems) == (2, None, ())
+
+
+def test_tasks_that_were_not_run_equally_often_are_marked() -> None:
+    halves = [f"iberian_bertaqa_eu_{part}" for part in ("global", "local")]
+    runs = [results({task: {"acc": 0.3} for task in halves}), results({halves[0]: {"acc": 0.5}})]
+    score = scored("BertaQA (eu)", one(*runs))
+    assert score.value == pytest.approx((40 + 30) / 2) and score.deviation is None
+    assert score.problems == ("its tasks were not run equally often",) and not score.whole
+
+
+def test_an_average_of_several_benchmarks_has_no_deviation() -> None:
+    """Their runs are not those of one seed each; and without a value it still says how many runs there were."""
+    runs = [results(everything(value, 0.01)) for value in (0.4, 0.6)]
+    average = one(*runs).averages["bench_eu"]
+    assert (average.value, average.runs, average.deviation) == (pytest.approx(50.0), 2, None)
+    alone = one(results({"iberian_belebele_eu": {"acc": 0.5}})).averages
+    assert list(alone) == [f"bench_{language}" for language in ("eu", "gl", "ca", "es", "en")]
+    assert [(average.value, average.runs) for average in alone.values()] == [(None, 1), *[(None, 0)] * 4]
 
 
 def test_one_file_a_task() -> None:
@@ -159,7 +181,9 @@ def test_a_data_set_that_is_not_pinned_is_named_and_counts() -> None:
 
 
 def test_lm_evals_own_tasks_are_read() -> None:
-    upstream = {task: {b.metric: 0.5 * b.percent, f"{b.metric}_stderr": 0.0} for b in BENCHMARKS for task in b.upstream}
+    upstream = {
+        task: {b.metric: 0.5 * b.percent, f"{b.metric}_stderr": 0.0} for b in benchmarks() for task in b.upstream
+    }
     model = one(results(upstream))
     assert model.averages["bench_eu"].value == pytest.approx(50.0)
     assert "Belebele (eu): from lm_eval's own tasks" in model.notes
@@ -168,7 +192,39 @@ def test_lm_evals_own_tasks_are_read() -> None:
 def test_other_shots_are_named() -> None:
     data = results(everything())
     data["n-shot"]["iberian_belebele_eu"] = 0
-    assert "Belebele (eu): 0-shot, the paper ran 5-shot" in one(data).notes
+    notes = one(data).notes
+    assert "Belebele (eu): 0-shot, the paper ran 5-shot" in notes
+    assert "XStoryCloze (eu): 5-shot, the paper ran 0-shot" in notes
+    assert not any("shot" in note for note in notes if note.startswith(("Belebele (gl)", "IFEval", "FLORES")))
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ({"acc,strict": 0.1, "acc,none": 0.5}, 50.0),
+        ({"acc,strict": 0.1}, 10.0),
+        ({"acc_norm,none": 0.7, "acc_stderr,none": 0.1, "acc,none": 0.5}, 50.0),
+        ({"acc_norm,none": 0.7, "acc_stderr,none": 0.1}, None),
+    ],
+)
+def test_which_of_a_tasks_numbers_is_read(written: dict[str, float], value: float | None) -> None:
+    data = results({TASK: {}})
+    data["results"][TASK] |= written
+    assert scored("Belebele (eu)", one(data)).value == value
+
+
+def test_other_tasks_do_not_keep_points_from_being_compared() -> None:
+    """Only what was measured on the tasks that both share has to agree."""
+    other = "iberian_eus_trivia"
+    first, second = merge(0.4), merge(0.6)
+    for data, code in ((first, "c"), (second, "x")):
+        data["results"][other], data["configs"][other] = {"acc,none": 0.5}, {}
+        data["measured"]["tasks"][other] = {"code": code, "documents": "d"}
+    runs = [check_run(data, str(number)) for number, data in enumerate((first, second))]
+    assert apart_on(runs[:1], runs[1:], [TASK]) == []
+    changed(second, f"measured/tasks/{TASK}/documents", "x")
+    again = check_run(second, "again")
+    assert apart_on(runs[:1], [again], [TASK]) == [f"{TASK}: other documents"]
 
 
 TASK = "iberian_belebele_eu"
@@ -298,12 +354,23 @@ def test_the_average_is_the_plain_mean(values: list[float]) -> None:
 
 def test_normalised() -> None:
     """Chance is 0, a full score 100, below chance negative."""
-    model = one(results(everything() | {"iberian_belebele_eu": {"acc": 0.25}, "iberian_belebele_gl": {"acc": 1.0}}))
+    found = {"eu": 0.25, "gl": 1.0, "es": 0.1}
+    model = one(
+        results(everything() | {f"iberian_belebele_{language}": {"acc": value} for language, value in found.items()})
+    )
     by_title = {benchmark.title: score.normalised for benchmark, score in model.benchmarks.items()}
     assert by_title["Belebele (eu)"] == pytest.approx(0.0)
     assert by_title["Belebele (gl)"] == pytest.approx(100.0)
     assert by_title["Belebele (ca)"] == pytest.approx(100 / 3)
+    assert by_title["Belebele (es)"] == pytest.approx(-20.0)
     assert by_title["GalCoLA (gl)"] == pytest.approx(0.0)
+
+
+def test_the_chance_of_an_average_is_the_mean_of_its_benchmarks() -> None:
+    average = one(results(everything())).averages["bench_eu"]
+    chance = (25 + 50 + 25.83 + 25 + 100 / 3 + 26.55 + 25) / 7
+    assert average.chance == pytest.approx(chance)
+    assert average.normalised == pytest.approx(100 * (50 - chance) / (100 - chance))
 
 
 @pytest.mark.parametrize(
@@ -330,7 +397,8 @@ def test_a_file_that_lm_eval_wrote(tmp_path: Path) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
 
-    found = simple_evaluate(model="dummy", tasks=["iberian_eus_trivia"], limit=3, num_fewshot=2, bootstrap_iters=10)
+    found = simple_evaluate(model="dummy", tasks=["iberian_eus_trivia"], limit=3, num_fewshot=2, bootstrap_iters=10,
+                            task_manager=our_tasks())  # fmt: skip
     tracker = EvaluationTracker(output_path=str(tmp_path))
     found.pop("samples")
     tracker.save_results_aggregated(results=found, samples=None)

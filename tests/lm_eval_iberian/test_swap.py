@@ -14,7 +14,7 @@ from lm_eval_iberian.models.merge import prepare_swap
 from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from tests.conftest import linear, task_arithmetic
 from tests.merge_hooks.test_stream import corrupt
 

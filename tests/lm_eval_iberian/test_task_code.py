@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian.identity import task_code
-from lm_eval_iberian.identity.task_code import code_of
+from lm_eval_iberian.identity.task_code import code_of, documents_hash, documents_of
 from lm_eval_iberian.sweep.kept_tasks import our_tasks
 
 
@@ -49,7 +49,13 @@ def test_a_function_elsewhere_counts_with_what_it_imports(tmp_path: Path, hold: 
 
 def test_files_beside_the_yaml_count_but_yaml(tmp_path: Path) -> None:
     task, first = Task(tmp_path), None
-    for name, counts in {"words.txt": True, "table.json": True, "other.yaml": False, "README.md": False}.items():
+    for name, counts in {
+        "words.txt": True,
+        "table.json": True,
+        "rows.jsonl": True,
+        "other.yaml": False,
+        "README.md": False,
+    }.items():
         first = code_of(task)
         (tmp_path / name).write_text("x")
         assert (code_of(task) != first) == counts, name
@@ -91,3 +97,53 @@ def test_our_task_class_counts_and_lm_evals_does_not(ifeval: Any) -> None:
     names = {file.name for file in task_code._closure(files, list(task_code._our_folders()))}
     assert {"task.py", "shots.py", "documents.py", "utils.py"} <= names
     assert not any("site-packages" in str(file) for file in files)
+
+
+class Documents(Task):
+    """A task of ten documents, with shots from another split or from the same one."""
+
+    def __init__(self, shots: list[Any] | None = None, split: str | None = "train", num_fewshot: int = 2) -> None:
+        self.config = SimpleNamespace(num_fewshot=num_fewshot, fewshot_split=split, test_split="test")
+        self.eval_docs, self.shots = [{"n": n} for n in range(10)], shots or [{"n": -1}]
+
+    def fewshot_docs(self) -> list[Any]:
+        return self.shots
+
+    def doc_iterator(self, limit: int | None = None, samples: list[int] | None = None) -> Any:
+        rows = list(enumerate(self.eval_docs))
+        return [rows[n] for n in samples] if samples is not None else rows[:limit]
+
+
+@pytest.mark.parametrize(
+    ("total", "limit", "count"),
+    [
+        (10, None, 10),
+        (10, 1, 1),
+        (10, 3.0, 3),
+        (10, 99, 10),
+        (10, 0.25, 3),
+        (10, 0.31, 4),
+        (10, 0.001, 1),
+        (100, 0.07, 8),
+    ],
+)
+def test_a_limit_is_lm_evals(total: int, limit: float | None, count: int) -> None:
+    """A share is rounded up, 1 is one document; and 100 * 0.07 is 7.000000000000001."""
+    task = Documents()
+    task.eval_docs = [{}] * total
+    assert documents_of(task, limit) == count
+
+
+def test_the_hash_is_of_what_is_read() -> None:
+    plain = documents_hash(Documents())
+    assert documents_hash(Documents(), 10) == documents_hash(Documents(), samples=list(range(10))) == plain
+    read = [documents_hash(Documents(), 3), documents_hash(Documents(), 0.4), documents_hash(Documents(), samples=[1, 0, 2]),
+            documents_hash(Documents(), samples=[0, 1]), documents_hash(Documents([{"n": -2}]))]  # fmt: skip
+    assert len({plain, *read}) == 1 + len(read)
+    assert documents_hash(Documents(), 3) == documents_hash(Documents(), samples=[0, 1, 2])
+
+
+@pytest.mark.parametrize("idle", [{"num_fewshot": 0}, {"split": "test"}, {"split": None}])
+def test_shots_count_where_they_come_from_elsewhere(idle: dict[str, Any]) -> None:
+    """Those of the evaluated split are in the hash already."""
+    assert documents_hash(Documents([{"n": -1}], **idle)) == documents_hash(Documents([{"n": -2}], **idle))

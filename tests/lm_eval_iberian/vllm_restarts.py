@@ -36,7 +36,7 @@ def spoil(folder: Path) -> None:
 def main(folder: Path) -> dict[str, Any]:
     from merge_hooks.engines import vllm_worker
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     heard: list[str] = []
 

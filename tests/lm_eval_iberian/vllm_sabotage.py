@@ -80,7 +80,7 @@ def changed(parameter: torch.Tensor, change: Callable[[torch.Tensor], object]) -
 def sabotage(folder: Path) -> dict[str, list[str]]:
     """See the module."""
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     merged = engine(folder)
     llm = merged.model

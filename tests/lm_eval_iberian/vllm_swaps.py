@@ -108,7 +108,7 @@ def there_and_back(folder: Path, **arguments: Any) -> dict[str, Any]:
     """Answers of the first merge, of the second after a swap, and of the first again."""
     from merge_hooks.engines import vllm as vllm_loader
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     model = engine(folder, swap="always", **arguments)
     found: dict[str, Any] = {"proof": [model.proof.in_words], "first": answers(model)}

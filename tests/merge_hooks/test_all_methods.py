@@ -33,7 +33,7 @@ from merge_hooks.kernels.choose import DETERMINISTIC
 from merge_hooks.methods import register as own_methods
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.recipe.signature import sign
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream.stream import Stream, open_stream
 
@@ -111,7 +111,7 @@ def bytes_differ(one: torch.Tensor, other: torch.Tensor) -> bool:
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
 @pytest.mark.parametrize("method", sorted(METHODS - set(own_methods.NAMES)))
 def test_every_method_gives_mergekits_model(method: str, architecture: str, families: Any, by_mergekit: Any) -> None:
-    """Random ones with `rng=mergekit`. Pruned ones may differ in tied elements (see test_kernels)."""
+    """Random ones with `rng=mergekit`. Pruned ones may differ in tied elements (see kernels/test_ways.py)."""
     recipe = recipe_for(method, families(architecture))
     golden = by_mergekit(recipe)
     ours = dict(streamed(recipe, seed=SEED, rng="mergekit"))
@@ -275,7 +275,7 @@ def test_streams_in_two_threads_are_those_of_one(families: Any) -> None:
 
     def read(number: int) -> Tensors:
         stream = streamed(recipes[number], seed=number)
-        start.wait()
+        start.wait(60)
         return dict(stream)
 
     switch = sys.getswitchinterval()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from merge_hooks.engines.weights_digest import Digest
-from merge_hooks.kernels.choose import Workers
+from merge_hooks.kernels.blocks import Workers
 from merge_hooks.machine import cgroup
 from merge_hooks.machine.memory import free_on_host
 from merge_hooks.machine.processors import SET_BY_VLLM, processors, worker_threads, workers_on_host
@@ -89,7 +89,7 @@ def test_who_asks_what_is_free_asks_for_the_limit_too(machine: Path, llama: dict
     from merge_hooks.engines import vllm as vllm_loader
     from merge_hooks.errors import PreflightError
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
     from merge_hooks.tools.show import plan_text
     from tests.conftest import linear

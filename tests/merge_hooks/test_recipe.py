@@ -12,7 +12,8 @@ import yaml
 
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.recipe.recipe import Recipe, passthrough, read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import from_payload, resolve
+from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.hub import explain_hub_error
 from tests.conftest import linear, task_arithmetic
 
@@ -163,3 +164,41 @@ def test_yaml_that_unfolds_without_end_is_refused() -> None:
     levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
     with pytest.raises(RecipeError, match="too large for a recipe"):
         _ = Recipe("merge_method: linear\n" + "\n".join(levels), "bomb").data
+
+
+def test_the_results_dtype_is_the_recipes_last_word(llama: dict[str, Path]) -> None:
+    for said, dtype in (({}, None), ({"dtype": "float32"}, "float32"), ({"dtype": "float32", "out_dtype": "bfloat16"}, "bfloat16"),
+                        ({"out_dtype": "float16"}, "float16")):  # fmt: skip
+        recipe = {key: value for key, value in linear(llama).items() if key != "dtype"} | said
+        assert resolve(read_recipe(recipe)).dtype == dtype
+
+
+def test_a_revision_goes_with_its_model(llama: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def opened(path: str, revision: str | None = None, beside: Path | None = None) -> Source:
+        asked.append((path, revision))
+        return Source(path, llama["base"] if path.endswith("a") else llama["basque"], revision)
+
+    monkeypatch.setattr("merge_hooks.recipe.recipe.open_source", opened)
+    models = [{"model": name, "parameters": {"weight": 1.0}} for name in ("o/a@v1", "o/b")]
+    resolve(read_recipe({"merge_method": "linear", "models": models}))
+    resolve(passthrough("o/a", "v2"))
+    assert asked == [("o/a", "v1"), ("o/b", None), ("o/a", "v2")]
+
+
+@pytest.mark.parametrize(
+    ("seed", "rng", "draws"), [(0, "iberian", "0"), (7, "iberian", "7"), (7, "mergekit", "7-mergekit")]
+)
+def test_what_is_drawn_is_said_and_handed_on(llama: dict[str, Path], seed: int, rng: str, draws: str) -> None:
+    """By the recipe, by one whose stage alone draws, and by what a worker makes of either."""
+    models = [{"model": str(llama["basque"]), "parameters": {"weight": 1.0, "density": 0.5}}]
+    dare = {"merge_method": "dare_linear", "base_model": str(llama["base"]), "models": models}
+    linear_ = {"merge_method": "linear", "models": [{"model": "stage", "parameters": {"weight": 1.0}}]}
+    stage = yaml.safe_dump({"name": "stage", **dare}) + "---\n" + yaml.safe_dump(linear_)
+    for recipe in (dare, stage):
+        resolved = resolve(read_recipe(recipe), seed, rng, trust_remote_code=True)
+        assert resolved.draws == draws
+        again = from_payload(resolved.payload())
+        assert (again.draws, again.seed, again.rng, again.trust_remote_code) == (draws, seed, rng, True)
+    assert resolve(read_recipe(linear(llama)), seed, rng).draws == "none"

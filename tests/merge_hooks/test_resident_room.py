@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from merge_hooks.engines.hf import build_model, swap_into
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources import residents as resident
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.headers import TensorEntry
@@ -89,7 +89,7 @@ def _claim(folder: str, answers: Any, start: Any) -> None:
     tempfile.tempdir = folder
     resident.free_on_host = lambda: int(file.read_text())  # type: ignore[assignment]
     resident._block = block  # type: ignore[assignment]
-    start.wait()
+    start.wait(60)
     holder = Residents("memory")
     holder.begin([Fake(0, 50 * MB)])
     answers.put(holder.bytes)
@@ -330,7 +330,7 @@ def test_streams_in_two_threads_leave_each_other_alone(llama: dict[str, Path]) -
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(60)
     assert len(found) == 3
     for other in found:
         assert all(torch.equal(expected[name], tensor) for name, tensor in other.items())

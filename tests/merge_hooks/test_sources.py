@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 from huggingface_hub.utils import filter_repo_objects
 
+from merge_hooks.errors import SourceError
+from merge_hooks.hashing import content_hash, file_hash, hash_once
 from merge_hooks.recipe.recipe import passthrough
 from merge_hooks.recipe.signature import sign
-from merge_hooks.resolve.resolve import from_payload, resolve
+from merge_hooks.resolve.resolver import from_payload, resolve
 from merge_hooks.sources.adapter import over_base
-from merge_hooks.sources.checkpoint import Source, open_source
+from merge_hooks.sources.checkpoint import Source, open_source, read_header
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -116,3 +119,31 @@ def test_only_the_weights_that_are_read_are_fetched(
     }
     assert not (folder / "pytorch_model.bin").exists()
     assert asked == ["main", COMMIT], "a branch may move between the two"
+
+
+def test_a_hash_is_of_names_and_of_every_byte(tmp_path: Path) -> None:
+    """Also of those beyond the first 16 MiB, and of which file they are in."""
+    content = bytes(range(256)) * (1 << 16) + b"the rest"
+    (tmp_path / "a").write_bytes(content)
+    before = content_hash(tmp_path, ["a"])
+    assert file_hash(tmp_path / "a") == xxhash.xxh3_128(content).hexdigest()
+    (tmp_path / "b").write_bytes(content)
+    assert content_hash(tmp_path, ["b"]) != before == content_hash(tmp_path, ["a", "not there"])
+    flip_last_byte(tmp_path / "a")
+    assert content_hash(tmp_path, ["a"]) != before
+
+
+def test_a_hash_is_taken_again_where_the_files_changed(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one")
+    state = ("a source", "its files")
+    first = hash_once((*state, 1), tmp_path, ["a"])
+    (tmp_path / "a").write_bytes(b"two")
+    assert hash_once((*state, 1), tmp_path, ["a"]) == first != hash_once((*state, 2), tmp_path, ["a"])
+
+
+@pytest.mark.parametrize("cut", [1, 100, 5000])
+def test_a_file_that_lacks_its_end_is_refused(cut: int, llama: dict[str, Path], tmp_path: Path) -> None:
+    content = (llama["base"] / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(content[:-cut])
+    with pytest.raises(SourceError, match=rf"{len(content) - cut} of {len(content)} bytes"):
+        read_header(tmp_path / "model.safetensors", "model")

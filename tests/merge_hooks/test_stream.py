@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from merge_hooks.checks.preflight import check_fit
 from merge_hooks.errors import PreflightError, SourceError
 from merge_hooks.recipe.recipe import passthrough, read_recipe
-from merge_hooks.resolve.resolve import from_payload, resolve
+from merge_hooks.resolve.resolver import from_payload, resolve
 from merge_hooks.stream.stream import open_stream
 from tests.conftest import linear, task_arithmetic
 

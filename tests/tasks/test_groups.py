@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lm_eval_iberian.folders import tasks_folder
-from lm_eval_iberian.scores.benchmarks import (  # fmt: skip
-    BENCHMARKS,
+from lm_eval_iberian.benchmarks.benchmark import (
     CHOICE,
     INSTRUCTIONS,
     PAIRS,
@@ -21,14 +19,17 @@ from lm_eval_iberian.scores.benchmarks import (  # fmt: skip
     TOY_TRANSLATION,
     TRANSLATION,
 )
-from tests.tasks.common import build, manager
+from lm_eval_iberian.benchmarks.table import benchmarks
+from lm_eval_iberian.documents.needs import yaml_of
+from lm_eval_iberian.folders import tasks_folder
+from tests.tasks.common import build, manager, ours
 
 
 def leaves(group: str) -> list[str]:
     """The leaf tasks of a group, as its YAMLs name them."""
     found: list[str] = []
     for name in yaml.safe_load(next(tasks_folder().glob(f"*/{group}.yaml")).read_text(encoding="utf-8"))["task"]:
-        found += [name] if name in manager().all_subtasks else leaves(name)
+        found += [name] if name in ours().all_subtasks else leaves(name)
     return found
 
 
@@ -36,7 +37,7 @@ def of_table(**wanted: Any) -> list[str]:
     """The leaf tasks of the table's benchmarks."""
     return [
         task
-        for benchmark in BENCHMARKS
+        for benchmark in benchmarks()
         if all(getattr(benchmark, key) == value for key, value in wanted.items())
         for task in benchmark.tasks
     ]
@@ -71,24 +72,17 @@ def test_groups_are_the_table(group: str) -> None:
 
 
 def test_the_suite_is_everything_that_is_averaged() -> None:
-    """IFEval joins with its own tasks: the suite holds it as soon as they are there."""
-    instructions = of_table(kind=INSTRUCTIONS)
-    expected = of_table(kind=CHOICE, averaged=True) + of_table(kind=TRANSLATION)
-    if all(task in manager().all_subtasks for task in instructions):
-        expected += instructions
+    expected = of_table(kind=CHOICE, averaged=True) + of_table(kind=TRANSLATION) + of_table(kind=INSTRUCTIONS)
     assert sorted(leaves("iberian_suite")) == sorted(expected)
 
 
 def test_every_task_of_the_table_is_there() -> None:
     known = manager().all_subtasks
-    missing = [task for b in BENCHMARKS if b.kind != INSTRUCTIONS for task in b.tasks if task not in known]
-    assert missing == []
-    upstream = [task for b in BENCHMARKS for task in b.upstream if task not in known]
-    assert upstream == []
+    assert [task for b in benchmarks() for task in (*b.tasks, *b.upstream) if task not in known] == []
 
 
 def test_every_ordered_pair_of_flores() -> None:
-    known = set(manager().all_subtasks)
+    known = set(ours().all_subtasks)
     pairs = [f"{source}-{target}" for source, target in permutations(("eu", "gl", "ca", "es", "en", "pt"), 2)]
     assert {f"iberian_flores_{pair}" for pair in pairs} <= known
     assert {f"iberian_flores_{pair}_native" for pair in pairs if not pair.endswith("en")} <= known
@@ -109,11 +103,66 @@ def test_yamls_are_what_their_script_writes(benchmark: str) -> None:
 
 def test_chance_levels_are_those_of_the_documents() -> None:
     """1 over the number of options, for the benchmarks whose questions all have as many."""
-    for benchmark in BENCHMARKS:
+    for benchmark in benchmarks():
         if benchmark.kind not in (CHOICE, PAIRS, TOY_CHOICE) or benchmark.name in ("EusReading", "EusTrivia"):
             continue
         task = build(benchmark.tasks[0])
         assert benchmark.chance == pytest.approx(100 / len(task.doc_to_choice(task.eval_docs[0]))), benchmark.title
+
+
+# In the order of tables and notes: reports keep their bytes.
+ORDER = """
+Belebele (eu); XStoryCloze (eu); Belebele (gl); XStoryCloze (gl); Belebele (ca); XStoryCloze (ca); Belebele (es);
+XStoryCloze (es); Belebele (en); XStoryCloze (en); EusReading (eu); EusProficiency (eu); BertaQA (eu);
+EusTrivia (eu); EusExams (eu); GalCoLA (gl); OpenBookQA (gl); Parafrases (gl); CatCoLA (ca); OpenBookQA (ca);
+EsCoLA (es); OpenBookQA (es); EusExams (es) not averaged; BertaQA (en) not averaged;
+OpenBookQA (en) not averaged; CoLA (en) not averaged; FLORES es-eu; FLORES en-eu; FLORES es-gl; FLORES en-gl;
+FLORES es-ca; FLORES en-ca; FLORES eu-es; FLORES gl-es; FLORES ca-es; FLORES en-es; FLORES eu-en; FLORES gl-en;
+FLORES ca-en; FLORES es-en; IFEval (eu); IFEval (gl); IFEval (ca); IFEval (es); MultiBLiMP (eu); MultiBLiMP (gl);
+MultiBLiMP (ca); MultiBLiMP (es); MultiBLiMP (en); TOY pairs (eu); TOY stories (eu); TOY questions (eu);
+TOY instructions (eu); TOY pairs (gl); TOY stories (gl); TOY questions (gl); TOY instructions (gl);
+TOY pairs (ca); TOY stories (ca); TOY questions (ca); TOY instructions (ca); TOY pairs (es); TOY stories (es);
+TOY questions (es); TOY instructions (es); TOY pairs (en); TOY stories (en); TOY questions (en);
+TOY instructions (en); TOY es-eu (eu); TOY en-eu (eu); TOY es-gl (gl); TOY en-gl (gl); TOY es-ca (ca);
+TOY en-ca (ca); TOY eu-es (es); TOY gl-es (es); TOY ca-es (es); TOY en-es (es); TOY eu-en (en); TOY gl-en (en);
+TOY ca-en (en); TOY es-en (en)
+"""
+
+
+def test_the_order_of_the_table() -> None:
+    said = [one.title + ("" if one.averaged else " not averaged") for one in benchmarks()]
+    assert said == " ".join(ORDER.split()).split("; ")
+
+
+# Chance level and shots, by hand: options of each question; EusReading's and EusTrivia's, which differ from question to
+# question, are from the Latxa paper (arXiv 2403.20266, table 3).
+GUESSED = {
+    "Belebele": (25, 5), "XStoryCloze": (50, 0), "EusReading": (25.83, 5), "EusProficiency": (25, 5),
+    "BertaQA": (100 / 3, 5), "EusTrivia": (26.55, 5), "EusExams": (25, 5), "GalCoLA": (50, 5), "CatCoLA": (50, 5),
+    "EsCoLA": (50, 5), "CoLA": (50, 5), "OpenBookQA": (25, 5), "Parafrases": (50, 5), "IFEval": (0, None),
+    "MultiBLiMP": (50, None), "TOY pairs": (50, None), "TOY stories": (50, None), "TOY questions": (25, None),
+    "TOY instructions": (0, None),
+}  # fmt: skip
+
+
+def test_chance_levels_and_shots() -> None:
+    for one in benchmarks():
+        expected = (0, None if one.kind == TOY_TRANSLATION else 5) if "-" in one.name else GUESSED[one.name]
+        assert (one.chance, one.shots) == (pytest.approx(expected[0]), expected[1]), one.title
+        assert (one.metric, one.percent) == METRICS[one.kind], one.title
+
+
+METRICS = {
+    CHOICE: ("acc", 1), TRANSLATION: ("bleu", 100), INSTRUCTIONS: ("inst_level_strict_acc", 1), PAIRS: ("acc", 1),
+    TOY_CHOICE: ("acc", 1), TOY_TRANSLATION: ("bleu", 100), TOY_INSTRUCTIONS: ("inst_level_strict_acc", 1),
+}  # fmt: skip
+
+
+def test_tasks_have_the_shots_of_their_manifests() -> None:
+    """Both say it: the YAML to lm_eval, the manifest to reports."""
+    for one in benchmarks():
+        for task in one.tasks if one.shots is not None else ():
+            assert (yaml_of(task).get("num_fewshot") or 0) == one.shots, task
 
 
 def test_flores_says_its_signatures() -> None:
@@ -150,9 +199,9 @@ def test_names_are_prefixed() -> None:
 
 def test_no_average_of_a_benchmark_holds_a_toy() -> None:
     """Whatever counts a toy task says TOY in its name, and is of a kind of its own."""
-    toys = [benchmark for benchmark in BENCHMARKS if any(task.startswith("toy_") for task in benchmark.tasks)]
+    toys = [benchmark for benchmark in benchmarks() if any(task.startswith("toy_") for task in benchmark.tasks)]
     assert len(toys) == 5 * 4 + 14
-    for benchmark in BENCHMARKS:
+    for benchmark in benchmarks():
         is_toy = benchmark in toys
         assert benchmark.name.startswith("TOY ") == is_toy
         assert (benchmark.kind in (TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS)) == is_toy

@@ -95,6 +95,12 @@ def test_what_decides_on_verdicts_is_in_the_results(prompts: Path) -> None:
     assert build("ifeval_eu").config.metadata["documents_hash"] != first["documents_hash"]
 
 
+def test_more_is_better_but_for_unfinished_answers() -> None:
+    better = build("ifeval_eu").higher_is_better()
+    assert [name for name, more in better.items() if not more] == ["unfinished_answers"]
+    assert better["inst_level_strict_acc"] and better["prompt_level_loose_acc"]
+
+
 def test_reasoning_is_not_the_answer(prompts: Path) -> None:
     task = build("ifeval_eu")
     found = scores(task, ["<think>bat, bi, hiru</think>\n* bat\n* bi\n* hiru", "<think>hmm"])
@@ -130,3 +136,35 @@ def test_the_authors_rows(language: str, shared: Path, monkeypatch: pytest.Monke
     task = build(f"ifeval_{language}")
     assert len(task.dataset["test"]) == len(file.read_text(encoding="utf-8").splitlines())
     assert 0.0 <= scores(task, ["Kaixo."] * len(task.dataset["test"]))["inst_level_strict_acc"] < 0.5
+
+
+def test_the_projects_own_prompts_where_they_are_asked_for(
+    tmp_path: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the mirror holds others."""
+    place = tmp_path / "mirror" / "ifeval" / "eu" / "default"
+    place.mkdir(parents=True)
+    (place / "test.jsonl").write_bytes(prompts.read_bytes())
+    monkeypatch.setenv("IBERIAN_IFEVAL_EU", "own")
+    monkeypatch.setenv("IBERIAN_DATA", str(tmp_path / "mirror"))
+    assert build("ifeval_eu").config.metadata["documents"].startswith("own prompts, ")
+
+
+def test_each_language_is_judged_by_its_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Spanish question begins with ¿; a Basque one does not."""
+    row = {"key": 1, "prompt": "?", "instruction_id_list": ["punctuation:question_marks"], "kwargs": [{}]}
+    for code, task, followed in (("es", "ifeval_es_multi", 0.0), ("eu", "ifeval_eu", 1.0)):
+        file = tmp_path / f"{code}.jsonl"
+        file.write_text(json.dumps(row))
+        monkeypatch.setenv(f"IBERIAN_IFEVAL_{code.upper()}", str(file))
+        assert scores(build(task), ["Zer moduz?"])["inst_level_strict_acc"] == followed
+
+
+def test_instructions_are_averaged_over_all(prompts: Path) -> None:
+    """Not over prompts of two instructions and of one; lm_eval's own mean is for the prompts."""
+    rows = [ROWS[0], {**ROWS[0], "key": 3, "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}]
+    prompts.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    task = build("ifeval_eu")
+    found = scores(task, ["* bat, bi", "bai"])
+    assert (found["inst_level_strict_acc"], found["prompt_level_strict_acc"]) == (pytest.approx(1 / 3), 0.5)
+    assert set(task.aggregation()) == set(task.higher_is_better())

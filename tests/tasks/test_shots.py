@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from lm_eval_iberian.documents.load import DocumentsError, tasks_folder
-from tests.tasks.common import build, manager, requests
+from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.folders import tasks_folder
+from tests.tasks.common import build, ours, requests
 
 APART = ("iberian_eus_exams", "iberian_flores", "iberian_ifeval")
 LEAVES = [
-    *sorted(t for t in manager().all_subtasks if t.startswith("iberian_") and not t.startswith(APART)),
+    *sorted(t for t in ours().all_subtasks if t.startswith("iberian_") and not t.startswith(APART)),
     "iberian_eus_exams_eu_ejteknikari",
     "iberian_eus_exams_es_osakidetza9c",
     "iberian_flores_es-eu",
@@ -122,9 +123,9 @@ def test_num_fewshot_overrides_where_there_are_shots() -> None:
     from lm_eval import simple_evaluate
 
     names = ["iberian_xstorycloze_eu", "iberian_belebele_eu", "iberian_blimp_eu"]
-    found = simple_evaluate(model="dummy", tasks=names, num_fewshot=2, limit=1, bootstrap_iters=0)
+    found = simple_evaluate(model="dummy", tasks=names, num_fewshot=2, limit=1, bootstrap_iters=0, task_manager=ours())
     assert found["n-shot"] == {"iberian_xstorycloze_eu": 2, "iberian_belebele_eu": 2, "iberian_blimp_eu": 0}
-    found = simple_evaluate(model="dummy", tasks=names, limit=1, bootstrap_iters=0)
+    found = simple_evaluate(model="dummy", tasks=names, limit=1, bootstrap_iters=0, task_manager=ours())
     assert found["n-shot"] == {"iberian_xstorycloze_eu": 0, "iberian_belebele_eu": 5, "iberian_blimp_eu": 0}
 
 
@@ -137,3 +138,13 @@ def test_cached_requests_are_of_the_same_documents(
     monkeypatch.setenv("IBERIAN_DATA", str(mirror))
     monkeypatch.setenv("IBERIAN_ROWS", "any")
     assert len(requests(build("iberian_eus_proficiency"), cache_requests=True)) == 24 * 4
+
+
+def test_what_makes_two_documents_one() -> None:
+    """The same words in question and options, whatever the options' order; other options are another document."""
+    task = build("iberian_eus_trivia")
+    one = {"id": 1, "question": "Zein da?", "candidates": ["bat", "bi"], "answer": 0}
+    again_ = {"id": 2, "question": "Zein  da?", "candidates": ["BI", "bat"], "answer": 1}
+    others = [{**one, "candidates": ["bat", "hiru"]}, {**one, "question": "Nor da?"}]
+    assert task.words(one) == task.words(again_)
+    assert len({task.words(one), *map(task.words, others)}) == 3

@@ -8,16 +8,19 @@ from typing import Any
 
 import datasets
 import pytest
+from lm_eval.api.registry import get_aggregation
 
+from lm_eval_iberian.benchmarks.benchmark import CHOICE
+from lm_eval_iberian.benchmarks.benchmark import PAIRS as MINIMAL_PAIRS
+from lm_eval_iberian.benchmarks.table import benchmarks
 from lm_eval_iberian.documents import load as documents
-from lm_eval_iberian.scores.benchmarks import BENCHMARKS, CHOICE, PAIRS
 from tests.tasks.common import build, from_samples, manager, requests
 
 DIFFERENT = {"BertaQA": "two halves", "EusExams": "62 exams, two of them are compared"}
 PAIRS = [
     (ours, upstream)
-    for benchmark in BENCHMARKS
-    if benchmark.kind in (CHOICE, PAIRS) and benchmark.name not in DIFFERENT
+    for benchmark in benchmarks()
+    if benchmark.kind in (CHOICE, MINIMAL_PAIRS) and benchmark.name not in DIFFERENT
     for ours, upstream in zip(benchmark.tasks, benchmark.upstream, strict=True)
 ] + [
     ("iberian_eus_exams_eu_osakidetza5e", "eus_exams_eu_osakidetza5e"),
@@ -94,6 +97,15 @@ def test_metrics_are_upstreams() -> None:
         assert set(theirs.aggregation()) <= set(mine.aggregation()), ours
         for metric, better in theirs.higher_is_better().items():
             assert mine.higher_is_better()[metric] == better
+
+
+def test_accuracy_is_lm_evals_mean() -> None:
+    """Also of tasks that upstream scores by another metric."""
+    mean = get_aggregation("mean")
+    for benchmark in benchmarks():
+        if benchmark.kind in (CHOICE, MINIMAL_PAIRS):
+            task = build(benchmark.tasks[0])
+            assert task.aggregation()["acc"] is mean and task.higher_is_better()["acc"], benchmark.title
 
 
 def test_matthews_is_sklearns() -> None:

@@ -1,34 +1,53 @@
-"""Which pool a sweep's jobs are done in."""
+"""Which pool a sweep's jobs are done in. A new pool is a file with a function like those named here, and its line here."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.plan import Plan, engine_name, runs_on_cpu
-from lm_eval_iberian.sweep.pools.local import InProcess, Pool, Processes, environments
+from lm_eval_iberian.sweep.pools.local import Pool
+
+# name -> "module:function". The function returns a Pool, and is given: the plan; the jobs; how many engines are wanted
+# (None: nothing was said); how many GPUs each takes (0: it runs on the CPU); the address of a cluster, if one was said.
+POOLS = {
+    "here": "lm_eval_iberian.sweep.pools.local:here",
+    "processes": "lm_eval_iberian.sweep.pools.local:processes",
+    "ray": "lm_eval_iberian.sweep.pools.ray:cluster",
+}
 
 
-def choose_pool(plan: Plan, jobs: list[Job], workers: int | None = None, ray_address: str | None = None) -> Pool:
+def choose_pool(
+    plan: Plan, jobs: Sequence[Job], workers: int | None = None, ray_address: str | None = None, pool: str | None = None
+) -> Pool:
     """A pool for these jobs.
 
-    One engine is run in this process. Several, or several kinds of engine in vLLM (which does not give back all it
-    took while its process lives), are run in processes of their own, or on a Ray cluster.
+    Where none is named, one engine is run in this process. Several, or several kinds of engine in vLLM (which does not
+    give back all it took while its process lives), are run in processes of their own, or on a Ray cluster.
 
     Args:
         workers: how many engines; None: one, or as many as the cluster takes.
+        pool: a name in POOLS.
+    Raises:
+        SweepError: there is no pool of this name.
     """
-    gpus = gpus_each(plan.sweep.model_args)
-    if ray_address is not None:
-        from lm_eval_iberian.sweep.pools.ray import RayPool
+    pool = pool or ("ray" if ray_address is not None else _own_pool(plan, jobs, workers or 1))
+    if pool not in POOLS:
+        raise SweepError(f"--pool {pool}: there is no such pool. There are: {', '.join(POOLS)}.")
+    module, function = POOLS[pool].split(":")
+    make = getattr(importlib.import_module(module), function)
+    made: Pool = make(plan, jobs, workers, gpus_each(plan.sweep.model_args), ray_address)
+    return made
 
-        return RayPool(ray_address, workers, gpus, len(jobs))
-    workers = min(workers or 1, len(jobs))
+
+def _own_pool(plan: Plan, jobs: Sequence[Job], workers: int) -> str:
+    """The pool on this machine."""
     kinds = {job.engine for job in jobs}
-    if workers == 1 and (len(kinds) == 1 or engine_name(plan.sweep.model_args) == "transformers"):
-        return InProcess(plan.tasks)
-    return Processes(environments(workers, gpus))
+    is_one = min(workers, len(jobs)) == 1 and (len(kinds) == 1 or engine_name(plan.sweep.model_args) == "transformers")
+    return "here" if is_one else "processes"
 
 
 def gpus_each(model_args: Mapping[str, Any]) -> int:

@@ -1,6 +1,6 @@
 """A desk: the place of one worker, which is a process of its own. Who dies at it is replaced.
 
-Pools on this machine give each desk a thread; on a Ray cluster each lies in an actor (`ray_pool`).
+Pools on this machine give each desk a thread; on a Ray cluster each lies in an actor (`ray`).
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class Desk:
         events: list[Event] = []
         try:
             if self._process is None:
-                self._hire()
+                self._start()
             self.engine = job.engine
             self._connection.send(job)
             while not (events and isinstance(events[-1], (Finished, Failed))):
                 events = self._gather(size)
                 yield events
         except (EOFError, ConnectionError):
-            yield [Lost(job.key, self._bury())]
+            yield [Lost(job.key, self._reap())]
             return
         if isinstance(events[-1], Failed) and events[-1].fatal:
             self.close()  # what broke may have broken the engine
@@ -81,7 +81,7 @@ class Desk:
             with suppress(OSError):
                 self._connection.send(None)
             self._process.join(LEAVE_SECONDS)
-            self._bury()
+            self._reap()
 
     def kill(self) -> None:
         """End the worker now, and every process that its engine has started; safe from another thread."""
@@ -90,7 +90,7 @@ class Desk:
         if worker is not None:
             _kill(worker)
 
-    def _hire(self) -> None:
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         said = (theirs, self.environment, self.folder, self.make_worker)
@@ -103,7 +103,7 @@ class Desk:
         theirs.close()
         self._connection = ours
 
-    def _bury(self) -> str:
+    def _reap(self) -> str:
         """Returns what the worker died of."""
         worker, connection = self._process, self._connection
         if worker is None:

@@ -1,4 +1,4 @@
-"""Where workers live: in this process, or in processes of this machine. A Ray cluster: `ray_pool`.
+"""Where workers live: in this process, or in processes of this machine. A Ray cluster: `ray`.
 
 A pool asks for a job whenever a worker is free and passes on what the worker says. It knows nothing of the store.
 """
@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lm_eval_iberian.runs.errors import SweepError
-from lm_eval_iberian.sweep.job import Event, Failed, Job, Later, Lost, NextJob
-from lm_eval_iberian.sweep.kept_tasks import KeptTasks
+from lm_eval_iberian.sweep.job import Event, Job, Later, Lost, NextJob
 from lm_eval_iberian.sweep.pools.desk import Desk
+
+if TYPE_CHECKING:  # they import torch, which a worker's process must not do before its environment is set
+    from lm_eval_iberian.sweep.kept_tasks import KeptTasks
+    from lm_eval_iberian.sweep.plan import Plan
 
 # How long to wait before asking again for what another sweep works on (seconds).
 POLL_SECONDS = 2.0
@@ -63,21 +66,13 @@ class InProcess:
         """Do jobs. An engine that failed, or that the next job cannot use, is let go."""
         from lm_eval_iberian.sweep.worker import Worker
 
-        failed = False
-
-        def emit(event: Event) -> None:
-            nonlocal failed
-            failed = failed or (isinstance(event, Failed) and event.fatal)
-            handle(event)
-
-        worker = Worker(emit, self.tasks)
+        worker = Worker(handle, self.tasks)
         while (job := next_job(worker.engine or None)) is not None:
             if isinstance(job, Later):
                 time.sleep(POLL_SECONDS)
                 continue
-            if failed or (worker.engine and worker.engine != job.engine):
+            if worker.is_broken or (worker.engine and worker.engine != job.engine):
                 worker.close()
-                failed = False
             worker.run(job)
         worker.close()
 
@@ -97,17 +92,27 @@ class Processes:
         fill_seats([Desk(environment) for environment in self.environments], next_job, handle)
 
 
+def here(plan: Plan, jobs: Sequence[Job], workers: int | None, gpus_each: int, address: str | None) -> Pool:
+    """The pool `here`; see `choose`."""
+    return InProcess(plan.tasks)
+
+
+def processes(plan: Plan, jobs: Sequence[Job], workers: int | None, gpus_each: int, address: str | None) -> Pool:
+    """The pool `processes`; see `choose`."""
+    return Processes(environments(min(workers or 1, len(jobs)), gpus_each))
+
+
 def fill_seats(seats: Sequence[Seat], next_job: NextJob, handle: Callable[[Event], None]) -> None:
     """Give jobs to seats until there are no more. `next_job` and `handle` are called from this thread alone.
 
     Raises:
         SweepError: no seat could be opened.
     """
-    office = _Office(seats, next_job, handle)
+    dispatcher = _Dispatcher(seats, next_job, handle)
     try:
-        while not office.is_done:
-            office.give_out()
-            office.hear()
+        while not dispatcher.is_done:
+            dispatcher.assign()
+            dispatcher.hear()
     finally:
         for seat in seats:
             seat.kill()
@@ -120,7 +125,7 @@ class _Said(Enum):
     GONE = "has let its worker go"
 
 
-class _Office:
+class _Dispatcher:
     """The seats and what each is doing.
 
     A seat is opening, free, busy or closing, in `states`; one that has gone is not there any more. One whose worker
@@ -140,7 +145,7 @@ class _Office:
     def is_done(self) -> bool:
         return self.was_last and all(state == "opening" for state in self.states.values())
 
-    def give_out(self) -> None:
+    def assign(self) -> None:
         """A job to every free seat, if there are so many."""
         for number in [number for number, state in self.states.items() if state == "free"]:
             job = self.next_job(self.seats[number].engine)

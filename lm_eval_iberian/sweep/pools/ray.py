@@ -14,16 +14,19 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Event, Job, Lost, NextJob
 from lm_eval_iberian.sweep.pools import process
 from lm_eval_iberian.sweep.pools.desk import Desk
-from lm_eval_iberian.sweep.pools.local import fill_seats
+from lm_eval_iberian.sweep.pools.local import Pool, fill_seats
+
+if TYPE_CHECKING:
+    from lm_eval_iberian.sweep.plan import Plan
 
 # How long a worker waits for room on the cluster (seconds): others may be at work there.
 PATIENCE_SECONDS = 3600.0
@@ -35,6 +38,11 @@ BATCH = 256
 # Settings of this process that its workers elsewhere take too, but for credentials and what is a machine's own.
 PREFIXES = ("IBERIAN_", "HF_", "VLLM_", "TRANSFORMERS_", "TOKENIZERS_")
 NOT_SENT = {"TOKEN", "KEY", "SECRET", "PASSWORD", "HOST", "PORT"}
+
+
+def cluster(plan: Plan, jobs: Sequence[Job], workers: int | None, gpus_each: int, address: str | None) -> Pool:
+    """The pool `ray`; see `choose`."""
+    return RayPool(address or "auto", workers, gpus_each, len(jobs))
 
 
 class RayPool:
@@ -118,11 +126,11 @@ class RaySeat:
         """Wait for room, then make the actor. Raises SweepError where there is no room in PATIENCE_SECONDS."""
         if self._actor is None:
             try:
-                self._settle()
+                self._reserve()
             except self.ray.exceptions.RayError as error:
                 raise SweepError(f"--ray: the cluster does not answer ({_in_short(error)}).") from error
 
-    def _settle(self) -> None:
+    def _reserve(self) -> None:
         bundle = {name: count for name, count in (("CPU", self.cpus), ("GPU", self.gpus)) if count}
         self._group = group = self.ray.util.placement_group([bundle], strategy="STRICT_PACK")
         self._wait(group, time.monotonic() + PATIENCE_SECONDS)

@@ -2,9 +2,9 @@
 
     recipe=preset:merge_and_conquer/linear,instruct=I,language=L,weight=1.0
 
-A preset is a YAML file: `about`, `parameters` (each with `kind: model` or `kind: number`, and perhaps a default),
-and `recipe`, in which a value that reads `$name` is replaced by the parameter. The replacement is a value in the
-parsed recipe, never text in a YAML file, so what a user passes cannot become another key.
+A preset is a YAML file with `about`, `parameters` (each with `kind: model` or `kind: number`, and perhaps a default),
+and `recipe`, in which the parameter replaces every value that reads `$name`. Values are replaced in the parsed recipe,
+never in the YAML text, so nothing that a user passes can become another key.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""How alike are language vectors? Cosines between what fine-tunes add to their base, layer by layer and in all.
+"""How alike are language vectors? Cosines between what fine-tunes add to their base, for each layer and over all.
 
 A vector is B·A of a LoRA adapter, or for full weights fine-tuned minus base ("Improving Training Efficiency and
-Reducing Maintenance Costs via Language Specific Model Merging", arXiv 2601.16127, appendix A.2; task vectors:
-arXiv 2212.04089). All tensors of a vector lie end to end, so its cosines follow from inner products, tensor by tensor:
+Reducing Maintenance Costs via Language Specific Model Merging", arXiv 2601.16127, appendix A.2; task vectors: arXiv
+2212.04089). All tensors of a vector lie end to end, so its cosines follow from inner products, tensor by tensor:
 
     <x, y> = sum over tensors of <x_t, y_t>          cos = <x, y> / sqrt(<x, x> <y, y>)
 
-One tensor of each source is read at a time, and a block of it is widened to float64, in which everything is summed. Where all have factors their products are never formed: <B1 A1, B2 A2> = sum of (B1^T B2) * (A1 A2^T).
+One tensor of each source is read at a time. Blocks of it are widened to float64, in which everything is summed. If all
+vectors have factors, products are never formed: <B1 A1, B2 A2> = sum of (B1^T B2) * (A1 A2^T).
 
-Adapters count without the rounding that folding them into a half-precision base would add. Tied heads count once.
+Adapters are compared without the rounding that folding them into a half-precision base would add. Tied heads count
+once.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class Similarity:
 
     @cached_property
     def layers(self) -> dict[int, np.ndarray]:
-        """The same for each layer; what lies outside of layers (embedding, head, last norm) is in `kinds`."""
+        """The same for each layer. What lies outside of layers (embedding, head, last norm) is in `kinds`."""
         found: dict[int, np.ndarray] = {}
         for tensor, product in self.products.items():
             if (layer := layer_of(tensor)) is not None:
@@ -73,7 +75,7 @@ class Similarity:
 
     @property
     def unmoved(self) -> list[str]:
-        """Vectors of length 0: their cosines do not exist."""
+        """Vectors of length 0, which have no cosines."""
         return [name for name, square in zip(self.names, self.whole.diagonal(), strict=True) if square == 0]
 
 
@@ -138,7 +140,7 @@ class Product:
         return self.left.nbytes + self.right.nbytes
 
     def write(self, span: slice, to: torch.Tensor, workspace: Workspace) -> None:
-        """Some of the product's elements, in order of its rows, into a float64 buffer of their number."""
+        """Write some of the product's elements, in order of its rows, into a float64 buffer of the same length."""
         columns = self.right.shape[1]
         if not self.left.shape[1]:
             to.zero_()
@@ -160,9 +162,9 @@ class Change:
         return self.after.nbytes + self.before.nbytes
 
     def write(self, span: slice, to: torch.Tensor, workspace: Workspace) -> None:
-        """Some elements of the difference into a float64 buffer, exactly for sources in half precision.
+        """Write some elements of the difference into a float64 buffer, exactly for sources in half precision.
 
-        Widened in buffers: fresh tensors for each block cost thirty times as much, in page faults.
+        The buffers are used again: new tensors for each block cost thirty times as much, in page faults.
         """
         to.copy_(self.after.flatten()[span])
         to.sub_(workspace.cast(self.before.flatten()[span], to.dtype, "before"))
@@ -181,7 +183,9 @@ def inner_products(updates: Sequence[Product | Change], workers: Workers | None 
 
 
 def _of_products(products: Sequence[Product]) -> torch.Tensor:
-    """Without forming a product: <B_i A_i, B_j A_j> = sum of (B_i^T B_j) * (A_i A_j^T), a square of the ranks."""
+    """Inner products without forming a product: <B_i A_i, B_j A_j> = sum of (B_i^T B_j) * (A_i A_j^T), of the ranks'
+    size.
+    """
     import torch
 
     found = torch.zeros(len(products), len(products), dtype=torch.float64)

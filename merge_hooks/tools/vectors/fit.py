@@ -1,4 +1,4 @@
-"""Which tensors of several vectors can be compared, and why others cannot; from headers and JSON files alone."""
+"""Which tensors of several vectors can be compared, and why others cannot, from headers and JSON files alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from merge_hooks.errors import PreflightError, SourceError
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.facts import facts_of, full_config, tokenizer_digest, tokens_of
+from merge_hooks.sources.headers import FLOATS
 
 if TYPE_CHECKING:
     from merge_hooks.tools.vectors.vector import Vector
@@ -16,15 +17,14 @@ if TYPE_CHECKING:
 _VOCABULARY = ("embed_tokens.weight", "lm_head.weight")
 # Computed from the configuration, kept in some old checkpoints, and never trained.
 _BUFFERS = (".rotary_emb.inv_freq", ".attn.masked_bias", ".attn.bias")
-_FLOATS = ("F64", "F32", "F16", "BF16")
 _MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
 
 
 def comparable(vectors: Sequence[Vector]) -> tuple[list[str], list[str]]:
-    """The tensors that go into the cosines, and notes: what was left out, what to know.
+    """The tensors that the cosines use, and notes: what was left out, and what to know.
 
     Raises:
-        PreflightError: there are fewer than two vectors, or they are not of one architecture and shape.
+        PreflightError: there are fewer than two vectors, or they differ in architecture or shape.
         SourceError: a source lacks tensors, or is quantised.
     """
     if len(vectors) < 2:
@@ -44,7 +44,7 @@ def comparable(vectors: Sequence[Vector]) -> tuple[list[str], list[str]]:
 
 
 def shape_in(vector: Vector, tensor: str) -> tuple[int, ...] | None:
-    """The shape of a vector's tensor; None where an adapter by itself leaves the tensor alone."""
+    """The shape of a vector's tensor; None if an adapter without a base does not touch it."""
     source = vector.source
     if vector.base is not None or not isinstance(source, LoraSource):
         return source.entries[tensor].shape
@@ -76,7 +76,7 @@ def _refuse_other_architectures(vectors: Sequence[Vector]) -> None:
 
 
 def _adapted(vectors: Sequence[Vector]) -> list[str]:
-    """Where every vector is an adapter on its own base: what any of them touches. Nothing else has moved."""
+    """If every vector is an adapter on its own base: the tensors that any of them touches. Nothing else has moved."""
     found: dict[str, None] = {}
     for vector in vectors:
         source = vector.source
@@ -128,12 +128,12 @@ def _all_tensors(vectors: Sequence[Vector]) -> list[str]:
 
 
 def _weights(source: Source) -> Iterator[str]:
-    """The names of what is trained. A tied head is the embedding once more."""
+    """The names of what is trained. A tied head is the embedding again, so it does not count."""
     tied = full_config(source).get("tie_word_embeddings")
     for name, entry in source.entries.items():
         if name.endswith(_BUFFERS) or (tied and name.endswith("lm_head.weight")):
             continue
-        if entry.dtype not in _FLOATS:
+        if entry.dtype not in FLOATS:
             raise SourceError(f"{source.name}: {name} is {entry.dtype}; it is quantised. Use the original weights.")
         yield name
 
@@ -166,7 +166,7 @@ def _refuse_other_shapes(vectors: Sequence[Vector], names: Sequence[str]) -> Non
 
 
 def _base_notes(vectors: Sequence[Vector]) -> Iterator[str]:
-    """Vectors from different bases are compared, and it is said."""
+    """A note if vectors have different bases. They are compared all the same."""
     bases = {vector.name: _base_name(vector) for vector in vectors}
     if len(set(bases.values())) > 1:
         listed = ", ".join(f"{name} from {base}" for name, base in bases.items())

@@ -18,7 +18,7 @@ from merge_hooks.hashing import content_hash
 from merge_hooks.recipe.recipe import CONFIG_FILE, Recipe
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.recipe.short_form import find, refuse_errors
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.adapter import LoraSource, over_base
 from merge_hooks.sources.adapter_config import CONFIG
 from merge_hooks.sources.checkpoint import Source
@@ -32,9 +32,9 @@ def open_vectors(written: Sequence[str], base: str | None = None, trust_remote_c
 
     Args:
         written: what the command was given.
-        base: folder or Hub id of the base of models that do not bring theirs.
+        base: folder or Hub id, as the base of models that do not bring their own.
     Raises:
-        RecipeError: something is neither, or a model has no base.
+        RecipeError: an input is none of these, or a model has no base.
         SourceError, PreflightError: a model cannot be had.
     """
     found: dict[tuple[str, str], tuple[Source, Source | None]] = {}
@@ -67,7 +67,7 @@ def _pairs(item: str, base: str | None, trust_remote_code: bool) -> Iterator[tup
 
 
 def _is_recipe(item: str, base: str | None) -> bool:
-    """A recipe says so itself; a folder or Hub model that holds one is a model where a base is named."""
+    """Whether this is a recipe. A folder or Hub model that holds one is a model if a base is named."""
     path = Path(item).expanduser()
     if item.startswith(("preset:", "{")) or "\n" in item or "method=" in item or "merge_method:" in item:
         return True
@@ -83,7 +83,7 @@ def _is_adapter(item: str) -> bool:
 
 
 def _of_recipe(resolved: Resolved, base: str | None) -> Iterator[tuple[Source, Source | None]]:
-    """The models that are merged; one that only lends its tokenizer is none."""
+    """The models that are merged, without one that only lends its tokenizer."""
     merged = {key for output in open_stream(resolved).plan for key in output.inputs}
     own = resolved.donor if resolved.config.base_model is not None else None
     named = own or (_open([base])[0] if base else None)
@@ -107,7 +107,7 @@ def _open(models: Iterable[str]) -> list[Source]:
 
 
 def _alone(folder: Path, name: str) -> LoraSource:
-    """An adapter without its base: of the base only the name is known, and nothing of it is read."""
+    """An adapter without its base: only the base's name is known, and nothing of it is read."""
     said = str(read_json(folder / CONFIG, name).get("base_model_name_or_path") or "its base")
     return over_base(Source(said, Path(said)), name, folder, None)
 

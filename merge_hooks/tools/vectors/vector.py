@@ -19,7 +19,7 @@ class Vector:
     Args:
         name: for tables, unique among the vectors that are compared.
         source: the fine-tune: a checkpoint, an adapter over its base, or a stage of a recipe.
-        base: what it is compared to; None for an adapter by itself, whose factors say all.
+        base: what it is compared to; None for an adapter by itself, whose factors are enough.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Vector:
     base: Source | None
 
     def factors(self, tensor: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """(B, A) of this tensor, scaled, of rank 0 where an adapter leaves it alone; None where there is no product."""
+        """(B, A) of this tensor, scaled, of rank 0 if an adapter does not touch it; None if it is no product."""
         import torch
 
         source, base = self.source, self.base

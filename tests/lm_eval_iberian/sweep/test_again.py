@@ -115,6 +115,7 @@ def by_lm_eval(line: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, An
     return kept, kept["samples"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(5))
 def test_each_command_gives_the_number_under_which_it_stands(
     measured: SweepRun, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -138,6 +139,7 @@ def test_each_command_gives_the_number_under_which_it_stands(
     assert list(tmp_path.glob("out/*/results_*.json"))
 
 
+@pytest.mark.slow
 def test_a_report_of_real_files_tells_two_settings_apart(
     measured: SweepRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +159,7 @@ def test_a_report_of_real_files_tells_two_settings_apart(
     assert rows == {"best (max_length 700)": 2, "best (max_length 650)": 1}
 
 
+@pytest.mark.slow
 def test_every_evaluation_says_how_it_was_prompted(measured: SweepRun) -> None:
     words = {one.name: run.prompt.word for point in measured.points for one, run in zip(point.finished, point.runs, strict=True)
              if one.name != "local_choice"}  # fmt: skip
@@ -167,6 +170,7 @@ def test_every_evaluation_says_how_it_was_prompted(measured: SweepRun) -> None:
         "plain", "chat"}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_odd_points_are_odd(measured: SweepRun) -> None:
     """Where two settings give the same answers, a command that mixes them up would pass."""
     answers = {(one.name, point.name): [answer for _, number, _, answer in one.store.documents(one.key) if number < 20]
@@ -247,6 +251,7 @@ def _result(metadata: dict[str, Any], task: str = "iberian_eus_trivia") -> dict[
         ("iberian_eus_trivia", {"documents": "Hub@0123", "documents_revision": "HiTZ/EusTrivia@0123 and a/b@45"},
          {"IBERIAN_REVISIONS": "HiTZ/EusTrivia=0123,a/b=45"}),
         ("ifeval_eu", {"documents": "own prompts, 60 prompts"}, {}),
+        ("ifeval_ast", {"documents": "/x/ast.jsonl, 5 prompts"}, {"IBERIAN_IFEVAL_AST": "/x/ast.jsonl"}),
         ("ifeval_eu", {"documents": "/x/eu.jsonl, 5 prompts"}, {"IBERIAN_IFEVAL_EU": "/x/eu.jsonl"}),
         ("ifeval_es_multi", {"documents": "BSC-LT/IFEval_es, test, Hub@01"}, {"IBERIAN_IFEVAL_ES": "BSC-LT/IFEval_es"}),
         ("ifeval_eu", {"settings": {"IBERIAN_IFEVAL_RESPONSE_LANGUAGE": "1"}}, {"IBERIAN_IFEVAL_RESPONSE_LANGUAGE": "1"}),
@@ -258,6 +263,16 @@ def test_the_documents_are_named(
     monkeypatch.chdir(tmp_path)
     (line,) = again.commands(_point([_result(metadata, task)]), Path("best.yml"), Path("out"))
     assert argv(line)[1] == expected
+
+
+def test_the_folder_of_tasks_of_ones_own_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("IBERIAN_TASKS", f"{tmp_path / 'mine'}:{tmp_path / 'other'}")
+    metadata = {"config_source": str(tmp_path / "mine" / "eus_demo" / "iberian_eus_demo.yaml")}
+    (line,) = again.commands(_point([_result(metadata, "iberian_eus_demo")]), Path("best.yml"), Path("out"))
+    assert argv(line)[1] == {"IBERIAN_TASKS": str(tmp_path / "mine")}
 
 
 def test_options_that_lm_eval_has_itself_are_no_model_arguments(
@@ -283,3 +298,37 @@ def test_a_pinned_revision_needs_no_word(tmp_path: Path, monkeypatch: pytest.Mon
         result = _result({"documents": "Hub", "documents_revision": f"HiTZ/EusTrivia@{commit}"})
         (line,) = again.commands(_point([result]), Path("best.yml"), Path("out"))
         assert argv(line)[1] == said
+
+
+def test_a_command_says_all_that_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = _result({})
+    settings = {"num_fewshot": 0, "limit": 0.5, "system_instruction": "-s"}
+    result["sweep"]["evaluation"] = {"tasks": ["a", "b"], "settings": settings, "seed": 2}
+    result["config"] |= {"gen_kwargs": {"seed": 2, "top_p": 0.5}, "fewshot_seed": 77}
+    result |= {"chat_template_sha": "ab", "fewshot_as_multiturn": False}
+    start = ["--model", "merged", "--model_args"]
+    rest = [
+        "--tasks", "a,b", "--num_fewshot", "0", "--limit", "0.5", "--gen_kwargs", "seed=2,top_p=0.5",
+        "--seed", "2,1236,1236,77", "--system_instruction=-s", "--apply_chat_template", "--fewshot_as_multiturn",
+    ]  # fmt: skip
+    out = ["--output_path", "out"]
+    (line,) = again.commands(_point([result]), Path("best.yml"), Path("out"))
+    assert argv(line)[0] == [*start, "recipe=best.yml,dtype=float32", *rest, "false", *out]
+    (line,) = again.commands(
+        _point([result | {"fewshot_as_multiturn": True}], merge_seed=3), Path("best.yml"), Path("out")
+    )
+    assert argv(line)[0] == [*start, "recipe=best.yml,dtype=float32,merge_seed=3,rng=iberian", *rest, *out]
+    del result["chat_template_sha"], result["config"]["fewshot_seed"], result["config"]["gen_kwargs"]
+    result["sweep"]["evaluation"] = {"tasks": ["a"], "settings": {}, "seed": 0}
+    (line,) = again.commands(_point([result], rng="mergekit"), Path("best.yml"), Path("out"))
+    given = "recipe=best.yml,dtype=float32,merge_seed=0,rng=mergekit"
+    assert argv(line)[0] == [*start, given, "--tasks", "a", "--seed", "0,1234,1234,1234", *out]
+
+
+@pytest.mark.parametrize("value", [-1, "none", "None", "TRUE", "0x10", "1_0", "a,b", [1], float("inf"), "²"])
+def test_what_lm_eval_would_guess_wrongly_is_json(value: Any) -> None:
+    assert again.written({"key": value}) == json.dumps({"key": value}, ensure_ascii=False)
+    assert (
+        again.written({"key": "a/b", "n": 3, "x": 0.5, "b": True, "none": None}) == "key=a/b,n=3,x=0.5,b=True,none=None"
+    )

@@ -6,6 +6,7 @@ import itertools
 import json
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +14,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm_eval_iberian.benchmarks.table import of_column
 from lm_eval_iberian.commands import main as cli
-from lm_eval_iberian.compare.best import Best, BestError, Candidate, find_best, pareto
+from lm_eval_iberian.compare.best import Best, BestError, Candidate, Goal, _coverage, find_best, pareto
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Store
-from lm_eval_iberian.scores.benchmarks import of_column
+from lm_eval_iberian.scores.results import check_run
 from lm_eval_iberian.scores.suite import Score
+from tests.lm_eval_iberian.results_maker import results
 from tests.lm_eval_iberian.sweep_maker import figure1_run, figure1_tasks, toy_run
 
 
@@ -147,7 +150,18 @@ def test_tasks_that_no_table_knows(tmp_path: Path) -> None:
     run = read_sweep_run(toy_run(tmp_path / "run", documents=200))
     assert find_best(run, ["toy_choice_eu"]).best.point.name == "weight=1.0"
     assert find_best(run, ["toy_choice_gl:acc"]).best.point.name == "weight=0.0"
-    assert find_best(run, ["toy_translation_en-eu:bleu"]).best.point.name == "weight=1.0"
+    translation = find_best(run, ["toy_translation_en-eu:bleu"]).best
+    assert translation.point.name == "weight=1.0"
+    assert translation.mean == translation.point.results[0]["results"]["toy_translation_en-eu"]["bleu,none"]
+
+
+def test_documents_of_all_runs_are_counted() -> None:
+    """Three seeds of one point are three times the documents: a point with one of them was measured on fewer."""
+    task = "iberian_eus_trivia"
+    runs = [check_run(results({task: {"acc": value}}, documents=40), str(value)) for value in (0.1, 0.2, 0.3)]
+    goal = Goal("g", tuple(one for one in of_column("bench_eu") if task in one.tasks))
+    counts = [_coverage(SimpleNamespace(runs=some), [goal]) for some in (runs, runs[:1])]  # type: ignore[arg-type]
+    assert counts == [{task: 120}, {task: 40}]
 
 
 def _candidate(*values: float) -> Candidate:
@@ -202,7 +216,7 @@ def merged(llama: dict[str, Path], tmp_path: Path) -> Path:
     """A run with one real merge in it, whose scores are invented and whose signature is its own."""
     from merge_hooks.recipe.recipe import Recipe
     from merge_hooks.recipe.signature import sign
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
 
     models = [{"model": str(llama[name]), "parameters": {"weight": 1.0}} for name in ("instruct", "basque")]
     text = yaml.safe_dump({"merge_method": "linear", "models": models, "dtype": "float32"}, sort_keys=False)

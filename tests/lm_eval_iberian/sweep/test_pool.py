@@ -112,13 +112,15 @@ def test_a_pool_asks_again_where_it_is_told_to() -> None:
     assert sorted(work(jobs, [{}, {}]).results()) == ["a", "b"]
 
 
+# Ctrl-C is heard as in a terminal: where the tests run under nohup or behind `&`, SIGINT is ignored, and children inherit that.
 DRIVER = """
-import sys
+import signal, sys
 from lm_eval_iberian.sweep.pools.desk import Desk
 from lm_eval_iberian.sweep.pools.local import fill_seats
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     jobs = [a_job(path, f"child {path}, sleep 600") for path in sys.argv[1:]]
     fill_seats([Desk({}, make_worker=FakeWorker) for _ in jobs], lambda _: jobs.pop(), lambda _: None)
 """
@@ -130,15 +132,17 @@ def test_no_worker_outlives_the_driver(tmp_path: Path, how: signal.Signals) -> N
     (tmp_path / "driver.py").write_text(DRIVER)
     paths = [tmp_path / "one", tmp_path / "two"]
     command = [sys.executable, str(tmp_path / "driver.py"), *map(str, paths)]
-    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL) as driver:
-        try:
-            wait_until(lambda: all(path.is_file() and path.read_text() for path in paths))
-            numbers = [int(number) for path in paths for number in path.read_text().split()]
-            assert len(numbers) == 4 and all(psutil.pid_exists(number) for number in numbers)
-        finally:
-            driver.send_signal(how)
-        driver.wait()
+    driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: all(path.is_file() and path.read_text() for path in paths))
+        numbers = [int(number) for path in paths for number in path.read_text().split()]
+        assert len(numbers) == 4 and all(psutil.pid_exists(number) for number in numbers)
+        driver.send_signal(how)
+        driver.wait(60)
         wait_until(lambda: not any(_lives(number) for number in numbers))
+    finally:
+        driver.kill()
+        driver.wait(60)
 
 
 def _lives(number: int) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from lm_eval_iberian.benchmarks.table import columns, of_column
 from lm_eval_iberian.runs.errors import SweepError
-from lm_eval_iberian.scores.benchmarks import EXAMS_EU, columns, of_column
 from lm_eval_iberian.sweep.plan import make_plan
 from lm_eval_iberian.sweep.spec import Point, presets, read_sweep
 
@@ -105,7 +105,7 @@ def _leaves(names: tuple[str, ...]) -> set[str]:
         if group.is_file():
             found |= _leaves(tuple(yaml.safe_load(group.read_text(encoding="utf-8"))["task"]))
         elif name == "iberian_eus_exams_eu":
-            found |= {f"iberian_eus_exams_eu_{subject}" for subject in EXAMS_EU}
+            found |= set(next(one for one in of_column("bench_eu") if one.name == "EusExams").tasks)
         elif name in ("iberian_bertaqa_eu", "iberian_bertaqa_en"):
             found |= {f"{name}_{part}" for part in ("global", "local")}
         else:

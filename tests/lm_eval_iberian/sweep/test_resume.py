@@ -89,7 +89,7 @@ def test_killed_at_random_moments(llama: dict[str, Path], tmp_path: Path, server
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     undisturbed = server.Process(target=run_quietly, args=(data, whole))
     undisturbed.start()
-    undisturbed.join()
+    undisturbed.join(300)
     assert undisturbed.exitcode == 0
     expected = answers_in(whole)
     assert expected == 4 * 3 * documents  # four models; two choices and a text a document
@@ -105,14 +105,14 @@ def test_killed_at_random_moments(llama: dict[str, Path], tmp_path: Path, server
         time.sleep(draw.random() * 0.005)
         assert child.is_alive(), f"it ended by itself after {number} kills"
         os.kill(child.pid, signal.SIGKILL)
-        child.join()
+        child.join(30)
         seen.append(answers_in(broken))
         assert seen[-1] >= before + more  # what was kept stays kept
     assert seen[-1] < expected
 
     last = server.Process(target=run_quietly, args=(data, broken))
     last.start()
-    last.join()
+    last.join(300)
     assert last.exitcode == 0
     assert answers_in(broken) == expected
     for table in ("documents", "texts", "evaluations"):

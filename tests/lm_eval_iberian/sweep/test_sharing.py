@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.sweep.driver import Driver, write_plan
 from lm_eval_iberian.sweep.job import Asked, Event, Later, Lost, Started
-from tests.lm_eval_iberian.sweep.fake_worker import a_job
+from tests.lm_eval_iberian.sweep.fake_worker import Quiet, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, one_thread, run
 
 
@@ -29,7 +30,7 @@ def sweep_and_say(data: dict[str, Any], folder: Path, diary: Path, ready: Any) -
             said["asked"] += event.requests
 
     def pool(plan: Any, _: Any) -> Listening:
-        ready.wait()  # both have planned, and found nothing done
+        ready.wait(300)  # both have planned, and found nothing done
         return Listening(InProcess(plan.tasks), ear)
 
     with one_thread():
@@ -66,9 +67,9 @@ def write_often(folder: Path, start: Any) -> None:
         def as_data(self) -> dict[str, Any]:
             return {"points": ["a point"] * 2000}
 
-    start.wait()
+    start.wait(60)
     Store(folder / FILE).close()
-    for _ in range(200):
+    for _ in range(40):
         write_plan(folder, Plan())  # type: ignore[arg-type]
 
 
@@ -79,26 +80,17 @@ def test_many_start_at_once(tmp_path: Path) -> None:
     writers = [context.Process(target=write_often, args=(tmp_path, start)) for _ in range(6)]
     for writer in writers:
         writer.start()
+    end = time.monotonic() + 60
     while any(writer.is_alive() for writer in writers):
+        assert time.monotonic() < end
         if (tmp_path / "plan.json").exists():
             assert len(json.loads((tmp_path / "plan.json").read_text())["points"]) == 2000
     assert [writer.exitcode for writer in writers] == [0] * 6
     assert {file.name for file in tmp_path.iterdir()} == {"plan.json", FILE}
 
 
-class Quiet:
-    """A progress that keeps quiet."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
-
-
 def a_driver(folder: Path, *keys: str) -> Driver:
-    class Plan:
-        points = ()
-        jobs = [a_job(key) for key in keys]  # noqa: RUF012
-
-    return Driver(Plan(), folder, Store(folder / FILE), Quiet())  # type: ignore[arg-type]
+    return Driver(None, folder, Store(folder / FILE), Quiet(), [a_job(key) for key in keys])  # type: ignore[arg-type]
 
 
 def test_a_driver_does_not_wait_while_others_work(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ for task in range(int(tasks[0]), int(tasks[1]) + 1):
              "SLURM_JOB_NODELIST": "node[1-3]", "SLURM_JOB_NUM_NODES": options["nodes"]}
     started.append(subprocess.Popen(["bash", sys.argv[1]], env=os.environ | given, stdout=log, stderr=log))
 print(*(job.pid for job in started), flush=True)
-sys.exit(max(job.wait() for job in started))
+sys.exit(max(job.wait(300) for job in started))
 """
 
 
@@ -115,17 +115,20 @@ def test_what_is_passed_through(write: Callable[..., str], tmp_path: Path) -> No
     assert f'{command} --shard "$SLURM_ARRAY_TASK_ID/2" &' in lines
 
 
-def test_what_changes_a_number_reaches_the_job(write: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_a_number_reaches_the_job(
+    write: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every variable that the code of tasks and documents reads."""
     code = [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "lm_eval_iberian").glob("*.py")]
+    code += (ROOT / "lm_eval_iberian" / "documents").glob("*.py")
     read = {name for file in code for name in re.findall(r'"(IBERIAN_[A-Z_]+)"', file.read_text(encoding="utf-8"))}
     read |= {f"IBERIAN_IFEVAL_{language}" for language in ("EU", "GL", "CA", "ES", "EN")}
     read -= {"IBERIAN_AUTOLOAD", "IBERIAN_IFEVAL_"}
-    assert {"IBERIAN_DATA", "IBERIAN_REVISIONS", "IBERIAN_IFEVAL_RESPONSE_LANGUAGE"} <= read
+    assert {"IBERIAN_DATA", "IBERIAN_REVISIONS", "IBERIAN_TASKS", "IBERIAN_IFEVAL_RESPONSE_LANGUAGE"} <= read
     for name in read:
-        monkeypatch.setenv(name, "said")
+        monkeypatch.setenv(name, str(tmp_path))
     script = write()
-    assert {name for name in read if f"export {name}=said" not in script} == set()
+    assert {name for name in read if f"export {name}={tmp_path}" not in script} == set()
 
 
 def test_a_script_to_standard_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,8 +167,9 @@ def test_a_job_that_is_cut_goes_back_into_the_queue(write: Callable[..., str], t
     write("--array", "1", "--venv", str(tmp_path))
     with subprocess.Popen(["sbatch", "job.slurm"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as sbatch:
         assert sbatch.stdout is not None
-        job = int(sbatch.stdout.readline())
+        job, end = int(sbatch.stdout.readline()), time.monotonic() + 30
         while not any(call.startswith("iberian") for call in calls(tmp_path)):
+            assert time.monotonic() < end, "the script did not start"
             time.sleep(0.05)
         time.sleep(0.2)  # until the script waits
         os.kill(job, 10)

@@ -134,3 +134,40 @@ def test_values_never_become_yaml(value: str, other: str) -> None:
 
 def test_names_in_finds_every_placeholder() -> None:
     assert names_in({"a": ["$x", {"b": "$y.z"}], "c": "no $name here"}) == {"x", "y"}
+
+
+def test_a_run_comes_before_the_sweep_and_everything_is_handed_on() -> None:
+    said = {
+        "num_fewshot": 5,
+        "limit": 9,
+        "gen_kwargs": {"top_p": 1},
+        "system_instruction": "Labur.",
+        "merge_seed": 4,
+        "rng": "mergekit",
+    }
+    runs = [{"tasks": "a", "num_fewshot": 0, "apply_chat_template": False}, {"tasks": "b", "seeds": [2]}]
+    point = sweep(**said, runs=runs, apply_chat_template=True).points[0]
+    settings = {key: said[key] for key in ("num_fewshot", "limit", "gen_kwargs", "system_instruction")}
+    first, second = point.evaluations
+    assert first.as_data() == {
+        "tasks": ["a"],
+        "settings": settings | {"num_fewshot": 0, "apply_chat_template": False},
+        "seed": None,
+    }
+    assert second.as_data() == {"tasks": ["b"], "settings": settings, "seed": 2}
+    assert (point.merge_seed, point.rng, point.chat) == (4, "mergekit", (True, None))
+
+
+def test_an_axis_comes_before_the_parameter_of_its_name() -> None:
+    made = sweep(parameters={"weight": 9.0}).points
+    assert {yaml.safe_load(point.recipe.text)["models"][0]["parameters"]["weight"] for point in made} == {0.5, 1.0}
+
+
+def test_only_what_is_whole_a_name_is_filled_and_only_what_was_filled_with_null_is_dropped() -> None:
+    values = {"x": None, "y": 1, "z": {"k": "$y"}}
+    assert fill({"a": "$x", "b": None, "c": "$y and more", "d": ["$x", "$y"], "e": "$z.k"}, values, "here") == {
+        "b": None, "c": "$y and more", "d": [1], "e": 1}  # fmt: skip
+
+
+def test_labels_are_the_last_part_of_a_name() -> None:
+    assert list(labelled("m", ["owner/model", "models/eu/", None, 0.5, True])) == ["model", "eu", "none", "0.5", "True"]

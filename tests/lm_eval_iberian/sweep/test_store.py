@@ -28,10 +28,13 @@ def claimed_by(store: Store, host: str, process: int, born: float, renewed: floa
 
 def test_answers_come_back_by_signature(store: Store) -> None:
     store.keep_answers(
-        [Answer("k1", "s", "t", "1", "loglikelihood", "[-0.5, true]"), Answer("k2", "o", "t", "1", "x", "1")]
+        [
+            Answer("k1", "s", "t", "1", "loglikelihood", "[-0.5, true]"),
+            *(Answer(o, o, "t", "1", "x", "1") for o in "oz"),
+        ]
     )
     assert store.answers("s") == {"k1": "[-0.5, true]"}
-    assert Store(store.path, writes=False).count_answers() == 2
+    assert Store(store.path, writes=False).count_answers() == 3
 
 
 def test_results_come_whole(store: Store) -> None:
@@ -63,12 +66,12 @@ def test_a_living_process_keeps_its_claim(store: Store) -> None:
         assert not store.claim("job")
     finally:
         child.kill()
-    while (
-        psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE
-    ):  # killed, and not waited for: that is dead as well
+    end = time.monotonic() + 30
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:  # killed, not waited for: that is dead as well
+        assert time.monotonic() < end
         time.sleep(0.01)
     assert store.claim("job")
-    child.wait()
+    child.wait(30)
 
 
 def test_a_number_that_was_given_anew_is_another_process(store: Store) -> None:
@@ -117,3 +120,26 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     path.write_text("this is not a database, and quite long enough to be read as one" * 50)
     with pytest.raises(SweepError, match=str(path)):
         Store(path)
+
+
+def test_results_that_come_again_take_the_place_of_the_first(store: Store) -> None:
+    """With their documents: of those before, none stays."""
+    for value, numbers in ((0.1, (0, 1, 2)), (0.2, (1,))):
+        rows = [Document("task", number, "{}", str(value), "hash", "{}", "") for number in numbers]
+        store.finish("job", "s", {"acc": value}, {}, value, rows)
+    assert (store.results("job"), store.seconds("job")) == ({"acc": 0.2}, 0.2)
+    assert list(store.documents("job")) == [("task", 1, {}, "0.2")]
+
+
+def test_a_failure_counts_from_its_moment_on(store: Store) -> None:
+    store.fail("job", "out of memory")
+    now = time.time()
+    assert store.failure("job") == store.failure("job", now - 60) == "out of memory"
+    assert store.failure("job", now + 60) is store.failure("other") is None
+
+
+def test_the_first_digest_of_weights_stays(store: Store) -> None:
+    """Another one later is a fault that must be seen, not written over."""
+    store.note_weights("signature", "first")
+    store.note_weights("signature", "second")
+    assert (store.weights("signature"), store.weights("other")) == ("first", None)

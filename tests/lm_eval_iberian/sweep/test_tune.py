@@ -66,18 +66,18 @@ def proposed(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def test_a_known_optimum_is_found(write_space: Any, tmp_path: Path) -> None:
-    tuner = search(write_space(trials=25), tmp_path / "run")
+    tuner = search(write_space(trials=12), tmp_path / "run")
     best = tuner.study.best_trial
     assert best.params["method"] == "linear"
-    assert best.params["weight"] == pytest.approx(OPTIMUM, abs=0.2)
+    assert best.params["weight"] == pytest.approx(OPTIMUM, abs=0.1)  # the first ten, drawn at random, are further off
     assert best.value == pytest.approx(100 * (0.9 - 0.2 * abs(best.params["weight"] - OPTIMUM)))
     # The run folder is a sweep's: best and Optuna name the same point.
     run = read_sweep_run(tmp_path / "run")
     assert find_best(run, [TASK]).best.point.name == best.user_attrs["point"]
     assert {point.labels["method"] for point in run.points} == {"linear", "arithmetic"}
-    assert len(run.points) == len(tuner.study.trials) == 25
+    assert len(run.points) == len(tuner.study.trials) == 12
     assert not run.unfinished
-    (said,) = [line for line in importance(tuner.study, 25) if line]
+    (said,) = [line for line in importance(tuner.study, 12) if line]
     shares = {axis: int(share) for axis, share in re.findall(r"(\w+) (\d+)%", said)}
     assert set(shares) == {"weight", "method"} and abs(sum(shares.values()) - 100) <= 1
 
@@ -102,21 +102,21 @@ def test_equal_trials_cost_nothing(write_space: Any, tmp_path: Path) -> None:
         "method": {"choices": {"linear": {"name": "linear", "base": None, "normalize": True}}},
     }
     pool = Invented()
-    tuner = search(write_space(search=axis, sampler="random", trials=10), tmp_path / "run", pool)
-    assert len(tuner.study.trials) == 10
+    tuner = search(write_space(search=axis, sampler="random", trials=6), tmp_path / "run", pool)
+    assert len(tuner.study.trials) == 6
     assert len(pool.jobs) == 2
     assert len(read_sweep_run(tmp_path / "run").points) == 2
 
 
 def test_more_trials_go_on_where_it_ended(write_space: Any, tmp_path: Path) -> None:
-    search(write_space(trials=6), tmp_path / "whole")
+    search(write_space(trials=4), tmp_path / "whole")
     search(write_space(trials=2), tmp_path / "parts")
     pool = Invented()
-    search(write_space(trials=6), tmp_path / "parts", pool)
+    search(write_space(trials=4), tmp_path / "parts", pool)
     assert proposed(tmp_path / "parts") == proposed(tmp_path / "whole")
-    assert len(pool.jobs) == 4
+    assert len(pool.jobs) == 2
     again = Invented()
-    search(write_space(trials=6), tmp_path / "parts", again)
+    search(write_space(trials=4), tmp_path / "parts", again)
     assert again.jobs == []
 
 
@@ -140,13 +140,13 @@ def test_another_space_does_not_go_into_the_same_folder(write_space: Any, tmp_pa
 
 def test_rungs_stop_what_falls_behind(write_space: Any, tmp_path: Path) -> None:
     pool = Invented()
-    space = write_space(trials=25, rungs=[3, 6], pruner={"name": "median", "n_startup_trials": 3})
+    space = write_space(trials=12, rungs=[3, 6], pruner={"name": "median", "n_startup_trials": 3})
     tuner = search(space, tmp_path / "run", pool)
     states = Counter(trial.state.name for trial in tuner.study.trials)
     assert states["PRUNED"] > 3 and states["COMPLETE"] > 3
     assert tuner.study.best_trial.params["weight"] == pytest.approx(OPTIMUM, abs=0.2)
     limits = Counter(job.evaluation.settings.get("limit") for job in pool.jobs)
-    assert limits[3] == 25 and limits[3] > limits[6] >= limits[None] == states["COMPLETE"]
+    assert limits[3] == 12 and limits[3] > limits[6] >= limits[None] == states["COMPLETE"]
     assert max(Counter(pool.asked).values()) == 1  # a rung asks only for what the one before did not
     # In the folder, a stopped trial has the scores that it got, and may not win.
     run = read_sweep_run(tmp_path / "run")
@@ -157,7 +157,7 @@ def test_rungs_stop_what_falls_behind(write_space: Any, tmp_path: Path) -> None:
 
 
 def test_several_objectives_find_the_front(write_space: Any, tmp_path: Path) -> None:
-    tuner = search(write_space(trials=30, objective=[TASK, OTHER]), tmp_path / "run")
+    tuner = search(write_space(trials=10, objective=[TASK, OTHER]), tmp_path / "run")
     run = read_sweep_run(tmp_path / "run")
     front = {one.point.name for one in find_best(run, [TASK, OTHER]).front}
     assert front == {trial.user_attrs["point"] for trial in tuner.study.best_trials}
@@ -168,11 +168,11 @@ def test_several_objectives_find_the_front(write_space: Any, tmp_path: Path) -> 
 
 def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(write_space: Any, tmp_path: Path) -> None:
     pool = Invented(fails=lambda job: "task_arithmetic" in job.recipe[0])
-    tuner = search(write_space(trials=12, sampler="random"), tmp_path / "run", pool)
+    tuner = search(write_space(trials=5, sampler="random"), tmp_path / "run", pool)
     states = {trial.state.name for trial in tuner.study.trials if trial.params["method"] == "arithmetic"}
     assert states == {"FAIL"}
     assert {t.state.name for t in tuner.study.trials if t.params["method"] == "linear"} == {"COMPLETE"}
-    assert len(tuner.study.trials) == 12
+    assert len(tuner.study.trials) == 5
     assert all(
         reasons == [f"{TASK}, {OTHER}: out of memory"] for reasons in read_sweep_run(tmp_path / "run").failures.values()
     )
@@ -194,7 +194,7 @@ def test_models_that_are_not_there_fail_their_trials_only(
 
 def test_parents_are_measured_once_on_all_documents(write_space: Any, tmp_path: Path) -> None:
     pool = Invented()
-    search(write_space(trials=5, rungs=[3], parents=True), tmp_path / "run", pool)
+    search(write_space(trials=2, rungs=[3], parents=True), tmp_path / "run", pool)
     run = read_sweep_run(tmp_path / "run")
     parents = [point for point in run.points if point.role == "parent"]
     assert {point.name for point in parents} >= {"instruct", "basque"}
@@ -211,12 +211,12 @@ def test_killed_between_two_parameters_of_a_trial(
     """What Optuna was only told half of is asked for again as a whole."""
     weights = {"weight": {"low": 0.0, "high": 2.0, "step": 0.5}} if sampler == "grid" else {}
     written = yaml.safe_load(write_space().read_text())
-    space = write_space(search={**written["search"], **weights}, trials=6, sampler=sampler)
+    space = write_space(search={**written["search"], **weights}, trials=4, sampler=sampler)
     search(space, tmp_path / "undisturbed")
     suggest, calls = Choices.suggest, iter(range(100))
 
     def killed(axis: Choices, trial: Any) -> Any:
-        if next(calls) == 4:
+        if next(calls) == 2:
             raise KeyboardInterrupt
         return suggest(axis, trial)
 
@@ -241,7 +241,7 @@ def test_kill_9_loses_nothing(write_space: Any, tmp_path: Path) -> None:
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         wait_for(process, lambda: len(list(killed.glob("points/*/*.json"))) >= evaluations)  # noqa: B023
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.wait(30)
     pool = Invented()
     tuner = search(space, killed, pool)
     assert any(AGAIN in trial.user_attrs for trial in tuner.study.trials)

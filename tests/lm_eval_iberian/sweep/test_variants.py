@@ -13,7 +13,7 @@ from lm_eval_iberian.compare.columns import Scores
 from lm_eval_iberian.compare.differences import Comparer
 from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Document, Store
-from tests.lm_eval_iberian.sweep_maker import toy_run
+from tests.lm_eval_iberian.sweep_maker import TOY_TASKS, toy_run
 
 
 def twice(folder: Path, change: Callable[[dict[str, Any]], None], names: tuple[str, ...] = ()) -> Path:
@@ -85,3 +85,41 @@ def test_runs_of_one_measurement_stay_together(tmp_path: Path, change: Callable[
     run = read_sweep_run(twice(tmp_path / "run", change))
     assert len(run.points) == 5
     assert {Scores(run).score(point, Scores(run).columns[0]).runs for point in run.points} == {2}
+
+
+def dropped(*tasks: str) -> Callable[[dict[str, Any]], None]:
+    """Without these tasks."""
+
+    def change(results: dict[str, Any]) -> None:
+        for part in ("results", "configs", "n-shot", "versions"):
+            results[part] = {task: value for task, value in results[part].items() if task not in tasks}
+
+    return change
+
+
+def test_runs_that_share_a_task_are_compared_in_it(tmp_path: Path) -> None:
+    """Whatever other tasks each has; and with every run of a group, not with one of them."""
+    first, second, *_ = TOY_TASKS
+
+    def few_and_without_shots(results: dict[str, Any]) -> None:
+        no_shots(results)
+        dropped(*TOY_TASKS[1:])(results)
+
+    folder = twice(tmp_path / "run", few_and_without_shots, ("basque",))
+    assert [point.name for point in read_sweep_run(folder).points][:2] == ["basque (5 shots)", "basque (0 shots)"]
+    # Three runs: one task with shots, another with shots, both without. The third fits neither of the first two.
+    folder = toy_run(tmp_path / "three")
+    plan, store = json.loads((folder / "plan.json").read_text()), Store(folder / FILE)
+    results = store.results("key of basque")
+    assert results is not None
+    entry = next(one for one in plan["points"] if one["name"] == "basque")
+    entry["evaluations"] = [{"key": key, "name": key, "tasks": [], "seed": None} for key in ("one", "two", "three")]
+    for key, change in (("one", dropped(*TOY_TASKS[1:])), ("two", dropped(first)), ("three", no_shots)):
+        copied = json.loads(json.dumps(results))
+        change(copied)
+        store.finish(key, "basque", copied, {}, 1.0, [])
+    store.close()
+    (folder / "plan.json").write_text(json.dumps(plan))
+    points = [point for point in read_sweep_run(folder).points if point.name.startswith("basque")]
+    assert [[one.key for one in point.evaluations] for point in points] == [["one", "two"], ["three"]]
+    assert second in points[0].tasks

@@ -7,20 +7,31 @@ The score of a recipe is highest where the language model's weight is OPTIMUM an
 
 from __future__ import annotations
 
+import copy
+import io
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
+from merge_hooks.resolve.resolve import resolve
+from rich.console import Console
 
+from lm_eval_iberian.models.merge import Prepared
 from lm_eval_iberian.runs.store import Answer, Document
+from lm_eval_iberian.sweep import plan
 from lm_eval_iberian.sweep.job import Answered, Event, Failed, Finished, Job, NextJob
 from lm_eval_iberian.sweep.plan import Plan
+from lm_eval_iberian.sweep.progress import Progress
 from lm_eval_iberian.tune.space import read_space
 from lm_eval_iberian.tune.tune import Tuner
+from merge_hooks.recipe.recipe import Recipe
 from tests.lm_eval_iberian.results_maker import results
 
 OPTIMUM = 1.3
@@ -75,8 +86,9 @@ class Invented:
 
 def search(space: Path, folder: Path, pool: Invented | None = None, **given: Any) -> Tuner:
     """Search with invented scores. Returns the tuner; its study is Optuna's."""
-    tuner = Tuner(read_space(space, given), folder, say=lambda line: None, like=_loaded.get("plan"))
-    tuner.run(lambda plan, jobs: pool or Invented())
+    tuner = Tuner(read_space(space, given), folder, Progress(Console(file=io.StringIO())), like=_loaded.get("plan"))
+    with patch.object(plan, "prepare", _prepare_by_method):
+        tuner.run(lambda plan, jobs: pool or Invented())
     assert tuner.like is not None
     _loaded["plan"] = tuner.like
     return tuner
@@ -84,6 +96,22 @@ def search(space: Path, folder: Path, pool: Invented | None = None, **given: Any
 
 # lm_eval's index of thousands of YAML files takes seconds: made once a process.
 _loaded: dict[str, Plan] = {}
+
+
+# What is slow to open, once a method: a search's points differ in their weights.
+_opened: dict[str, Prepared] = {}
+_prepare = plan.prepare
+
+
+def _prepare_by_method(recipe: Recipe, *arguments: Any) -> Prepared:
+    """`prepare`, which opens and compares the sources only of a recipe that differs from all before by more than weights."""
+    key = re.sub(r"weight: [\d.]+", "", recipe.text)
+    if key not in _opened:
+        _opened[key] = _prepare(recipe, *arguments)
+    known = _opened[key]
+    stream = copy.copy(known.stream)
+    stream.resolved = replace(known.resolved, recipe=recipe, config=resolve(recipe).config)
+    return replace(known, stream=stream)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(family: Any, texts: Path,
     assert process.stdout is not None
     assert [int(next(process.stdout)) for _ in range(4)] == [0, 1, 2, 3]
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(30)
     process.stdout.close()
     state = tmp_path / "base.safetensors.partial"
     assert not to.exists() and read_map(state).facts.position == 2

@@ -21,7 +21,7 @@ from merge_hooks.errors import FisherError, PreflightError, RecipeError
 from merge_hooks.methods.register import register_methods
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.recipe.signature import recipe_digest
-from merge_hooks.resolve.resolve import from_payload, resolve
+from merge_hooks.resolve.resolver import from_payload, resolve
 from merge_hooks.sources.fisher_file import read_map, write_map
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.tools.fisher import make_map

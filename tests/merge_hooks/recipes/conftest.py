@@ -64,7 +64,7 @@ def tensors_of(folder: Path | str) -> Tensors:
 def streamed(data: Any) -> Tensors:
     """What our stream yields for a recipe."""
     from merge_hooks.recipe.recipe import read_recipe
-    from merge_hooks.resolve.resolve import resolve
+    from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
 
     return {name: tensor.clone() for name, tensor in open_stream(resolve(read_recipe(data)))}

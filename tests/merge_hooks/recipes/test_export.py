@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from merge_hooks.errors import EngineError, RecipeError
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.recipe.signature import recipe_digest
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.tools.export import export
 from merge_hooks.tools.verify import verify

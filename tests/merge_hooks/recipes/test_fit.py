@@ -14,11 +14,12 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.engines.hf import build_model
 from merge_hooks.errors import PreflightError
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.facts import is_code
 from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.stream.stream import Stream, open_stream
@@ -259,9 +260,12 @@ MEANING = {
 }
 
 
-def test_equal_shapes_with_other_heads_are_refused_even_with_a_base(llama: dict[str, str], tmp_path: Path) -> None:
-    other = copy(llama["instruct"], tmp_path / "other", **MEANING["heads"])
-    with pytest.raises(PreflightError, match="`num_attention_heads` differs"):
+@pytest.mark.parametrize(("changes", "word"), [("heads", "num_attention_heads"), ("key heads", "num_key_value_heads")])
+def test_equal_shapes_with_other_heads_are_refused_even_with_a_base(
+    changes: str, word: str, llama: dict[str, str], tmp_path: Path
+) -> None:
+    other = copy(llama["instruct"], tmp_path / "other", **MEANING[changes])
+    with pytest.raises(PreflightError, match=f"`{word}` differs"):
         check_fit(opened(linear(llama["base"], other, base_model=llama["base"])))
 
 
@@ -399,3 +403,27 @@ def test_a_source_that_changes_during_the_merge_is_noticed(llama: dict[str, str]
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, moving / "model.safetensors")
     with pytest.raises(SourceError, match="changed during the merge"):
         list(stream)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"num_local_experts": 8}, "mixture of experts"), ({"num_experts": 2}, "mixture of experts"),
+        ({"layer_types": ["full_attention", "linear_attention", "full_attention", "full_attention"]}, "recurrent layers"),
+        ({"vision_config": {}}, "multimodal"),
+        ({"quantization_config": {"bits": 4}}, "is quantised"),
+    ],
+)  # fmt: skip
+def test_what_is_no_dense_decoder_is_refused(config: dict, words: str, llama: dict[str, str], tmp_path: Path) -> None:
+    other = copy(llama["instruct"], tmp_path / "other", **config)
+    with pytest.raises(PreflightError, match=words):
+        check_fit(opened(linear(llama["base"], other)))
+    check_fit(opened(linear(llama["base"], copy(llama["instruct"], tmp_path / "dense", num_local_experts=1))))
+
+
+def test_a_model_that_only_lends_its_tokenizer_need_not_fit(llama: dict[str, str], tmp_path: Path) -> None:
+    wide = str(build_family(tmp_path / "wide", hidden_size=96)["base"])
+    rows = check_fit(opened(linear(llama["base"], llama["instruct"], tokenizer_source=wide)))
+    assert [row["model"] for row in rows] == [llama["base"], llama["instruct"]]
+    with pytest.raises(PreflightError, match=r"model.embed_tokens.weight differs in vocabulary: \S+ 64, \S+ 96"):
+        check_fit(opened(linear(llama["base"], wide, tokenizer_source="union")))

@@ -22,7 +22,7 @@ from merge_hooks.engines.hf_proof import as_made, held_by, prove, weighted_sum
 from merge_hooks.engines.weights_digest import Digest
 from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.stream.stream import Stream, open_stream
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -22,11 +22,11 @@ from mergekit.merge_methods import TensorGroup
 
 from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import SourceError
-from merge_hooks.kernels import knots_of_adapters as kernel
+from merge_hooks.kernels import choose
 from merge_hooks.methods.knots import METHODS
 from merge_hooks.methods.knots_basis import tie_factors, tie_updates
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.stream.stream import open_stream
 from tests.merge_hooks.recipes.conftest import Tensors, assert_same, streamed, tensors_of
 from tests.merge_hooks.recipes.test_lora import ALL, make_adapter
@@ -199,17 +199,12 @@ def test_adapters_from_factors_as_from_folded_weights(
 ) -> None:
     """A whole model. The same masks: the factors' ranks are those that the folded float32 weights show."""
     recipe = recipe_of(adapters, method, density=density)
-    by_factors: list[str] = []
-
-    def counted(operands: Any, workers: Any, seed: int) -> Any:
-        merged = kernel.from_factors(operands, workers, seed)
-        by_factors.extend([operands.name] if merged else [])
-        return merged
-
-    monkeypatch.setitem(kernel.KERNELS, method, counted)
+    ways: list[choose.Way] = []
+    way_of = choose.way_of
+    monkeypatch.setattr(choose, "way_of", lambda operands: ways.append(way_of(operands)) or ways[-1])
     ours = streamed(recipe)
-    assert len(by_factors) == sum(tensor.ndim == 2 for tensor in ours.values())
-    monkeypatch.setitem(kernel.KERNELS, method, lambda *_: None)
+    assert ways == [choose.Way.FACTORS if tensor.ndim == 2 else choose.Way.MERGEKIT for tensor in ours.values()]
+    monkeypatch.setattr(choose, "way_of", lambda operands: choose.Way.MERGEKIT)
     full = streamed(recipe)
     _assert_close(ours, full)
     base = tensors_of(adapters[0])

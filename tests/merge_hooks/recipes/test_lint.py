@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from merge_hooks.resolve.resolve import resolve
 
+from merge_hooks.checks.filters import plan_findings
 from merge_hooks.errors import RecipeError
 from merge_hooks.recipe.recipe import find_recipe, read_recipe
+from merge_hooks.stream.stream import open_stream
 
 LINEAR = """\
 merge_method: linear
@@ -189,3 +192,44 @@ def test_aliases_that_unfold_to_millions_are_refused() -> None:
     levels = "\n".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9))
     with pytest.raises(RecipeError, match="too large"):
         read_recipe(f"merge_method: linear\nl0: &l0 [1]\n{levels}\n")
+
+
+@pytest.mark.parametrize("dtype", ["float8", "fp16", "int8", "bf16"])
+def test_a_dtype_that_there_is_not(dtype: str) -> None:
+    (found,) = find_recipe(LINEAR.replace("0.5", "1.0") + f"dtype: {dtype}\n").findings
+    assert found.is_error and f"`dtype: {dtype}` is no dtype of weights" in found.message
+
+
+@pytest.mark.parametrize(("layers", "good"), [("[0, 1]", True), ("[2, 2]", False), ("[3, 2]", False), ("[0]", False), ("[0, 1.5]", False),
+                                               ("[-1, 2]", False), ("[true, 2]", False), ("4", False)])  # fmt: skip
+def test_layers_from_the_first_to_before_the_end(layers: str, good: bool) -> None:
+    text = f"merge_method: passthrough\nslices:\n  - sources: [{{model: a, layer_range: {layers}}}]\n"
+    assert [finding.is_error for finding in find_recipe(text).findings] == ([] if good else [True])
+
+
+SLICED = """\
+merge_method: linear
+slices:
+  - sources: [{model: a, layer_range: [0, 2], parameters: {weight: 0.7}}, {model: b, layer_range: [0, 2]}]
+    parameters: {weight: 0.1}
+parameters: {weight: 0.3}
+"""
+
+
+def test_a_slices_own_parameters_come_before_the_recipes() -> None:
+    """As mergekit looks them up: 0.7 and the slice's 0.1, not the recipe's 0.3, which would sum to 1 and pass."""
+    (found,) = find_recipe(SLICED).findings
+    assert "0.7, 0.1 are applied as 0.875, 0.125" in found.message and "line 3" in found.message
+    (found,) = find_recipe(
+        SLICED.replace("    parameters: {weight: 0.1}\n", "    parameters: {weight: 0.4}\n")
+    ).findings
+    assert "0.7, 0.4" in found.message
+
+
+def test_a_filter_is_a_part_of_a_name(llama: dict[str, str]) -> None:
+    """Of a tensor that comes out or goes in; a pattern is none, and is told with its line."""
+    weight = "[{filter: self_attn, value: 1}, {filter: 'layers.*.mlp', value: 2}, {filter: up_proj.weight, value: 3}, {filter: '*', value: 1}]"  # fmt: skip
+    text = f"merge_method: linear\nmodels:\n  - model: {llama['base']}\n    parameters: {{weight: {weight}}}\n"
+    (found,) = plan_findings(open_stream(resolve(find_recipe(text))))
+    assert "`filter: layers.*.mlp` is in the name of no tensor" in found.message and "line 4" in found.message
+    assert not found.is_error

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from merge_hooks.errors import SourceError
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import from_payload, resolve
+from merge_hooks.resolve.resolver import from_payload, resolve
+from merge_hooks.sources.adapter_config import by_pattern
 from merge_hooks.stream.stream import open_stream
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
@@ -237,3 +238,45 @@ def test_a_quantised_adapter_is_refused(part: str, dtype: torch.dtype, llama: di
     save_file(tensors, file, metadata={"format": "pt"})
     with pytest.raises(SourceError, match=rf"{part}.* is quantised"):
         streamed({"merge_method": "passthrough", "models": [{"model": f"{llama['base']}+{adapter}"}]})
+
+
+def test_patterns_are_looked_up_as_peft_does_it() -> None:
+    from peft.utils.other import get_pattern_key
+
+    modules = ["model.layers.0.self_attn.q_proj", "model.layers.10.self_attn.q_proj", "model.layers.1.mlp.up_proj",
+               "q_proj", "model.layers.0.self_attn.q_proj_old", "model.q_proj.inner"]  # fmt: skip
+    for key in (
+        "q_proj",
+        "layers.0.self_attn.q_proj",
+        r"layers\\.1\\.mlp\\.up_proj",
+        "proj",
+        "model",
+        "0.self_attn.q_proj",
+    ):
+        for module in modules:
+            theirs = {key: 3.0}.get(get_pattern_key([key], module), 1.0)
+            assert by_pattern({key: 3.0}, module, 1.0) == theirs, (key, module)
+    assert by_pattern({"q_proj": 2.0, "layers.0.self_attn.q_proj": 5.0}, modules[0], 1.0) == 2.0, "the first that fits"
+
+
+def test_an_adapters_fingerprint_is_of_base_weights_and_settings(
+    plain: Path, llama: dict[str, str], tmp_path: Path
+) -> None:
+    import shutil
+
+    adapter = Path(shutil.copytree(plain, tmp_path / "adapter"))
+
+    def prints(base: str = "base") -> tuple[str, str]:
+        (source,) = resolve(read_recipe(one(f"{llama[base]}+{adapter}"))).sources.values()
+        return source.fingerprint(), dict(source.stamps())[str(adapter)]
+
+    found = [prints(), prints("instruct")]
+    assert found[0][0] != found[1][0] and found[0][1] == found[1][1]
+    _edit(adapter, lora_alpha=13)
+    found.append(prints())
+    file = adapter / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    found.append(prints())
+    assert len({whole for whole, _ in found}) == 4 and len({own for _, own in found}) == 3

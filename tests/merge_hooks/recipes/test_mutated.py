@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from merge_hooks.checks.preflight import check_fit, fit_notes
 from merge_hooks.errors import MergeHooksError
 from merge_hooks.recipe.recipe import read_recipe
-from merge_hooks.resolve.resolve import resolve
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.stream.stream import open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
 

@@ -16,7 +16,7 @@ from merge_hooks.engines.hf import build_model
 from merge_hooks.errors import PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.recipe.resolved import Resolved
-from merge_hooks.resolve.resolve import from_payload, resolve
+from merge_hooks.resolve.resolver import from_payload, resolve
 from merge_hooks.stream.stream import open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
 

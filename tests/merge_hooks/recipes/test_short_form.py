@@ -33,6 +33,11 @@ FORMS = [
         {"merge_method": "breadcrumbs", "base_model": "B", "out_dtype": "float16", "tokenizer_source": "base",
          "models": [{"model": "B+lora", "parameters": {"weight": 1}}], "parameters": {"gamma": 0.02, "density": 0.9}},
     ),
+    (
+        "method=linear,models=C:/a:0.5;b:c:1,dtype=auto",  # what stands behind the last colon is the weight
+        {"merge_method": "linear", "models": [{"model": "C:/a", "parameters": {"weight": 0.5}},
+                                              {"model": "b:c", "parameters": {"weight": 1}}]},
+    ),
 ]  # fmt: skip
 
 

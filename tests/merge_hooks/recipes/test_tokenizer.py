@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from merge_hooks.resolve.resolve import resolve
 
-from merge_hooks.stream.tokenizer import facts_of, generation_settings, tokenizer_hash
+from merge_hooks.recipe.recipe import read_recipe
+from merge_hooks.stream.stream import open_stream
+from merge_hooks.stream.tokenizer import end_tokens, facts_of, generation_settings, tokenizer_hash, tokenizer_owner
+from tests.conftest import linear
 
 TEXTS = ["Kaixo, mundua!", "ÁRBOL  y más", "<|start|> a <|end|>b", "it ' s n't . ok"]
 
@@ -86,11 +90,11 @@ def test_what_engines_do_to_a_tokenizer_is_no_part_of_it(folder: Path) -> None:
 
 def test_a_tokenizer_in_python(tmp_path: Path) -> None:
     """Without a tokenizer.json: its vocabulary's bytes and its added tokens."""
-    from transformers import CanineTokenizer
+    from transformers import ByT5Tokenizer
 
-    tokenizer = CanineTokenizer()
+    tokenizer = ByT5Tokenizer()
     before = tokenizer_hash(tokenizer)
-    assert tokenizer_hash(CanineTokenizer()) == before
+    assert tokenizer_hash(ByT5Tokenizer()) == before
     tokenizer.add_tokens(["<odd>"])
     assert tokenizer_hash(tokenizer) != before
 
@@ -100,7 +104,7 @@ def test_a_class_that_came_with_the_model(tmp_path: Path) -> None:
     import importlib.util
     import sys
 
-    source = "from transformers import CanineTokenizer\nclass Own(CanineTokenizer):\n    shift = {}\n"
+    source = "from transformers import ByT5Tokenizer\nclass Own(ByT5Tokenizer):\n    shift = {}\n"
 
     def own(shift: int) -> str:
         file = tmp_path / f"own_{shift}.py"
@@ -125,3 +129,30 @@ def test_generation_settings_are_the_files(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
     changed(folder, "config.json", lambda c: c | {"eos_token_id": 1, "repetition_penalty": 1.2, "hidden_size": 8})
     assert generation_settings(str(folder), None) == {"eos_token_id": 1, "repetition_penalty": 1.2}
+
+
+def test_the_recipes_template_takes_the_place_of_the_tokenizers(folder: Path) -> None:
+    own = facts_of(str(folder))
+    other = facts_of(str(folder), "{{ messages }}")
+    assert (other.hash, other.template) == (own.hash, "{{ messages }}") and own.template not in (None, other.template)
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"),
+    [({}, []), ({"eos_token_id": None}, []), ({"eos_token_id": 0}, [0]), ({"eos_token_id": 3}, [3]), ({"eos_token_id": [3, 1, 3]}, [1, 3])],
+)  # fmt: skip
+def test_the_tokens_at_which_text_ends(said: dict[str, Any], ends: list[int]) -> None:
+    assert end_tokens(said) == ends
+
+
+def test_whose_tokenizer_is_followed(llama: dict[str, str]) -> None:
+    """The recipe's word under either key; else the base model's, else the first model's."""
+
+    def owner(**said: Any) -> Path:
+        stream = open_stream(resolve(read_recipe(linear({name: Path(path) for name, path in llama.items()}) | said)))
+        return tokenizer_owner(stream)[0].folder
+
+    instruct, basque = (Path(llama[name]).resolve() for name in ("instruct", "basque"))
+    assert owner() == owner(tokenizer_source="union") == owner(tokenizer={"source": "union"}) == basque
+    assert owner(base_model=str(instruct), tokenizer_source="base") == instruct
+    assert owner(tokenizer_source=str(instruct)) == owner(tokenizer={"source": str(instruct)}) == instruct

@@ -1,0 +1,145 @@
+"""What a benchmark is; the kinds of benchmarks; which of them the paper averages, frozen by name.
+
+Source: "Merge and Conquer" (LREC 2026), section 4, and its authors' evaluation scripts.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+CHOICE, TRANSLATION, INSTRUCTIONS, PAIRS = "bench", "mt", "ifeval", "blimp"
+# The toy tasks (tasks/toy) have kinds of their own, so that no average of a benchmark can hold one.
+TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS = "toybench", "toymt", "toyifeval"
+TOYS = (TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS)
+# The average of a language over what the paper counts and what says `average: all`.
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What benchmarks of one sort share; also how an average is called.
+
+    Args:
+        title: of a table.
+        short: of a column, a panel.
+        unit: of its figures.
+        word: as manifests name it.
+        metric: that is read where a manifest names none.
+        chance: what guessing scores, in percent; None where each manifest must say it.
+    """
+
+    title: str
+    short: str
+    unit: str
+    word: str = ""
+    metric: str = "acc"
+    chance: float | None = None
+
+
+KINDS = {
+    CHOICE: Kind("Benchmark average (accuracy)", "Benchmarks", "accuracy, %", "choice"),
+    TRANSLATION: Kind(
+        "Machine translation (FLORES devtest, BLEU)", "Translation", "BLEU", "translation", "bleu", 0.0
+    ),
+    INSTRUCTIONS: Kind(
+        "Instruction following (IFEval, strict, instruction level)", "Instructions", "strict, %", "instructions",
+        "inst_level_strict_acc", 0.0,
+    ),
+    PAIRS: Kind("Minimal pairs (MultiBLiMP, accuracy)", "Minimal pairs", "accuracy, %", "pairs"),
+    TOY_CHOICE: Kind(
+        "TOYS, not the benchmarks: pairs, stories and questions of the toy world (accuracy)", "TOY questions",
+        "accuracy, %", "toy choice",
+    ),
+    TOY_TRANSLATION: Kind(
+        "TOYS, not FLORES: translation in the toy world (BLEU)", "TOY translation", "BLEU", "toy translation", "bleu",
+        0.0,
+    ),
+    TOY_INSTRUCTIONS: Kind(
+        "TOYS, not IFEval's prompts: instruction following in the toy world (strict, instruction level)",
+        "TOY instructions", "strict, %", "toy instructions", "inst_level_strict_acc", 0.0,
+    ),
+}  # fmt: skip
+# Metrics whose full score is 100; all others are shares of 1.
+OF_HUNDRED = ("bleu", "chrf", "ter")
+
+# What the paper averages: frozen, whatever manifests say. Also the order of columns and notes.
+PAPER = (
+    *((f"{CHOICE}_{language}", ("Belebele", "XStoryCloze")) for language in ("eu", "gl", "ca", "es", "en")),
+    (f"{CHOICE}_eu", ("EusReading", "EusProficiency", "BertaQA", "EusTrivia", "EusExams")),
+    (f"{CHOICE}_gl", ("GalCoLA", "OpenBookQA", "Parafrases")),
+    (f"{CHOICE}_ca", ("CatCoLA", "OpenBookQA")),
+    (f"{CHOICE}_es", ("EsCoLA", "OpenBookQA")),
+    (f"{TRANSLATION}_eu", ("es-eu", "en-eu")),
+    (f"{TRANSLATION}_gl", ("es-gl", "en-gl")),
+    (f"{TRANSLATION}_ca", ("es-ca", "en-ca")),
+    (f"{TRANSLATION}_es", ("eu-es", "gl-es", "ca-es", "en-es")),
+    (f"{TRANSLATION}_en", ("eu-en", "gl-en", "ca-en", "es-en")),
+    *((f"{INSTRUCTIONS}_{language}", ("IFEval",)) for language in ("eu", "gl", "ca", "es")),
+)
+# Beside the averages: the paper's text counts two English benchmarks, and no Spanish exams; its scripts list more.
+BESIDE = ((f"{CHOICE}_es", ("EusExams",)), (f"{CHOICE}_en", ("BertaQA", "OpenBookQA", "CoLA")))
+COUNTED = frozenset((column, name) for column, names in PAPER for name in names)
+PLACES = {
+    place: number
+    for number, place in enumerate((column, name) for column, names in (*PAPER, *BESIDE) for name in names)
+}
+PAPER_COLUMNS = tuple(dict.fromkeys(column for column, _ in PAPER))
+_DIRECTION = re.compile("[a-z]{2,3}-[a-z]{2,3}")
+PAPER_LANGUAGES = tuple(dict.fromkeys(column.rpartition("_")[2] for column in PAPER_COLUMNS))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark in one language: one number, whatever the number of its tasks.
+
+    Args:
+        name: as the paper prints it; a direction ("es-eu") for translation.
+        language: of the average it belongs to; the target language for translation.
+        kind: a key of KINDS; a metric's name for tasks that no manifest knows.
+        tasks: our leaf tasks; the benchmark's score is the plain mean over them.
+        upstream: lm_eval's own leaf tasks of the same benchmark, read where ours are not in a results file.
+        metric: its key in lm_eval's results.
+        chance: what guessing scores, in percent.
+        shots: as the authors ran it; None where shots make no sense.
+        percent: what a full score of lm_eval's metric is: 1 for accuracies, 100 for BLEU.
+        averaged: whether an average counts it.
+        average: the average that does, where it is not its kind's.
+        listed: the task or group that stands for it in groups.
+        in_suite: whether `iberian_suite` measures it.
+    """
+
+    name: str
+    language: str
+    kind: str
+    tasks: tuple[str, ...]
+    upstream: tuple[str, ...] = ()
+    metric: str = "acc"
+    chance: float = 25.0
+    shots: int | None = 5
+    percent: float = 1.0
+    averaged: bool = True
+    average: str = ""
+    listed: str = ""
+    in_suite: bool = True
+
+    @property
+    def counted_in(self) -> str:
+        """The average that counts it, over all languages: "bench", "mt"; of one that no average counts, its kind's."""
+        return self.average or self.kind
+
+    @property
+    def column(self) -> str:
+        """The average it counts in, as a column of the paper's tables: "bench_eu", "mt_es"."""
+        return f"{self.counted_in}_{self.language}"
+
+    @property
+    def in_paper(self) -> bool:
+        """Whether the paper averages it: entries.py lets no other into its columns."""
+        return self.averaged and self.column in PAPER_COLUMNS
+
+    @property
+    def title(self) -> str:
+        """The benchmark with its language, for messages: "Belebele (eu)"; a direction speaks for itself."""
+        is_direction = self.kind == TRANSLATION and _DIRECTION.fullmatch(self.name)
+        return f"FLORES {self.name}" if is_direction else f"{self.name} ({self.language})"

@@ -1,0 +1,121 @@
+"""float32 arithmetic that rounds as another dtype, on the bits of the numbers: instructions for numba.
+
+A stored number is a float32, a bfloat16 (its pattern, a uint16) or a float16 (its pattern, an int16: so the three are
+three types to numba). Arithmetic is float32's; `rounded(value, like)` gives the value that a merge in the dtype of
+`like` would have. Two float32 operations on such values round as that dtype's own operation does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+# One number of each dtype, by whose type the functions below know it.
+FLOAT32, BFLOAT16, FLOAT16 = np.float32(0), np.uint16(0), np.int16(0)
+_INT, _SHORT, _FLOAT, _HALF = ir.IntType(32), ir.IntType(16), ir.FloatType(), ir.HalfType()
+# Added to |value|'s pattern, these reach the sign bit where the value is NaN, infinite, or rounds to infinity.
+_TO_SIGN = {types.float32: 0x00800000, types.uint16: 0x00808000, types.int16: 0x38801000}
+
+
+def _number(value: int) -> Any:
+    return ir.Constant(_INT, value)
+
+
+def _widened(builder: Any, value: Any, kind: Any) -> Any:
+    """A stored number as float32."""
+    if kind == types.uint16:
+        return builder.bitcast(builder.shl(builder.zext(value, _INT), _number(16)), _FLOAT)
+    return builder.fpext(builder.bitcast(value, _HALF), _FLOAT) if kind == types.int16 else value
+
+
+def _rounded(builder: Any, value: Any, kind: Any) -> Any:
+    """A float32 rounded to the values of `kind`, ties to even. For bfloat16 a NaN may become any number."""
+    if kind == types.uint16:
+        pattern = builder.bitcast(value, _INT)
+        odd = builder.and_(builder.lshr(pattern, _number(16)), _number(1))
+        pattern = builder.add(pattern, builder.add(odd, _number(0x7FFF)))
+        return builder.bitcast(builder.and_(pattern, _number(-65536)), _FLOAT)
+    return builder.fpext(builder.fptrunc(value, _HALF), _FLOAT) if kind == types.int16 else value
+
+
+@intrinsic
+def fit(context: Any, stored: Any, like: Any) -> Any:
+    """A stored number as float32, rounded to the dtype of `like`; NaN stays NaN."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = _widened(builder, arguments[0], stored)
+        if like in (stored, types.float32):
+            return value
+        is_nan = builder.fcmp_unordered("uno", value, value)
+        return builder.select(is_nan, value, _rounded(builder, value, like))
+
+    return types.float32(stored, like), code
+
+
+@intrinsic
+def rounded(context: Any, value: Any, like: Any) -> Any:
+    """A float32 rounded to the dtype of `like`. NaN and infinite values must have been seen by `flag`."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _rounded(builder, arguments[0], like)
+
+    return types.float32(types.float32, like), code
+
+
+@intrinsic
+def store(context: Any, value: Any, kind: Any) -> Any:
+    """A float32 rounded to the dtype of `kind`, as it is stored."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if kind == types.uint16:
+            pattern = builder.bitcast(_rounded(builder, arguments[0], kind), _INT)
+            return builder.trunc(builder.lshr(pattern, _number(16)), _SHORT)
+        return builder.bitcast(builder.fptrunc(arguments[0], _HALF), _SHORT) if kind == types.int16 else arguments[0]
+
+    return kind(types.float32, kind), code
+
+
+@intrinsic
+def flag(context: Any, seen: Any, value: Any, like: Any) -> Any:
+    """`seen`, an int32, made negative for ever if a float32 is NaN or infinite once rounded to the dtype of `like`."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pattern = builder.and_(builder.bitcast(arguments[1], _INT), _number(0x7FFFFFFF))
+        return builder.or_(arguments[0], builder.add(pattern, _number(_TO_SIGN[like])))
+
+    return types.int32(types.int32, types.float32, like), code
+
+
+@intrinsic
+def magnitude(context: Any, value: Any) -> Any:
+    """The bit pattern of |float32|, an int32: orders like the number; from 0x7F800000 on not finite."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.and_(builder.bitcast(arguments[0], _INT), _number(0x7FFFFFFF))
+
+    return types.int32(types.float32), code
+
+
+@intrinsic
+def same_sign(context: Any, one: Any, other: Any) -> Any:
+    """Whether two float32 have equal sign bits."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        one, other = (builder.bitcast(argument, _INT) for argument in arguments)
+        return builder.icmp_signed(">=", builder.xor(one, other), _number(0))
+
+    return types.boolean(types.float32, types.float32), code
+
+
+@intrinsic
+def multiply_add(context: Any, one: Any, other: Any, sum_: Any) -> Any:
+    """one * other + sum_ in float32, rounded once."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), code

@@ -1,1 +1,0 @@
-"""Kernels that read sources which stay in memory, in one pass over all of them."""

@@ -1,0 +1,121 @@
+"""Recipe -> Resolved: every source found on disk, in the Hub's cache or on the Hub, and stages opened.
+
+    resolved = resolve(read_recipe("merge.yml"))    # all paths local; only headers were read
+
+`from_payload` opens the same merge again in vLLM's workers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from merge_hooks.errors import RecipeError, SourceError
+from merge_hooks.recipe.documents import Document
+from merge_hooks.recipe.recipe import Recipe
+from merge_hooks.recipe.resolved import Resolved
+from merge_hooks.resolve import stages
+from merge_hooks.sources import adapter as lora
+from merge_hooks.sources.checkpoint import Source, open_source
+
+
+def from_payload(payload: str) -> Resolved:
+    """Rebuild what `Resolved.payload` wrote."""
+    from merge_hooks.planning.config import parse_config
+
+    content = json.loads(payload)
+    opened = [open_payload(item) for item in content["sources"]]
+    recipe = Recipe(text=yaml.safe_dump(content["config"]), origin=content["origin"])
+    config = parse_config(content["config"], recipe.origin)
+    sources = {item.key: item for item in opened}
+    return Resolved(recipe, config, sources, content["seed"], content["rng"], content["trust_remote_code"])
+
+
+def open_payload(content: Mapping[str, Any]) -> Source:
+    """Open again what `Source.to_payload` wrote: a checkpoint, an adapter over one, or a stage."""
+    if content["kind"] == "lora":
+        adapter = content["adapter"]
+        base = open_payload(content["base"])
+        return lora.over_base(base, adapter["name"], Path(adapter["folder"]), adapter["revision"])
+    folder = Path(content["folder"])
+    if content["kind"] == "merge":
+        return stages.MergedSource(content["name"], folder, resolved=from_payload(content["resolved"]))
+    return Source(content["name"], folder, content["revision"])
+
+
+def resolve(recipe: Recipe, seed: int = 0, rng: str = "iberian", trust_remote_code: bool = False) -> Resolved:
+    """Find every source of a recipe (disk, Hub cache, Hub) and replace its name by its local folder.
+
+    Args:
+        seed, rng: for methods that draw at random, in the recipe and in its stages.
+        trust_remote_code: whether models may bring code of their own; see `Resolved`.
+    Raises:
+        RecipeError: mergekit does not accept the recipe.
+        SourceError: a source cannot be found or read.
+    """
+    return _Resolver(recipe, seed, rng, trust_remote_code).resolve(recipe.final, ())
+
+
+class _Resolver:
+    """Finds the sources of a recipe and of its stages; each stage and each source is opened once."""
+
+    def __init__(self, recipe: Recipe, seed: int, rng: str, trust_remote_code: bool) -> None:
+        self.recipe, self.seed, self.rng, self.trust_remote_code = recipe, seed, rng, trust_remote_code
+        self.stages = {document.name: document for document in recipe.documents if document.name}
+        self.opened: dict[str, Source] = {}
+
+    def resolve(self, document: Document, chain: tuple[str, ...]) -> Resolved:
+        """One document, its stages first. `chain`: the stages above it, which are being resolved now."""
+        from merge_hooks.planning.config import map_references, parse_config, reference_to
+        from merge_hooks.recipe.fisher_maps import localise_maps
+
+        origin = f"{self.recipe.origin} ({document.name})" if chain else self.recipe.origin
+        parsed = parse_config(document.data, origin)
+        sources: dict[str, Source] = {}
+
+        def localise(reference: Any) -> Any:
+            source = self._source(reference, chain)
+            sources.setdefault(source.key, source)
+            return reference_to(
+                source.folder, reference, source.adapter if isinstance(source, lora.LoraSource) else None
+            )
+
+        if parsed.base_model is not None:
+            localise(parsed.base_model)  # the donor comes first
+        config = localise_maps(map_references(parsed, localise), self.recipe.folder)
+        written = Recipe(self.recipe.text, origin, self.recipe.folder)
+        return Resolved(written, config, sources, self.seed, self.rng, self.trust_remote_code)
+
+    def _source(self, reference: Any, chain: tuple[str, ...]) -> Source:
+        key = str(reference)
+        if key not in self.opened:
+            source = self._base(reference.model, chain)
+            if reference.lora is not None:
+                source = lora.open_lora(source, reference.lora.path, reference.lora.revision, self.recipe.folder)
+            self.opened[key] = source
+        return self.opened[key]
+
+    def _base(self, model: Any, chain: tuple[str, ...]) -> Source:
+        if model.path not in self.stages:
+            return self._checkpoint(model)
+        if model.path in chain:
+            raise RecipeError(
+                f"{self.recipe.origin}: the stages go round in a circle: {' -> '.join((*chain, model.path))}. "
+                "A stage cannot be made of itself."
+            )
+        if model.path not in self.opened:
+            resolved = self.resolve(self.stages[model.path], (*chain, model.path))
+            self.opened[model.path] = stages.open_stage(model.path, resolved)
+        return self.opened[model.path]
+
+    def _checkpoint(self, model: Any) -> Source:
+        try:
+            return open_source(model.path, model.revision, beside=self.recipe.folder)
+        except SourceError as error:
+            if not self.stages:
+                raise
+            raise SourceError(f"{error} The stages of this recipe are: {', '.join(self.stages)}.") from error

@@ -1,0 +1,54 @@
+"""In which order points are measured, and which of them may follow each other in one engine."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lm_eval_iberian.sweep import plan
+from lm_eval_iberian.sweep.plan import in_working_order
+from merge_hooks.planning.config import parse_config
+
+
+def planned(
+    name: str, method: str, weight: float, density: float | None = None, engine: str = "one", **more: Any
+) -> Any:
+    """A point of one recipe over the sources a and b."""
+    parameters = {"weight": weight} | ({} if density is None else {"density": density})
+    models = [{"model": "a", "parameters": parameters}, {"model": "b", "parameters": {"weight": 1.0}}]
+    data = {"merge_method": method, "models": models} | ({} if method == "linear" else {"base_model": "base"})
+    sources = dict.fromkeys(more.get("sources", ("a", "b")))
+    resolved = SimpleNamespace(sources=sources, method=method, config=parse_config(data, "test"))
+    point = SimpleNamespace(merge_seed=more.get("seed", 0))
+    return SimpleNamespace(name=name, engine=engine, point=point, prepared=SimpleNamespace(resolved=resolved))
+
+
+def test_points_that_share_most_follow_each_other() -> None:
+    """One engine after the other; in it equal sources, then equal methods, densities and seeds; then the plan's order."""
+    points = [
+        planned("t1", "ties", 1.0, 0.5), planned("l1", "linear", 1.0), planned("other engine", "linear", 1.0, engine="two"),
+        planned("t2", "ties", 1.0, 0.2), planned("t3", "ties", 0.3, 0.5), planned("l2", "linear", 0.3),
+        planned("other sources", "linear", 1.0, sources=("a", "c")), planned("d1", "dare_ties", 1.0, 0.5, seed=1),
+        planned("d2", "dare_ties", 1.0, 0.5), planned("d3", "dare_ties", 0.5, 0.5, seed=1),
+        SimpleNamespace(name="a problem", prepared=None),
+    ]  # fmt: skip
+    names = [point.name for point in in_working_order(points)]
+    assert names == ["d2", "d1", "d3", "l1", "l2", "t2", "t1", "t3", "other sources", "other engine"]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_an_engine_is_shared_by_what_a_swap_can_follow(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "engine_facts", lambda stream: stream)
+
+    def key(facts: str = "facts", dtype: str = "bfloat16", tokenizer: str = "t", **settings: Any) -> str:
+        tokens = SimpleNamespace(facts=SimpleNamespace(hash=tokenizer))
+        prepared = SimpleNamespace(stream=facts, tokenizer=tokens, generation_config=settings)
+        return plan._engine_key(prepared, dtype, engine)  # type: ignore[arg-type]
+
+    assert len({key(), key("other"), key(dtype="float32"), key(tokenizer="u")}) == 4
+    assert key(top_k=5) == key()
+    ends = {key(eos_token_id=1), key(eos_token_id=[1, 2])}
+    assert len(ends) == (2 if engine == "vllm" else 1), "vLLM reads once at which tokens a text ends"
+    assert key(eos_token_id=[2, 1]) == key(eos_token_id=[1, 2])

@@ -1,0 +1,204 @@
+"""Every method through every way that it can take, on odd cases: mergekit's bytes (see `golden.py` for what it leaves open).
+
+The fast tests need few compiled combinations; a machine on which nothing is compiled yet takes about a second for
+each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from golden import METHODS, Case, Kept, family, same_bytes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from merge_hooks.kernels import gpu_check
+from merge_hooks.kernels.choose import Way, begin, may_be_ours, way_of
+
+FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
+DTYPES = (FLOAT32, BFLOAT16, FLOAT16)
+# "gpu" is torch's operations, here on a CPU.
+WAYS = (Way.ONE_PASS, Way.GPU, Way.ROWS)
+PRUNED = ("ties", "breadcrumbs", "breadcrumbs_ties")
+
+
+def ways_of(method: str) -> tuple[Way, ...]:
+    return WAYS[:2] if method == "linear" else WAYS
+
+
+def case_of(method: str, tensors: list[torch.Tensor], *given: dict[str, float], **shared: Any) -> Case:
+    """The first tensor is the base, if the method has one. Of several parameters the last go on for the other models."""
+    asked = [*given, *[given[-1]] * len(tensors)][: len(tensors) - (method != "linear")]
+    unknown = {"linear": ("density", "gamma"), "task_arithmetic": ("density", "gamma"), **dict.fromkeys(
+        ("ties", "dare_linear", "dare_ties"), ("gamma",))}.get(method, ())  # fmt: skip
+    inputs = [{key: value for key, value in values.items() if key not in unknown} for values in asked]
+    if method == "linear":
+        shared = {key: value for key, value in shared.items() if key == "normalize"}
+        return Case(method, tensors, inputs, None, shared)
+    return Case(method, tensors, [{}, *inputs], 0, shared)
+
+
+def odd_cases(method: str, dtype: torch.dtype) -> Iterator[Case]:
+    """Two models, so that few functions are compiled."""
+    plain = {"weight": 0.6, "density": 0.4, "gamma": 0.02}
+    three = family((67, 257), [dtype] * 3)
+    for density in (0.4, 0.0, 1e-6, 0.97):
+        yield case_of(method, three, plain | {"density": density}, plain | {"weight": -0.7})
+    yield case_of(method, three, plain | {"density": 1.0}, plain)
+    yield case_of(method, three, plain | {"weight": 0.0}, plain)
+    yield case_of(method, three, plain | {"weight": 0.0})
+    yield case_of(method, three, plain, plain | {"weight": -0.6})
+    if method != "linear":
+        yield case_of(method, three, plain | {"gamma": 1.0}, plain | {"gamma": 0.0}, **{"lambda": -1.3})
+    for shape in ((1,), (5,), (7, 11, 13)):
+        yield case_of(method, family(shape, [dtype] * 3), plain, plain | {"weight": 1.0})
+    # A float copy of a coarser checkpoint, half of it not trained: thresholds among many deltas of one magnitude.
+    alike = [tensor.to(dtype) for tensor in family((67, 257), [BFLOAT16] * 3, 2)]
+    for tensor in alike[1:]:
+        tensor[::2] = alike[0][::2]
+        tensor[1::4] = alike[0][1::4] + 2.0**-9
+    for density in (0.01, 0.26, 0.49, 0.7):
+        yield case_of(method, alike, plain | {"density": density}, plain)
+    yield case_of(method, [three[0], three[0].clone(), three[2]], plain)  # one did not move
+    for bad, where in product((float("nan"), float("inf"), -float("inf")), range(3)):
+        tensors = [tensor.clone() for tensor in three]
+        tensors[where][17, 3] = bad
+        yield case_of(method, tensors, plain | {"density": 0.1})
+    # Sums beyond float16, and NaN made by the merge itself.
+    large = [torch.full((40, 50), value, dtype=dtype) for value in (0.0, 65000.0, 64000.0)]
+    yield case_of(method, large, plain | {"weight": 1.0, "density": 1.0})
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16, pytest.param(FLOAT16, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_odd_cases_by_every_way(method: str, dtype: torch.dtype) -> None:
+    for case in odd_cases(method, dtype):
+        case.check(*ways_of(method))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_sweep_from_what_is_kept(method: str) -> None:
+    """Every density again after another one, in several blocks; the second time nothing is looked for anew."""
+    tensors, kept = family((1201, 501), [BFLOAT16] * 3, 11), Kept()
+    for density in (0.4, 0.03, 0.4):
+        for weight in (0.6, -0.2):
+            values = {"weight": weight, "density": density, "gamma": 0.02}
+            case_of(method, tensors, values, values | {"weight": 0.9}).check(Way.ONE_PASS, kept=kept)
+    known = dict(kept)
+    case_of(method, tensors, {"weight": 0.1, "density": 0.03, "gamma": 0.02}).check(Way.ONE_PASS, kept=kept)
+    assert kept == known
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_five_models_go_in_rows(method: str) -> None:
+    tensors = family((129, 33), [BFLOAT16] * 6)
+    case = case_of(method, tensors, *({"weight": weight, "density": 0.4, "gamma": 0.02} for weight in (0.6, -0.2, 1.0)))
+    own = Way.ONE_PASS if method == "linear" else Way.ROWS
+    assert way_of(case.operands()) is own
+    case.check(own)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT32], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_one_three_and_four_models(method: str, dtype: torch.dtype) -> None:
+    weights = (0.6, -0.2, 1.0, 0.3)
+    for count, normalize in product((1, 3, 4), (True, False)):
+        tensors = family((301, 203), [dtype] * (count + (method != "linear")))
+        given = [{"weight": weight, "density": 0.4, "gamma": 0.02} for weight in weights]
+        case_of(method, tensors, *given, normalize=normalize).check(*ways_of(method))
+
+
+@st.composite
+def cases(draw: Any, method: str) -> Case:
+    count = draw(st.integers(2, 5))
+    stored = [draw(st.sampled_from(DTYPES))] * count
+    if draw(st.booleans()):
+        stored = [draw(st.sampled_from(DTYPES)) for _ in range(count)]
+    given = [
+        {
+            "weight": draw(st.sampled_from([0.0, 1.0, -1.0, 0.5, 0.3, -0.7])),
+            "density": draw(st.sampled_from([0.0, 0.001, 0.2, 0.5, 0.77, 1.0, 1.5])),
+            "gamma": draw(st.sampled_from([0.0, 0.01, 0.3])),
+        }
+        for _ in range(count)
+    ]
+    shared: dict[str, Any] = {"normalize": draw(st.booleans()), "lambda": draw(st.sampled_from([1.0, 0.5, -1.3]))}
+    if method.startswith("dare"):
+        shared["rescale"] = draw(st.booleans())
+    shape = draw(st.sampled_from([(1,), (5,), (64, 3), (67, 257)]))
+    case = case_of(method, family(shape, stored, draw(st.integers(0, 1000))), *given, **shared)
+    asked = st.sampled_from([None, *DTYPES, torch.float64])
+    return replace(case, dtype=draw(st.sampled_from([None, *DTYPES])), out_dtype=draw(asked))
+
+
+@pytest.mark.slow  # minutes, where nothing is compiled yet
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_any_dtypes_and_parameters(method: str, data: Any) -> None:
+    data.draw(cases(method)).check(*ways_of(method))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_threads_and_blocks_leave_no_trace(method: str) -> None:
+    """Several pieces and an odd rest, for each number of threads others; and into memory that is given."""
+    case = case_of(method, family((601, 1201), [BFLOAT16] * 3, 11), {"weight": 0.6, "density": 0.4, "gamma": 0.01})
+    alone = case.ours(threads=1).tensor
+    for threads in (2, 3):
+        assert same_bytes(case.ours(threads).tensor, alone)
+    out = torch.zeros(601, 1201, dtype=BFLOAT16)
+    assert case.ours(out=out).tensor.data_ptr() == out.data_ptr() and same_bytes(out, alone)
+
+
+def test_tensors_that_lie_at_any_byte() -> None:
+    """As files may hold them."""
+    case = case_of("linear", family((40, 30), [FLOAT32] * 2), {"weight": 0.5})
+    wanted = case.golden()
+    memory = torch.empty(2, 4 * 1200 + 1, dtype=torch.uint8).numpy()
+    for place, tensor in enumerate(case.tensors):
+        memory[place, 1:] = tensor.view(-1).view(torch.uint8).numpy()
+        case.tensors[place] = torch.frombuffer(memory[place].data, dtype=FLOAT32, offset=1).view(40, 30)
+    assert same_bytes(case.ours().tensor, wanted)
+
+
+def test_which_way_is_taken() -> None:
+    """The table of `choose.py`, on a CPU. KnOTS: recipes/test_knots.py."""
+    tensors, values = family((10, 10), [FLOAT32] * 3), {"weight": 0.5, "density": 0.5, "gamma": 0.1}
+    for method in METHODS:
+        assert way_of(case_of(method, tensors, values).operands()) is Way.ONE_PASS
+    ties = case_of("ties", tensors, values)
+    for case in (
+        case_of("ties", [tensor.double() for tensor in tensors], values),
+        case_of("ties", [tensor[:0] for tensor in tensors], values),
+        case_of("ties", tensors, values, rescale=True),
+        case_of("ties", tensors, values | {"density": -0.1}),
+        replace(ties, base=None, inputs=[values] * 3),
+        replace(ties, tensors=tensors[:1], inputs=[{}]),
+        case_of("breadcrumbs", tensors, values | {"gamma": 1.5}),
+    ):
+        assert way_of(case.operands()) is Way.MERGEKIT
+    assert way_of(None) is Way.MERGEKIT
+    assert may_be_ours("dare_ties", "iberian") and not may_be_ours("dare_ties", "mergekit")
+    assert may_be_ours("ties", "mergekit") and may_be_ours("knots_ties", "iberian")
+    assert not may_be_ours("slerp", "iberian")
+
+
+def test_a_gpu_that_merges_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are the CPU here, of which the second has one wrong bit in one method."""
+    assert gpu_check.differences("cpu") == [] and not gpu_check.gpu_agrees()
+    calls = iter(range(1000))
+
+    def other(operands: Any, *given: Any) -> Any:
+        merged = begin(operands, *given)()
+        if next(calls) % 2 and operands.method == "dare_ties" and operands.dtype == BFLOAT16:
+            merged.tensor.view(torch.int16)[77] ^= 1
+        return lambda: merged
+
+    monkeypatch.setattr(gpu_check, "begin", other)
+    assert gpu_check.differences("cpu") == ["dare_ties in bfloat16"]

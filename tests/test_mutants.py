@@ -1,0 +1,54 @@
+"""The lists of faults fit the code: each can be put in, and names tests that are there. `make mutants` runs them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from tests.mutants.lists import HERE, ROOT, Mutant, parses, read
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in HERE.glob("*.yml")))
+def test_every_fault_can_be_put_in(name: str) -> None:
+    wrong = [word for mutant in read([name]) for word in problems(mutant)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_fault_is_listed_twice() -> None:
+    counts = Counter((mutant.file, mutant.was, mutant.now) for mutant in read())
+    assert [one for one, count in counts.items() if count > 1] == []
+
+
+def problems(mutant: Mutant) -> list[str]:
+    try:
+        text = mutant.applied((ROOT / mutant.file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return [str(error)]
+    said = [] if parses(mutant.file, text) else [f"{mutant.name}: it does not parse"]
+    for test in mutant.tests.split():
+        path, *names = test.partition("[")[0].split("::")
+        if not (ROOT / path).exists():
+            said.append(f"{mutant.name}: {path} is not there")
+        elif lacking := [name for name in names if f" {name}(" not in (ROOT / path).read_text(encoding="utf-8")]:
+            said.append(f"{mutant.name}: {path} has no {', '.join(lacking)}")
+    return said
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, ""),
+        ({"was": "no such text"}, "occurs 0 times"),
+        ({"was": "ValueError:"}, "occurs 2 times"),
+        ({"now": "def read("}, "the same as"),
+        ({"now": "def ("}, "does not parse"),
+        ({"tests": "tests/test_none.py"}, "is not there"),
+        ({"tests": "tests/test_mutants.py::test_none"}, "has no test_none"),
+    ],
+)
+def test_what_does_not_fit_is_told(changed: dict[str, str], told: str) -> None:
+    fits = Mutant("x:1", "tests/mutants/lists.py", "def read(", "def write(", "", "tests/test_mutants.py::problems")
+    said = problems(replace(fits, **changed))
+    assert told in said[0] if told else said == []
