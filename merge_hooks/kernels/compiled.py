@@ -37,6 +37,7 @@ _SETTING = threading.Lock()
 _COMPILED: dict[Any, Callable[..., Any]] = {}
 
 
+@cache
 def mend_llvmlite() -> None:
     """Let llvmlite's library say that it has no `__dict__`, for which it makes up a function now.
 

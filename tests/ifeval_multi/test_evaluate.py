@@ -191,6 +191,67 @@ class TestEditions:
             check("punctuation:no_comma", "a", {}, load_pack("eu"), "new")
 
 
+class TestBounds:
+    """Where a check's bound lies, one case on each side."""
+
+    @pytest.mark.parametrize(
+        ("language", "name", "arguments", "good", "bad"),
+        [
+            ("eu", "keywords:existence", {"keywords": ["katu", "txakur"]}, "Katuak eta txakurra.", "Katuak."),
+            ("eu", "keywords:existence", {"keywords": ["katu"]}, "Katuak.", "Katuakabra."),
+            ("eu", "keywords:existence", {"keywords": ["neska"]}, "Neskek.", "Neskx."),
+            ("eu", "keywords:forbidden_words", {"forbidden_words": ["katu"]}, "Katxua.", "Katuarekin."),
+            ("es", "keywords:letter_frequency", {"letter": "o", "let_frequency": 2, "let_relation": "exactly"}, "Camión o ñu", "o ñu"),
+            ("en", "startend:end_checker", {"end_phrase": "The end"}, "So. The end", "The end of it."),
+            ("en", "combination:two_responses", {}, "one\n******\ntwo", "one\n******\ntwo\n******\nthree"),
+            ("en", "length_constraints:nth_paragraph_first_word", {"first_word": "cat", "num_paragraphs": 2, "nth_paragraph": 2},
+             "One.\n\nCat.", "One.\n\nCatalogue."),
+            ("en", "length_constraints:nth_paragraph_first_word", {"first_word": "one", "num_paragraphs": 2, "nth_paragraph": 1},
+             "One.\n\nTwo.", "Two.\n\nOne."),
+            ("en", "detectable_format:multiple_sections", {"section_spliter": "Section", "num_sections": 2},
+             "Section 1\na\nSection 2\nb", "Section 1\na\nSection 1\nb"),
+            ("en", "detectable_format:constrained_response", {}, "My answer is yes.", "My answer is yes. My answer is no."),
+            ("es", "special_character:enie", {"let_frequency": 1}, "niño", "niño ñu"),
+            ("es", "special_character:tildes", {"num_words": 1, "relation": "exactly"}, "camión pingüino", "camión café"),
+            ("en", "length_constraints:number_words", {"num_words": 2, "relation": "exactly"}, "don't go", "do not go"),
+            ("ca", "length_constraints:number_words", {"num_words": 2, "relation": "exactly"}, "l'home", "home"),
+            ("en", "length_constraints:number_sentences", {"num_sentences": 1, "relation": "exactly"}, "Dr. Who came.", "He came. So."),
+            ("en", "length_constraints:number_sentences", {"num_sentences": 2, "relation": "exactly"}, "He saw Rocky III. He ran.", "He ran."),
+            ("eu", "length_constraints:number_sentences", {"num_sentences": 1, "relation": "exactly"}, "III. Mendea da.", "Bai da. Mendea da."),
+            ("en", "length_constraints:number_sentences", {"num_sentences": 1, "relation": "exactly"}, "Well... maybe it is.", "Well... Maybe."),
+            ("en", "length_constraints:number_sentences", {"num_sentences": 1, "relation": "exactly"}, "# A title!\nOne.", "A title!\nOne."),
+            ("en", "change_case:capital_word_frequency", {"capital_frequency": 1, "capital_relation": "at least"}, "AM", "I"),
+        ],
+    )  # fmt: skip
+    def test_one_on_each_side(self, language: str, name: str, arguments: Any, good: str, bad: str) -> None:
+        found = [check(name, answer, arguments, load_pack(language)) for answer in (good, bad)]
+        assert [verdict.followed for verdict in found] == [True, False], [verdict.reason for verdict in found]
+
+    def test_bold_words_of_a_prompt_divide_no_answers(self) -> None:
+        """Five to eight asterisks do: some prompts show so many."""
+        for prompt, answer, followed in (
+            ("Write **two**, ******", "**a** b\n******\nc", True),
+            ("Write two, *****", "a\n*****\nc", True),
+            ("Write two, ******", "a\n*****\nc", False),
+        ):
+            verdict = check("combination:two_responses", answer, {}, load_pack("en"), prompt=prompt)
+            assert verdict.followed is followed, prompt
+
+    def test_the_original_counts_bold_once(self) -> None:
+        for count, followed in ((1, True), (2, False)):
+            arguments = {"num_highlights": count}
+            verdict = check(
+                "detectable_format:number_highlighted_sections", "**a**", arguments, load_pack("en"), "original"
+            )
+            assert verdict.followed is followed
+
+    def test_english_is_right_where_it_is_asked_for(self) -> None:
+        text = "this morning we went to the mountain with our friends and the weather was fine"
+        pack = load_pack("eu")
+        for prompt, followed in (("Erantzun ingelesez, letra xehez.", True), ("Erantzun letra xehez.", False)):
+            assert check("change_case:english_lowercase", text, {}, pack, prompt=prompt).followed is followed
+
+
 class TestLoose:
     """Loose is no strict reading: eight texts are judged, and one that follows is enough (Zhou et al. 2023, section 2.2)."""
 
