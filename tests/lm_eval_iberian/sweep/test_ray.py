@@ -91,7 +91,7 @@ def test_the_tables_of_a_cluster_with_a_worker_killed(
     assert len(killed) >= 2 and not any(psutil.pid_exists(number) for number in killed)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_node_that_is_lost(cluster: Any) -> None:
     """The job of a node that is gone is done by the other."""
     import ray
