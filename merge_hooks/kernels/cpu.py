@@ -37,7 +37,9 @@ def linear(out: Any, sources: Any, weights: Any, divisor: Any, like: Any) -> Any
                 sum_ = multiply_add(fit(one[i], like), weights[0], ZERO)
                 value = multiply_add(fit(two[i], like), weights[1], sum_) / divisor
                 seen = flag(seen, value, like)
-                strip[i] = store(rounded(value, like), strip[i])
+                value = rounded(value, like)
+                seen = flag(seen, value, strip[i])
+                strip[i] = store(value, strip[i])
             continue
         total[:] = ZERO
         for j in range(len(sources)):
@@ -45,8 +47,11 @@ def linear(out: Any, sources: Any, weights: Any, divisor: Any, like: Any) -> Any
             for i in range(len(strip)):
                 total[i] = multiply_add(fit(source[i], like), weight, total[i])
         for i in range(len(strip)):
-            seen = flag(seen, total[i] / divisor, like)
-            strip[i] = store(rounded(total[i] / divisor, like), strip[i])
+            value = total[i] / divisor
+            seen = flag(seen, value, like)
+            value = rounded(value, like)
+            seen = flag(seen, value, strip[i])
+            strip[i] = store(value, strip[i])
     return seen
 
 

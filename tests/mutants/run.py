@@ -44,6 +44,7 @@ class Copy:
         env = os.environ | {
             "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "IBERIAN_AUTOLOAD": "0", "OMP_NUM_THREADS": "1",
             "CI": "1",  # the same hypothesis examples in each run
+            "NUMBA_CACHE_DIR": str(folder.parent / "compiled"),  # with faults in it: not where anyone else finds it
         }  # fmt: skip
         self._server = subprocess.Popen(
             [sys.executable, str(HERE / "server.py")], cwd=folder, env=env, text=True,
@@ -68,7 +69,7 @@ class Copy:
 
     def _judge(self, mutant: Mutant, limit: float) -> tuple[str, str]:
         path = self.folder / mutant.file
-        text = path.read_text(encoding="utf-8")
+        text, times = path.read_text(encoding="utf-8"), path.stat()
         try:
             mutated = mutant.applied(text)
         except ValueError as error:
@@ -80,6 +81,7 @@ class Copy:
             code, said = self.run(mutant.tests, limit)
         finally:
             path.write_text(text, encoding="utf-8")
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # numba knows files by their time
         if code is None:
             return KILLED, f"over the limit of {limit:.0f} s"
         if code in (FAILED, NOT_COLLECTED):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ from tests.conftest import ROOT
 
 def twice(values: np.ndarray) -> float:
     return 2 * values[0]
+
+
+def thrice(values: np.ndarray) -> float:
+    return 3 * values[0]
 
 
 @pytest.fixture
@@ -35,11 +40,12 @@ def files(folder: Path) -> dict[Path, int]:
     return {file: file.stat().st_mtime_ns for file in folder.rglob("*.nbc")}
 
 
-def test_each_signature_has_a_folder_of_its_own(folder: Path) -> None:
+def test_each_function_and_signature_has_a_folder_of_its_own(folder: Path) -> None:
     """Two that shared one could overwrite each other's code, in two processes at once."""
     assert compiled.call(twice, np.ones(1)) == 2 and compiled.call(twice, np.ones(1, np.float32)) == 2
+    assert compiled.call(thrice, np.ones(1)) == 3
     found = files(folder)
-    assert len(found) == len({file.relative_to(folder).parts[0] for file in found}) == 2
+    assert len(found) == len({file.relative_to(folder).parts[0] for file in found}) == 3
     compiled._COMPILED.clear()
     assert compiled.call(twice, np.full(1, 21.0)) == 42 and files(folder) == found
 
@@ -56,6 +62,27 @@ def test_other_sources_or_another_processor_have_other_folders(folder: Path, mon
         assert len(files(folder)) == number
         monkeypatch.setattr(Path, "read_bytes", lambda file: read(file).replace(b"0x7FFF)", b"0x7FFE)"))
         monkeypatch.setattr(compiled, "SOURCE_HASHES", compiled.source_hashes())
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        (compiled, "SOURCE_HASHES", ["another"]),
+        (config, "OPT", "1"),
+        (compiled.platform, "python_version", lambda: "3.99"),
+        (compiled.numba, "__version__", "another"),
+        (compiled.llvmlite, "__version__", "another"),
+        (compiled.binding, "get_host_cpu_name", lambda: "another"),
+        (compiled.binding, "get_host_cpu_features", lambda: compiled.binding.FeatureMap()),
+    ],
+)
+def test_what_code_depends_on_names_its_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, value: Any
+) -> None:
+    before = compiled._folder("twice", "")
+    monkeypatch.setattr(where, name, value)
+    compiled._facts.cache_clear()
+    assert before != compiled._folder("twice", "")
 
 
 def test_all_that_is_compiled_is_hashed() -> None:

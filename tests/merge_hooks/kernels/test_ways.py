@@ -17,8 +17,9 @@ from golden import METHODS, Case, Kept, family, same_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merge_hooks.kernels import gpu_check
+from merge_hooks.kernels import cpu_steps, gpu_check
 from merge_hooks.kernels.choose import Way, begin, may_be_ours, way_of
+from merge_hooks.kernels.task_arithmetic import scale_of
 
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 DTYPES = (FLOAT32, BFLOAT16, FLOAT16)
@@ -114,6 +115,63 @@ def test_one_three_and_four_models(method: str, dtype: torch.dtype) -> None:
         case_of(method, tensors, *given, normalize=normalize).check(*ways_of(method))
 
 
+def test_one_model() -> None:
+    """The compiled code takes two: the second one must not count."""
+    for method in METHODS[1:]:
+        case_of(method, family((7, 11), [BFLOAT16] * 2), {"weight": 0.6, "density": 0.4, "gamma": 0.02}).check(*WAYS)
+
+
+def test_four_models() -> None:
+    """The compiled code takes two or four. NaN is seen where it is pruned, too."""
+    tensors = family((67, 257), [BFLOAT16] * 5)
+    given = [{"weight": weight, "density": 0.4} for weight in (0.6, -0.2, 1.0, 0.3)]
+    case_of("ties", tensors, *given).check(*WAYS)
+    for place, way in product((3, 4), WAYS):
+        bad = [tensor.clone() for tensor in tensors]
+        bad[place][17, 3] = float("nan")
+        pruned = [values | {"density": 0.0} if number + 1 == place else values for number, values in enumerate(given)]
+        assert not case_of("ties", bad, *pruned).ours(way=way).is_finite
+
+
+@pytest.mark.parametrize("weights", [(0.6, 0.3), (0.6, -0.6), (-0.6, 0.1), (5e-9, 2e-9)], ids=str)
+def test_sums_of_weights(weights: tuple[float, float]) -> None:
+    """The sum divides, but for one that mergekit takes for 0."""
+    given = [{"weight": weight} for weight in weights]
+    case_of("task_arithmetic", family((7, 11), [BFLOAT16] * 3), *given, normalize=True).check(*WAYS)
+
+
+def test_dares_scale() -> None:
+    """None for the smallest deltas, none where it is not asked for; of sums that are too large for float16."""
+    values = {"weight": 0.6, "density": 0.4}
+    for size in (5e-11, 1e-9):
+        tensors = [torch.zeros(1200), torch.full((1200,), size), torch.full((1200,), -size)]
+        case_of("dare_linear", tensors, values).check(Way.GPU)
+    case_of("dare_linear", family((7, 11), [FLOAT32] * 3), values, rescale=False).check(Way.GPU)
+    assert scale_of(1e6, 4e5, FLOAT16) == 2.5
+    whole, left = torch.tensor([1.0, 0.3], dtype=BFLOAT16)
+    assert scale_of(1.0, 0.3, BFLOAT16) == (whole / left).item() != 1 / 0.3
+
+
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic"])
+def test_other_dtypes_in_and_out(method: str) -> None:
+    """Sources and results are rounded to the dtype of the merge; what is not finite in either is refused."""
+    plain, weights = family((7, 11, 13), [FLOAT32] * 3), {"weight": 0.6}
+    odd = [tensor.clone() for tensor in plain]
+    odd[1][2, 3, 4] = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(FLOAT32)  # NaN, but not to one who rounds it
+    for tensors, out_dtype in ((plain, FLOAT16), (plain, torch.float64), (odd, FLOAT16)):
+        case = replace(case_of(method, tensors, weights), dtype=BFLOAT16, out_dtype=out_dtype)
+        case.check(*WAYS[:2] if out_dtype == FLOAT16 else WAYS[1:2])
+    large = [torch.full((40,), value) for value in (0.0, 70000.0, 70000.0)]
+    replace(case_of(method, large[method == "linear" :], weights), dtype=BFLOAT16, out_dtype=FLOAT16).check(*WAYS[:2])
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, pytest.param(FLOAT16, marks=pytest.mark.slow)], ids=str)
+def test_a_sum_that_rounds_to_infinity(dtype: torch.dtype) -> None:
+    largest, eps = torch.finfo(dtype).max, torch.finfo(dtype).eps
+    tensors = [torch.full((40,), value, dtype=dtype) for value in (largest, 0.3 * eps * largest)]
+    case_of("linear", tensors, {"weight": 1.0}, normalize=False).check(*WAYS[:2])
+
+
 @st.composite
 def cases(draw: Any, method: str) -> Case:
     count = draw(st.integers(2, 5))
@@ -167,7 +225,7 @@ def test_tensors_that_lie_at_any_byte() -> None:
     assert same_bytes(case.ours().tensor, wanted)
 
 
-def test_which_way_is_taken() -> None:
+def test_which_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of `choose.py`, on a CPU. KnOTS: recipes/test_knots.py."""
     tensors, values = family((10, 10), [FLOAT32] * 3), {"weight": 0.5, "density": 0.5, "gamma": 0.1}
     for method in METHODS:
@@ -183,6 +241,19 @@ def test_which_way_is_taken() -> None:
         case_of("breadcrumbs", tensors, values | {"gamma": 1.5}),
     ):
         assert way_of(case.operands()) is Way.MERGEKIT
+    for dtype, count, way in ((FLOAT16, 3, Way.ONE_PASS), (FLOAT32, 5, Way.ONE_PASS), (FLOAT32, 6, Way.ROWS)):
+        assert way_of(case_of("ties", family((2, 2), [dtype] * count), values).operands()) is way
+    away = [tensor.to("meta") for tensor in tensors]  # as a GPU: not on the host
+    for case, way in (
+        (case_of("ties", away, values), Way.GPU),
+        (case_of("ties", [*away[:2], tensors[2]], values), Way.ONE_PASS),
+        (case_of("ties", [*away[:2], away[2].half()], values), Way.ONE_PASS),
+        (replace(case_of("ties", away, values), out_dtype=FLOAT16), Way.ONE_PASS),
+    ):
+        assert way_of(case.operands()) is way
+    monkeypatch.setattr(cpu_steps, "adds_as_torch", lambda: False)
+    assert way_of(ties.operands()) is Way.ONE_PASS
+    assert way_of(case_of("linear", tensors, values).operands()) is Way.MERGEKIT
     assert way_of(None) is Way.MERGEKIT
     assert may_be_ours("dare_ties", "iberian") and not may_be_ours("dare_ties", "mergekit")
     assert may_be_ours("ties", "mergekit") and may_be_ours("knots_ties", "iberian")
