@@ -1,17 +1,19 @@
-# make demo   trains tiny models, merges and sweeps them on two cores; at the end a page to look at
-# make test   lint, types and all tests, real vLLM on the CPU included
-# make check  lint, types and the fast tests: the edit loop
-# make mutants  puts known faults in, one by one, and sees whether the fast tests notice (tests/mutants/README.md)
+# make demo      trains tiny models, merges and sweeps them on two cores; at the end a page to look at
+# make check     lint, types and the fast tests: the edit loop
+# make test      lint, types and the tests that CI runs, real vLLM on the CPU included
+# make test-all  these, and what repeats them at length: every architecture in vLLM, toys trained anew, benchmark scripts
+# make mutants   puts known faults in, one by one, and sees whether the fast tests notice (tests/mutants/README.md)
 # IBERIAN_PIP_ARGS="--extra-index-url ..." adds pip options of your own.
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 DEMO ?= .demo
+WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-engines test-rest check mutants lint install clean
+.PHONY: demo test test-all check mutants lint install clean
 
 install: $(VENV)/.installed
 
@@ -36,20 +38,17 @@ lint: install
 	$(VENV)/bin/lint-imports
 
 check: lint
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -n $(WORKERS) --dist=worksteal -m "not slow and not nightly"
 
-# Two halves at a time, one for each core: engines here, all else there, and of ours so much that both take as long.
 test: lint
-	$(MAKE) -j2 --output-sync=target test-engines test-rest
+	$(PYTHON) -m pytest $(BY_FILE) -m "not nightly" $(IN_ORDER)
 
-THERE := $(wildcard tests/lm_eval_iberian/test_toy_*.py) tests/lm_eval_iberian/test_registration.py \
-  $(patsubst %,tests/lm_eval_iberian/sweep/test_%.py,resume tune slurm)
+test-all: lint
+	$(PYTHON) -m pytest $(BY_FILE) $(IN_ORDER)
 
-test-engines:
-	$(PYTHON) -m pytest tests/lm_eval_iberian $(THERE:%=--ignore=%)
-
-test-rest:
-	$(PYTHON) -m pytest tests/ifeval_multi tests/merge_hooks tests/tasks $(THERE)
+# A file's engines are shared by its tests, so a file stays with one worker; those with engines come first.
+BY_FILE := -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
+IN_ORDER := tests/lm_eval_iberian tests/merge_hooks tests/tasks tests/ifeval_multi $(wildcard tests/test_*.py)
 
 mutants: install
 	$(PYTHON) tests/mutants/run.py

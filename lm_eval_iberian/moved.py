@@ -34,7 +34,7 @@ MOVED = {
     "lm_eval_iberian.significance_corpus": "lm_eval_iberian.scores.significance_corpus",
     "lm_eval_iberian.suite": "lm_eval_iberian.scores.suite",
     "lm_eval_iberian.sweep.command": "lm_eval_iberian.commands.sweep",
-    "lm_eval_iberian.sweep.desk": "lm_eval_iberian.sweep.pools.desk",
+    "lm_eval_iberian.sweep.desk": "lm_eval_iberian.sweep.pools.worker_process",
     "lm_eval_iberian.sweep.errors": "lm_eval_iberian.runs.errors",
     "lm_eval_iberian.sweep.export_command": "lm_eval_iberian.commands.sweep_export",
     "lm_eval_iberian.sweep.pool": "lm_eval_iberian.sweep.pools.local",

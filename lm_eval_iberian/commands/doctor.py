@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lm_eval_iberian.wording import some
+
 if TYPE_CHECKING:
     from lm_eval_iberian.documents.doctor import Finding
 
@@ -31,8 +33,7 @@ def doctor(tasks: str, everything: bool) -> None:
 
 
 def _show(one: Finding) -> None:
-    named = ", ".join(one.need.tasks[:3]) + (f" and {len(one.need.tasks) - 3} more" if len(one.need.tasks) > 3 else "")
-    click.echo(f"{one.state:<11} {one.need.path} ({one.need.config}), {one.where}: {named}")
+    click.echo(f"{one.state:<11} {one.need.path} ({one.need.config}), {one.where}: {some(one.need.tasks, 3)}")
     if one.mend:
         click.echo(f"{'':<11} -> {one.mend}")
 

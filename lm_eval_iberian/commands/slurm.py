@@ -61,7 +61,8 @@ def slurm(
     """Write a Slurm job script for SWEEP: one job, an array (--array), or Ray on several nodes (--ray --nodes)."""
     from lm_eval_iberian.commands.sweep import parse_settings, run_folder
     from lm_eval_iberian.sweep.slurm import Script
-    from lm_eval_iberian.sweep.spec import read_sweep, slug
+    from lm_eval_iberian.sweep.spec import read_sweep
+    from merge_hooks.files import slug
 
     if array and ray:
         raise click.UsageError("--array and --ray: one or the other.")

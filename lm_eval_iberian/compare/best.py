@@ -24,6 +24,7 @@ from lm_eval_iberian.runs.run import SweepRun
 from lm_eval_iberian.scores.significance import Difference, Draws, SignificanceError, average
 from lm_eval_iberian.scores.suite import Score, apart_on
 from lm_eval_iberian.scores.suite import average as mean_score
+from lm_eval_iberian.wording import some
 
 
 class BestError(Exception):
@@ -174,8 +175,7 @@ def _unknown(scores: Scores, name: str) -> str:
     known = [*columns, *scores.run.tasks]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    tasks = scores.run.tasks
-    shown = ", ".join(tasks[:8]) + (f" and {len(tasks) - 8} more" if len(tasks) > 8 else "")
+    shown = some(scores.run.tasks, 8)
     return f"{name}: nothing of that name was measured.{hint} Columns: {', '.join(columns) or 'none whole'}. Tasks: {shown}."
 
 
@@ -191,8 +191,7 @@ def _candidate(scores: Scores, point: SweepPoint, goals: Iterable[Goal], any_rol
     if point.failures:
         return replace(candidate, refused="; ".join(point.failures))
     lacking = [word for score in measured if score.value is None for word in score.problems]
-    shown = "; ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if len(lacking) > 4 else "")
-    return replace(candidate, refused=shown if point.results else "not measured yet")
+    return replace(candidate, refused=some(lacking, 4, "; ") if point.results else "not measured yet")
 
 
 # task -> how many documents were answered, all runs together.

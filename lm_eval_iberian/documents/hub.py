@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lm_eval_iberian.documents.manifests import Manifest
-from lm_eval_iberian.documents.mirrors import write_whole
 from lm_eval_iberian.documents.revisions import COMMIT, Wanted
 from lm_eval_iberian.documents.trouble import Trouble, may_pass, offline, one_line, trouble
+from merge_hooks.files import write_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -101,7 +101,7 @@ def _commit_of(path: str, revision: str) -> str | None:
     file = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=path, repo_type="dataset") / "refs" / revision
     try:
         if not offline():
-            write_whole(file, str(HfApi().dataset_info(path, revision=revision).sha).encode())
+            write_whole(file, str(HfApi().dataset_info(path, revision=revision).sha))
     except Exception as error:
         if not file.is_file() or trouble(error) is not Trouble.UNREACHABLE:
             raise

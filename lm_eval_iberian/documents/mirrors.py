@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from merge_hooks.files import write_whole
 
 FILE = "manifest.json"
 
@@ -29,21 +30,7 @@ def read_record(mirror: Path) -> dict[str, Any]:
 def write_record(mirror: Path, record: dict[str, Any]) -> None:
     """Replace the manifest, whole or not at all."""
     text = json.dumps({"format": 1, "data_sets": dict(sorted(record.items()))}, indent=1, ensure_ascii=False)
-    write_whole(mirror / FILE, text.encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename: no reader ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(mirror / FILE, text)
 
 
 def commit(record: dict[str, Any], key: str) -> str | None:

@@ -23,6 +23,7 @@ from lm_eval_iberian.documents.manifests import kind_of, manifests
 from lm_eval_iberian.documents.needs import Need, needs
 from lm_eval_iberian.documents.revisions import Wanted, read_pins
 from lm_eval_iberian.documents.revisions import wanted as wanted_revision
+from merge_hooks.files import write_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -107,7 +108,7 @@ def _write(found: Documents, need: Need, to: Path) -> dict[str, Any]:
     files = {}
     for split in need.splits:
         content = _as_parquet(found[split])
-        mirrors.write_whole(folder / f"{split}.parquet", content)
+        write_whole(folder / f"{split}.parquet", content)
         files[f"{split}.parquet"] = {
             "sha256": mirrors.checksum(folder / f"{split}.parquet"), "rows": len(found[split]), "bytes": len(content),
         }  # fmt: skip
@@ -160,7 +161,7 @@ def pin(outcomes: Iterable[Outcome], mirror: Path, file: Path) -> dict[str, str]
     kept = read_pins(file) if file.exists() else {}
     lines = [f"{path}: {commit!r}\n" for path, commit in sorted((kept | commits).items())]
     try:
-        mirrors.write_whole(file, "".join(["# Commits seen by `iberian prefetch --pin`.\n", *lines]).encode())
+        write_whole(file, "".join(["# Commits seen by `iberian prefetch --pin`.\n", *lines]))
     except OSError as error:
         raise DocumentsError(f"{file}: cannot be written ({error}).") from None
     return commits

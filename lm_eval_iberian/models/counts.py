@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
+
+from lm_eval_iberian.scores.results import COUNTED, in_words
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
-
-# What is counted, in words that go on with "in 3 of 40 documents".
-WORDS = {
-    "cut_prompts": "prompts were truncated to the window (max_length), from the left",
-    "cut_answers": "answers were cut by the token limit (max_gen_toks)",
-    "ties": "choices are exactly equally likely, and the first of them counts as taken",
-    "empty": "answers are empty",
-}
 
 
 class Cut(str):
@@ -57,7 +51,7 @@ class Tally:
         self._documents[task_of(request)].add(document_of(request))
 
     def note(self, kind: str, request: Any) -> None:
-        """Note that one of the kinds in WORDS applies to a request."""
+        """Note that one of the kinds in COUNTED applies to a request."""
         self._found[task_of(request), kind].add(document_of(request))
 
     def note_answers(self, requests: Sequence[Any], texts: Sequence[str]) -> None:
@@ -91,7 +85,7 @@ class Tally:
         """Task -> kind -> documents; only kinds that were seen, and how many documents there were in all."""
         tasks: dict[str, dict[str, int]] = {}
         for task in self._documents:
-            found = {kind: len(self._found[task, kind]) for kind in WORDS if (task, kind) in self._found}
+            found = {kind: len(self._found[task, kind]) for kind in COUNTED if (task, kind) in self._found}
             if found:
                 tasks[task] = found | {"documents": len(self._documents[task])}
         return tasks
@@ -105,21 +99,12 @@ class Tally:
 
     def warn(self) -> None:
         """Log one line for each kind, over all tasks; none twice."""
-        for kind, words in WORDS.items():
+        for kind, words in COUNTED.items():
             found = [task for task in self._documents if (task, kind) in self._found and (task, kind) not in self._said]
             if found:
                 places = (f"{len(self._found[task, kind])} of {len(self._documents[task])} of {task}" for task in found)
-                LOG.warning("merged: %s, in documents: %s", words, ", ".join(places))
+                LOG.warning("merged: %s", words.format(", ".join(places)))
             self._said.update((task, kind) for task in found)
-
-
-def in_words(counts: Mapping[str, int]) -> list[str]:
-    """The counts of a task, for people."""
-    return [
-        f"{words}, in {counts[kind]} of {counts['documents']} documents"
-        for kind, words in WORDS.items()
-        if kind in counts
-    ]
 
 
 def task_of(request: Any) -> str:

@@ -10,7 +10,7 @@ from lm_eval_iberian.benchmarks.benchmark import TOYS
 from lm_eval_iberian.compare.tables import distinct
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.runs.run import SweepRun
-from lm_eval_iberian.scores.formats import some
+from lm_eval_iberian.wording import some
 
 VERSIONS = ("lm_eval", "mergekit", "vllm", "transformers", "torch", "lm_eval_iberian", "ifeval_multi")
 

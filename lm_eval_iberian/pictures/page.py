@@ -5,7 +5,6 @@ What stands in it is in page.html.j2; here are the figures and what the template
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,6 +24,7 @@ from lm_eval_iberian.pictures.head import axes, facts, notices
 from lm_eval_iberian.pictures.tradeoff import Tradeoff, draw_tradeoff
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.scores.formats import grouped, key
+from merge_hooks.files import slug
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,11 +69,11 @@ def _dasharray(dash: Any) -> str:
     return "" if dash == "-" else " ".join(f"{2 * one:g}" for one in dash[1])
 
 
-def _figure(size: tuple[float, float], slug: str, title: str, said: str, draw: Callable[[Axes], None]) -> Markup:
+def _figure(size: tuple[float, float], name: str, title: str, said: str, draw: Callable[[Axes], None]) -> Markup:
     """One picture, drawn by `draw(axes)`. Each is by itself, so that a phone shows one below the other."""
     figure = style.new_figure(*size)
     draw(figure.subplots())
-    return Markup(style.inline(style.as_svg(figure), slug, escape(style.seen(title)), escape(style.seen(said))))
+    return Markup(style.inline(style.as_svg(figure), name, escape(style.seen(title)), escape(style.seen(said))))
 
 
 def _curves(found: Gathered) -> list[tuple[str, list[Markup]]]:
@@ -81,16 +81,11 @@ def _curves(found: Gathered) -> list[tuple[str, list[Markup]]]:
     swept = found.shape.swept or ""
 
     def figure(panel: Panel) -> Markup:
-        slug, title = f"curve-{_slug(panel.column.key + panel.part)}", f"{panel.column.title} by {swept}"
+        name, title = f"curve-{slug(panel.column.key + panel.part)}", f"{panel.column.title} by {swept}"
         drawn = partial(draw_panel, panel=panel, x_label=swept, title=panel.title)
-        return _figure((320, 236), slug, title, panel.described, drawn)
+        return _figure((320, 236), name, title, panel.described, drawn)
 
     return [(row.title, [figure(panel) for panel in row.panels]) for row in found.rows]
-
-
-def _slug(value: str) -> str:
-    """A text as part of an id."""
-    return re.sub(r"[^\w.+-]+", "_", value)[:100]
 
 
 def _tradeoff(number: int, panel: Tradeoff) -> Markup:

@@ -8,7 +8,6 @@ The same store gives the same bytes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from lm_eval_iberian.pictures.page import page
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.scores.formats import write as formatted
+from merge_hooks.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,15 +44,14 @@ def write_files(run: SweepRun) -> Path:
     """As `write_report`, of a run that was read already."""
     found = gather(run)
     try:
-        (run.folder / FOLDER).mkdir(exist_ok=True)
         for name, text in _tables(found).items():
-            _write(run.folder / FOLDER / name, text.encode())
+            write_whole(run.folder / FOLDER / name, text)
         _check_matplotlib(run.folder / FOLDER)
         with style.drawing():
-            _write(run.folder / FOLDER / PAGE, page(found).encode())
+            write_whole(run.folder / FOLDER / PAGE, page(found))
             for name, figure in _figures(found):
-                _write(run.folder / FOLDER / f"{name}.svg", style.as_svg(figure).encode())
-                _write(run.folder / FOLDER / f"{name}.png", style.as_png(figure))
+                write_whole(run.folder / FOLDER / f"{name}.svg", style.as_svg(figure))
+                write_whole(run.folder / FOLDER / f"{name}.png", style.as_png(figure))
     except OSError as error:
         raise SweepError(f"{run.folder / FOLDER}: cannot be written ({error}).") from error
     return run.folder / FOLDER / PAGE
@@ -91,10 +90,3 @@ def _figures(found: Gathered) -> Iterator[tuple[str, Figure]]:
         used = {found.slots[one.parent] for _, panel in found.forests for one in panel}
         named = {slot: said for slot, said in found.rules.items() if slot in used}
         yield "differences", forest.draw_page(found.forests, found.short_names, found.slots, named)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all: a reader never sees half a page."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    beside.replace(path)

@@ -247,11 +247,6 @@ class Store:
                 (time.time(), host, process, born),
             )
 
-    def release(self, key: str) -> None:
-        """Give an evaluation back, not finished."""
-        with self._transaction():
-            self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
-
     # Weights
 
     def note_weights(self, signature: str, digest: str) -> None:

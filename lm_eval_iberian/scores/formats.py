@@ -15,6 +15,7 @@ from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.identity import prompting
 from lm_eval_iberian.scores.suite import ModelScores, Score
 from lm_eval_iberian.scores.tables import BEST, SECOND, Cell, Report, Table
+from lm_eval_iberian.wording import some
 
 # Name -> the function that makes a report's text. A format is one function in a file of its own, and one line here.
 FORMATS = {
@@ -141,11 +142,6 @@ def _notes(report: Report) -> list[str]:
         lines = [f"- {reason}: {some(files, 3)}" for reason, files in report.left_out.items()]
         parts.append("\n".join(["Left out:", *lines]))
     return parts
-
-
-def some(names: Sequence[str], shown: int, separator: str = ", ") -> str:
-    """The first names, and how many more there are."""
-    return separator.join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def as_csv(report: Report) -> str:

@@ -47,7 +47,7 @@ class Leaf:
     doubts: tuple[str, ...] = ()
 
 
-# What is counted over a task's answers (config.iberian.answers), in words. `{}` is a count with "of N documents".
+# What is counted over a task's answers (config.iberian.answers), in words. `{}` is a count: "3 of 40".
 COUNTED = {
     "cut_prompts": "prompts cut to the model's window: {}",
     "cut_answers": "answers cut by the token limit: {}",
@@ -144,10 +144,7 @@ class Run:
         """What was counted over a task's answers and is not 0, in words."""
         answers = self.stamp.get("answers")
         counts = answers.get(task) if isinstance(answers, Mapping) else None
-        if not isinstance(counts, Mapping):  # an older file, or another model
-            return ()
-        of = f" of {counts['documents']}" if _whole(counts.get("documents")) else ""
-        return tuple(words.format(f"{counts[name]}{of}") for name, words in COUNTED.items() if _whole(counts.get(name)))
+        return tuple(in_words(counts)) if isinstance(counts, Mapping) else ()  # an older file, or another model
 
     def scores(self, task: str) -> str:
         """All scores of a task as one line, e.g. "bleu 12.34, chrf 40.10"; empty for a group without any."""
@@ -207,6 +204,12 @@ def check_run(data: Any, origin: str) -> Run:
     if not all(isinstance(entry, Mapping) for entry in data["results"].values()):
         raise SuiteError(f'{origin}: "results" holds something that is not a task\'s scores.')
     return Run(origin, data)
+
+
+def in_words(counts: Mapping[str, Any]) -> list[str]:
+    """What was counted over a task's answers and is not 0."""
+    of = f" of {counts['documents']}" if _whole(counts.get("documents")) else ""
+    return [words.format(f"{counts[name]}{of}") for name, words in COUNTED.items() if _whole(counts.get(name))]
 
 
 def _of_metric(scores: Mapping[str, Any], metric: str) -> Any:

@@ -22,6 +22,7 @@ from lm_eval_iberian.benchmarks.table import averages, benchmarks, columns, of_c
 from lm_eval_iberian.identity.identity import Identity
 from lm_eval_iberian.identity.prompting import Prompt
 from lm_eval_iberian.scores.results import Leaf, Run, SuiteError
+from lm_eval_iberian.wording import some
 
 # The sections of an identity that differ between models which are measured alike.
 OF_A_MODEL = ("weights", "tokenizer", "generation_config", "chat", "seed")
@@ -186,7 +187,7 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     for group, name in zip(groups, names, strict=True):
         others = [other for other, same in zip(groups, names, strict=True) if same == name and other is not group]
         words = dict.fromkeys(word for other in others for word in apart(group, other))
-        made.append(_free(f"{name} ({_few(list(words))})" if words else name, made))
+        made.append(_free(f"{name} ({some(list(words), WORDS)})" if words else name, made))
     return made
 
 
@@ -210,10 +211,6 @@ def _on(run: Run, tasks: Collection[str]) -> Identity:
     """What was measured there, without what is a model's own."""
     parts = run.identity.without(*OF_A_MODEL).parts
     return Identity({**parts, "tasks": {task: said for task, said in parts["tasks"].items() if task in tasks}})
-
-
-def _few(words: Sequence[str]) -> str:
-    return ", ".join(words[:WORDS]) + (f" and {len(words) - WORDS} more" if len(words) > WORDS else "")
 
 
 def _free(name: str, taken: Sequence[str]) -> str:
@@ -304,8 +301,7 @@ def _with_tasks(problem: str, tasks: list[str], of: int) -> str:
     """A problem with the tasks that have it, where not all of them do."""
     if len(tasks) == of:
         return problem
-    shown = ", ".join(tasks[:3]) + (f" and {len(tasks) - 3} more" if len(tasks) > 3 else "")
-    return f"{problem} ({len(tasks)} of {of} tasks: {shown})"
+    return f"{problem} ({len(tasks)} of {of} tasks: {some(tasks, 3)})"
 
 
 def _notes(benchmark: Benchmark, found: dict[str, list[Leaf]], by_upstream: bool) -> tuple[str, ...]:

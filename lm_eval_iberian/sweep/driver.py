@@ -7,8 +7,6 @@ run folder; what another living sweep works on is waited for at the end.
 from __future__ import annotations
 
 import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -24,7 +22,7 @@ from lm_eval_iberian.sweep.outlook import speed_name
 from lm_eval_iberian.sweep.plan import Plan
 from lm_eval_iberian.sweep.pools.local import Pool
 from lm_eval_iberian.sweep.progress import Progress
-from lm_eval_iberian.sweep.spec import slug
+from merge_hooks.files import slug, write_whole
 
 # A job whose worker died is tried so often; then the point is taken for the reason.
 ATTEMPTS = 2
@@ -236,7 +234,7 @@ def _record_problems(plan: Plan, driver: Driver) -> None:
 
 def write_plan(folder: Path, plan: Plan) -> None:
     """plan.json, whole or not at all."""
-    write_text(folder / PLAN, json.dumps(plan.as_data(), indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / PLAN, json.dumps(plan.as_data(), indent=2, ensure_ascii=False) + "\n")
 
 
 def _write_down(store: Store, folder: Path, job: Job, event: Event) -> None:
@@ -256,13 +254,4 @@ def _write_down(store: Store, folder: Path, job: Job, event: Event) -> None:
 def _write_results(folder: Path, job: Job, results: dict[str, Any]) -> None:
     """One evaluation's results as lm_eval writes them, for those who want a file."""
     path = folder / "points" / slug(job.point) / f"results_{job.key[:12]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(results, indent=2, ensure_ascii=False))
-
-
-def write_text(path: Path, text: str) -> None:
-    """A file, whole or not at all."""
-    # Several sweeps may write the same file (plan.json) at the same time.
-    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(results, indent=2, ensure_ascii=False))

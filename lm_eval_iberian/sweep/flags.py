@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lm_eval_iberian.models.counts import in_words
+from lm_eval_iberian.scores.results import in_words
 
 LOOPING_SHARE = 0.1
 ONE_CHOICE_SHARE = 0.98
@@ -41,7 +41,7 @@ def of_texts(texts: Sequence[str]) -> list[str]:
 
 def of_counts(counts: Mapping[str, int]) -> list[str]:
     """What the model counted for a task; see `lm_eval_iberian.models.counts`."""
-    return in_words(counts) if counts else []
+    return in_words(counts)
 
 
 def of_choices(scores: Iterable[Sequence[float]]) -> list[str]:

@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 
 from lm_eval_iberian.benchmarks.table import of_task
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Lost, Started
+from lm_eval_iberian.wording import some
 
 # Without a terminal, a line at most so often (seconds) while nothing is finished.
 PLAIN_SECONDS = 60.0
@@ -122,8 +123,7 @@ def scores_line(results: Mapping[str, Any]) -> str:
     """The scores of an evaluation on one line: groups where there are any, else tasks, each by its main metric."""
     shown = {task: said for task in (results.get("groups") or {}) if (said := _main_score(results, task))}
     shown = shown or {task: said for task in results["results"] if (said := _main_score(results, task))}
-    parts = [f"{task} {said}" for task, said in list(shown.items())[:4]]
-    return ", ".join(parts) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")
+    return some([f"{task} {said}" for task, said in shown.items()], 4)
 
 
 def _main_score(results: Mapping[str, Any], task: str) -> str:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +29,7 @@ import yaml
 
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.axes import fill, grid, label_of, labelled, names_in
+from lm_eval_iberian.wording import some
 
 # What lm_eval's own --config calls the same.
 SETTINGS = ("num_fewshot", "limit", "gen_kwargs", "system_instruction")
@@ -58,7 +58,7 @@ class Evaluation:
     @property
     def name(self) -> str:
         """For file names and messages: "iberian_ifeval, seed 1"."""
-        named = ", ".join(self.tasks[:3]) + (f" and {len(self.tasks) - 3} more" if len(self.tasks) > 3 else "")
+        named = some(self.tasks, 3)
         return named if self.seed is None else f"{named}, seed {self.seed}"
 
     def as_data(self) -> dict[str, Any]:
@@ -361,8 +361,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def slug(name: str) -> str:
-    """A point's name as a file name."""
-    return re.sub(r"[^\w.=+-]+", "_", name)[:120]

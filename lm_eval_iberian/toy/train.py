@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.toy import instructions, texts, tiny
+from merge_hooks.files import whole_folder
 
 LANGUAGE_MODELS = {"basque": "eu", "galician": "gl", "catalan": "ca"}
 MODELS = ("base", "instruct", *LANGUAGE_MODELS)
@@ -240,11 +241,9 @@ def _batch(tokens: Iterator[Token], schedule: Schedule) -> tuple[Any, Any]:
 
 
 def _keep(model: Any, tokenizer: Any, path: Path, record: dict[str, Any]) -> None:
-    """Write beside, then rename: a checkpoint is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    tiny.save(model, tokenizer, partial)
-    (partial / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    """Write a checkpoint, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(path) as folder:
+        tiny.save(model, tokenizer, folder)
+        (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        shutil.rmtree(path, ignore_errors=True)

@@ -29,12 +29,13 @@ from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import PLAN, SweepRun, read_point
 from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.scores.suite import apart_on, average
-from lm_eval_iberian.sweep.driver import Driver, write_text
+from lm_eval_iberian.sweep.driver import Driver
 from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, free_name, make_plan
 from lm_eval_iberian.sweep.pools.local import Pool
 from lm_eval_iberian.sweep.progress import Progress
 from lm_eval_iberian.tune.space import Space
+from merge_hooks.files import write_whole
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -289,7 +290,7 @@ class Tuner:
             "axes": {axis: sorted(labels, key=_in_order) for axis, labels in axes.items()},
             "points": sorted(self.entries.values(), key=lambda one: one["role"] != "merge"),
         }  # fmt: skip
-        write_text(self.folder / PLAN, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        write_whole(self.folder / PLAN, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
     def _is_finished(self, entry: Mapping[str, Any]) -> bool:
         return all(self.store.is_finished(one["key"]) for one in entry["evaluations"])

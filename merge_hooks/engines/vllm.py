@@ -60,7 +60,9 @@ class Proof:
 def register() -> None:
     """Make `load_format="merged"` known to this vLLM process. vLLM calls it in every process; twice does no harm."""
     if "llvmlite" in sys.modules:
-        pass  # mends it, so that an engine can start where numba has been used
+        from merge_hooks.kernels.compiled import mend_llvmlite
+
+        mend_llvmlite()  # else no engine starts on a CPU where numba has been used
     from vllm.model_executor.model_loader import register_model_loader
     from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 

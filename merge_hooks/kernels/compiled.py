@@ -37,11 +37,12 @@ _SETTING = threading.Lock()
 _COMPILED: dict[Any, Callable[..., Any]] = {}
 
 
+@cache
 def mend_llvmlite() -> None:
-    """Let llvmlite's library say that it has no `__dict__`, for which it makes up a function now.
+    """Let llvmlite's library say that it has no `__dict__`, for which it makes up a function now. Twice does no harm.
 
-    vLLM 0.32 on CPUs looks through the values of all modules when an engine starts (triton_utils/dispatcher.py), and would
-    stumble over it.
+    vLLM 0.32 on CPUs looks through the values of all modules when an engine starts (triton_utils/dispatcher.py), and
+    would stumble over it.
     """
     library = type(binding.ffi.lib)
     found = library.__getattr__

@@ -121,3 +121,6 @@ def _read_maps(group: TensorGroup, paths: Sequence[str], missing: str) -> list[t
     if lacking:
         return None
     return [found.read(name, entry.tensor) for found, entry in zip(maps, group.entries, strict=True)]
+
+
+METHODS = {"fisher": fisher_merge}

@@ -7,20 +7,24 @@ called again, and while `mergekit.merge_methods` is still being imported, once i
 
 from __future__ import annotations
 
-NAMES = ("fisher", "knots_ties", "knots_dare_ties")
+import importlib
+
+# Name -> the module whose METHODS holds it. A new method is a file with such a dictionary, and its line here.
+OURS = {
+    "fisher": "merge_hooks.methods.fisher",
+    "knots_ties": "merge_hooks.methods.knots",
+    "knots_dare_ties": "merge_hooks.methods.knots",
+}
 
 
 def register_methods() -> None:
     """Register those of our methods with mergekit that are not there yet."""
     from mergekit.merge_methods.registry import register, registered_methods
 
-    from merge_hooks.methods import fisher as fisher_method
-    from merge_hooks.methods import knots
-
     known = {method.spec.name for method in registered_methods()}
-    # Our modules load mergekit, and its watch calls this function while they are half imported and have nothing to
-    # register yet. Whoever uses the registry calls it again.
-    ours = [getattr(fisher_method, "fisher_merge", None), *getattr(knots, "METHODS", {}).values()]
-    for method in ours:
-        if method is not None and method.spec.name not in known:
-            register(method)
+    for name in OURS.keys() - known:
+        # Our modules load mergekit, and its watch calls this function while they are half imported and have nothing to
+        # register yet. Whoever uses the registry calls it again.
+        methods = getattr(importlib.import_module(OURS[name]), "METHODS", {})
+        if name in methods:
+            register(methods[name])

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merge_hooks.checks.estimate import estimate, gigabytes
 from merge_hooks.errors import EngineError
+from merge_hooks.files import whole_folder
 from merge_hooks.resolve.stages import CARRIED_FILES
 from merge_hooks.stream.tokenizer import TokenizerChoice, choose_tokenizer
 
@@ -52,7 +51,7 @@ def export(
     _refuse_target(stream, out)
     choice = choose_tokenizer(stream)
     card = model_card(stream, choice, results)  # first, as it can refuse the results
-    with _under_temporary_name(out) as folder:
+    with whole_folder(out) as folder:
         _write_shards(_without_idle_head(stream), folder, shard_bytes)
         stream.model_config.architectures = stream.resolved.donor.config.get("architectures")
         stream.model_config.save_pretrained(folder)
@@ -71,21 +70,6 @@ def _refuse_target(stream: Stream, out: Path) -> None:
     needs, free = estimate(stream).model, shutil.disk_usage(parent).free
     if needs > free:
         raise EngineError(f"{out}: the merge takes {gigabytes(needs)}, and {gigabytes(free)} are free on that disk.")
-
-
-@contextmanager
-def _under_temporary_name(out: Path) -> Iterator[Path]:
-    """A folder beside `out`. It becomes `out` if all goes well, and otherwise vanishes, also at Ctrl-C."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
-    try:
-        yield folder
-        folder.chmod(0o755)  # mkdtemp's are private
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _without_idle_head(stream: Stream) -> Iterator[tuple[str, torch.Tensor]]:

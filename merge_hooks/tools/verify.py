@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from merge_hooks.engines.hf import build_model, engine_dtype
+from merge_hooks.engines.weights_digest import Digest
 from merge_hooks.errors import EngineError
 from merge_hooks.planning.config import dump_config
 from merge_hooks.planning.registry import method_facts
@@ -139,14 +140,14 @@ def _files(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _compare(stream: Stream, theirs: dict[str, torch.Tensor]) -> Verdict:
-    watched = _Watched(stream, theirs)
-    model = build_model(watched, proof=False)  # what is unequal is reported below, all of it
-    held = dict(model.named_parameters(remove_duplicate=True))
-    engine = [name for name, parameter in held.items() if watched.seen.get(name) != checksum(parameter)]
+    with Digest() as ours, Digest() as other:
+        watched = _Watched(stream, theirs, ours, other)
+        model = build_model(watched, proof=False)  # what is unequal is reported below, all of it
+        held = dict(model.named_parameters(remove_duplicate=True))
+        engine = [name for name, parameter in held.items() if watched.seen.get(name) != ours.checksum(parameter)]
     return Verdict(
         len(watched.seen), watched.elements, watched.unequal, [*watched.missing, *watched.theirs], engine,
-        watched.digests[0].hexdigest(), watched.digests[1].hexdigest(),
-        method_facts(stream.resolved.method).sparsifies,
+        ours.value, other.value, method_facts(stream.resolved.method).sparsifies,
     )  # fmt: skip
 
 
@@ -158,44 +159,33 @@ class _Watched(Stream):
         theirs: mergekit's tensors that have not come yet.
     """
 
-    def __init__(self, stream: Stream, theirs: dict[str, torch.Tensor]) -> None:
-        import xxhash
-
+    def __init__(self, stream: Stream, theirs: dict[str, torch.Tensor], ours: Digest, other: Digest) -> None:
         self.__dict__.update(stream.__dict__)
         self.theirs = dict(theirs)
         self.seen: dict[str, str] = {}
         self.unequal: dict[str, int] = {}
         self.missing: list[str] = []
         self.elements = 0
-        self.digests = (xxhash.xxh3_128(), xxhash.xxh3_128())
+        self.ours, self.other = ours, other
 
     def from_files(self) -> Iterator[tuple[str, torch.Tensor]]:
         """As an engine's first load reads it."""
         dtype = engine_dtype(None, self)
         for name, tensor in super().from_files():
-            self.seen[name] = checksum(tensor.to(dtype))
+            self.seen[name] = self.ours.checksum(tensor.to(dtype))
             self._compare(name, tensor)
             yield name, tensor
 
     def _compare(self, name: str, tensor: torch.Tensor) -> None:
         self.elements += tensor.numel()
-        self.digests[0].update(f"{name} {checksum(tensor)}".encode())
+        self.ours.add(name, tensor)
         if name not in self.theirs:
             self.missing.append(name)
             return
         other = self.theirs.pop(name)
-        self.digests[1].update(f"{name} {checksum(other)}".encode())
+        self.other.add(name, other)
         if count := _count_unequal(tensor, other):
             self.unequal[name] = count
-
-
-def checksum(tensor: torch.Tensor) -> str:
-    """xxh3-128 of a tensor's bytes, with its dtype and shape."""
-    import torch
-    import xxhash
-
-    flat = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-    return f"{tensor.dtype}{tuple(tensor.shape)}{xxhash.xxh3_128_hexdigest(flat.data)}"
 
 
 def _count_unequal(ours: torch.Tensor, theirs: torch.Tensor) -> int:

@@ -186,6 +186,21 @@ class TestEditions:
         assert check(name, answer, arguments, pack).followed == corrected
         assert check(name, answer, arguments, pack, "original").followed == original
 
+    @pytest.mark.parametrize(
+        ("code", "capitals"), [("eu", True), ("gl", True), ("ca", True), ("es", True), ("en", False)]
+    )
+    def test_the_published_test_of_small_letters(
+        self, code: str, capitals: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In the authors' languages it asks for capitals, whatever the language is taken for."""
+        for name in ("fasttext_label", "langdetect_label"):
+            monkeypatch.setattr(f"ifeval_multi.original.google.{name}", lambda text: code)
+        found = [
+            check("change_case:english_lowercase", text, {}, load_pack(code), "original").followed
+            for text in ("KAIXO", "kaixo")
+        ]
+        assert found == [capitals, not capitals]
+
     def test_unknown_edition(self) -> None:
         with pytest.raises(PackError, match="'new' is not known"):
             check("punctuation:no_comma", "a", {}, load_pack("eu"), "new")
@@ -202,6 +217,7 @@ class TestBounds:
             ("eu", "keywords:existence", {"keywords": ["neska"]}, "Neskek.", "Neskx."),
             ("eu", "keywords:forbidden_words", {"forbidden_words": ["katu"]}, "Katxua.", "Katuarekin."),
             ("es", "keywords:letter_frequency", {"letter": "o", "let_frequency": 2, "let_relation": "exactly"}, "Camión o ñu", "o ñu"),
+            ("en", "detectable_content:number_placeholders", {"num_placeholders": 2}, "[a] [b] [c]", "[a]"),  # at least
             ("en", "startend:end_checker", {"end_phrase": "The end"}, "So. The end", "The end of it."),
             ("en", "combination:two_responses", {}, "one\n******\ntwo", "one\n******\ntwo\n******\nthree"),
             ("en", "length_constraints:nth_paragraph_first_word", {"first_word": "cat", "num_paragraphs": 2, "nth_paragraph": 2},
@@ -367,6 +383,12 @@ class TestLmEval:
         assert found["original_inst_level_loose_acc"] == [True, False]
         assert found["strict_punctuation_no_comma"] == [False]
         assert set(found) <= set(support.metric_names())
+
+    def test_the_plain_names_are_of_the_corrected_edition(self) -> None:
+        """The published code finds "katu" in "Kutxa ta."."""
+        row = {"key": 1, "prompt": "p", "instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": "katu"}]}
+        found = support.process_document(row, "Kutxa ta.", "eu")
+        assert (found["inst_level_strict_acc"], found["original_inst_level_strict_acc"]) == ([False], [True])
 
     def test_a_prompt_with_nothing_left_counts_nowhere(self) -> None:
         assert list(support.process_document(LANGUAGE_ONLY, "Oui.", "eu")) == ["unfinished_answers"]

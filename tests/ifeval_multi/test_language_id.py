@@ -21,12 +21,18 @@ def test_twelve_letters_are_the_fewest_that_are_held_against_an_answer(
     assert is_language(text, "eu").followed is followed
 
 
-@pytest.mark.parametrize("code", ["eu", "gl", "ca", "es", "en"])
-def test_capitals_are_read_as_small_letters(code: str) -> None:
-    """py3langid has seen few texts in capitals, and takes most of them for other languages."""
-    sample = load_pack(code).sample
-    assert identify(sample.upper()) == identify(sample)
-    assert is_language(sample.upper(), code).followed
+def test_the_identifier_is_given_small_letters_and_a_thousand_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """py3langid has seen little of capitals, and more text changes no label."""
+    asked: list[str] = []
+
+    class Identifier:
+        def rank(self, text: str) -> list[tuple[str, float]]:
+            asked.append(text)
+            return [(code, 0.1) for code in ("eu", "es", "ca", "gl", "pt", "fr")]
+
+    monkeypatch.setattr(language_id, "_identifier", Identifier)
+    assert len(language_id.ranking("ÑABAR GORRI " * 100)) == 5
+    assert asked == [("ñabar gorri " * 100)[:1000]]
 
 
 def test_one_word_in_seven_makes_a_neighbour_asturian(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def test_cut_prompts_and_ties_are_counted_by_document(models: dict[str, Any], ca
         assert len(said) == 2 and "1 of 2 of reading" in said[0] and "1 of 1 of trivia" in said[1]
         iberian = models[way].get_model_info()["iberian"]
         assert iberian["answers"] == expected
-        assert len(iberian["warnings"]) == 2 and iberian["warnings"][0].startswith("reading: prompts were truncated")
+        assert len(iberian["warnings"]) == 2 and iberian["warnings"][0].startswith("reading: prompts cut to")
         # The next evaluation counts from nothing.
         models[way].loglikelihood(choices("Kaixo", " A"), disable_tqdm=True)
         iberian = models[way].get_model_info()["iberian"]
@@ -174,7 +174,7 @@ def test_known_answers_count_as_if_they_were_asked(models: dict[str, Any], caplo
         rest = model.loglikelihood(asked[cut:], disable_tqdm=True)
         assert len(rest) == len(asked) - cut
         assert model.answers.counts() == whole
-        assert len([record for record in caplog.records if "truncated" in record.getMessage()]) == 1
+        assert len([record for record in caplog.records if "prompts cut" in record.getMessage()]) == 1
     writes = [instance("generate_until", ("Kaixo " * n, {"until": [], "max_gen_toks": 6}), document=n) for n in (1, 2)]
     texts = model.generate_until(writes, disable_tqdm=True)
     model.count_too(writes, texts)

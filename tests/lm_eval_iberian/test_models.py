@@ -53,7 +53,13 @@ def greedy(samples: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "recipe", "dtype"), CASES, ids=["llama-linear", "qwen3-task_arithmetic"])
+@pytest.mark.parametrize(
+    ("family", "recipe", "dtype"),
+    [
+        pytest.param(*CASES[0], id="llama-linear"),
+        pytest.param(*CASES[1], id="qwen3-task_arithmetic", marks=pytest.mark.nightly),
+    ],
+)
 @pytest.mark.parametrize("backend", ["hf", "vllm"])
 def test_same_scores_as_the_written_checkpoint(
     backend: str, family: str, recipe: Any, dtype: str, request: Any, mergekit_merge: Any
@@ -110,6 +116,10 @@ def test_an_error_in_the_engine_reaches_the_user(llama: dict[str, Path], tmp_pat
     assert "SourceError: " in done.stderr and "gave NaN or infinite values" in done.stderr
 
 
+def nightly(*values: Any) -> Any:
+    return pytest.param(*values, marks=pytest.mark.nightly)
+
+
 def run_cli(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`lm_eval ...` as a user would start it, from an empty folder."""
     folder.mkdir(exist_ok=True)
@@ -125,11 +135,11 @@ def run_cli(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
     ("arguments", "environment", "message"),
     [
         ("recipe=nowhere.yml", {}, "RecipeError: nowhere.yml: no such recipe"),
-        ("backend=hf", {}, "RecipeError: the model `merged` wants recipe= (a merge) or pretrained= (a plain model)"),
-        ("pretrained={llama},backend=tpu", {}, "EngineError: backend=tpu: there is no such back end"),
-        ("pretrained={llama},backend=hf,peft=x", {}, "EngineError: peft: not with the model `merged`"),
+        nightly("backend=hf", {}, "RecipeError: the model `merged` wants recipe= (a merge) or pretrained= (a plain model)"),
+        nightly("pretrained={llama},backend=tpu", {}, "EngineError: backend=tpu: there is no such back end"),
+        nightly("pretrained={llama},backend=hf,peft=x", {}, "EngineError: peft: not with the model `merged`"),
         ("pretrained={llama},backend=hf", {"IBERIAN_DATA": "/nowhere"}, "DocumentsError: IBERIAN_DATA=/nowhere: no such folder"),
-        ("pretrained={llama},backend=hf", {"IBERIAN_DATA": ""}, "HiTZ/EusTrivia (default) cannot be had"),
+        nightly("pretrained={llama},backend=hf", {"IBERIAN_DATA": ""}, "HiTZ/EusTrivia (default) cannot be had"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_message(

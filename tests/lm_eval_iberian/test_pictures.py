@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_iberian.commands.report import report as command
@@ -368,11 +368,11 @@ def answered(found: Gathered, answer: str) -> str:
     return page(replace(found, examples=[Example("task", 0, {}, "", (Shown("m", "merge", answer, ""),))]))
 
 
-@given(value=st.text(max_size=600))
+@settings(max_examples=40, deadline=None)
+@given(value=st.text("<>&;\"'!-/abp#0 \n\x00\u202e", max_size=600))
 def test_any_text_comes_back_as_text(bare: Gathered, value: str) -> None:
     shown = Page(answered(bare, value))
-    new = {tag for tag, _ in shown.elements} - {tag for tag, _ in Page(answered(bare, "x")).elements}
-    assert new <= {"p", "div", "details", "summary", "span"}
+    assert "b" not in {tag for tag, _ in shown.elements}, "a tag of the text's own"
     assert style.seen(value) in "".join(shown.texts) or not value.strip()
 
 

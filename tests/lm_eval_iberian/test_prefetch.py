@@ -24,6 +24,7 @@ from lm_eval_iberian.documents.load import DocumentsError
 from lm_eval_iberian.documents.needs import leaves, needs
 from lm_eval_iberian.documents.prefetch import Outcome, pin
 from lm_eval_iberian.documents.prefetch import prefetch as fetch
+from merge_hooks.files import write_whole
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
 from tests.lm_eval_iberian.test_hub import OTHER_COMMIT, ROOT, as_jsonl, as_parquet, pinned, sample
 from tests.tasks.common import build
@@ -189,7 +190,7 @@ def built(name: str) -> list[Any]:
 def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = as_jsonl(sample("HiTZ/EusTrivia", "default", "test"))
     key = "HiTZ/EusTrivia/default"
-    mirrors.write_whole(tmp_path / key / "test.jsonl", content)
+    write_whole(tmp_path / key / "test.jsonl", content)
     said = {
         "files": {"test.jsonl": {"sha256": mirrors.checksum(tmp_path / key / "test.jsonl")}},
         "revision": "abc",
@@ -212,7 +213,7 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        mirrors.write_whole(path, b"new")
+        write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 

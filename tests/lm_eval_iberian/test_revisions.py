@@ -18,6 +18,7 @@ from lm_eval_iberian.documents.manifests import manifests
 from lm_eval_iberian.documents.revisions import COMMIT, Wanted, from_environment, wanted
 from lm_eval_iberian.folders import tasks_folder
 from lm_eval_iberian.sweep.kept_tasks import our_tasks
+from merge_hooks.files import write_whole
 
 TRIVIA = "HiTZ/EusTrivia"
 FIRST, SECOND, THIRD = (digit * 40 for digit in "abc")
@@ -155,9 +156,7 @@ def test_a_yaml_names_a_revision(on_the_hub: dict[str, Any], tmp_path: Path) -> 
 
 def write(folder: Path, rows: list[dict[str, Any]], record: dict[str, Any] | None = None) -> None:
     """A mirror with EusTrivia."""
-    mirrors.write_whole(
-        folder / TRIVIA / "default/test.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode()
-    )
+    write_whole(folder / TRIVIA / "default/test.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     if record:
         mirrors.write_record(folder, {f"{TRIVIA}/default": record})
 
@@ -228,7 +227,7 @@ def test_shots_are_documents_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("IBERIAN_ROWS", "any")
     found = documents.load("proxectonos/xstorycloze_gl", "gl")
     for split, data in found.items():
-        mirrors.write_whole(
+        write_whole(
             tmp_path / f"proxectonos/xstorycloze_gl/gl/{split}.jsonl",
             "".join(json.dumps(row) + "\n" for row in data.to_list()).encode(),
         )
@@ -246,7 +245,7 @@ def test_flores_of_a_named_revision_is_not_read_from_its_copy(
     rows = [{code: f"{code} {n}" for code in ("spa_Latn", "eus_Latn")} for n in range(9)]
     for split in ("dev", "devtest"):
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
-        mirrors.write_whole(tmp_path / f"mteb/FloresBitextMining/default/{split}.jsonl", content)
+        write_whole(tmp_path / f"mteb/FloresBitextMining/default/{split}.jsonl", content)
     assert said("iberian_flores_es-eu")["documents"].startswith("mteb/FloresBitextMining")
     monkeypatch.setenv("IBERIAN_REVISIONS", f"openlanguagedata/flores_plus={FIRST}")
     with pytest.raises(DocumentsError, match=r"flores_plus \(spa_Latn\) cannot be had"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lm_eval_iberian.models.questions import Pair, Score, collect_questions, truncate
 from lm_eval_iberian.models.queue import AHEAD, Request, run_queue
-from lm_eval_iberian.models.scoring import score_by_questions
+from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 
 pytest.importorskip("vllm")
 tokens = st.lists(st.integers(0, 5), min_size=1, max_size=6)
@@ -179,6 +179,25 @@ def test_what_is_on_the_way_is_asked_for_once() -> None:
     asked = collect_questions([Pair(None, (1,), (2, 3, token)) for token in range(300)], 10, 128)
     assert [len(question.wanted) for question in asked] == [128, 128, 44]
     assert [sorted(question.on_the_way) for question in asked] == [[0, 1], [], []]
+
+
+def test_whole_prompts_go_longest_first_and_scores_come_back_to_their_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    def queue(_llm: Any, requests: Any, heard: Any, _lora: Any) -> None:
+        for index, request in enumerate(requests):
+            asked.append(tuple(request.tokens))
+            heard(index, request.tokens)
+
+    monkeypatch.setattr("lm_eval_iberian.models.scoring.run_queue", queue)
+    pairs = [Pair(None, (1,), (2,)), Pair(None, (1, 2), (5, 6, 7)), Pair(None, (1, 2, 3), (4,))]
+    found: dict[int, Score] = {}
+    score_whole_prompts(
+        None, pairs, lambda place, score: found.update({place: score}),
+        lambda output, pair: (float(sum(pair.continuation)), tuple(output) == pair.prompt + pair.continuation),
+    )  # fmt: skip
+    assert asked == [(1, 2, 5, 6, 7), (1, 2, 3, 4), (1, 2)]
+    assert found == {0: (2.0, True), 1: (18.0, True), 2: (4.0, True)}
 
 
 def requests(count: int) -> list[Request]:

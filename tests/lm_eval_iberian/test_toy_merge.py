@@ -31,7 +31,7 @@ def scores(arguments: dict[str, Any]) -> tuple[float, float]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_merge_has_something_of_both_parents(toys: dict[str, Path]) -> None:
     base, _ = scores({"pretrained": str(toys["base"])})
     instruct_pairs, instruct_asked = scores({"pretrained": str(toys["instruct"])})

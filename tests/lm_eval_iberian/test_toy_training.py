@@ -18,7 +18,7 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_second_call_does_nothing_and_a_change_makes_all_again(tmp_path: Path) -> None:
     said: list[str] = []
     tell = lambda name, *_: said.append(name)  # noqa: E731
@@ -37,7 +37,7 @@ def test_a_second_call_does_nothing_and_a_change_makes_all_again(tmp_path: Path)
     assert {name: weights(path) for name, path in paths.items()} == before
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_was_killed_is_finished_by_the_same_call(tmp_path: Path) -> None:
     def kill(name: str, done: int, *_: object) -> None:
         if name == "instruct" and done == 2:
@@ -53,7 +53,7 @@ def test_what_was_killed_is_finished_by_the_same_call(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_number_of_threads_changes_nothing_and_instructions_in_the_base_do(tmp_path: Path) -> None:
     import torch
 

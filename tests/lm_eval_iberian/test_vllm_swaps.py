@@ -22,6 +22,8 @@ pytestmark = pytest.mark.slow
 # As many as there is a point in: kinds of fusion, of heads, of order, and of vLLM's own classes and transformers'.
 SINGLE = ("llama_tied", "mistral", "ministral", "qwen2", "qwen3_tied", "gemma2", "gemma3", "smollm3", "olmo2", "phi3",
           "granite", "cohere2", "gpt_neox", "apertus", "bloom")  # fmt: skip
+# These show each kind of fusion, head and order once; the others run in `make test-all`.
+EACH_NIGHT = set(SINGLE) - {"llama_tied", "qwen3_tied", "gemma3", "phi3", "bloom"}
 SHARDED = ("llama_tied", "qwen2")
 # Its activation squares what it is given, and roundings with it.
 TOLERANCES = {"apertus": 1e-3}
@@ -43,8 +45,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engines(root: Path) -> dict[str, dict[str, Any]]:
-    return {found["kind"]: found for found in lines("vllm_swaps", str(root), ",".join(SINGLE))}
+def engines(root: Path, request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+    """What each kind that is tested now gave: one process, one engine after the other."""
+    names = {item.name for item in request.session.items}
+    kinds = [kind for kind in SINGLE if f"test_first_load_swap_and_back[{kind}]" in names]
+    return {found["kind"]: found for found in lines("vllm_swaps", str(root), ",".join(kinds))}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,9 @@ def check(found: dict[str, Any], reference: Callable[[Path, float], dict[str, An
         assert found[state]["text"] == [text.rstrip("\ufffd") for text in wanted["text"]], state
 
 
-@pytest.mark.parametrize("kind", SINGLE)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.nightly] if kind in EACH_NIGHT else []) for kind in SINGLE]
+)
 def test_first_load_swap_and_back(kind: str, engines: Any, reference: Any, root: Path) -> None:
     check(engines[kind], reference, root / kind)
 

@@ -109,7 +109,7 @@ def bytes_differ(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
-@pytest.mark.parametrize("method", sorted(METHODS - set(own_methods.NAMES)))
+@pytest.mark.parametrize("method", sorted(METHODS - set(own_methods.OURS)))
 def test_every_method_gives_mergekits_model(method: str, architecture: str, families: Any, by_mergekit: Any) -> None:
     """Random ones with `rng=mergekit`. Pruned ones may differ in tied elements (see kernels/test_ways.py)."""
     recipe = recipe_for(method, families(architecture))
@@ -207,7 +207,7 @@ def test_random_methods_repeat(method: str, families: Any) -> None:
 
 def test_mergekit_brings_no_method_that_nobody_has_looked_at() -> None:
     """Does a new one draw? Until somebody has looked, its signature has a seed: then it goes into one of the lists."""
-    assert METHODS | set(own_methods.NAMES) == set(RANDOM) | set(DETERMINISTIC)
+    assert METHODS | set(own_methods.OURS) == set(RANDOM) | set(DETERMINISTIC)
 
 
 @pytest.fixture

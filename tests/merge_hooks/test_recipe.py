@@ -180,7 +180,7 @@ def test_a_revision_goes_with_its_model(llama: dict[str, Path], monkeypatch: pyt
         asked.append((path, revision))
         return Source(path, llama["base"] if path.endswith("a") else llama["basque"], revision)
 
-    monkeypatch.setattr("merge_hooks.recipe.recipe.open_source", opened)
+    monkeypatch.setattr("merge_hooks.resolve.resolver.open_source", opened)
     models = [{"model": name, "parameters": {"weight": 1.0}} for name in ("o/a@v1", "o/b")]
     resolve(read_recipe({"merge_method": "linear", "models": models}))
     resolve(passthrough("o/a", "v2"))

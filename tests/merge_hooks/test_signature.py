@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from merge_hooks.resolve.resolve import resolve
 
 from merge_hooks.recipe.recipe import passthrough, read_recipe
 from merge_hooks.recipe.signature import Signature, recipe_digest, sign
+from merge_hooks.resolve.resolver import resolve
 from tests.conftest import linear
 
 STAMP: dict[str, str] = {

@@ -69,7 +69,7 @@ def in_child(tests: str, output: int) -> int:
         return 2
     import pytest
 
-    return int(pytest.main(["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", *tests.split()]))
+    return int(pytest.main(["-x", "-q", "-m", "not slow and not nightly", "-p", "no:cacheprovider", *tests.split()]))
 
 
 def _import_ours() -> None:

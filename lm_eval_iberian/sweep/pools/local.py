@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Event, Job, Later, Lost, NextJob
-from lm_eval_iberian.sweep.pools.desk import Desk
+from lm_eval_iberian.sweep.pools.worker_process import WorkerProcess
 
 if TYPE_CHECKING:  # they import torch, which a worker's process must not do before its environment is set
     from lm_eval_iberian.sweep.kept_tasks import KeptTasks
@@ -32,7 +32,7 @@ class Pool(Protocol):
     def run(self, next_job: NextJob, handle: Callable[[Event], None]) -> None: ...
 
 
-class Seat(Protocol):
+class Slot(Protocol):
     """The place of one worker."""
 
     @property
@@ -89,7 +89,7 @@ class Processes:
 
     def run(self, next_job: NextJob, handle: Callable[[Event], None]) -> None:
         """Do jobs. A worker that dies is replaced."""
-        fill_seats([Desk(environment) for environment in self.environments], next_job, handle)
+        fill_slots([WorkerProcess(environment) for environment in self.environments], next_job, handle)
 
 
 def here(plan: Plan, jobs: Sequence[Job], workers: int | None, gpus_each: int, address: str | None) -> Pool:
@@ -102,42 +102,42 @@ def processes(plan: Plan, jobs: Sequence[Job], workers: int | None, gpus_each: i
     return Processes(environments(min(workers or 1, len(jobs)), gpus_each))
 
 
-def fill_seats(seats: Sequence[Seat], next_job: NextJob, handle: Callable[[Event], None]) -> None:
-    """Give jobs to seats until there are no more. `next_job` and `handle` are called from this thread alone.
+def fill_slots(slots: Sequence[Slot], next_job: NextJob, handle: Callable[[Event], None]) -> None:
+    """Give jobs to slots until there are no more. `next_job` and `handle` are called from this thread alone.
 
     Raises:
-        SweepError: no seat could be opened.
+        SweepError: no slot could be opened.
     """
-    dispatcher = _Dispatcher(seats, next_job, handle)
+    dispatcher = _Dispatcher(slots, next_job, handle)
     try:
         while not dispatcher.is_done:
             dispatcher.assign()
             dispatcher.hear()
     finally:
-        for seat in seats:
-            seat.kill()
+        for slot in slots:
+            slot.kill()
 
 
 class _Said(Enum):
-    """What a seat's thread says, beside events."""
+    """What a slot's thread says, beside events."""
 
     FREE = "waits for a job"
     GONE = "has let its worker go"
 
 
 class _Dispatcher:
-    """The seats and what each is doing.
+    """The slots and what each is doing.
 
-    A seat is opening, free, busy or closing, in `states`; one that has gone is not there any more. One whose worker
+    A slot is opening, free, busy or closing, in `states`; one that has gone is not there any more. One whose worker
     died is opening again (its node may be gone); whoever is opening still when all is done is not waited for.
     """
 
-    def __init__(self, seats: Sequence[Seat], next_job: NextJob, handle: Callable[[Event], None]) -> None:
-        self.seats, self.next_job, self.handle = seats, next_job, handle
-        self.states = dict.fromkeys(range(len(seats)), "opening")
+    def __init__(self, slots: Sequence[Slot], next_job: NextJob, handle: Callable[[Event], None]) -> None:
+        self.slots, self.next_job, self.handle = slots, next_job, handle
+        self.states = dict.fromkeys(range(len(slots)), "opening")
         self.was_last = False
         self.news: SimpleQueue[tuple[int, _Said | Event | Exception]] = SimpleQueue()
-        self.jobs: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in seats]
+        self.jobs: list[SimpleQueue[Job | None]] = [SimpleQueue() for _ in slots]
         for number in self.states:
             threading.Thread(target=self._serve, args=(number,), daemon=True).start()
 
@@ -146,9 +146,9 @@ class _Dispatcher:
         return self.was_last and all(state == "opening" for state in self.states.values())
 
     def assign(self) -> None:
-        """A job to every free seat, if there are so many."""
+        """A job to every free slot, if there are so many."""
         for number in [number for number, state in self.states.items() if state == "free"]:
-            job = self.next_job(self.seats[number].engine)
+            job = self.next_job(self.slots[number].engine)
             if not isinstance(job, Later):
                 self.was_last = job is None
                 self.states[number] = "closing" if job is None else "busy"
@@ -176,17 +176,17 @@ class _Dispatcher:
             raise error
 
     def _serve(self, number: int) -> None:
-        """A seat's thread: waits for jobs and does them."""
-        seat = self.seats[number]
+        """A slot's thread: waits for jobs and does them."""
+        slot = self.slots[number]
         try:
             while True:
-                seat.open()
+                slot.open()
                 self.news.put((number, _Said.FREE))
                 if (job := self.jobs[number].get()) is None:
                     break
-                for event in seat.do(job):
+                for event in slot.do(job):
                     self.news.put((number, event))
-            seat.close()
+            slot.close()
             self.news.put((number, _Said.GONE))
         except Exception as error:
             self.news.put((number, error))

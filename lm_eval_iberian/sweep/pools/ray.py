@@ -3,7 +3,7 @@
     iberian sweep sweep.yml --ray auto
 
 The driver stays where it was started and keeps the store. What travels: a job (the recipe, not weights) to the
-actor, events back, as a stream. In an actor, the worker is a process of its own (`desk`): it has the actor's GPUs,
+actor, events back, as a stream. In an actor, the worker is a process of its own (`worker_process`): it has the actor's GPUs,
 and knows nothing of Ray, so vLLM runs its tensor parallelism with processes on that node, not with Ray.
 
 An actor or a node that dies takes its job along; the driver gives it out again, with the answers that it has.
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Event, Job, Lost, NextJob
 from lm_eval_iberian.sweep.pools import process
-from lm_eval_iberian.sweep.pools.desk import Desk
-from lm_eval_iberian.sweep.pools.local import Pool, fill_seats
+from lm_eval_iberian.sweep.pools.local import Pool, fill_slots
+from lm_eval_iberian.sweep.pools.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from lm_eval_iberian.sweep.plan import Plan
@@ -77,8 +77,8 @@ class RayPool:
             self._connect()
         try:
             workers, cpus_each = share(_nodes(self.ray), self.workers, self.gpus_each, self.most)
-            seats = [RaySeat(self.ray, self.gpus_each, cpus_each) for _ in range(workers)]
-            fill_seats(seats, next_job, handle)
+            slots = [RaySlot(self.ray, self.gpus_each, cpus_each) for _ in range(workers)]
+            fill_slots(slots, next_job, handle)
         finally:
             if is_ours:
                 self.ray.shutdown()
@@ -106,7 +106,7 @@ class RayPool:
         self.ray.init(address=self.address, log_to_driver=False, logging_level="error", **local)
 
 
-class RaySeat:
+class RaySlot:
     """The place of one worker on a cluster.
 
     Args:
@@ -136,7 +136,7 @@ class RaySeat:
         self._wait(group, time.monotonic() + PATIENCE_SECONDS)
         strategy = self.ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group)
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_restarts": 0, "scheduling_strategy": strategy}
-        self._actor = self.ray.remote(Host).options(**options).remote(*self._host)
+        self._actor = self.ray.remote(RayActor).options(**options).remote(*self._host)
 
     def _wait(self, group: Any, until: float) -> None:
         while not group.wait(timeout_seconds=1):
@@ -182,7 +182,7 @@ class RaySeat:
                 self.ray.util.remove_placement_group(group)
 
 
-class Host:
+class RayActor:
     """What runs on the cluster: a worker's process, and its events as they come.
 
     Args:
@@ -191,15 +191,15 @@ class Host:
     """
 
     def __init__(self, environment: Mapping[str, str], folder: str, make_worker: process.MakeWorker) -> None:
-        self.desk = Desk(environment, Path(folder), make_worker)
+        self.worker = WorkerProcess(environment, Path(folder), make_worker)
 
     def do(self, job: Job) -> Iterator[list[Event]]:
         """Events in small lists: what has come since the last one."""
-        yield from self.desk.do_in_batches(job, BATCH)
+        yield from self.worker.do_in_batches(job, BATCH)
 
     def close(self) -> None:
         """Let the worker go."""
-        self.desk.close()
+        self.worker.close()
 
 
 def _in_short(error: Exception) -> str:

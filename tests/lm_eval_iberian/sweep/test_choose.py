@@ -50,10 +50,16 @@ def test_a_new_pool_is_a_file_and_a_line(tmp_path: Path, monkeypatch: pytest.Mon
     plan = a_plan("one", "one", "two")
     made = choose.choose_pool(plan, plan.jobs, 2, "host:1", pool="backwards")
     assert made.said == (3, 2, 0, "host:1")  # type: ignore[attr-defined]
-    failures = run_sweep(plan, tmp_path / "run", partial(choose.choose_pool, pool="backwards"), Quiet())  # type: ignore[arg-type]
-    assert failures == {}
+    measure = partial(run_sweep, plan, tmp_path / "run", partial(choose.choose_pool, pool="backwards"), Quiet())
+    assert measure() == {}
     store = Store(tmp_path / "run" / FILE, writes=False)
     assert all(store.is_finished(key) for key in "012") and store.count_answers() == 3
+    # What fails is recorded, the rest goes on; the same command tries it again, and nothing else.
+    plan.jobs = [a_job("3", "fail"), a_job("4"), *plan.jobs]
+    assert measure() == {"3": "3: task: it shall fail"}
+    assert store.is_finished("4") and store.failure("3") == "it shall fail"
+    plan.jobs[:2] = [a_job("3"), a_job("4", "fail")]
+    assert measure() == {} and store.is_finished("3") and store.failure("3") is None
 
 
 def test_a_pool_that_is_not_there_is_said_with_those_that_are() -> None:

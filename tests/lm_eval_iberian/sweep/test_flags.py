@@ -40,8 +40,8 @@ def test_shares_decide() -> None:
 def test_what_the_model_counted_is_said() -> None:
     assert flags.of_counts({}) == []
     assert flags.of_counts({"cut_prompts": 2, "empty": 1, "documents": 7}) == [
-        "prompts were truncated to the window (max_length), from the left, in 2 of 7 documents",
-        "answers are empty, in 1 of 7 documents",
+        "prompts cut to the model's window: 2 of 7",
+        "empty answers: 1 of 7",
     ]
 
 

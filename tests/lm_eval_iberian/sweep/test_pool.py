@@ -18,8 +18,8 @@ from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.driver import ATTEMPTS
 from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost
 from lm_eval_iberian.sweep.pools.choose import choose_pool, gpus_each
-from lm_eval_iberian.sweep.pools.desk import Desk, death
-from lm_eval_iberian.sweep.pools.local import Processes, environments, fill_seats
+from lm_eval_iberian.sweep.pools.local import Processes, environments, fill_slots
+from lm_eval_iberian.sweep.pools.worker_process import WorkerProcess, death
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, run, workers_of
@@ -51,7 +51,7 @@ class Jobs:
 
 
 def work(jobs: Jobs, environments: list[dict[str, str]]) -> Jobs:
-    fill_seats([Desk(one, make_worker=FakeWorker) for one in environments], jobs.next_job, jobs.handle)
+    fill_slots([WorkerProcess(one, make_worker=FakeWorker) for one in environments], jobs.next_job, jobs.handle)
     return jobs
 
 
@@ -115,14 +115,14 @@ def test_a_pool_asks_again_where_it_is_told_to() -> None:
 # Ctrl-C is heard as in a terminal: where the tests run under nohup or behind `&`, SIGINT is ignored, and children inherit that.
 DRIVER = """
 import signal, sys
-from lm_eval_iberian.sweep.pools.desk import Desk
-from lm_eval_iberian.sweep.pools.local import fill_seats
+from lm_eval_iberian.sweep.pools.worker_process import WorkerProcess
+from lm_eval_iberian.sweep.pools.local import fill_slots
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     jobs = [a_job(path, f"child {path}, sleep 600") for path in sys.argv[1:]]
-    fill_seats([Desk({}, make_worker=FakeWorker) for _ in jobs], lambda _: jobs.pop(), lambda _: None)
+    fill_slots([WorkerProcess({}, make_worker=FakeWorker) for _ in jobs], lambda _: jobs.pop(), lambda _: None)
 """
 
 
@@ -206,19 +206,19 @@ def test_two_processes_one_killed(
     """A worker is killed over its first answer: the point is measured by the next one, which asks the rest only."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     killed: list[str] = []
-    desks: dict[str, Desk] = {}
-    do = Desk.do
+    processes: dict[str, WorkerProcess] = {}
+    do = WorkerProcess.do
 
-    def seen(desk: Desk, job: Job) -> Iterator[Event]:
-        desks[job.key] = desk
-        return do(desk, job)
+    def seen(worker: WorkerProcess, job: Job) -> Iterator[Event]:
+        processes[job.key] = worker
+        return do(worker, job)
 
-    monkeypatch.setattr(Desk, "do", seen)
+    monkeypatch.setattr(WorkerProcess, "do", seen)
 
     def ear(event: Event) -> None:
         if isinstance(event, Answered) and not killed:
             killed.append(event.key)
-            desks[event.key]._process.kill()
+            processes[event.key]._process.kill()
 
     def pool(plan: Any, jobs: list[Job]) -> Listening:
         made = choose_pool(plan, jobs, 2)

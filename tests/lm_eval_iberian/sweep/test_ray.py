@@ -16,8 +16,8 @@ from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Answered, Event, Job, Lost
 from lm_eval_iberian.sweep.pools import ray as ray_pool
 from lm_eval_iberian.sweep.pools.choose import choose_pool
-from lm_eval_iberian.sweep.pools.local import fill_seats
-from lm_eval_iberian.sweep.pools.ray import RayPool, RaySeat, settings, share
+from lm_eval_iberian.sweep.pools.local import fill_slots
+from lm_eval_iberian.sweep.pools.ray import RayPool, RaySlot, settings, share
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, run
@@ -47,14 +47,14 @@ def cluster() -> Iterator[Any]:
 def hosts() -> list[psutil.Process]:
     """The actors at work on this machine, each with the worker that it has started."""
     me = psutil.Process()
-    return [one for one in me.children(recursive=True) if "ray::Host.do" in " ".join(one.cmdline()[:1])]
+    return [one for one in me.children(recursive=True) if "ray::RayActor.do" in " ".join(one.cmdline()[:1])]
 
 
-def process_of(seat: RaySeat) -> psutil.Process:
-    """The process of a seat's actor. Ray says it without its dashboard only here."""
+def process_of(slot: RaySlot) -> psutil.Process:
+    """The process of a slot's actor. Ray says it without its dashboard only here."""
     import ray._private.state
 
-    return psutil.Process(ray._private.state.actors(seat._actor._actor_id.hex())["Pid"])
+    return psutil.Process(ray._private.state.actors(slot._actor._actor_id.hex())["Pid"])
 
 
 @pytest.mark.slow
@@ -63,18 +63,18 @@ def test_the_tables_of_a_cluster_with_a_worker_killed(
 ) -> None:
     """An actor is killed over its first answer, and its worker with it: the next one asks what is left."""
     killed: list[int] = []
-    seats: dict[str, RaySeat] = {}
-    do = RaySeat.do
+    slots: dict[str, RaySlot] = {}
+    do = RaySlot.do
 
-    def seen(seat: RaySeat, job: Job) -> Iterator[Event]:
-        seats[job.key] = seat
-        return do(seat, job)
+    def seen(slot: RaySlot, job: Job) -> Iterator[Event]:
+        slots[job.key] = slot
+        return do(slot, job)
 
-    monkeypatch.setattr(RaySeat, "do", seen)
+    monkeypatch.setattr(RaySlot, "do", seen)
 
     def ear(event: Event) -> None:
         if isinstance(event, Answered) and not killed:
-            host = process_of(seats[event.key])
+            host = process_of(slots[event.key])
             killed.extend([host.pid, *(child.pid for child in host.children())])
             host.kill()
 
@@ -91,7 +91,7 @@ def test_the_tables_of_a_cluster_with_a_worker_killed(
     assert len(killed) >= 2 and not any(psutil.pid_exists(number) for number in killed)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_node_that_is_lost(cluster: Any) -> None:
     """The job of a node that is gone is done by the other."""
     import ray
@@ -107,8 +107,8 @@ def test_a_node_that_is_lost(cluster: Any) -> None:
             removed.append(event.key)
             cluster.remove_node(lost, allow_graceful=False)
 
-    seats = [RaySeat(ray, 0, 1, FakeWorker) for _ in range(3)]
-    fill_seats(seats, jobs.next_job, handle)
+    slots = [RaySlot(ray, 0, 1, FakeWorker) for _ in range(3)]
+    fill_slots(slots, jobs.next_job, handle)
     ray.shutdown()
     assert removed and len(jobs.results()) == 6
     assert any(isinstance(event, Lost) for event in jobs.events)
@@ -197,7 +197,7 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
                 cls.removed.append(group)
 
     with pytest.raises(SweepError, match="no node had 4 GPUs and 2 CPUs free"):
-        RaySeat(Ray, 4, 2).open()
+        RaySlot(Ray, 4, 2).open()
     assert len(Ray.util.removed) == 1
 
 

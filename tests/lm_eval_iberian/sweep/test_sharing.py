@@ -6,13 +6,14 @@ import json
 import multiprocessing
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.sweep.driver import Driver, write_plan
-from lm_eval_iberian.sweep.job import Asked, Event, Later, Lost, Started
+from lm_eval_iberian.sweep.job import LATER, Asked, Event, Failed, Finished, Job, Later, Lost, Started
 from tests.lm_eval_iberian.sweep.fake_worker import Quiet, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, one_thread, run
 
@@ -90,7 +91,7 @@ def test_many_start_at_once(tmp_path: Path) -> None:
 
 
 def a_driver(folder: Path, *keys: str) -> Driver:
-    return Driver(None, folder, Store(folder / FILE), Quiet(), [a_job(key) for key in keys])  # type: ignore[arg-type]
+    return Driver(SimpleNamespace(arguments={}), folder, Store(folder / FILE), Quiet(), [a_job(key) for key in keys])  # type: ignore[arg-type]
 
 
 def test_a_driver_does_not_wait_while_others_work(tmp_path: Path) -> None:
@@ -134,3 +135,34 @@ def test_a_lost_job_is_given_out_again_with_what_is_known(tmp_path: Path) -> Non
     assert driver.next_job(None) is None
     assert driver.failures == {"a": "a: task: its worker died 2 times (killed)."}
     assert driver.store.failure("a") == "its worker died 2 times (killed)."
+
+
+def test_a_search_gives_jobs_as_results_come(tmp_path: Path) -> None:
+    """While one is under way that may bring more, other workers wait."""
+    driver = a_driver(tmp_path)
+    told: list[tuple[str, str | None]] = []
+
+    def more() -> bool:
+        if not told:
+            driver.add(a_job("a"))
+        return bool(driver.jobs)
+
+    def done(job: Job, reason: str | None) -> None:
+        told.append((job.key, reason))
+        if job.key == "a":
+            driver.add(a_job("b"))
+            driver.add(a_job("b"))
+            driver.add(a_job("c"))
+            driver.drop(driver.jobs["c"])
+
+    driver.more, driver.done = more, done
+    job = driver.next_job(None)
+    assert isinstance(job, Job) and job.key == "a"
+    assert driver.next_job(None) is LATER
+    driver.handle(Finished("a", job.signature, {}, {}, [], 1.0))
+    job = driver.next_job(None)
+    assert isinstance(job, Job) and job.key == "b"
+    assert driver.next_job(None) is LATER
+    driver.handle(Failed("b", "out of memory", ""))
+    assert driver.next_job(None) is None
+    assert told == [("a", None), ("b", "out of memory")]

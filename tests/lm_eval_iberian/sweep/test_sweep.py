@@ -135,6 +135,7 @@ def test_the_export_holds_every_document(done: tuple[Path, list[int]], tmp_path:
     assert means.to_dict() == pytest.approx(given.to_dict())
 
 
+@pytest.mark.slow
 def test_what_fails_is_recorded_and_the_rest_goes_on(llama: dict[str, Path], tasks: Path, tmp_path: Path) -> None:
     """A model that is not there, one with NaN, and one that fits nowhere; the others are measured."""
     broken = corrupt(
@@ -156,6 +157,7 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(llama: dict[str, Path], tas
     assert found.unfinished == ["nowhere", "nan"]
 
 
+@pytest.mark.slow
 def test_a_failed_point_is_tried_again(llama: dict[str, Path], tasks: Path, tmp_path: Path) -> None:
     later = tmp_path / "later"
     data = a_sweep(llama, tasks) | {"parents": False, "recipes": {"later": linear({**llama, "basque": later})}}
@@ -165,6 +167,7 @@ def test_a_failed_point_is_tried_again(llama: dict[str, Path], tasks: Path, tmp_
     assert read_sweep_run(tmp_path / "run")["later"].results
 
 
+@pytest.mark.slow
 def test_a_parent_with_its_own_template_shares_the_engine(llama: dict[str, Path], tasks: Path, tmp_path: Path) -> None:
     """A base model has no chat template: it is prompted without, in the same engine."""
     plain = tmp_path / "plain"

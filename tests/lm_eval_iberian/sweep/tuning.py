@@ -20,7 +20,6 @@ from typing import Any
 from unittest.mock import patch
 
 import yaml
-from merge_hooks.resolve.resolve import resolve
 from rich.console import Console
 
 from lm_eval_iberian.models.merge import Prepared
@@ -32,6 +31,7 @@ from lm_eval_iberian.sweep.progress import Progress
 from lm_eval_iberian.tune.space import read_space
 from lm_eval_iberian.tune.tune import Tuner
 from merge_hooks.recipe.recipe import Recipe
+from merge_hooks.resolve.resolver import resolve
 from tests.lm_eval_iberian.results_maker import results
 
 OPTIMUM = 1.3

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,13 @@ def test_arguments_of_another_kind_do_not_take_its_code(folder: Path) -> None:
         compiled.call(cpu.linear, out, (np.full(4, one, pattern),) * 2, weights, unit, FLOAT32)
         assert out.tolist() == [1.0] * 4
     assert len(files(folder)) == 2
+
+
+def test_an_engine_can_start_where_numba_has_been_used() -> None:
+    """As vLLM 0.32 looks through all modules (triton_utils/dispatcher.py)."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(("numba", "llvmlite"))]
+    for value in (value for module in modules for value in list(vars(module).values())):
+        assert not hasattr(value, "__dict__") or isinstance(vars(value), (dict, MappingProxyType))
 
 
 @pytest.mark.slow

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from merge_hooks.resolve.resolve import resolve
 
 from merge_hooks.checks.filters import plan_findings
 from merge_hooks.errors import RecipeError
 from merge_hooks.recipe.recipe import find_recipe, read_recipe
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.stream.stream import open_stream
 
 LINEAR = """\

@@ -92,7 +92,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", SETTINGS)
-@pytest.mark.parametrize("architecture", ["llama", "qwen"])
+@pytest.mark.parametrize("architecture", ["llama", pytest.param("qwen", marks=pytest.mark.nightly)])
 def test_five_adapters_equal_mergekit_on_the_folded_models(
     method: str,
     architecture: str,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from merge_hooks.resolve.resolve import resolve
 from safetensors.torch import load_file, save_file
 
 from merge_hooks.checks.swap import check_swap, engine_facts
 from merge_hooks.errors import PreflightError
 from merge_hooks.recipe.recipe import passthrough
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.stream.stream import Stream, open_stream
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from merge_hooks.resolve.resolve import resolve
 
 from merge_hooks.recipe.recipe import read_recipe
+from merge_hooks.resolve.resolver import resolve
 from merge_hooks.stream.stream import open_stream
 from merge_hooks.stream.tokenizer import end_tokens, facts_of, generation_settings, tokenizer_hash, tokenizer_owner
 from tests.conftest import linear

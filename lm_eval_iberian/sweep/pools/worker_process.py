@@ -1,6 +1,6 @@
-"""A desk: the place of one worker, which is a process of its own. Who dies at it is replaced.
+"""One worker in a process of its own. One that dies is replaced.
 
-Pools on this machine give each desk a thread; on a Ray cluster each lies in an actor (`ray`).
+Pools on this machine give each of these a thread; on a Ray cluster each lies in an actor (`ray`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lm_eval_iberian.sweep.pools import process
 LEAVE_SECONDS = 30.0
 
 
-class Desk:
+class WorkerProcess:
     """Runs jobs in a worker's process, which starts with the first.
 
     Args:
