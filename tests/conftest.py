@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 import hypothesis
 import pytest
 import yaml
+
+
+def first_ones(values: Iterable[Any], count: int = 2) -> list[Any]:
+    """Cases of a parametrized test of which the first ones are fast enough for `make check`, and all others are slow."""
+    slow = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [
+        pytest.param(*value, marks=[pytest.mark.slow] if place >= count else []) for place, value in enumerate(slow)
+    ]
+
 
 # A busy machine is no failure; and what CI finds, the next run must find again.
 hypothesis.settings.register_profile("project", deadline=None, derandomize="CI" in os.environ)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from ifeval_multi.cli import ifeval
@@ -45,6 +46,7 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_french_from_nothing(tmp_path: Path) -> None:
     new, unfinished, finished, tested, linted, scored = commands()
 

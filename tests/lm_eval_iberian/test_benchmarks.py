@@ -71,9 +71,9 @@ def test_columns_stand_in_the_order_of_the_papers_tables() -> None:
     assert columns(INSTRUCTIONS) == ["ifeval_eu", "ifeval_gl", "ifeval_ca", "ifeval_es"]
 
 
-def test_exams_are_one_benchmark_of_many_tasks() -> None:
-    counts = {one.language: len(set(one.tasks)) for one in benchmarks() if one.name == "EusExams"}
-    assert counts == {"eu": 29, "es": 33}
+@pytest.mark.parametrize(("name", "tasks"), [("EusExams", {"eu": 29, "es": 33}), ("BertaQA", {"eu": 2, "en": 2})])
+def test_exams_and_halves_are_one_benchmark_of_several_tasks(name: str, tasks: dict[str, int]) -> None:
+    assert {one.language: len(set(one.tasks)) for one in benchmarks() if one.name == name} == tasks
 
 
 def test_no_task_counts_twice() -> None:

@@ -112,6 +112,7 @@ def test_the_longest_choice_that_lm_eval_takes_is_the_longest_of_ours(models: di
         models[way].loglikelihood(asked, disable_tqdm=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scoring", ["prefix", "prompt_logprobs"])
 def test_vllm_refuses_as_well(scoring: str) -> None:
     """Before its engine, which is not there, is asked. It wants room for one token more than lm_eval's hf."""

@@ -33,6 +33,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_sample_is_as_its_manifest_says() -> None:
     """Every configuration of every manifest has samples with the splits, columns and types it names."""
     for path, manifest in manifests().items():

@@ -307,6 +307,7 @@ def test_a_variable_that_forbids_the_network_is_named(variable: str, monkeypatch
             assert "any more" not in said and "iberian prefetch --tasks iberian_eus_trivia --to DIR" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["iberian_eus_trivia", "iberian_xstorycloze_eu", "iberian_flores_es-eu"])
 def test_nothing_cached_and_no_network(task: str, tmp_path: Path) -> None:
     """A compute node, in a process of its own: what is said, on lines that fit a terminal."""

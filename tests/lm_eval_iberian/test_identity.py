@@ -189,6 +189,7 @@ def test_only_the_seed_of_sampling(one: Measurement) -> None:
     assert first.agrees(second) and first.differences(second)
 
 
+@pytest.mark.slow
 def test_a_cache_is_of_one_setting(llama: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--use_cache` with other model arguments computes anew; with another batch size it does not."""
     from lm_eval import simple_evaluate

@@ -193,6 +193,7 @@ def check_results(results: dict[str, Any]) -> None:
     assert iberian["recipe_resolved"]["merge_method"] == "linear"
 
 
+@pytest.mark.slow
 def test_transformers_gets_the_very_weights(qwen3: dict[str, Path], mergekit_merge: Any) -> None:
     """Parameters, buffers, dtype and logits equal those of `from_pretrained` on mergekit's checkpoint."""
     from transformers import AutoModelForCausalLM

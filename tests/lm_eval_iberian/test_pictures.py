@@ -94,6 +94,7 @@ def test_a_part_of_an_average_says_so(tmp_path: Path) -> None:
     assert "not the suite's average" in column.about and "EusTrivia (eu)" in column.about
 
 
+@pytest.mark.slow
 def test_columns_of_other_tasks(toy: SweepRun) -> None:
     scores = Scores(toy)
     assert [(column.kind, column.language) for column in scores.columns] == [
@@ -427,6 +428,7 @@ def test_what_was_counted_over_the_answers_flags_the_score(tmp_path: Path) -> No
     assert flagged == {"weight=0.5"}
 
 
+@pytest.mark.slow
 def test_the_same_store_gives_the_same_bytes(toy: SweepRun, tmp_path: Path) -> None:
     again = toy_run(tmp_path / "again", samples=True, documents=20)
     write_report(again)
@@ -450,6 +452,7 @@ def test_every_form_of_the_differences_agrees(toy: SweepRun) -> None:
         assert (row["significant"] == "yes") == (float(row["p"]) < 0.05)
 
 
+@pytest.mark.slow
 def test_the_command(toy: SweepRun, figure1: SweepRun) -> None:
     runner = CliRunner()
     done = runner.invoke(command, [str(toy.folder)])

@@ -46,6 +46,7 @@ def test_our_tasks_come_with_the_defaults_only() -> None:
     assert "iberian_suite" not in TaskManager(include_defaults=False).all_groups
 
 
+@pytest.mark.slow
 def test_own_include_paths_are_kept(tmp_path: Path) -> None:
     from lm_eval.tasks import TaskManager
 

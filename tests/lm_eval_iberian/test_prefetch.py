@@ -295,8 +295,6 @@ def test_prefetch_of_a_recipes_models(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_yamls_own_word_comes_before_what_it_includes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lm_eval_iberian.documents import needs as needs_
-
     folder = tmp_path / "bench"
     folder.mkdir()
     (folder / "_shared").write_text(
@@ -305,10 +303,6 @@ def test_a_yamls_own_word_comes_before_what_it_includes(tmp_path: Path, monkeypa
     (folder / "one.yaml").write_text("include: _shared\ntask: one\ndataset_path: a/own\n")
     (folder / "two.yaml").write_text("include: _shared\ntask: two\ntest_split: null\nvalidation_split: dev\n")
     (folder / "both.yaml").write_text("group: both\ntask: [one, two]\n")
-    monkeypatch.setattr(needs_, "tasks_folder", lambda: tmp_path)
-    needs_._yamls.cache_clear()
-    try:
-        assert [(need.path, need.splits, need.tasks) for need in needs(["both", "one"])] == [
-            ("a/own", ("test", "train"), ("one",)), ("a/shared", ("dev", "train"), ("two",))]  # fmt: skip
-    finally:
-        needs_._yamls.cache_clear()
+    monkeypatch.setattr("lm_eval_iberian.documents.needs.task_folders", lambda: (tmp_path,))
+    assert [(need.path, need.splits, need.tasks) for need in needs(["both", "one"])] == [
+        ("a/own", ("test", "train"), ("one",)), ("a/shared", ("dev", "train"), ("two",))]  # fmt: skip

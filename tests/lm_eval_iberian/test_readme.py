@@ -58,6 +58,7 @@ def test_the_commands_of_the_readme(llama: dict[str, Path], tmp_path: Path) -> N
     assert list((tmp_path / "out").rglob("results_*.json"))
 
 
+@pytest.mark.slow
 def test_the_first_command_and_the_sweep_give_the_same_number(
     llama: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

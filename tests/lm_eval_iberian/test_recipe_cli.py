@@ -60,6 +60,7 @@ def test_check_of_the_text_alone_needs_no_models(capsys: pytest.CaptureFixture[s
     assert (code, "were not looked at" in out) == (0, True)
 
 
+@pytest.mark.slow
 def test_show_prints_the_resolved_plan(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = (
         f"method=ties,base={models}/base,models={models}/instruct:1.0;{models}/basque:0.5,density=0.4,normalize=false"

@@ -214,6 +214,7 @@ def test_a_row_in_another_split_is_another_data_set() -> None:
     assert documents.hash_of({"train": ROWS, "test": []}) == documents.hash_of({"test": [], "train": ROWS})
 
 
+@pytest.mark.slow
 def test_every_task_says_which_documents_it_read() -> None:
     """Samples, toys, own prompts, FLORES joined: each has its hash, and no two languages the same."""
     names = ["iberian_eus_trivia", "toy_pairs_eu", "toy_pairs_es", "toy_mt_es-eu", "toy_ifeval_eu", "ifeval_eu", "ifeval_gl",

@@ -28,6 +28,7 @@ def stamp(prepared: Any) -> str:
     return str(sign_model(prepared, "float32", "transformers"))
 
 
+@pytest.mark.slow
 def test_the_seed_reaches_everything(llama: dict[str, Path]) -> None:
     first, second = (prepare(dare(llama), None, arguments={"merge_seed": seed}) for seed in (1, 2))
     one, two = tensors(first), tensors(second)

@@ -392,6 +392,7 @@ def test_bad_files_get_one_message(tmp_path: Path, text: str, says: str) -> None
     assert str(path) in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_file_that_lm_eval_wrote(tmp_path: Path) -> None:
     """The names of keys above are ours to get wrong: lm_eval's evaluator is asked for a real one."""
     from lm_eval import simple_evaluate

@@ -31,6 +31,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "dtype"), [("llama", "float32"), ("qwen3", "bfloat16"), ("llama", "bfloat16")])
 def test_a_swap_gives_the_fresh_model_and_back(family: str, dtype: str, request: Any) -> None:
     """qwen3 ties its head to its embedding."""
@@ -72,6 +73,7 @@ def test_another_rope_is_refused(llama: dict[str, Path], tmp_path: Path) -> None
         model.swap(resolved(task_arithmetic({**llama, "base": base})))
 
 
+@pytest.mark.slow
 def test_a_template_comes_with_its_merge(llama: dict[str, Path]) -> None:
     """And goes with it; also where the user named the tokenizer for all."""
     first = linear(llama)

@@ -29,6 +29,7 @@ def made(llama: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tu
     return run("--base", llama["base"], *models, "--to", folder / "v.json", "--plot", folder / "v"), folder
 
 
+@pytest.mark.slow
 def test_the_table(made: tuple[Result, Path]) -> None:
     result, _ = made
     assert result.exit_code == 0
@@ -65,6 +66,7 @@ def test_the_pictures(made: tuple[Result, Path]) -> None:
         assert f"{name}.svg" in made[0].output
 
 
+@pytest.mark.slow
 def test_the_same_numbers_draw_the_same_bytes(tmp_path: Path) -> None:
     products = {f"model.layers.{layer}.norm.weight": np.eye(3) + 0.1 * layer for layer in range(3)}
     similarity = Similarity(("eu", "gl", "ca"), products, ("the vectors do not start from one base.",))

@@ -36,6 +36,7 @@ from merge_hooks.recipe.signature import sign
 from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream.stream import Stream, open_stream
+from tests.conftest import first_ones
 
 Tensors = dict[str, torch.Tensor]
 METHODS = {method.spec.name for method in merge_methods.registered_methods()}
@@ -108,7 +109,7 @@ def bytes_differ(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.dtype != other.dtype or not torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 
-@pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("architecture", first_ones(["llama", "qwen3", "mistral"]))
 @pytest.mark.parametrize("method", sorted(METHODS - set(own_methods.OURS)))
 def test_every_method_gives_mergekits_model(method: str, architecture: str, families: Any, by_mergekit: Any) -> None:
     """Random ones with `rng=mergekit`. Pruned ones may differ in tied elements (see kernels/test_ways.py)."""
@@ -126,7 +127,7 @@ def test_every_method_gives_mergekits_model(method: str, architecture: str, fami
 
 @pytest.mark.parametrize(
     "dtypes",
-    [("float32", "bfloat16", None), ("float16", "float32", "float16"), ("bfloat16", None, "float32")],
+    first_ones([("float32", "bfloat16", None), ("float16", "float32", "float16"), ("bfloat16", None, "float32")]),
 )
 @pytest.mark.parametrize("method", ["linear", "task_arithmetic", "dare_ties"])
 def test_dtypes_of_sources_recipe_and_result(
@@ -140,6 +141,7 @@ def test_dtypes_of_sources_recipe_and_result(
     assert [name for name in golden if bytes_differ(ours[name], golden[name])] == []
 
 
+@pytest.mark.slow
 def test_filters_gradients_and_slices(families: Any, by_mergekit: Any) -> None:
     models = families("llama")
     weight = [
@@ -186,7 +188,7 @@ def test_the_command_line_draws_the_same(families: Any, tmp_path: Path) -> None:
     assert any(bytes_differ(other[name], golden[name]) for name in golden)
 
 
-@pytest.mark.parametrize("method", RANDOM)
+@pytest.mark.parametrize("method", first_ones(RANDOM))
 def test_random_methods_repeat(method: str, families: Any) -> None:
     """Read again, in another order or alone, a tensor has the same bytes; another seed's differ."""
     recipe = recipe_for(method, families("llama"))
@@ -267,6 +269,7 @@ def test_the_generators_of_a_gpu_are_left_alone(method: str, rng: str, families:
     assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
 
 
+@pytest.mark.slow
 def test_streams_in_two_threads_are_those_of_one(families: Any) -> None:
     """mergekit draws from the one generator of the process."""
     recipes = [recipe_for("della", families(name)) for name in ("llama", "mistral")]
@@ -289,6 +292,7 @@ def test_streams_in_two_threads_are_those_of_one(families: Any) -> None:
         assert [name for name in one if bytes_differ(one[name], other[name])] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resident", [False, True])
 def test_stages_in_two_threads_do_not_wait_for_each_other_for_ever(resident: bool, families: Any) -> None:
     """One reads a stage, which mergekit computes, out of residents; the other computes by mergekit out of the same."""

@@ -28,6 +28,7 @@ def run(script: str, folder: Path, *arguments: str) -> tuple[str, dict[str, obje
     return done.stdout, json.loads((folder / "out.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.nightly
 def test_gpu_swap_runs_on_a_cpu(tmp_path: Path) -> None:
     table, result = run("gpu_swap.py", tmp_path, "--small", "--device", "cpu", "--repeats", "1")

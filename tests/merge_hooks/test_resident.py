@@ -19,7 +19,7 @@ from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.residents import Residents, residents_for
 from merge_hooks.stream.stream import Stream, open_stream
-from tests.conftest import linear, task_arithmetic
+from tests.conftest import first_ones, linear, task_arithmetic
 
 METHODS = ["linear", "task_arithmetic", "ties", "dare_linear", "dare_ties", "breadcrumbs", "breadcrumbs_ties",
            "knots_ties", "knots_dare_ties", "slerp"]  # fmt: skip
@@ -170,6 +170,7 @@ def test_nan_is_named_from_memory_too(families: Any, tmp_path: Path) -> None:
             dict(stream_of(recipe_of("ties", models, "float32"), residents))
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_stays_in_its_files(families: Any) -> None:
     """Room for one source and a bit: the base comes first. An older sweep's sources make room for a new one's."""
     one = sum(tensor.nbytes for _, tensor in stream_of(linear(families["float32"])))
@@ -217,7 +218,7 @@ def test_off_is_no_holder() -> None:
     assert residents_for("memory") is residents_for("memory")
 
 
-@pytest.mark.parametrize("engine_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("engine_dtype", first_ones(["float32", "bfloat16"]))
 @pytest.mark.parametrize("method", ["linear", "ties", "dare_ties", "slerp"])
 def test_a_swap_computes_in_the_parameters(method: str, engine_dtype: str, families: Any) -> None:
     """The digest is the stream's, and that of the parameters where they have its dtype; the weights a fresh model's."""

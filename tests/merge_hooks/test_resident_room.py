@@ -270,6 +270,7 @@ models: [{{model: {models["base"]}}}, {{model: both}}]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["memory", "mapped"])
 def test_nothing_grows(policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mergekit.io.tasks import LoaderCache
@@ -313,6 +314,7 @@ def test_a_stage_in_a_stage_is_known_again(llama: dict[str, Path]) -> None:
     assert [source.state() for source in first.sources.values()] != [item.state() for item in other.sources.values()]
 
 
+@pytest.mark.slow
 def test_streams_in_two_threads_leave_each_other_alone(llama: dict[str, Path]) -> None:
     """mergekit's own random method draws from the process's one generator; and its loaders are the process's."""
     models = [

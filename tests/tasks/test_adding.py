@@ -233,13 +233,14 @@ GROUP = "group: iberian_eus_demo\ntask: [iberian_eus_demo_a, iberian_eus_demo_b]
 
 def test_a_benchmark_of_several_tasks(own: Path) -> None:
     """Its YAML is a group; its upstream's names end alike."""
-    change(own, entry(upstream="eus_demo_*", languages=["eu"]))
+    change(own, entry(upstream="eus_demo_*", languages=["eu"], metric="ter"))
     write_file(own / "eus_demo" / "iberian_eus_demo.yaml", GROUP)
     for part in ("a", "b"):
         write_file(own / "eus_demo" / f"iberian_eus_demo_{part}.yaml", f"task: iberian_eus_demo_{part}\n")
     (one,) = table.of_column("eusdemo_eu")
     assert one.tasks == ("iberian_eus_demo_a", "iberian_eus_demo_b")
     assert one.upstream == ("eus_demo_a", "eus_demo_b")
+    assert (one.metric, one.percent) == ("ter", 100.0)
     assert groups.added_groups()["iberian_eu_added"] == ["iberian_eus_demo"]
 
 

@@ -76,6 +76,7 @@ def test_the_suite_is_everything_that_is_averaged() -> None:
     assert sorted(leaves("iberian_suite")) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_every_task_of_the_table_is_there() -> None:
     known = manager().all_subtasks
     assert [task for b in benchmarks() for task in (*b.tasks, *b.upstream) if task not in known] == []

@@ -72,6 +72,7 @@ def test_verdicts_reach_the_results(prompts: Path) -> None:
     assert "original_inst_level_strict_acc" in found and found["unfinished_answers"] == 0.0
 
 
+@pytest.mark.slow
 def test_a_prompt_with_nothing_left_to_score_is_left_out(prompts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = build("ifeval_eu")
     assert scores(task, ["* bat\n* bi\n* hiru", "Kaixo"])["prompt_level_strict_acc"] == 1.0

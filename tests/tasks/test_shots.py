@@ -118,6 +118,7 @@ def test_too_many_shots_is_one_message() -> None:
         requests(build("iberian_eus_trivia"), 50)
 
 
+@pytest.mark.slow
 def test_num_fewshot_overrides_where_there_are_shots() -> None:
     """What `lm_eval --num_fewshot 2` does, through its own evaluator; 0 of the task's own stays 0."""
     from lm_eval import simple_evaluate

@@ -235,6 +235,7 @@ def merged(llama: dict[str, Path], tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_export_writes_the_checkpoint_with_its_scores(
     merged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,7 @@ def test_another_engine_gets_another_process() -> None:
     assert results["a"]["pid"] != results["b"]["pid"] == results["c"]["pid"]
 
 
+@pytest.mark.slow
 def test_a_pool_asks_again_where_it_is_told_to() -> None:
     """While one worker waits for what another sweep has, the others are heard."""
     jobs = Jobs(a_job("a", "sleep 3"), later=1)

@@ -159,6 +159,7 @@ def test_an_unknown_preset_names_those_that_are() -> None:
         read_sweep("preset:merge_and_conquer/figure2")
 
 
+@pytest.mark.slow
 def test_all_methods_share_one_engine_and_the_chat_template(llama: dict[str, Path]) -> None:
     """The base has neither the template nor the end tokens of the instruct model."""
     tiny = {"model": str(llama["basque"]), "tasks": ["iberian_eus_trivia"], "instructions": ["ifeval_eu"]}

@@ -108,6 +108,7 @@ def test_equal_trials_cost_nothing(write_space: Any, tmp_path: Path) -> None:
     assert len(read_sweep_run(tmp_path / "run").points) == 2
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_where_it_ended(write_space: Any, tmp_path: Path) -> None:
     search(write_space(trials=4), tmp_path / "whole")
     search(write_space(trials=2), tmp_path / "parts")
@@ -138,6 +139,7 @@ def test_another_space_does_not_go_into_the_same_folder(write_space: Any, tmp_pa
         search(write_space(trials=2, objective=[OTHER]), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_rungs_stop_what_falls_behind(write_space: Any, tmp_path: Path) -> None:
     pool = Invented()
     space = write_space(trials=12, rungs=[3, 6], pruner={"name": "median", "n_startup_trials": 3})
@@ -156,6 +158,7 @@ def test_rungs_stop_what_falls_behind(write_space: Any, tmp_path: Path) -> None:
     assert sum("documents, and 12 of" in one.refused for one in found.refused) == states["PRUNED"]
 
 
+@pytest.mark.slow
 def test_several_objectives_find_the_front(write_space: Any, tmp_path: Path) -> None:
     tuner = search(write_space(trials=10, objective=[TASK, OTHER]), tmp_path / "run")
     run = read_sweep_run(tmp_path / "run")
@@ -204,6 +207,7 @@ def test_parents_are_measured_once_on_all_documents(write_space: Any, tmp_path: 
     assert all({"instruct", "basque"} <= set(point.parents) for point in run.points if point.role == "merge")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "grid"])
 def test_killed_between_two_parameters_of_a_trial(
     write_space: Any, tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch

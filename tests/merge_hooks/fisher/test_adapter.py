@@ -17,6 +17,7 @@ from tests.merge_hooks.fisher.test_recipe import recipe_of, stream_of
 from tests.merge_hooks.recipes.test_lora import KINDS, make_adapter
 
 
+@pytest.mark.slow
 def test_the_map_of_an_adapter_is_that_of_the_folded_model(family: Any, maps: Any, texts: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

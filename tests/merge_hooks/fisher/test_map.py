@@ -74,6 +74,7 @@ def test_tied_embeddings_have_one_entry_under_both_names(tmp_path: Path, texts: 
     assert made.entry("lm_head.weight") == made.entry("model.embed_tokens.weight") is not None
 
 
+@pytest.mark.slow
 def test_sampled_targets_are_seeded_and_estimate_the_true_fisher(family: Any, tmp_path: Path) -> None:
     """On many draws for one text the mean nears the exact expectation, which is enumerated over all targets."""
     text, count = "Bon", 400
@@ -120,6 +121,7 @@ m.make_map(model, Path(texts), Path(to), CPU, step, save_every=2)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(family: Any, texts: Path, maps: Any, tmp_path: Path) -> None:
     to = tmp_path / "base.safetensors"
     command = [sys.executable, "-c", KILLED, str(family["base"]), str(texts), str(to)]

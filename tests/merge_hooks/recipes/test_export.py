@@ -33,6 +33,7 @@ def ties(family: dict[str, str], **more: Any) -> dict[str, Any]:
             "parameters": {"normalize": False}, **more}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shard_bytes", [10**9, 200_000])
 @pytest.mark.parametrize("architecture", ["llama", "qwen"])
 def test_equal_to_mergekits_and_loadable(

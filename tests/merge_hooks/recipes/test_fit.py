@@ -76,6 +76,7 @@ def with_head(folder: str, to: Path, noise: float) -> str:
     return str(to)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["none", "base", "instruct", "both"])
 def test_tied_with_and_without_a_head_in_the_files(
     which: str, qwen: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]
@@ -99,6 +100,7 @@ def test_a_tied_model_with_another_head_in_its_files_is_refused(qwen: dict[str, 
         check_fit(opened(linear(qwen["base"], odd)))
 
 
+@pytest.mark.slow
 def test_tied_and_untied_merge_only_under_the_untied_one(
     qwen: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]
 ) -> None:
@@ -125,6 +127,7 @@ def with_rows(folder: str, to: Path, rows: int) -> str:
     return str(to)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [None, "base", "union"])
 def test_padded_vocabularies(
     source: str | None, qwen: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]
@@ -139,6 +142,7 @@ def test_padded_vocabularies(
     assert rows == (2000 if source else 2048)  # mergekit drops the padding where it aligns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "qwen"])
 @pytest.mark.parametrize("source", ["base", "union"])
 def test_unequal_vocabularies(
@@ -160,6 +164,7 @@ def test_unequal_vocabularies(
     assert_loads_as_mergekits(data, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["base", "union"])
 def test_more_tokens_in_one_model(
     source: str, llama: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]

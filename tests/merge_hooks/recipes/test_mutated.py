@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +62,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
     return recipe
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(recipe=mutated())
 @example(recipe={**RECIPES[0], "tokenizer_source": "BASE+OTHER"})  # no adapter, and read for its tokenizer alone

@@ -149,6 +149,7 @@ def test_every_preset_is_listed_and_only_dare_as_run_has_a_finding() -> None:
             assert findings == []
 
 
+@pytest.mark.slow
 @given(st.text(min_size=1, max_size=40))
 def test_a_parameter_is_data_whatever_is_in_it(text: str) -> None:
     """What is passed for a model comes back as that model, and no other key of the recipe changes."""

@@ -51,6 +51,7 @@ def _mergekit_multi(text: str, folder: Path) -> Path:
     return Path(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "qwen"])
 def test_equal_to_mergekit_multi(architecture: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     text = _stages(request.getfixturevalue(architecture))
@@ -67,6 +68,7 @@ def test_no_stage_is_written(llama: dict[str, str]) -> None:
         assert not list(folder.glob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_worker_rebuilds_the_stages(llama: dict[str, str]) -> None:
     resolved = resolve(read_recipe(_stages(llama)))
     again = from_payload(resolved.payload())

@@ -65,6 +65,7 @@ def formed(update: Product | Change) -> np.ndarray:
     return (update.after.double() - update.before.double()).numpy().ravel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", ["p", "c", "pc"])
 def test_inner_products_are_those_of_the_formed_updates(kinds: str) -> None:
     @given(updates(kinds))
