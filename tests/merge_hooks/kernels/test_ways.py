@@ -54,7 +54,7 @@ def odd_cases(method: str, dtype: torch.dtype) -> Iterator[Case]:
     yield case_of(method, three, plain | {"weight": 0.0}, plain)
     yield case_of(method, three, plain | {"weight": 0.0})
     yield case_of(method, three[:2] if method == "linear" else three, plain | {"weight": 0.3})
-    yield case_of(method, three, plain, plain | {"weight": -0.6})
+    yield case_of(method, three, plain, plain | {"weight": -0.6, "gamma": 0.05})
     if method != "linear":
         yield case_of(method, three, plain | {"gamma": 1.0}, plain | {"gamma": 0.0}, **{"lambda": -1.3})
     for shape in ((1,), (5,), (7, 11, 13)):
