@@ -79,7 +79,7 @@ def test_the_tables_of_a_cluster_with_a_worker_killed(
             host.kill()
 
     def pool(plan: Any, jobs: list[Job]) -> Listening:
-        made = choose_pool(plan, jobs, None, f"ray={cluster.address}")
+        made = choose_pool(plan, jobs, None, cluster.address)
         assert isinstance(made, RayPool)
         return Listening(made, ear)
 
