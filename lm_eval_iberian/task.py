@@ -1,4 +1,4 @@
-"""The class of our tasks: lm_eval's ConfigurableTask, whose documents come from `lm_eval_iberian.documents.load`.
+"""The class of our tasks: lm_eval's ConfigurableTask, whose documents come from `lm_eval_iberian.documents.loader`.
 
 A task is a YAML in tasks/ that says `class: !function lm_eval_iberian.task.DocumentTask`. Otherwise it is written as
 any lm_eval task: `dataset_path`, `dataset_name`, `doc_to_text`, ... What was read is written into its metadata, and so
@@ -13,8 +13,8 @@ from typing import Any
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
-from lm_eval_iberian.documents import load as documents
-from lm_eval_iberian.documents.load import Documents
+from lm_eval_iberian.documents import loader as documents
+from lm_eval_iberian.documents.loader import Documents
 from lm_eval_iberian.documents.manifests import manifests
 from lm_eval_iberian.documents.revisions import METADATA_KEY, Wanted, wanted
 from lm_eval_iberian.documents.shots import CleanShots

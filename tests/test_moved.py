@@ -56,6 +56,14 @@ def test_the_doors_of_folders_do_not_warn(recwarn: pytest.WarningsRecorder) -> N
     assert not [warning for warning in recwarn if warning.category is DeprecationWarning]
 
 
+def test_functions_of_a_module_that_is_a_folder_now() -> None:
+    from lm_eval_iberian import documents
+    from lm_eval_iberian.documents import loader
+
+    with pytest.warns(DeprecationWarning, match=r"lm_eval_iberian\.documents\.load is lm_eval_iberian"):
+        assert documents.load is loader.load
+
+
 def test_what_was_never_there_is_not_found() -> None:
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("merge_hooks.nothing_of_the_kind")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def doctor(tasks: str, everything: bool) -> None:
     """Look for every document that TASKS read: in IBERIAN_DATA, else on the Hub (or its cache, when offline)."""
     from lm_eval_iberian.documents.doctor import GOOD, examine
-    from lm_eval_iberian.documents.load import DocumentsError
+    from lm_eval_iberian.documents.loader import DocumentsError
 
     try:
         findings = examine(name.strip() for name in tasks.split(",") if name.strip())

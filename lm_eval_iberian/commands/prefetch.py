@@ -23,7 +23,7 @@ def prefetch(tasks: str, to: Path, models: tuple[Path, ...], pin: Path | None) -
 
     Afterwards, with no network: IBERIAN_DATA=DIR HF_HUB_OFFLINE=1 lm_eval ...
     """
-    from lm_eval_iberian.documents.load import DocumentsError
+    from lm_eval_iberian.documents.loader import DocumentsError
     from merge_hooks.errors import MergeHooksError
 
     try:

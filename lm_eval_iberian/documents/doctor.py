@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lm_eval_iberian.documents import hub
-from lm_eval_iberian.documents import load as documents
-from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents import loader as documents
+from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.documents.manifests import manifests
 from lm_eval_iberian.documents.needs import Need, needs
 from lm_eval_iberian.documents.revisions import wanted

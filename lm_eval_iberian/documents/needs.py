@@ -12,7 +12,7 @@ import yaml
 
 from lm_eval_iberian.benchmarks.files import LOADER
 from lm_eval_iberian.benchmarks.groups import added_groups
-from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.folders import task_folders
 
 

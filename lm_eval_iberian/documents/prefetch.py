@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.documents import mirrors
-from lm_eval_iberian.documents.load import Documents, DocumentsError
+from lm_eval_iberian.documents.loader import Documents, DocumentsError
 from lm_eval_iberian.documents.manifests import kind_of, manifests
 from lm_eval_iberian.documents.needs import Need, needs
 from lm_eval_iberian.documents.revisions import Wanted, read_pins

@@ -12,7 +12,7 @@ from typing import Any
 
 from lm_eval.api.samplers import ContextSampler
 
-from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents.loader import DocumentsError
 
 Document = dict[str, Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lm_eval_iberian.documents import load as documents
-from lm_eval_iberian.documents.load import Documents, DocumentsError, NotToBeHad
+from lm_eval_iberian.documents import loader as documents
+from lm_eval_iberian.documents.loader import Documents, DocumentsError, NotToBeHad
 from lm_eval_iberian.documents.revisions import Wanted
 from lm_eval_iberian.task import DocumentTask
 

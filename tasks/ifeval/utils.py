@@ -25,8 +25,8 @@ import ifeval_multi
 from ifeval_multi import lm_eval_support
 from ifeval_multi.documents import rows
 from lm_eval_iberian.benchmarks.languages import languages
-from lm_eval_iberian.documents import load as documents
-from lm_eval_iberian.documents.load import Documents, DocumentsError
+from lm_eval_iberian.documents import loader as documents
+from lm_eval_iberian.documents.loader import Documents, DocumentsError
 from lm_eval_iberian.documents.revisions import Wanted
 from lm_eval_iberian.task import DocumentTask
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from lm_eval.api.samplers import ContextSampler, FirstNSampler
 
-from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.documents.shots import CleanShots
 
 DOCUMENTS = [{"n": n, "words": f"w{n % 7}"} for n in range(9)]  # 7 and 8 are doubles of 0 and 1

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lm_eval_iberian.documents import load as documents
-from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents import loader as documents
+from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.documents.manifests import kind_of, manifests
 from lm_eval_iberian.folders import tasks_folder
 from tests.conftest import SHARED

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian.documents import hub as hub_
-from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.documents.hub import OtherRevision, patiently
 from lm_eval_iberian.documents.manifests import Manifest, manifests
 from lm_eval_iberian.documents.revisions import Wanted
@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Loads what it is asked for, one after the other, and prints what came of it.
 PROGRAM = """
 import json, sys
-from lm_eval_iberian import documents, hub
+from lm_eval_iberian.documents import hub
+from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.documents.manifests import Manifest, manifests
 hub.FIRST_PAUSE_SECONDS = 0.1
 manifests()["other/xstory_cloze"] = Manifest("other/xstory_cloze", None, {}, {}, revision=hub.PARQUET_BRANCH, parquet=True)
@@ -313,7 +314,7 @@ def test_nothing_cached_and_no_network(task: str, tmp_path: Path) -> None:
     """A compute node, in a process of its own: what is said, on lines that fit a terminal."""
     program = (
         "from lm_eval_iberian.sweep.kept_tasks import our_tasks\n"
-        "from lm_eval_iberian.documents.load import DocumentsError\n"
+        "from lm_eval_iberian.documents.loader import DocumentsError\n"
         f"try: our_tasks().load(['{task}'])\n"
         "except DocumentsError as error: print(error)\n"
     )

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from lm_eval_iberian.benchmarks.table import benchmarks
 from lm_eval_iberian.commands.doctor import doctor
 from lm_eval_iberian.commands.prefetch import prefetch
-from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.documents import mirrors
-from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.documents.needs import leaves, needs
 from lm_eval_iberian.documents.prefetch import Outcome, pin
 from lm_eval_iberian.documents.prefetch import prefetch as fetch

@@ -12,8 +12,8 @@ import yaml
 from lm_eval.tasks import TaskManager
 
 from lm_eval_iberian.documents import hub, mirrors
-from lm_eval_iberian.documents import load as documents
-from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents import loader as documents
+from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.documents.manifests import manifests
 from lm_eval_iberian.documents.revisions import COMMIT, Wanted, from_environment, wanted
 from lm_eval_iberian.folders import tasks_folder

@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_eval.tasks import TaskManager
 
-from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.sweep.kept_tasks import our_tasks
 
 SEED = 1234

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ifeval_multi.errors import PackError
-from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents.loader import DocumentsError
 from tests.tasks.common import build
 
 TASKS = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lm_eval_iberian.documents.load import DocumentsError
+from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.folders import tasks_folder
 from tests.tasks.common import build, ours, requests
 

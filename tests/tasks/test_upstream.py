@@ -13,7 +13,7 @@ from lm_eval.api.registry import get_aggregation
 from lm_eval_iberian.benchmarks.benchmark import CHOICE
 from lm_eval_iberian.benchmarks.benchmark import PAIRS as MINIMAL_PAIRS
 from lm_eval_iberian.benchmarks.table import benchmarks
-from lm_eval_iberian.documents import load as documents
+from lm_eval_iberian.documents import loader as documents
 from tests.conftest import first_ones
 from tests.tasks.common import build, from_samples, manager, requests
 
