@@ -6,7 +6,7 @@
     tasks/pins.yml                                                       commits seen by `iberian prefetch --pin`
     tasks/*/manifest.yml                                                 the suite's own
 
-The first three may also name a branch or a tag. The results record the commit that was read (load.py).
+The first three may also name a branch or a tag. The results record the commit that was read (loader.py).
 """
 
 from __future__ import annotations
