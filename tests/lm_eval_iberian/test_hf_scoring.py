@@ -32,8 +32,8 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 def pairs() -> list[tuple[str, str]]:
     """Prompts of many lengths, some that begin alike; choices that begin alike, or are one token."""
     draw = random.Random(3)
-    shots = " ".join(draw.choices(WORDS, k=60))
-    contexts = [" ".join(draw.choices(WORDS, k=draw.randint(1, 60))) for _ in range(4)]
+    shots = " ".join(draw.choices(WORDS, k=25))  # long enough to be shared, short enough to stay whole
+    contexts = [" ".join(draw.choices(WORDS, k=count)) for count in (1, 4, 9, 60)]
     contexts += [f"{shots} {context}" for context in contexts]
     choices = (" A", " B", " Gasteiz dela", " Gasteiz dela uste dut", " " + " ".join(WORDS))
     return [(context, choice) for context in [*contexts, ""] for choice in choices]
