@@ -10,7 +10,7 @@ from typing import Any
 
 from lm_eval_iberian.benchmarks.benchmark import ALL, CHOICE, COUNTED, KINDS, OF_HUNDRED, PAPER_COLUMNS, Benchmark
 from lm_eval_iberian.benchmarks.files import BENCHMARKS, Types, checked, fault, read
-from lm_eval_iberian.benchmarks.languages import languages as known_languages
+from lm_eval_iberian.benchmarks.languages import languages
 
 KEYS: Types = {
     "name": str, "kind": str, "languages": list, "directions": list, "task": str, "upstream": str, "metric": str,
@@ -27,7 +27,7 @@ def benchmarks_of(file: Path) -> list[Benchmark]:
     entries = read(file).get(BENCHMARKS) or []
     if not isinstance(entries, list):
         raise fault(file, BENCHMARKS, "should be a list, each item a benchmark")
-    order = list(known_languages())
+    order = list(languages())
     found: list[tuple[bool, int, Benchmark]] = []
     for number, entry in enumerate(entries, 1):
         reader = _Entry(file, f"{BENCHMARKS}, number {number}", entry)
@@ -65,13 +65,13 @@ class _Entry:
         key = "directions" if self.has_directions else "languages"
         for one in self.entry[key]:
             language = str(one).rpartition("-")[2]
-            if any(part not in known_languages() for part in str(one).split("-")):
-                known = ", ".join(known_languages())
+            if any(part not in languages() for part in str(one).split("-")):
+                known = ", ".join(languages())
                 raise self.fault(key, f"{one}: not in languages.yml, which has {known}; add it there")
             yield self._benchmark(language, str(one))
 
     def _benchmark(self, language: str, direction: str) -> Benchmark:
-        known = known_languages()[language]
+        known = languages()[language]
 
         def filled(key: str) -> str:
             try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from lm_eval_iberian.benchmarks.benchmark import ALL, CHOICE, KINDS, PLACES, TOYS, Benchmark, Kind
 from lm_eval_iberian.benchmarks.entries import benchmarks_of
 from lm_eval_iberian.benchmarks.files import BENCHMARKS, fault, manifest_files
-from lm_eval_iberian.benchmarks.languages import languages as known_languages
+from lm_eval_iberian.benchmarks.languages import languages
 from lm_eval_iberian.folders import task_folders
 
 
@@ -20,7 +20,7 @@ def benchmarks() -> tuple[Benchmark, ...]:
     return _benchmarks(task_folders())
 
 
-def languages() -> tuple[str, ...]:
+def measured_languages() -> tuple[str, ...]:
     """The languages of which there is any benchmark, in the order of tables."""
     return _languages_of(task_folders())
 
@@ -46,13 +46,13 @@ def of_task(task: str) -> Benchmark | None:
 
 def columns(average: str) -> list[str]:
     """The columns of an average, in the order of the paper's tables."""
-    return [f"{average}_{language}" for language in languages() if of_column(f"{average}_{language}")]
+    return [f"{average}_{language}" for language in measured_languages() if of_column(f"{average}_{language}")]
 
 
 @functools.cache
 def _languages_of(folders: tuple[Path, ...]) -> tuple[str, ...]:
     measured = {benchmark.language for benchmark in _benchmarks(folders)}
-    return tuple(language for language in known_languages() if language in measured)
+    return tuple(language for language in languages() if language in measured)
 
 
 @functools.cache

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from lm_eval_iberian.benchmarks.benchmark import INSTRUCTIONS, OF_HUNDRED, TOY_INSTRUCTIONS, Benchmark
-from lm_eval_iberian.benchmarks.languages import language_names
-from lm_eval_iberian.benchmarks.languages import languages as known_languages
-from lm_eval_iberian.benchmarks.table import averages, languages, of_column, of_task
+from lm_eval_iberian.benchmarks.languages import language_names, languages
+from lm_eval_iberian.benchmarks.table import averages, measured_languages, of_column, of_task
 from lm_eval_iberian.identity.prompting import odd_ones
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun
@@ -113,7 +112,7 @@ class Scores:
     def languages(self) -> list[str]:
         """Every language of a column, in the suite's order."""
         found = {column.language for column in self.columns}
-        return [*(one for one in languages() if one in found), *sorted(found - set(languages()))]
+        return [*(one for one in measured_languages() if one in found), *sorted(found - set(measured_languages()))]
 
     @cached_property
     def points(self) -> list[SweepPoint]:
@@ -171,7 +170,7 @@ def is_flagged(flags: Collection[str], counted: Iterable[Benchmark]) -> bool:
 def _of_suite(run: SweepRun) -> Iterator[Column]:
     tasks = set(run.tasks)
     for kind in averages():
-        for language in languages():
+        for language in measured_languages():
             wanted = of_column(f"{kind}_{language}")
             measured = [one for one in wanted if tasks & {*one.tasks, *one.upstream}]
             if any(one.counted_in == kind for one in measured):
@@ -184,7 +183,7 @@ def _of_others(run: SweepRun) -> list[Column]:
     found: dict[tuple[str, str], list[Benchmark]] = {}
     for benchmark in others(run):
         found.setdefault((benchmark.kind, benchmark.language), []).append(benchmark)
-    order = {language: number for number, language in enumerate(languages())}
+    order = {language: number for number, language in enumerate(measured_languages())}
     kinds = list(dict.fromkeys(kind for kind, _ in found))
     keys = sorted(found, key=lambda key: (kinds.index(key[0]), order.get(key[1], 9), key[1]))
     return [Column(kind, language, tuple(found[kind, language])) for kind, language in keys]
@@ -201,7 +200,7 @@ def others(run: SweepRun) -> list[Benchmark]:
 
 
 def _benchmark(task: str, metric: str, points: Sequence[SweepPoint]) -> Benchmark:
-    ending = re.search(rf"[-_]({'|'.join(known_languages())})(?:_multi|_native)?$", task)
+    ending = re.search(rf"[-_]({'|'.join(languages())})(?:_multi|_native)?$", task)
     highest = max((abs(value) for point in points for value in point.scores(task).get(metric, [])), default=0.0)
     percent = 100.0 if metric in OF_HUNDRED or highest > 1 else 1.0
     return Benchmark(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lm_eval_iberian.benchmarks.languages import language_names
@@ -136,9 +136,3 @@ def shared_parents(merges: Sequence[SweepPoint]) -> set[str]:
     """The parents that every merge of the axes has."""
     sets = [set(point.parents) for point in merges if point.labels] or [set(point.parents) for point in merges]
     return set.intersection(*sets) if sets else set()
-
-
-def short_parents(names: Sequence[str]) -> Mapping[str, str]:
-    """Names without the folders in front, where that leaves them different."""
-    short = {name: name.rstrip("/").rsplit("/", 1)[-1] for name in names}
-    return short if len(set(short.values())) == len(short) else {name: name for name in names}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.benchmarks.languages import language_names
-from lm_eval_iberian.benchmarks.table import averages, benchmarks, columns, languages, of_column
+from lm_eval_iberian.benchmarks.table import averages, benchmarks, columns, measured_languages, of_column
 from lm_eval_iberian.identity.prompting import Prompt, has_several, odd_ones, shown
 from lm_eval_iberian.scores import paper
 from lm_eval_iberian.scores.results_files import find_runs
@@ -128,7 +128,7 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
         raise ValueError("the paper's figures are not normalised: ask for one or the other")
     models = _parents_first(models)
     made = [_averages(average, models, against, normalised) for average in averages()]
-    made += [_by_language(language, models, normalised) for language in languages()]
+    made += [_by_language(language, models, normalised) for language in measured_languages()]
     notes = {model.label: model.notes for model in models if model.notes}
     if against:
         notes["paper"] = [paper.CAUTION]

@@ -40,7 +40,7 @@ def _ordered_configuration() -> Any:
         def referenced_models(self) -> list[Any]:
             known = set(super().referenced_models())
             first = [self.base_model] if self.base_model is not None else []
-            return [item for item in dict.fromkeys([*first, *_ordered_references(self)]) if item in known]
+            return [item for item in dict.fromkeys([*first, *ordered_references(self)]) if item in known]
 
     return OrderedConfiguration
 
@@ -124,7 +124,7 @@ def reference_key(reference: Any) -> str:
     return f"{reference.model.path}{adapter}"
 
 
-def _ordered_references(config: Any) -> list[Any]:
+def ordered_references(config: Any) -> list[Any]:
     found: dict[Any, None] = {}
     map_references(config, lambda reference: found.setdefault(reference) or reference)
     return list(found)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError, RecipeError
 from merge_hooks.kernels.operands import Operand, Operands
-from merge_hooks.planning.config import MAX_LAYERS, _ordered_references, reference_key
-from merge_hooks.planning.reading import _in_words, _left_where_they_are, _Reader, run_task
+from merge_hooks.planning.config import MAX_LAYERS, ordered_references, reference_key
+from merge_hooks.planning.reading import SourceReader, in_words, left_where_they_are, run_task
 from merge_hooks.planning.registry import register_methods
 from merge_hooks.sources.checkpoint import Source
 
@@ -70,7 +70,7 @@ class OutputTensor:
         try:
             tensor = run_task(self.merge, memory)
         except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
-            raise RecipeError(f"mergekit cannot merge {self.name}: {_in_words(error)}.") from error
+            raise RecipeError(f"mergekit cannot merge {self.name}: {in_words(error)}.") from error
         return tensor if tensor is None or not self.dtype else tensor.to(dtype=dtype_from_name(self.dtype))
 
     def operands(self, view: Pass | None = None) -> Operands | None:
@@ -114,7 +114,7 @@ class OutputTensor:
         if len(dtypes) != 1:
             return None
         as_stored = {"dtype": None}
-        with _left_where_they_are(loads):
+        with left_where_they_are(loads):
             tensors = {
                 reference_key(reference): load.model_copy(update=as_stored).execute()
                 for reference, load in loads.items()
@@ -193,7 +193,7 @@ class Plan:
 
         register_methods()
         self._sources = sources
-        self._read = [(reference, sources[reference_key(reference)]) for reference in _ordered_references(config)]
+        self._read = [(reference, sources[reference_key(reference)]) for reference in ordered_references(config)]
         _refuse_endless(sources)
         options = MergeOptions(trust_remote_code=trust_remote_code)
         # The planner writes into the configuration it is given.
@@ -209,7 +209,7 @@ class Plan:
                 self._tasks = tasks = planner.plan_to_disk(out_path=os.devnull)
             MergePlanner._model_arch.cache_clear()  # it keeps the last 128 planners, with their configurations
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, OSError, StrictDataclassError) as error:
-            raise PreflightError(f"mergekit cannot plan this recipe: {_in_words(error)}.") from error
+            raise PreflightError(f"mergekit cannot plan this recipe: {in_words(error)}.") from error
         self.architecture = architecture
         self.tensors = [self._output(task) for task in tasks if isinstance(task, SaveTensor)]
         self.tokenizer_task = next((task for task in tasks if isinstance(task, BuildTokenizer)), None)
@@ -233,7 +233,7 @@ class Plan:
             # Put back afterwards: plans of a merge of merges take turns in reading, and may share sources.
             before = {reference: LoaderCache.loaders.get(reference) for reference, _ in self._read}
             for reference, source in self._read:
-                LoaderCache.loaders[reference] = _Reader(source, view)
+                LoaderCache.loaders[reference] = SourceReader(source, view)
             try:
                 yield
             finally:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from merge_hooks.sources.residents import Pass
 
 
-class _Reader:
+class SourceReader:
     """What mergekit's LoadTensor wants of a loader, over a Source."""
 
     def __init__(self, source: Source, view: Pass | None = None) -> None:
@@ -23,7 +23,7 @@ class _Reader:
         self.leaves_on_device = False
 
     @property
-    def index(self) -> _Reader:
+    def index(self) -> SourceReader:
         return self
 
     @property
@@ -39,7 +39,7 @@ class _Reader:
 
 
 @contextmanager
-def _left_where_they_are(references: Iterable[Any]) -> Iterator[None]:
+def left_where_they_are(references: Iterable[Any]) -> Iterator[None]:
     """While this lasts, tensors on a GPU are not brought to the CPU."""
     from mergekit.io.tasks import LoaderCache
 
@@ -53,7 +53,7 @@ def _left_where_they_are(references: Iterable[Any]) -> Iterator[None]:
             reader.leaves_on_device = False
 
 
-def _in_words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
     """The first line of an error that was meant for programmers, with its class if the line says nothing by itself."""
     text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
     return text if isinstance(error, RuntimeError) and text else f"{type(error).__name__} {text}".strip()
@@ -73,7 +73,7 @@ def run_task(task: Any, memory: dict[str, Any]) -> Any:
                 memory["tokenizer"] = task.execute()
             except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
                 raise PreflightError(
-                    f"mergekit cannot build the tokenizer of this recipe: {_in_words(error)}."
+                    f"mergekit cannot build the tokenizer of this recipe: {in_words(error)}."
                 ) from error
         return memory["tokenizer"]
     return task.execute(**{name: run_task(needed, memory) for name, needed in task.arguments().items()})

@@ -6,7 +6,7 @@ tuners/lora/layer.py: `Linear.merge`, `Embedding.merge`; variants.py: `DoraLinea
     W + B·A · scaling        scaling = alpha / r, or alpha / sqrt(r) with rsLoRA
 
 PEFT holds half-precision factors in float32, so B·A is a float32 product; the sum is rounded once, to the base's
-dtype. Equal to `merge_and_unload` bit for bit (tests/merge_hooks/test_lora.py), and so to what mergekit folds.
+dtype. Equal to `merge_and_unload` bit for bit (tests/merge_hooks/recipes/test_lora.py), and so to what mergekit folds.
 
 What adapter_config.json may say is checked in `merge_hooks.sources.adapter_config`.
 """

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.benchmarks.benchmark import CHOICE, INSTRUCTIONS, TRANSLATION
-from lm_eval_iberian.benchmarks.table import benchmarks, languages
+from lm_eval_iberian.benchmarks.table import benchmarks, measured_languages
 from lm_eval_iberian.runs.store import FILE, Document, Store
 from tests.lm_eval_iberian.results_maker import results
 
@@ -168,7 +168,7 @@ def _verdict(metric: str, skill: float, shared: random.Random, own: random.Rando
 def _pull(point: MadePoint, language: str) -> float:
     """How far a point has gone from the instruct model (0) towards the language model (1)."""
     if not point.labels:
-        return float(language in languages())
+        return float(language in measured_languages())
     weight = float(point.labels["weight"])
     return weight / (1 + weight)
 

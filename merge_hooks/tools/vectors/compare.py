@@ -25,7 +25,7 @@ from merge_hooks.errors import SourceError
 from merge_hooks.kernels.blocks import BLOCK, Workers, Workspace
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.tools.vectors.fit import comparable
-from merge_hooks.tools.vectors.vector import Vector, _unreachable
+from merge_hooks.tools.vectors.vector import Vector, unreachable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -220,7 +220,7 @@ def _update(vector: Vector, tensor: str) -> Product | Change:
     factors = vector.factors(tensor)
     if factors is not None:
         return Product(*factors)
-    base = vector.base or _unreachable(tensor)
+    base = vector.base or unreachable(tensor)
     return Change(vector.source.read(tensor).contiguous(), base.read(tensor).contiguous())
 
 

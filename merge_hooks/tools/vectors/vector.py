@@ -37,9 +37,9 @@ class Vector:
             return torch.zeros(0, 0), torch.zeros(0, 0)
         if base is not None:
             return source.low_rank_update(tensor, base)
-        left, right, scaling = source.delta_factors(tensor) or _unreachable(tensor)
+        left, right, scaling = source.delta_factors(tensor) or unreachable(tensor)
         return (right.T * scaling, left.T) if source.factors[tensor].is_embedding else (left * scaling, right)
 
 
-def _unreachable(tensor: str) -> NoReturn:
+def unreachable(tensor: str) -> NoReturn:
     raise AssertionError(f"{tensor}: comparable() lets no adapter pass that needs its base")
