@@ -57,9 +57,13 @@ def _register_model(_models: ModuleType) -> None:
     _install_excepthook()
 
 
+def _add_tasks(manager: ModuleType) -> None:
+    _add_task_folder(manager)
+    _add_groups(manager)  # second: where a later lm_eval has no such index, the tasks are there all the same
+
+
 def _add_task_folder(manager: ModuleType) -> None:
     """Make every TaskManager with default tasks scan our folders too, before the user's own include paths."""
-    _add_groups(manager)
     if hasattr(manager, "TASKS_ENTRY_POINT_GROUP"):  # it reads our entry point by itself (#4015)
         return
     initialise = manager.TaskManager.__init__
@@ -192,5 +196,5 @@ _ACTIONS = {
     "lm_eval.api.model": _key_caches_by_identity,
     "lm_eval.evaluator": _say_what_was_read,
     "lm_eval.models": _register_model,
-    "lm_eval.tasks.manager": _add_task_folder,
+    "lm_eval.tasks.manager": _add_tasks,
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lm_eval_iberian import plugin
+from lm_eval_iberian.folders import tasks_folder
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +54,19 @@ def test_own_include_paths_are_kept(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("task: mine_alone\ndataset_path: x\n")
     manager = TaskManager(include_path=str(tmp_path), include_defaults=True)
     assert {"mine_alone", "iberian_eus_trivia", "hellaswag"} <= set(manager.all_tasks)
+
+
+def test_tasks_are_there_though_the_index_of_a_later_lm_eval_is_another() -> None:
+    """Groups of what was added go into lm_eval's index; where that cannot be, only they are missing, and it is said."""
+    given: list[Any] = []
+
+    class TaskManager:
+        def __init__(self, verbosity: Any = None, include_path: Any = None) -> None:
+            given.extend(include_path)
+
+    module: Any = ModuleType("lm_eval.tasks.manager")
+    module.TaskManager = TaskManager
+    with pytest.warns(UserWarning, match="could not register itself with lm_eval"):
+        plugin.after_import(module)
+    TaskManager()
+    assert given == [str(tasks_folder())]
