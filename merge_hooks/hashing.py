@@ -20,7 +20,7 @@ def template_hash(template: Any) -> str:
 def digest(value: Any, length: int = 8) -> str:
     """SHA-256 of a value's canonical JSON, cut to `length` hex digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
 
 
 _HASHES: dict[Hashable, str] = {}

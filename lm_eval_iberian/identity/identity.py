@@ -32,6 +32,8 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
+from merge_hooks import hashing
+
 # Where results files say what was read.
 KEY = "measured"
 
@@ -203,9 +205,8 @@ def parse(arguments: Any) -> dict[str, Any]:
 
 
 def digest(value: Any, length: int = 32) -> str:
-    """SHA-256 of a value's canonical JSON, cut to `length` hex digits."""
-    text = json.dumps(_plain(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
+    """`hashing.digest` of any value, JSON or not."""
+    return hashing.digest(_plain(value), length)
 
 
 def text_digest(text: str | None) -> str | None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_iberian.models.hf_scoring import WORTH_SHARING, clusters
+from lm_eval_iberian.models.hf_scoring import WORTH_SHARING, clusters, read
 from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import EngineError
 
@@ -72,6 +73,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from lm_eval_iberian.models.hf import MergedHF
 
     return make(MergedHF, build_family(tmp_path_factory.mktemp("plain"))["base"])
+
+
+def test_the_likeliest_token_is_greedy_and_of_equal_ones_the_first() -> None:
+    logprobs = torch.tensor([-3.0, -0.5, -2.0, -0.5])
+    found = read(logprobs, [0, 1, 3])
+    assert {token: said[0] for token, said in found.items()} == {0: -3.0, 1: -0.5, 3: -0.5}
+    assert [token for token, (value, best) in found.items() if value == best] == [1]
 
 
 def test_answers_reach_the_cache_before_an_error(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

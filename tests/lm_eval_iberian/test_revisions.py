@@ -81,7 +81,8 @@ def test_the_first_that_names_one_counts(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_branch_is_no_commit() -> None:
     assert wanted(TRIVIA, manifests()[TRIVIA]) == Wanted(None), "main is the newest"
-    assert Wanted("refs/convert/parquet").commit is Wanted("abc").commit is None
+    assert Wanted("refs/convert/parquet").commit is Wanted("abc1234").commit is None
+    assert Wanted(FIRST).commit == FIRST
 
 
 def test_pins_of_an_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

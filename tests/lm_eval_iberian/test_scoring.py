@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm_eval_iberian.models.questions import Pair, Score, collect_questions, truncate
+from lm_eval_iberian.models.questions import Pair, Question, Score, collect_questions, truncate
 from lm_eval_iberian.models.queue import AHEAD, Request, run_queue
-from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
+from lm_eval_iberian.models.scoring import request, score_by_questions, score_whole_prompts
 
 pytest.importorskip("vllm")
 tokens = st.lists(st.integers(0, 5), min_size=1, max_size=6)
@@ -168,6 +168,14 @@ def test_choices_that_share_a_beginning_share_questions() -> None:
     ]
 
 
+def test_what_the_engine_must_compute_is_not_looked_up() -> None:
+    """vLLM gives no log-probabilities for what it finds in its cache: only where it may, a request reads that."""
+    for whole, on_the_way, skips in ((True, {0: [0]}, True), (True, {}, False), (False, {0: [0]}, False)):
+        params = request(Question((1, 2), (3,), {4: [0]}, on_the_way, whole)).params
+        assert params.skip_reading_prefix_cache is skips
+        assert params.prompt_logprobs == (1 if on_the_way else None)
+
+
 def test_more_tokens_than_vllm_takes_are_asked_for_in_parts() -> None:
     asked = collect_questions([Pair(None, (1,), (token,)) for token in range(300)], 1, 128)
     assert sorted(token for question in asked for token in question.wanted) == list(range(300))
@@ -185,9 +193,9 @@ def test_whole_prompts_go_longest_first_and_scores_come_back_to_their_pairs(monk
     asked: list[tuple[int, ...]] = []
 
     def queue(_llm: Any, requests: Any, heard: Any, _lora: Any) -> None:
-        for index, request in enumerate(requests):
-            asked.append(tuple(request.tokens))
-            heard(index, request.tokens)
+        for index, one in enumerate(requests):
+            asked.append(tuple(one.tokens))
+            heard(index, one.tokens)
 
     monkeypatch.setattr("lm_eval_iberian.models.scoring.run_queue", queue)
     pairs = [Pair(None, (1,), (2,)), Pair(None, (1, 2), (5, 6, 7)), Pair(None, (1, 2, 3), (4,))]
