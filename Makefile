@@ -12,6 +12,8 @@ WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export TOKENIZERS_PARALLELISM := false
+# Where an image sets it, every process compiles every module, and pytest rewrites every test, again and again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all check mutants lint install clean
 
@@ -22,7 +24,7 @@ $(VENV)/.installed: pyproject.toml .ci/install
 
 demo: install
 	@mkdir -p $(DEMO)
-	$(VENV)/bin/iberian toy $(DEMO)/toys
+	$(VENV)/bin/iberian toy --out $(DEMO)/toys
 	cd $(DEMO) && ../$(VENV)/bin/lm_eval --model merged \
 	  --model_args recipe=toys/merge-basque.yml,max_model_len=512 --tasks toy_eu --output_path out
 	$(VENV)/bin/iberian report $(DEMO)/out

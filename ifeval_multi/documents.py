@@ -5,13 +5,16 @@ es and ca sets, M-IFEval): ids "es:keywords:existence", "change_case:spanish_cap
 padded with None or written as a JSON string. A string where a list belongs is read as the list it
 stands for; 0 is a number like any other.
 
-A document is never changed for the original edition: `raw_arguments` keeps what the file says.
+A type that neither every language nor the pack has is left out of a document and named in `unknown`: nothing else of the
+row is lost, and whoever scores says what was left out. A document is never changed for the original edition:
+`raw_arguments` keeps what the file says.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,26 +23,32 @@ from typing import Any
 from ifeval_multi.errors import PackError
 from ifeval_multi.instructions import (
     INSTRUCTIONS,
+    M_IFEVAL_PREFIXES,
     NUMBER,
+    NUMBERS,
     RELATION,
     RESPONSE_LANGUAGE,
+    TEXT_TO_TEXT,
     TEXTS,
+    InstructionType,
     canonical_id,
     language_prefix,
 )
-from ifeval_multi.relations import canonical_relation
+from ifeval_multi.pack import Pack, languages, load_pack
+from ifeval_multi.relations import COMPARISONS, canonical_relation
 
 _QUOTED = re.compile(r"[\"'“”‘’\[\]]+")
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction of a prompt: its type, and what was asked."""
+    """One instruction of a prompt: its type, what was asked, and whose published checks its id stands for."""
 
     id: str
     arguments: Mapping[str, Any]
     raw_arguments: Mapping[str, Any]
     dialect: str
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Document:
     prompt: str
     instructions: tuple[Instruction, ...]
     where: str = ""
+    unknown: tuple[str, ...] = ()  # ids that were left out, as the data have them
 
     def scored(self, include_response_language: bool) -> tuple[Instruction, ...]:
         """The instructions that count: response_language only where it is asked for."""
@@ -58,13 +68,17 @@ class Document:
         return tuple(i for i in self.instructions if i.id != RESPONSE_LANGUAGE)
 
 
-def read(path: str | Path) -> list[Document]:
+def read(path: str | Path, pack: Pack | None = None) -> list[Document]:
     """The documents of a JSONL file, or of a JSON file that holds a list.
+
+    Args:
+        path: the file.
+        pack: the language, for types and relations of its own; without it the ids' prefixes say which.
 
     Raises:
         PackError: the file is not there, or a row is not a prompt with instructions.
     """
-    return [from_row(row, where) for where, row in rows(path)]
+    return [from_row(row, where, pack) for where, row in rows(path)]
 
 
 def rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -101,8 +115,12 @@ def _object(row: Any, where: str) -> dict[str, Any]:
     return row
 
 
-def from_row(row: Mapping[str, Any], where: str = "") -> Document:
-    """A Document from a row of any dialect."""
+def from_row(row: Mapping[str, Any], where: str = "", pack: Pack | None = None) -> Document:
+    """A Document from a row of any dialect.
+
+    Raises:
+        PackError: the row is none, or an instruction lacks an argument or has one of another kind.
+    """
     where = where or f"document {row.get('key', '?')}"
     prompt = row.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
@@ -111,9 +129,25 @@ def from_row(row: Mapping[str, Any], where: str = "") -> Document:
     if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
         raise PackError(where, "key `instruction_id_list` is no list of texts.", "")
     kwargs = _kwargs(row.get("kwargs"), len(ids), where)
-    pairs = zip(ids, kwargs, strict=True)
-    found = tuple(instruction(name, given, where) for name, given in pairs)
-    return Document(row.get("key", where), prompt, found, where)
+    found, left_out = [], []
+    for name, given in zip(ids, kwargs, strict=True):
+        own = _pack_of(name, pack)
+        if _kind(name, own) is None:
+            left_out.append(name)
+        else:
+            found.append(instruction(name, given, where, own))
+    return Document(row.get("key", where), prompt, tuple(found), where, tuple(left_out))
+
+
+def _pack_of(name: str, pack: Pack | None) -> Pack | None:
+    """The pack that was given; else the one that ships for the id's prefix."""
+    prefix = language_prefix(name)
+    return pack or (load_pack(prefix) if prefix in languages() else None)
+
+
+def _kind(name: str, pack: Pack | None) -> InstructionType | None:
+    bare = canonical_id(name)
+    return pack.kind(bare) if pack else INSTRUCTIONS.get(bare)
 
 
 def _as_json(value: Any, where: str) -> Any:
@@ -128,44 +162,72 @@ def _kwargs(value: Any, count: int, where: str) -> list[dict[str, Any]]:
     return [_object(item, where) for item in parsed]
 
 
-def instruction(name: str, given: Mapping[str, Any], where: str = "") -> Instruction:
+def instruction(name: str, given: Mapping[str, Any], where: str = "", pack: Pack | None = None) -> Instruction:
     """An Instruction from an id and kwargs as the data have them.
 
     Raises:
         PackError: the type is not known, or an argument it needs is missing or of another kind.
     """
-    bare = canonical_id(name)
-    if bare not in INSTRUCTIONS:
-        raise PackError(where or name, f"{name!r} is no instruction type.", f"Known: {', '.join(INSTRUCTIONS)}.")
+    pack = _pack_of(name, pack)
+    kind = _kind(name, pack)
+    if kind is None:
+        known = ", ".join([*INSTRUCTIONS, *(pack.own_types if pack else ())])
+        raise PackError(where or name, f"{name!r} is no instruction type.", f"Known: {known}.")
     prefix = language_prefix(name)
-    dialect = "google" if prefix in ("", "en") else "m-ifeval"
+    dialect = "m-ifeval" if prefix in M_IFEVAL_PREFIXES else "google"
     # None is padding and goes; 0, "" and [] are values and stay.
-    raw = {k: v for k, v in given.items() if k in INSTRUCTIONS[bare].arguments and v is not None}
-    return Instruction(bare, _arguments(bare, raw, dialect, where or name), raw, dialect)
+    raw = {k: v for k, v in given.items() if k in kind.arguments and v is not None}
+    return Instruction(kind.id, _arguments(kind, raw, where or name, pack), raw, dialect, prefix)
 
 
-def _arguments(bare: str, raw: Mapping[str, Any], dialect: str, where: str) -> dict[str, Any]:
-    kind = INSTRUCTIONS[bare]
+def _arguments(kind: InstructionType, raw: Mapping[str, Any], where: str, pack: Pack | None) -> dict[str, Any]:
     missing = [name for name in kind.needed if name not in raw]
     if missing:
-        raise PackError(where, f"{bare} lacks {', '.join(missing)}.", f"It needs {kind.needed}.")
-    return {
-        name: _argument(name, kind.arguments[name], value, dialect, f"{where}, {bare}") for name, value in raw.items()
-    }
+        raise PackError(where, f"{kind.id} lacks {', '.join(missing)}.", f"It needs {kind.needed}.")
+    where = f"{where}, {kind.id}"
+    return {name: _argument(name, kind.arguments[name], value, where, pack) for name, value in raw.items()}
 
 
-def _argument(name: str, kind: str, value: Any, dialect: str, where: str) -> Any:
+def _argument(name: str, kind: str, value: Any, where: str, pack: Pack | None) -> Any:
     if kind == RELATION:
-        relation = canonical_relation(str(value))
-        # lm_eval's es and ca sets say "less than" where prompt and code mean "at most".
-        return "at most" if dialect == "m-ifeval" and relation == "less than" else relation
+        return _relation(str(value), where, pack)
     if kind == NUMBER:
         return _number(name, value, where)
+    if kind == NUMBERS:
+        return [_number(name, item, where) for item in _listed(name, value, where)]
+    if kind == TEXT_TO_TEXT:
+        return _text_to_text(name, value, where)
     if kind == TEXTS:
         return texts(value) if isinstance(value, str) else [str(item) for item in value]
     if not isinstance(value, str):
         raise PackError(where, f"{name} is {value!r}.", "Expected a text.")
     return value
+
+
+def _relation(value: str, where: str, pack: Pack | None) -> str:
+    """One of relations.COMPARISONS: written so, or in the pack's words ("au moins"), or in published Spanish."""
+    said = value.strip().lower()
+    own = pack.relations if pack else {}
+    if said not in COMPARISONS:
+        said = next((name for name, phrases in own.items() if said in phrases), said)
+    try:
+        return canonical_relation(said)
+    except PackError as error:
+        words = ", ".join(phrase for phrases in own.values() for phrase in phrases)
+        more = f" In {pack.name} also: {words}." if pack and words else ""
+        raise PackError(where, error.what, error.fix + more) from None
+
+
+def _listed(name: str, value: Any, where: str) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise PackError(where, f"{name} is {value!r}.", "Expected a list.")
+    return list(value)
+
+
+def _text_to_text(name: str, value: Any, where: str) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise PackError(where, f"{name} is {value!r}.", "Expected texts to texts.")
+    return {str(key): str(text) for key, text in value.items() if text is not None}  # None: padding of the Hub
 
 
 def _number(name: str, value: Any, where: str) -> int:
@@ -189,22 +251,83 @@ def match_responses(documents: list[Document], path: str | Path) -> list[dict[st
     They are matched by prompt text where the answers carry it, else by key. Published outputs
     carry other prompts under the same keys: a key whose prompt differs is refused, and nothing
     is dropped in silence.
+
+    Raises:
+        PackError: a document has no answer, or two; or two documents would share one by their key.
     """
-    answers = list(rows(path))
-    by_prompt = {row["prompt"]: row for _, row in answers if isinstance(row.get("prompt"), str)}
-    by_key = {str(row["key"]): row for _, row in answers if "key" in row}
-    found = [by_prompt.get(d.prompt) or by_key.get(str(d.key)) for d in documents]
-    for document, row in zip(documents, found, strict=True):
-        if row is None:
+    by_prompt, by_key = _by_prompt_and_key(path)
+    _refuse_shared_keys(documents, by_key)
+    return [_answer(document, by_prompt[document.prompt], by_key[str(document.key)], path) for document in documents]
+
+
+def answers_to_no_prompt(documents: list[Document], path: str | Path) -> list[str]:
+    """Where the answers of a JSONL file stand that match_responses() does not need ("line 3")."""
+    keys, prompts = {str(document.key) for document in documents}, {document.prompt for document in documents}
+    return [
+        _line(where)
+        for where, row in rows(path)
+        if (row["prompt"] not in prompts if _has_prompt(row) else str(row.get("key")) not in keys)
+    ]
+
+
+Answers = list[tuple[int, str, dict[str, Any]]]  # each with its number, and where it stands
+
+
+def _by_prompt_and_key(path: str | Path) -> tuple[dict[str, Answers], dict[str, Answers]]:
+    by_prompt: dict[str, Answers] = defaultdict(list)
+    by_key: dict[str, Answers] = defaultdict(list)
+    for number, (where, row) in enumerate(rows(path)):
+        if _has_prompt(row):
+            by_prompt[row["prompt"]].append((number, where, row))
+        if "key" in row:
+            by_key[str(row["key"])].append((number, where, row))
+    return by_prompt, by_key
+
+
+def _answer(document: Document, by_prompt: Answers, by_key: Answers, path: str | Path) -> dict[str, Any]:
+    """The one answer to a document, of those that carry its prompt and those that carry its key."""
+    own_key = [answer for answer in by_prompt if str(answer[2].get("key")) == str(document.key)]
+    found = sorted((own_key or by_prompt) + [answer for answer in by_key if not _has_prompt(answer[2])])
+    if not found and by_key:
+        raise PackError(
+            by_key[0][1],
+            f"the answer to key {document.key} was given to another prompt.",
+            "Score answers with the prompts they answer.",
+        )
+    if not found:
+        raise PackError(
+            str(path),
+            f"there is no answer to key {document.key}.",
+            'Give one a document, as {"key": ..., "response": "..."}.',
+        )
+    if len(found) > 1:
+        raise PackError(
+            found[1][1],
+            f"a second answer to key {document.key}; {_line(found[0][1])} has the first.",
+            "Keep one of the two: which of them counts is not for the score to choose.",
+        )
+    return found[0][2]
+
+
+def _refuse_shared_keys(documents: list[Document], by_key: Mapping[str, Answers]) -> None:
+    """Two documents with one key are told apart by their prompts alone, if every answer carries its prompt."""
+    first: dict[str, Document] = {}
+    for document in documents:
+        key = str(document.key)
+        other = first.setdefault(key, document)
+        same = document.prompt == other.prompt
+        if other is not document and (same or not all(_has_prompt(row) for *_, row in by_key.get(key, ()))):
             raise PackError(
-                str(path),
-                f"there is no answer to key {document.key}.",
-                'Give one a document, as {"key": ..., "response": "..."}.',
+                document.where,
+                f"key {key} comes twice; {_line(other.where)} has it, too.",
+                "Take one of the two away." if same else "Give each prompt a key of its own, and its answer too.",
             )
-        if row.get("prompt", document.prompt) != document.prompt:
-            raise PackError(
-                str(path),
-                f"the answer to key {document.key} was given to another prompt.",
-                "Score answers with the prompts they answer.",
-            )
-    return [row for row in found if row is not None]
+
+
+def _has_prompt(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("prompt"), str)
+
+
+def _line(where: str) -> str:
+    """ "line 3" of "FILE, line 3"."""
+    return where.rpartition(", ")[2]

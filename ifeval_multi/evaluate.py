@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ifeval_multi.checks import CORRECTED
+from ifeval_multi.checks import CORRECTED, Check
 from ifeval_multi.documents import Document, Instruction, from_row, instruction
 from ifeval_multi.errors import PackError
+from ifeval_multi.held_out import HELD_OUT
 from ifeval_multi.original import DIALECTS
 from ifeval_multi.pack import Pack, load_pack
 from ifeval_multi.verdict import Verdict
 
+_CHECKS = {**CORRECTED, **HELD_OUT}
 EDITIONS = ("corrected", "original")
 EMPTY = Verdict(False, "the answer is empty")
 _REASONING = (
@@ -24,6 +26,8 @@ _REASONING = (
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
 )
+_LINES = ("as it is", "without its first line", "without its last line", "without its first and last line")
+_LACKS = (*_LINES, "without asterisks", *(f"{lines} and asterisks" for lines in _LINES[1:]))
 
 
 def check(
@@ -44,7 +48,7 @@ def check(
         edition: "corrected" or "original".
         prompt: lets the corrected edition see what exactly was asked (which language, options).
     """
-    return judge(instruction(instruction_id, kwargs), response, pack, edition, prompt)
+    return judge(instruction(instruction_id, kwargs, pack=pack), response, pack, edition, prompt)
 
 
 def judge(asked: Instruction, response: str, pack: Pack, edition: str, prompt: str) -> Verdict:
@@ -54,19 +58,44 @@ def judge(asked: Instruction, response: str, pack: Pack, edition: str, prompt: s
     if not response.strip():
         return EMPTY
     if edition == "original":
-        # Keep what the file says (a string where a list belongs), but fill in known relations.
-        arguments = {**asked.arguments, **_strings_as_found(asked)}
-        return DIALECTS[asked.dialect][asked.id](response, arguments, pack)
-    return CORRECTED[asked.id](response, {**asked.arguments, "prompt": prompt}, pack)
+        return _original(asked, pack)(response, _as_published(asked), pack)
+    return _corrected(asked, pack)(response, {**asked.arguments, "prompt": prompt}, pack)
 
 
-def _strings_as_found(asked: Instruction) -> dict[str, Any]:
-    names = ("keywords", "forbidden_words")
-    return {name: asked.raw_arguments[name] for name in names if name in asked.raw_arguments}
+def _corrected(asked: Instruction, pack: Pack) -> Check:
+    own = pack.own_types.get(asked.id)
+    return own.check if own else _CHECKS[asked.id]
 
 
-def variants(response: str) -> list[str]:
-    """The eight texts of the loose reading, each once."""
+def _original(asked: Instruction, pack: Pack) -> Check:
+    """The published check: of the id's dialect, or of the pack's language where the id has its prefix.
+
+    A type that nobody has published is checked alike in both editions.
+    """
+    own = pack.own_types.get(asked.id)
+    if own:
+        return own.published or own.check
+    if asked.prefix == pack.code and asked.id in pack.published:
+        return pack.published[asked.id]
+    return DIALECTS[asked.dialect].get(asked.id) or HELD_OUT[asked.id]
+
+
+def _as_published(asked: Instruction) -> dict[str, Any]:
+    """The arguments as the published code takes them: a string stays one where a list belongs.
+
+    M-IFEval's code tests <= where lm_eval's es and ca sets say "less than".
+    """
+    found = {**asked.arguments}
+    for name, value in asked.raw_arguments.items():
+        if name in ("keywords", "forbidden_words"):
+            found[name] = value
+        elif asked.dialect == "m-ifeval" and name.endswith("relation") and str(value).strip().lower() == "less than":
+            found[name] = "at most"
+    return found
+
+
+def variants(response: str) -> dict[str, str]:
+    """The eight texts of the loose reading, each once, with what it lacks of the answer ("without its first line")."""
     pieces = response.split("\n")
     whole = [
         response,
@@ -74,7 +103,11 @@ def variants(response: str) -> list[str]:
         "\n".join(pieces[:-1]).strip(),
         "\n".join(pieces[1:-1]).strip(),
     ]
-    return list(dict.fromkeys([*whole, *(text.replace("*", "") for text in whole)]))
+    texts = [*whole, *(text.replace("*", "") for text in whole)]
+    found: dict[str, str] = {}
+    for text, lacks in zip(texts, _LACKS, strict=True):
+        found.setdefault(text, lacks)
+    return found
 
 
 def strip_reasoning(text: str, think_end_token: str | None = None) -> str:
@@ -128,24 +161,30 @@ def evaluate_response(
     it came, as the published figures did, unless think_end_token asks for removal.
 
     Returns:
-        {"key", "instruction_ids", "strict": [bool], "loose": [bool], "reasons": [str]}; the
-        lists are empty where no instruction is left to score.
+        {"key", "instruction_ids", "strict": [bool], "loose": [bool], "reasons": [str], "unknown": [str]}; the
+        first lists are empty where no instruction is left to score, and "unknown" names the ids that were left out
+        because the pack knows no such type. A reason is that of the strict verdict; where only loose followed, it
+        says by which text.
     """
-    asked = document if isinstance(document, Document) else from_row(document)
     pack = load_pack(language)
+    asked = document if isinstance(document, Document) else from_row(document, pack=pack)
     if edition == "corrected" or think_end_token:
         response = strip_reasoning(response, think_end_token)
     scored = asked.scored(include_response_language)
-    texts = variants(response)
+    others = [(text, lacks) for text, lacks in variants(response).items() if text != response]
     strict = [judge(i, response, pack, edition, asked.prompt) for i in scored]
-    loose = [
-        verdict.followed or any(judge(i, t, pack, edition, asked.prompt) for t in texts[1:])
+    helped = [
+        "" if verdict.followed else next((lacks for t, lacks in others if judge(i, t, pack, edition, asked.prompt)), "")
         for i, verdict in zip(scored, strict, strict=True)
     ]
     return {
         "key": asked.key,
         "instruction_ids": [i.id for i in scored],
         "strict": [verdict.followed for verdict in strict],
-        "loose": loose,
-        "reasons": [verdict.reason for verdict in strict],
+        "loose": [verdict.followed or bool(lacks) for verdict, lacks in zip(strict, helped, strict=True)],
+        "reasons": [
+            verdict.reason + (f"; loose: followed {lacks}" if lacks else "")
+            for verdict, lacks in zip(strict, helped, strict=True)
+        ],
+        "unknown": list(asked.unknown),
     }

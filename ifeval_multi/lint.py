@@ -5,7 +5,7 @@
 
 There are two kinds of findings. Form: keys, types, arguments, duplicates. Agreement: the prompt names each number,
 keyword, phrase and sign in the kwargs, with the same relation ("at least" or "less than"); it asks for nothing that no
-instruction checks; and its instructions do not exclude each other. Agreement is judged by the words that a pack lists
+instruction checks; and its instructions do not contradict each other (lint_conflicts.py). Agreement is judged by the words that a pack lists
 under `prompts`, so a finding there is a question to a speaker, not a proof.
 """
 
@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from ifeval_multi import lint_rules
+from ifeval_multi import lint_held_out, lint_rules
 from ifeval_multi.documents import Document, from_row, rows
-from ifeval_multi.errors import PackError
+from ifeval_multi.errors import PackError, seen
 from ifeval_multi.instructions import IFEVAL_TYPES, INSTRUCTIONS, RESPONSE_LANGUAGE, canonical_id
 from ifeval_multi.pack import Pack, load_pack
 
@@ -39,7 +40,7 @@ class Finding:
 
     def __str__(self) -> str:
         about = f" [{self.instruction}]" if self.instruction else ""
-        return f"{self.where}: key {self.key}{about} {self.rule}: {self.message}"
+        return seen(f"{self.where}: key {self.key}{about} {self.rule}: {self.message}")
 
 
 def lint(file: str | Path, language: str | Path, complete: bool = False) -> list[Finding]:
@@ -56,13 +57,16 @@ def lint(file: str | Path, language: str | Path, complete: bool = False) -> list
     findings: list[Finding] = []
     documents: list[Document] = []
     for where, row in rows(file):
-        findings += _form(where, row, complete)
+        findings += _form(where, row, complete, pack)
         try:
-            document = from_row(row, where)
+            document = from_row(row, where, pack)
         except PackError as error:
             what = f"{error.what} {error.fix}".strip()
             findings.append(Finding(where, row.get("key", "?"), "", "form", what))
             continue
+        for name in document.unknown:
+            what = f"the pack {pack.code!r} knows no such type{_meant(name, pack)}; no score counts it"
+            findings.append(Finding(where, document.key, name, "form", what))
         documents.append(document)
         findings += _agreement(document, pack)
     findings += _duplicates(documents)
@@ -72,7 +76,16 @@ def lint(file: str | Path, language: str | Path, complete: bool = False) -> list
     return findings
 
 
-def _form(where: str, row: dict[str, Any], complete: bool) -> Iterator[Finding]:
+def _meant(name: str, pack: Pack) -> str:
+    """A known id that is written almost so, by its whole name or by what stands behind the colon."""
+    known = [*INSTRUCTIONS, *pack.own_types]
+    short = {one.rpartition(":")[2]: one for one in known}
+    bare = canonical_id(name)
+    close = get_close_matches(bare, known, 1, 0.8) or get_close_matches(bare.rpartition(":")[2], short, 1, 0.8)
+    return f" (did you mean {short.get(close[0], close[0])!r}?)" if close else ""
+
+
+def _form(where: str, row: dict[str, Any], complete: bool, pack: Pack) -> Iterator[Finding]:
     """Slips that reading forgives, and that a file should not have."""
     key = row.get("key", "?")
     if complete and (not isinstance(key, int) or isinstance(key, bool)):
@@ -82,12 +95,12 @@ def _form(where: str, row: dict[str, Any], complete: bool) -> Iterator[Finding]:
         return
     for name, given in zip(ids, kwargs, strict=False):
         if isinstance(given, dict) and isinstance(name, str):
-            for rule, message in _argument_slips(name, given, complete):
+            for rule, message in _argument_slips(name, given, complete, pack):
                 yield Finding(where, key, name, rule, message)
 
 
-def _argument_slips(name: str, given: dict[str, Any], ours: bool) -> Iterator[tuple[str, str]]:
-    kind = INSTRUCTIONS.get(canonical_id(name))
+def _argument_slips(name: str, given: dict[str, Any], ours: bool, pack: Pack) -> Iterator[tuple[str, str]]:
+    kind = pack.kind(canonical_id(name))
     for argument in ("keywords", "forbidden_words"):
         if isinstance(given.get(argument), str):
             text = f"{argument} is the string {given[argument]!r}; expected a list of texts"
@@ -102,19 +115,22 @@ def _argument_slips(name: str, given: dict[str, Any], ours: bool) -> Iterator[tu
 
 def _agreement(document: Document, pack: Pack) -> Iterator[Finding]:
     prompt = lint_rules.PromptText(document.prompt, pack)
+    counts = Counter(asked.id for asked in document.instructions)
     for asked in document.instructions:
-        for rule, message in lint_rules.disagreements(asked, prompt, pack):
+        for rule, message in lint_rules.disagreements(asked, prompt, pack, counts[asked.id] > 1):
+            yield Finding(document.where, document.key, asked.id, rule, message)
+        for rule, message in lint_held_out.disagreements(asked, prompt, pack):
             yield Finding(document.where, document.key, asked.id, rule, message)
     for rule, message in lint_rules.over_all(document, prompt, pack):
         yield Finding(document.where, document.key, "", rule, message)
 
 
 def _duplicates(documents: list[Document]) -> Iterator[Finding]:
-    keys = Counter(document.key for document in documents)
+    keys = Counter(str(document.key) for document in documents)
     prompts = Counter(document.prompt for document in documents)
     for document in documents:
-        if keys[document.key] > 1:
-            text = f"key {document.key} comes {keys[document.key]} times"
+        if (times := keys[str(document.key)]) > 1:
+            text = f"key {document.key} comes {times} times"
             yield Finding(document.where, document.key, "", "duplicate", text)
         if prompts[document.prompt] > 1:
             yield Finding(document.where, document.key, "", "duplicate", "the prompt comes twice")

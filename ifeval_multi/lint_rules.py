@@ -10,9 +10,12 @@ from typing import Any
 import regex
 
 from ifeval_multi.documents import Document, Instruction
+from ifeval_multi.instructions import IFEVAL_TYPES
+from ifeval_multi.lint_conflicts import contradictions
 from ifeval_multi.original.google import OPTIONS
 from ifeval_multi.pack import Pack
-from ifeval_multi.text import fold, normalise, occurrences
+from ifeval_multi.text import fold, normalise
+from ifeval_multi.word_forms import count as count_word
 
 Slip = tuple[str, str]
 
@@ -55,17 +58,11 @@ _QUOTED = {
 }
 # Asking for these without an instruction that checks it is worth a finding.
 _ASKED_ALOUD = ("json_format", "title", "english_lowercase", "english_capital")
-# Pairs that no answer can follow.
-_EXCLUSIVE = (
-    {"change_case:english_capital", "change_case:english_lowercase"},
-    {"detectable_format:json_format", "startend:quotation"},
-    {"detectable_format:json_format", "detectable_content:postscript"},
-    {"detectable_format:json_format", "startend:end_checker"},
-    {"detectable_format:json_format", "combination:two_responses"},
-    {"detectable_format:json_format", "combination:repeat_prompt"},
-    {"detectable_format:json_format", "detectable_format:title"},
-    {"detectable_format:json_format", "detectable_format:number_bullet_lists"},
-)
+# What a prompt counts aloud, and the types of IFEval that check it. Other types have counts of their own.
+_COUNTED_ALOUD = {
+    "number_words": {"number_words", "number_highlighted_sections", "capital_word_frequency"},
+    "number_sentences": {"number_sentences", "number_bullet_lists"},
+}
 _NUMBER = re.compile(r"\d+")
 _CLAUSE_END = re.compile(r"(?<=[.;?!])\s+|\n+")
 
@@ -93,13 +90,21 @@ class PromptText:
         """Does the prompt hold the text?"""
         return fold(text) in self.folded
 
+    def other_numbers(self) -> str:
+        """What a finding says of a number that the prompt does not name."""
+        named = ", ".join(map(str, sorted(self.numbers))) or "no number"
+        return f"the prompt does not name it, it names {named}"
+
 
 def _clause(folded: str, pack: Pack) -> Clause:
     numbers = {int(number) for number in _NUMBER.findall(folded) if len(number) < 7}
     for value, names in pack.numbers.items():
-        if any(occurrences(folded, name, pack.forbidden_endings) for name in names):
+        if any(count_word(folded, name, pack, forbidden=True) for name in names):
             numbers.add(value)
-    return Clause(folded, frozenset(numbers), frozenset(_relations_named(folded, pack)))
+    relations = _relations_named(folded, pack)
+    if "more than" in relations and any(fold(cue) in f" {folded} " for cue in pack.cues.get("forbidden_words", ())):
+        relations.add("at most")  # "avoid the letter i more than twice"
+    return Clause(folded, frozenset(numbers), frozenset(relations))
 
 
 def _relations_named(folded: str, pack: Pack) -> set[str]:
@@ -113,10 +118,18 @@ def _relations_named(folded: str, pack: Pack) -> set[str]:
     return named
 
 
-def disagreements(asked: Instruction, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
-    """What the kwargs of one instruction say and the prompt does not."""
+def disagreements(asked: Instruction, prompt: PromptText, pack: Pack, ranged: bool = False) -> Iterator[Slip]:
+    """What the kwargs of one instruction say and the prompt does not.
+
+    Args:
+        asked: the instruction.
+        prompt: its prompt.
+        pack: the language of the prompt.
+        ranged: another instruction of the prompt counts the same, as in "40 to 60 sentences"; a range names its
+            numbers, and not always its relations.
+    """
     yield from _cue(asked, prompt, pack)
-    yield from _numbers(asked, prompt, pack)
+    yield from (slip for slip in _numbers(asked, prompt, pack) if not (ranged and slip[0] == "relation"))
     yield from _texts(asked, prompt)
     special = _SPECIAL.get(asked.id)
     if special:
@@ -125,7 +138,7 @@ def disagreements(asked: Instruction, prompt: PromptText, pack: Pack) -> Iterato
 
 def _cue(asked: Instruction, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
     short = asked.id.split(":")[1]
-    cues = _SHOWN.get(short) or pack.cues.get(short, ())
+    cues = (*_SHOWN.get(short, ()), *pack.cues.get(short, ()))
     text = f" {prompt.folded} "
     if cues and not any(fold(cue) in text for cue in cues):
         yield "not-asked", f"the prompt does not ask for it (no word of: {', '.join(cues)})"
@@ -140,9 +153,11 @@ def _numbers(asked: Instruction, prompt: PromptText, pack: Pack) -> Iterator[Sli
     readings = readings_of(number, relation)
     if (number == 1 and relation in (None, "at least")) or any(not value for value, _ in readings):
         return  # "use a placeholder" and "do not use the letter c" name no number
+    if number == 2 and asked.id == "length_constraints:number_paragraphs":
+        return  # "your thinking and the answer, divided by ***"
     said = f"kwargs say {relation} {number}" if relation else f"kwargs say {number}"
     if not any(value in prompt.numbers for value, _ in readings):
-        yield "number", f"{said}; the prompt does not name it"
+        yield "number", f"{said}; {prompt.other_numbers()}"
     elif relation and not _relation_named(readings, about := _about(asked, prompt, pack)):
         named = {name for clause in about for name in clause.relations}
         if named:
@@ -153,11 +168,11 @@ def _about(asked: Instruction, prompt: PromptText, pack: Pack) -> list[Clause]:
     """The clauses that speak of what is counted; all of them when none does."""
     counted = asked.arguments.get("keyword") or asked.arguments.get("letter")
     if counted:
-        found = [c for c in prompt.clauses if occurrences(c.text, str(counted), pack.endings)]
+        found = [c for c in prompt.clauses if count_word(c.text, str(counted), pack)]
     else:
         cues = [fold(cue) for cue in pack.cues.get(asked.id.split(":")[1], ())]
         found = [c for c in prompt.clauses if any(cue in c.text for cue in cues)]
-    return [clause for clause in found if clause.relations] or prompt.clauses
+    return [clause for clause in found if clause.relations] or found or prompt.clauses
 
 
 def _relation_named(readings: list[tuple[int, str]], clauses: list[Clause]) -> bool:
@@ -188,7 +203,7 @@ def _texts(asked: Instruction, prompt: PromptText) -> Iterator[Slip]:
 
 def _keywords(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
     for keyword in arguments.get("keywords") or arguments.get("forbidden_words"):
-        if not occurrences(prompt.folded, keyword, pack.endings):
+        if not count_word(prompt.folded, keyword, pack):
             yield "text", f"{keyword!r} is not a word of the prompt"
 
 
@@ -202,9 +217,9 @@ def _options(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
 
 
 def _repeat(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
-    begins = prompt.folded.lstrip("\"' ").startswith(fold(arguments["prompt_to_repeat"]).lstrip("\"' "))
-    if prompt.names(arguments["prompt_to_repeat"]) and not begins:
-        yield "text", "prompt_to_repeat is not the beginning of the prompt"
+    asked, whole = (fold(text).strip("\"' ") for text in (arguments["prompt_to_repeat"], prompt.raw))
+    if prompt.names(arguments["prompt_to_repeat"]) and not whole.startswith(asked) and not whole.endswith(asked):
+        yield "text", "prompt_to_repeat is neither the beginning of the prompt nor its end"
 
 
 def _asterisks(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
@@ -262,13 +277,10 @@ _SPECIAL: dict[str, Callable[..., Iterator[Slip]]] = {
 
 
 def over_all(document: Document, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
-    """What concerns the whole row: exclusive instructions, and requests that nothing checks."""
+    """What concerns the whole row: contradictions, and requests that nothing checks."""
     ids = [asked.id for asked in document.instructions]
-    for pair in _EXCLUSIVE:
-        if pair <= set(ids):
-            yield "exclusive", f"no answer can follow both {' and '.join(sorted(pair))}"
-    if "punctuation:no_comma" in ids and "detectable_format:json_format" in ids:
-        yield "exclusive", "JSON with more than one entry needs commas"
+    for found in contradictions(document, pack):
+        yield "contradiction", str(found)
     seen = [(asked.id, str(dict(asked.arguments))) for asked in document.instructions]
     if len(set(seen)) < len(seen):
         yield "duplicate", "the same instruction comes twice with the same kwargs"
@@ -285,6 +297,19 @@ def _unchecked(ids: list[str], prompt: PromptText, pack: Pack) -> Iterator[Slip]
         if not hit or name in short or (name.startswith("english") and short & _CASE_TYPES):
             continue
         yield "unchecked", f"the prompt says {hit!r}, but no instruction {name} checks it"
+    for name in _COUNTED_ALOUD if set(ids) <= set(IFEVAL_TYPES) else ():
+        for said in () if short & _COUNTED_ALOUD[name] else _counted(name, prompt, pack):
+            yield "unchecked", f"the prompt says {said!r}, but no instruction {name} checks it"
+
+
+def _counted(name: str, prompt: PromptText, pack: Pack) -> Iterator[str]:
+    """What a prompt counts with a relation: "less than 100 words"; but not "4 words in capitals"."""
+    capitals = [fold(cue) for cue in pack.cues.get("capital_word_frequency", ())]
+    nouns = "|".join(regex.escape(fold(cue)) for cue in pack.cues.get(name, ()))
+    for clause in prompt.clauses:
+        found = regex.search(rf"\b\d+ (?:{nouns})\p{{L}}*", clause.text) if nouns and clause.relations else None
+        if found and not any(cue in clause.text for cue in capitals):
+            yield found.group()
 
 
 _CASE_TYPES = {"english_capital", "english_lowercase", "capital_word_frequency"}

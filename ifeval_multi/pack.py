@@ -1,7 +1,8 @@
 """A language's file, read and checked. Everything that differs between languages is in it.
 
 A pack is one YAML file for each language, in ifeval_multi/languages/. SCHEMA in pack_reader.py defines its form: each
-key, what it must hold, and whether it may be left out. `iberian ifeval new LANG` writes a commented pack.
+key, what it must hold, and whether it may be left out. Types that only this language has stand in a Python file beside
+it (own_types.py). `iberian ifeval new LANG` writes a commented pack.
 
     from ifeval_multi import load_pack
     load_pack("gl").section_words      # ("sección", "parte", ...)
@@ -9,6 +10,7 @@ key, what it must hold, and whether it may be left out. `iberian ifeval new LANG
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ifeval_multi.errors import PackError
+from ifeval_multi.instructions import INSTRUCTIONS, InstructionType
+from ifeval_multi.own_types import OwnCheck, OwnType, file_beside, read_own_types
 from ifeval_multi.pack_reader import Reader, read
 
 LANGUAGES_FOLDER = Path(__file__).parent / "languages"
@@ -49,9 +53,18 @@ class Pack:
     abbreviations: frozenset[str]
     ordinal_dot: bool
     ordinal_followers: tuple[str, ...]
+    speech_verbs: frozenset[str]
+    closings: tuple[str, ...]
     endings: frozenset[str]
     forbidden_endings: frozenset[str]
     replaced_final: str
+    endings_after_vowel: frozenset[str]
+    endings_after_consonant: frozenset[str]
+    doubled_final: str
+    not_doubled: frozenset[str]
+    function_words: frozenset[str]
+    plurals: Mapping[str, tuple[str, ...]]
+    irregular: Mapping[str, tuple[str, ...]]
     letter_variants: Mapping[str, str]
     caseless: str
     accented: str
@@ -61,10 +74,22 @@ class Pack:
     relations: Mapping[str, tuple[str, ...]]
     cues: Mapping[str, tuple[str, ...]]
     examples: tuple[Mapping[str, Any], ...]
+    own_types: Mapping[str, OwnType] = field(compare=False)
+    published: Mapping[str, OwnCheck] = field(compare=False)
     path: Path = field(compare=False)
 
     def __hash__(self) -> int:
         return hash((self.code, self.path))
+
+    def digest(self) -> str:
+        """A hash (16 hex digits) of the pack's file and of the one beside it."""
+        files = [file for file in (self.path, file_beside(self.path)) if file.is_file()]
+        return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+    def kind(self, instruction_id: str) -> InstructionType | None:
+        """The type of a canonical id, every language's or this one's own; None where there is none."""
+        own = self.own_types.get(instruction_id)
+        return own.kind if own else INSTRUCTIONS.get(instruction_id)
 
 
 @lru_cache(maxsize=1)
@@ -95,21 +120,25 @@ def load_pack(language: str | Path) -> Pack:
             f"Languages with a pack: {', '.join(languages())}. "
             "Write one with `iberian ifeval new LANG`, or give the path of a .yaml file.",
         )
-    return _load(path.resolve(), path.stat().st_mtime_ns)
+    return _load(path.resolve(), (_changed(path), _changed(file_beside(path))))
 
 
 @lru_cache(maxsize=64)
 def _shipped_pack(code: str) -> Pack:
-    return _load((LANGUAGES_FOLDER / f"{code}.yaml").resolve(), 0)
+    return _load((LANGUAGES_FOLDER / f"{code}.yaml").resolve(), (0, 0))
 
 
 @lru_cache(maxsize=64)
-def _load(path: Path, _changed: int) -> Pack:
+def _load(path: Path, _when: tuple[int, int]) -> Pack:
     return _build(read(path))
 
 
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
 def _build(reader: Reader) -> Pack:
-    get = reader.get
+    get, own = reader.get, read_own_types(reader.path)
     return Pack(
         code=get("code"),
         name=get("name"),
@@ -135,9 +164,18 @@ def _build(reader: Reader) -> Pack:
         abbreviations=frozenset(get("sentences.abbreviations")),
         ordinal_dot=get("sentences.ordinal_dot"),
         ordinal_followers=get("sentences.ordinal_followers"),
+        speech_verbs=frozenset(get("sentences.speech_verbs")),
+        closings=get("sentences.closings"),
         endings=frozenset(get("keywords.endings")),
         forbidden_endings=frozenset(get("keywords.forbidden_endings")),
         replaced_final=get("keywords.replaced_final"),
+        endings_after_vowel=frozenset(get("keywords.endings_after_vowel")),
+        endings_after_consonant=frozenset(get("keywords.endings_after_consonant")),
+        doubled_final=get("keywords.doubled_final"),
+        not_doubled=frozenset(get("keywords.not_doubled")),
+        function_words=frozenset(get("keywords.function_words")),
+        plurals=get("keywords.plurals"),
+        irregular=get("keywords.irregular"),
         letter_variants=get("letters.variants"),
         caseless=get("letters.caseless"),
         accented=get("letters.accented"),
@@ -147,5 +185,7 @@ def _build(reader: Reader) -> Pack:
         relations=get("prompts.relations"),
         cues=get("prompts.cues"),
         examples=get("examples"),
+        own_types=own.types,
+        published=own.published,
         path=reader.path,
     )

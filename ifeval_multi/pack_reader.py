@@ -39,9 +39,18 @@ SCHEMA: dict[str, tuple[str, Any]] = {
     "sentences.abbreviations": ("texts", ...),
     "sentences.ordinal_dot": ("flag", False),
     "sentences.ordinal_followers": ("texts", ()),
+    "sentences.speech_verbs": ("texts", ()),
+    "sentences.closings": ("texts", ()),
     "keywords.endings": ("texts", ()),
     "keywords.forbidden_endings": ("texts", ()),
     "keywords.replaced_final": ("text", ""),
+    "keywords.endings_after_vowel": ("texts", ()),
+    "keywords.endings_after_consonant": ("texts", ()),
+    "keywords.doubled_final": ("text", ""),
+    "keywords.not_doubled": ("texts", ()),
+    "keywords.function_words": ("texts", ()),
+    "keywords.plurals": ("text to texts", {}),
+    "keywords.irregular": ("text to texts", {}),
     "letters.variants": ("text to text", {}),
     "letters.caseless": ("text", "ªº"),
     "letters.accented": ("text", "áéíóú"),
@@ -59,7 +68,23 @@ class _PackLoader(yaml.SafeLoader):
 
     PyYAML follows YAML 1.1, which reads the words no, on and off as truth values; "no" is an
     English abbreviation and "on" a Basque ending.
+
+    An alias stands for a list of words, no more: aliases of aliases make a small file mean a huge one. Repeated keys,
+    of which PyYAML keeps the last without a word, are refused.
     """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        is_alias, mark = self.check_event(yaml.AliasEvent), self.peek_event().start_mark
+        node = super().compose_node(parent, index)
+        if is_alias and node and not all(isinstance(one, yaml.ScalarNode) for one in node.value):
+            raise yaml.composer.ComposerError(None, None, "an alias stands for a list of words, no more", mark)
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"`{twice[0]}` is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _PackLoader.yaml_implicit_resolvers = {
@@ -71,11 +96,17 @@ _PackLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:tru
 
 def read(path: Path) -> Reader:
     """A reader of the pack at a path; PackError when it is no YAML, or has unknown keys."""
-    source = path.read_text(encoding="utf-8")
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise PackError(str(path), "there is no such file.")
+        source = path.read_text(encoding="utf-8")
         content = yaml.load(source, Loader=_PackLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise PackError(str(path), f"not valid YAML: {error}", "Mend the line it names.") from None
+    except PackError:
+        raise
+    except Exception as error:  # PyYAML's constructors: dates and numbers that cannot be
+        raise PackError(str(path), f"cannot be read: {error}", "Is it a pack, in UTF-8?") from None
     return Reader(path, source, content)
 
 

@@ -1,8 +1,8 @@
 """Comparing a count with what was asked: "at least 3", "less than 10", "como máximo 5".
 
 Google's data say "less than" (<) and "at least" (>=). M-IFEval's Spanish says "al menos" (>=) and
-"como máximo" (<=). lm_eval's es and ca sets write "less than" where their code tests <=; that is a
-matter of dialect and is settled in documents.py, before a relation gets here.
+"como máximo" (<=). "Less than" is strict in every language; lm_eval's es and ca sets write it where their code tests
+<=, and only the edition `original` follows them there (evaluate.py).
 """
 
 from __future__ import annotations

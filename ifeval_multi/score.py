@@ -8,9 +8,10 @@ report.write_verdicts("verdicts.jsonl")
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from ifeval_multi.documents import Document, from_row
 from ifeval_multi.errors import PackError
 from ifeval_multi.evaluate import EDITIONS, evaluate_response, is_unfinished
 from ifeval_multi.instructions import RESPONSE_LANGUAGE
+from ifeval_multi.pack import load_pack
 
+LEGEND = "strict: the answer as it is; loose: or without its first line, its last line, both, or its asterisks"
 _LISTS = ("instruction_ids", "strict", "loose")  # of a row, one entry an instruction each
 
 
@@ -46,6 +49,11 @@ class Report:
         """The documents with at least one instruction left to score."""
         return [row for row in self.rows if row["strict"]]
 
+    @property
+    def unknown(self) -> Counter[str]:
+        """How often each id was left out because the pack knows no such type."""
+        return Counter(name for row in self.rows for name in row["unknown"])
+
     def totals(self) -> dict[str, float]:
         """The four accuracies, 0 to 1 (nan when there is nothing to score)."""
         return {
@@ -65,7 +73,7 @@ class Report:
         return {name: TypeScore(*counts[name]) for name in sorted(counts)}
 
     def verdicts(self) -> Iterator[dict[str, Any]]:
-        """One record an instruction, with the reason of the strict verdict."""
+        """One record an instruction, with the reason of the strict verdict, and why loose followed where only it did."""
         names = ("instruction_ids", "strict", "loose", "reasons")
         for row in self.rows:
             for name, strict, loose, reason in zip(*(row[n] for n in names), strict=True):
@@ -96,13 +104,27 @@ class Report:
         for name, score in self.by_type().items():
             strict, loose = (100 * n / score.asked for n in (score.strict, score.loose))
             out.append(f"{name:<50} {score.asked:>5} {strict:>7.2f} {loose:>7.2f}")
+        out.append(LEGEND)
         return "\n".join(out)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """What `text` says, as plain data: accuracies from 0 to 1, None where nothing was scored."""
+        return {
+            "language": self.language,
+            "edition": self.edition,
+            "prompts": len(self.scored),
+            "totals": {name: None if math.isnan(value) else value for name, value in self.totals().items()},
+            "types": {name: asdict(score) for name, score in self.by_type().items()},
+            "notes": self._left_out(),
+        }
 
     def _left_out(self) -> list[str]:
         nothing = len(self.rows) - len(self.scored)
         notes = []
         if self.excluded:
             notes.append(f"left out: {self.excluded} x {RESPONSE_LANGUAGE}")
+        for name, count in sorted(self.unknown.items()):
+            notes.append(f"left out: {count} x {name}, a type that the pack {self.language!r} does not know")
         if nothing:
             notes.append(f"left out of prompt level: {nothing} prompts with no other instruction")
         if self.truncated:
@@ -144,9 +166,9 @@ def score(
             f"{len(responses)} answers for {len(documents)} documents.",
             "Give one for each document, in order.",
         )
-    report = Report(language, edition)
+    report, pack = Report(language, edition), load_pack(language)
     for number, (given, answer) in enumerate(zip(documents, responses, strict=True), 1):
-        document = given if isinstance(given, Document) else from_row(given, f"document {number}")
+        document = given if isinstance(given, Document) else from_row(given, f"document {number}", pack)
         text, cut = response_text(answer, f"answer {number}")
         report.truncated += cut or is_unfinished(text, think_end_token)
         kept = document.scored(include_response_language)

@@ -1,9 +1,12 @@
-"""Counting sentences without a model: punctuation, the pack's abbreviations, ordinals.
+"""Sentences without a model: punctuation, the pack's abbreviations, ordinals.
 
-What is counted: pieces of running text that end in . ! ? … or at the end of their block. A block
-is what stands between two blank lines. Headings, <<titles>> and dividers are not
-sentences. What is not an end: "Sr. Pérez", "J. R. R.", "3.5", Basque "2000. urtean" and
-"III. mendea", and "Hola!" inside «Hola!», dixo Ana».
+What a sentence is: a piece of running text (running_text.py) that ends in . ! ? … and a space, or where its passage
+ends. Not ends: the dot of an abbreviation or an initial, whether written together or apart ("EE. UU.", "a. C.",
+"J. R. R."), of a Basque ordinal ("72. Zinemaldia"), of a number; and ! or ? before a small letter, also behind a dash
+or quotation mark ("—Vén axiña! —berrou Ana."). A colon, a semicolon and a comma end nothing.
+
+Titles, names, addresses and signatures are no sentences, nor is the line that introduces a list one of its own. In an
+answer that has nothing else each of them counts, so that no answer has no sentence.
 """
 
 from __future__ import annotations
@@ -13,16 +16,20 @@ import re
 import regex
 
 from ifeval_multi.pack import Pack
-from ifeval_multi.text import lines
+from ifeval_multi.running_text import ITEM, Passage, is_label, is_section_label, is_signature, passages
 
 # A run of closing punctuation, the quotes and brackets that close after it, the space behind.
 # Nothing follows in the pattern, so it never looks back: a megabyte of dots is read once.
-_END = re.compile(r"([.!?…‽。！？।؟]+)([\"'»”’)\]*_]*)(\s*)")
+_END = re.compile(r"([.!?…‽。！？।؟]+)((?:[\"'»”’)\]*_]|\[\d{1,3}\])*)(\s*)")
 _NEEDS_NO_SPACE = "。！？"
-_ITEM = regex.compile(r"[ \t]*+(?:[-*+•‣◦][ \t]++|(?:\d{1,3}|\p{L})[.)][ \t]++(?=\S))")
-_HEADING = regex.compile(r"[ \t]*+(?:#{1,6}[ \t]|<<.*>>\s*+$|[-*_=~]{3,}+[ \t]*+$)")
-_ROMAN = regex.compile(r"[IVXLCDM]+")
-_LONGEST_TOKEN = 40
+_ROMAN = regex.compile(r"(?=[IVXLCDM])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
+_DOUBLED = regex.compile(r"(\p{Lu})\1")  # EE. UU., RR. HH.: the plural of an abbreviation of one letter
+_LETTER_AND_DOT = regex.compile(r"\p{L}\.")
+_GLUED = regex.compile(r"[\p{Ll}]{4}[.!?…]++\p{Lu}\p{Ll}")  # "It rained.Then it stopped."
+_OPENING = "([{\"'«“‘¿¡*_—–-"
+_NEAR = 40
+_LONGEST_SIGNATURE = 4
+_LONGEST_TEXT = 50_000
 
 
 def count_sentences(text: str, pack: Pack) -> int:
@@ -31,82 +38,168 @@ def count_sentences(text: str, pack: Pack) -> int:
 
 
 def sentence_texts(text: str, pack: Pack) -> list[str]:
-    """The sentences of a normalised text, in order."""
-    return [piece for block in _blocks(text, pack) for piece in _cut(block, pack)]
-
-
-def _blocks(text: str, pack: Pack) -> list[str]:
-    """Runs of lines that may share a sentence, without list markers, headings and dividers.
-
-    List items share a block: items without a full stop are together one sentence with the line
-    that introduces them, and an item with one is a sentence of its own.
-    """
-    found: list[list[str]] = [[]]
-    for line in lines(text):
-        heading = not line.strip() or _HEADING.match(line)
-        item = None if heading else _ITEM.match(line)
-        if item and pack.ordinal_dot and _opens_with_ordinal(line, pack):
-            item = None
-        if heading:
-            found.append([])
+    """The sentences of a normalised text, in order. More than 50,000 characters are not read: no answer is so long."""
+    sentences, labels = [], []
+    for passage in passages(text[:_LONGEST_TEXT], pack):
+        if is_label(passage, pack):
+            labels += _cut(passage.text, pack)
         else:
-            found[-1].append(line[item.end() :] if item else line)
-    return ["\n".join(block) for block in found if block]
+            sentences += _cut(_without_signature(passage, pack), pack)
+    return sentences or labels
 
 
-def _opens_with_ordinal(line: str, pack: Pack) -> bool:
-    """Is the "2." that opens a line an ordinal ("2. mendean") and not a list marker?"""
-    number, _, rest = line.strip().partition(". ")
-    return number.isdigit() and rest.lower().startswith(pack.ordinal_followers or ("\0",))
+def _without_signature(passage: Passage, pack: Pack) -> str:
+    """The passage without a name or a signature that stands below a line that ends a sentence."""
+    if not passage.is_open():
+        return passage.text
+    for place in range(max(1, len(passage.lines) - _LONGEST_SIGNATURE), len(passage.lines)):
+        above, below = Passage(passage.lines[:place], passage.items[:place]), passage.lines[place:]
+        if not above.is_open() and not any(passage.items[place:]) and is_signature(below, pack):
+            return above.text
+    return passage.text
 
 
-def _cut(block: str, pack: Pack) -> list[str]:
-    cased = not (block.isupper() or block.islower())
+def _cut(text: str, pack: Pack) -> list[str]:
+    cased = not (text.isupper() or text.islower())
     pieces, start = [], 0
-    for end in _END.finditer(block):
-        inside = not end.group(3) and end.end() < len(block)
-        if inside and end.group(1)[-1] not in _NEEDS_NO_SPACE:
-            continue  # 3.5, example.org, (sic!)-
-        if _is_end(block, end, cased, pack):
-            pieces.append(block[start : end.end()])
+    for end in _END.finditer(text):
+        if _is_inside_word(text, end):
+            continue
+        if end.end() - start < _NEAR and not any(map(str.isalnum, text[start : end.start()])):
+            continue  # ". . ." is no row of sentences
+        if _Dot(text, end, cased, pack).ends():
+            pieces.append(text[start : end.end()])
             start = end.end()
-    pieces.append(block[start:])
-    return [piece for piece in pieces if any(map(str.isalnum, piece))]
+    pieces.append(text[start:])
+    whole = [piece for piece in pieces if any(map(str.isalnum, piece)) and not is_section_label(piece, pack)]
+    return [piece.replace(ITEM, "") for piece in whole]
 
 
-def _is_end(block: str, end: re.Match[str], cased: bool, pack: Pack) -> bool:
-    follower = block[end.end() : end.end() + 1]
-    if not follower:
-        return True
-    goes_on = cased and follower.islower()
-    marks, closers = end.group(1), end.group(2)
-    if marks != ".":
-        return not goes_on  # «Hola!» dixo; Well... maybe; a full-width stop
-    if closers.strip("*_"):
-        return not goes_on  # "Etorri." esan zuen
-    return not _dot_belongs_to_word(block, end, goes_on, cased, pack)
-
-
-def _dot_belongs_to_word(block: str, end: re.Match[str], goes_on: bool, cased: bool, pack: Pack) -> bool:
-    window = block[max(0, end.start() - _LONGEST_TOKEN) : end.start()]
-    token = (window.split() or [""])[-1].lstrip("([{\"'«“‘¿¡*_") if not window[-1:].isspace() else ""
-    lowered = token.lower()
-    if lowered in pack.abbreviations_before_names:
-        return True
-    if len(token) == 1 and token.isupper() and cased:
-        return True  # an initial: J. Sarrionandia
-    if lowered in pack.abbreviations or "." in token.strip("."):
-        return goes_on or not cased or block[end.end() : end.end() + 1].isdigit()
-    rest = block[end.end() : end.end() + _LONGEST_TOKEN]
-    return pack.ordinal_dot and _is_ordinal(token, rest, goes_on, cased, pack)
-
-
-def _is_ordinal(token: str, rest: str, goes_on: bool, cased: bool, pack: Pack) -> bool:
-    """Basque writes ordinals with a dot: 2000. urtean, III. mendea, II. Mundu Gerra."""
-    digits = token.rsplit("-", 1)[-1].isdigit()
-    roman = bool(_ROMAN.fullmatch(token.rsplit("-", 1)[-1]))
-    if not digits and not roman:
+def _is_inside_word(text: str, end: re.Match[str]) -> bool:
+    """3.5, example.org, (sic!)-; but a space may be missing: "It rained.Then it stopped." """
+    if end.group(3) or end.end() == len(text) or end.group(1)[-1] in _NEEDS_NO_SPACE:
         return False
-    if (digits and goes_on) or (roman and cased):
-        return True
-    return rest.lower().startswith(pack.ordinal_followers or ("\0",))
+    near = text[max(0, end.start() - _NEAR) : end.start()].split()
+    glued = near and near[-1].isalpha() and _GLUED.search(text, end.start() - 4, end.end() + 2)
+    return not glued
+
+
+class _Dot:
+    """A closing mark in a text, with what stands before and behind it."""
+
+    def __init__(self, text: str, end: re.Match[str], cased: bool, pack: Pack) -> None:
+        self.marks, self.closers, self.space = end.groups()
+        self.cased, self.pack = cased, pack
+        self.behind = text[end.end() : end.end() + _NEAR]
+        near = text[max(0, end.start() - _NEAR) : end.start()]
+        self.before = [] if near[-1:].isspace() else near.split()
+        self.token = self.before[-1].lstrip(_OPENING) if self.before else ""
+        if pack.apostrophe == "splits":
+            self.token = self.token.replace("’", "'").rsplit("'", 1)[-1]  # l'av., d'EE. UU.
+        self.next = _first_word(self.behind)
+        # What would open a sentence has a capital; a text all in capitals or in small letters does not tell.
+        self.goes_on = cased and next(filter(str.isalnum, self.behind), "A").islower()
+
+    def ends(self) -> bool:
+        if not self.behind or ITEM in self.space:
+            return True
+        if self.marks != "." or self.closers.strip("*_"):
+            return not self.goes_on and (self.marks == "." or not self._is_spoken())
+        return not self._belongs_to_word()
+
+    def _is_spoken(self) -> bool:
+        """ "Come here!" Ana said."""
+        words = [word.strip(".,;:!?") for word in self.behind.split()[:3]]
+        return bool(self.closers.strip("*_)")) and not self.pack.speech_verbs.isdisjoint(words)
+
+    def _belongs_to_word(self) -> bool:
+        if self._is_part_of_abbreviation():
+            return True
+        # A capital alone is an initial, whatever the pack says of small letters: "s." is a century, "S." is a name.
+        initials = self.cased and self.token.isupper() and (len(self.token) == 1 or _DOUBLED.fullmatch(self.token))
+        lowered = "" if initials else self.token.lower()
+        if lowered in self.pack.abbreviations_before_names:
+            may_end = lowered in self.pack.abbreviations and self.cased and not self.goes_on
+            return not (may_end and self._opens_sentence())
+        if not self.pack.abbreviations.isdisjoint((lowered, *self._written_together())):
+            return self._goes_on_after_abbreviation()
+        if _DOUBLED.fullmatch(self.token) and not (self.pack.ordinal_dot and self._is_roman(self.token)):
+            return self._goes_on_after_abbreviation()
+        if len(self.token) == 1 and self.token.isalpha():
+            return self._is_initial()
+        if "." in self.token.strip(".") and not self.token[:1].isdigit():
+            return self._goes_on_after_abbreviation()
+        return self.pack.ordinal_dot and self._is_ordinal()
+
+    def _written_together(self) -> list[str]:
+        """What ends here and is written apart, as the pack writes it: "p. ej" is p.ej, "q. e. p. d" is q.e.p.d."""
+        found, joined = [], self.token
+        for chunk in reversed(self.before[-4:-1]):
+            chunk = chunk.lstrip(_OPENING)
+            if not chunk.endswith(".") or len(chunk) > 4:
+                break
+            joined = chunk + joined
+            found.append(joined.lower())
+        return found
+
+    def _is_part_of_abbreviation(self) -> bool:
+        """Does the rest of it follow: "EE." before "UU.", "a." before "C.", "p." before "ej."?"""
+        following = self.behind.split()[:1]
+        if not following:
+            return False
+        after = following[0].rstrip(",;:)»”\"'")
+        if _DOUBLED.fullmatch(self.token) and _DOUBLED.fullmatch(after.rstrip(".")):
+            return True
+        if len(self.token) == 1 and self.token.isalpha() and _LETTER_AND_DOT.fullmatch(after):
+            return True
+        short = len(self.token) <= 3 and after.endswith(".") and len(after) <= 4
+        return short and any(
+            f"{self.token}.{after.rstrip('.')}".lower() == known[: len(self.token) + len(after)]
+            for known in self.pack.abbreviations
+            if known.startswith(self.token.lower() + ".")
+        )
+
+    def _goes_on_after_abbreviation(self) -> bool:
+        if self.goes_on or not self.cased:
+            return True
+        if self.pack.ordinal_dot and len(self.before) > 1 and self.before[-2][:-1].isdigit():
+            return False  # Basque counts before the noun: "3. art. 7. zk." are two
+        if self.behind.lstrip(_OPENING)[:1].isdigit():
+            return True
+        return self._is_roman(self.next) and (self.token == "s" or not self._opens_sentence())  # s. I, but "etc. I do"
+
+    def _is_initial(self) -> bool:
+        """J. Sarrionandia, J. R. R. Tolkien; but "plan B. Then" and "27 a. C. Nació"."""
+        series = len(self.before) > 1 and bool(_LETTER_AND_DOT.fullmatch(self.before[-2].lstrip(_OPENING)))
+        if series and self.before[-2].lstrip(_OPENING)[0].islower():
+            return self._goes_on_after_abbreviation()
+        if self.token.islower():
+            return self.goes_on or (self.cased and (self.behind[:1].isdigit() or self._is_roman(self.next)))
+        return self.goes_on or (not self._opens_sentence() and (self.cased or series))
+
+    def _is_ordinal(self) -> bool:
+        """Basque writes ordinals with a dot: 2000. urtean, III. mendea, II. Mundu Gerra, 72. Zinemaldia."""
+        number = self.token.rsplit("-", 1)[-1].replace(".", "")
+        roman = self._is_roman(number)
+        if not number.isdigit() and not roman:
+            return False
+        if self.behind.lstrip(_OPENING).lower().startswith(self.pack.ordinal_followers or ("\0",)):
+            return True
+        if not self.cased:
+            return False
+        listed = len(self.before) > 1 and self.before[-2][-1] in ":=+-*/×"  # "Adina: 25. Lana: irakaslea."
+        word = self.next[:1].isalpha()
+        return word and (self.goes_on or not (listed or (not roman and len(number) > 4) or self._opens_sentence()))
+
+    def _opens_sentence(self) -> bool:
+        """Is the next word one that, with a capital, can only open a sentence: "Then", "Luego"?"""
+        return self.next.lower() in self.pack.function_words
+
+    @staticmethod
+    def _is_roman(word: str) -> bool:
+        return bool(_ROMAN.fullmatch(word))
+
+
+def _first_word(text: str) -> str:
+    found = re.search(r"\w+", text)
+    return found.group() if found else ""

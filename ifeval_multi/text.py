@@ -34,9 +34,22 @@ _QUOTES = str.maketrans(
         "»": '"',
     }
 )
+AS_IS = frozenset({""})
 _FIRST_EASTERN = "\u2e80"  # from here on: Chinese, Japanese, Korean
 _BULLET_OR_NUMBER = regex.compile(r"\s*+(?:[-*+•‣◦]\s++|\d{1,3}[.)]\s++)")
 _DECORATION = " \t*_#>~`\"'“”„«»‘’()[]"
+# What opens an item of a list: a bullet, a number or letter ("1.", "2)", "(a)", "1.-", "**3.**", "4️⃣"), or both.
+_BULLET = r"(?:[-*+•‣◦–▪▸➢✓✔][ \t]++)"
+_NUMBER = (
+    r"(?:\(?(?:\d{1,3}(?:\.\d{1,2})*+(?:\)|\.-?)|(?:\p{L}|[ivx]{2,4})\)|[a-e]\.(?=[ \t]++\p{L}{2}))"
+    "|\\d\ufe0f?\u20e3|[①-⑳])"
+)
+_NUMBER_SIGN = regex.compile(r"[.)\u20e3①-⑳]")  # each number of a list has one
+_SPACED = r"(?:[ \t]++(?=\S)|(?<=[.)\u20e3])(?=\p{Lu}\p{Ll}))"
+_MARKER = regex.compile(
+    rf"(?:[ \t]*+(?:#{{1,6}}[ \t]++|>[ \t]*+)*+)(?:{_BULLET}?+(?P<bold>\*\*|__)?+(?P<number>{_NUMBER})"
+    rf"(?(bold)(?:\*\*|__)?+){_SPACED}|{_BULLET}(?=\S))"
+)
 
 
 @lru_cache(maxsize=64)
@@ -67,8 +80,40 @@ def lines(text: str) -> list[str]:
 
 def bare(line: str) -> str:
     """A line without Markdown decoration, list marker and quotation marks at its ends."""
-    line = _BULLET_OR_NUMBER.sub("", line, count=1) if line[:1] in "-*+•‣◦ \t" else line
-    return line.strip(_DECORATION)
+    marker = _BULLET_OR_NUMBER.match(line)
+    return (line[marker.end() :] if marker else line).strip(_DECORATION)
+
+
+def list_markers(found: list[str], pack: Pack) -> list[int]:
+    """How many signs at the beginning of each line mark an item of a list: 3 in "1. Open the door.", else 0.
+
+    In a language that writes ordinals with a dot, a number above 1 marks an item only after the number before it:
+    "72. Zinemaldia" opens no item.
+    """
+    ends, seen = [], {0}
+    for line in found:
+        marker = _MARKER.match(line) if line else None
+        counted = (marker["number"] or "")[:-1] if marker else ""
+        number = int(counted) if counted.isdecimal() else None
+        if marker and number is not None and pack.ordinal_dot and _is_ordinal(marker, number - 1 in seen, pack):
+            marker = None
+        elif number is not None:
+            seen.add(number)
+        ends.append(marker.end() if marker else 0)
+    return ends
+
+
+def _is_ordinal(marker: regex.Match[str], follows: bool, pack: Pack) -> bool:
+    """Is the "2." that opens a line an ordinal ("2. mendean") and not the number of an item?"""
+    rest = marker.string[marker.end() : marker.end() + 40].lower()
+    return not follows or rest.startswith(pack.ordinal_followers or ("\0",))
+
+
+def without_list_numbers(text: str, pack: Pack) -> str:
+    """The text without the numbers and letters that count the items of its lists."""
+    found = lines(text)
+    numbered = [line if _NUMBER_SIGN.search(line, 0, 20) else "" for line in found]
+    return "\n".join(line[end:] for line, end in zip(found, list_markers(numbered, pack), strict=True))
 
 
 def paragraphs(text: str) -> list[str]:
@@ -83,10 +128,10 @@ def paragraphs(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=32)
-def _word_pattern(joiners: str, apostrophe: str, one_word: tuple[str, ...]) -> regex.Pattern[str]:
+def _word_pattern(joiners: str, apostrophe: str, one_word: tuple[str, ...], addresses: bool) -> regex.Pattern[str]:
     """Letters, marks and digits, held together by the pack's joiners.
 
-    1.000, 12:30 and 3,5 are one word, and so are III.a, 2000.ean and 3.º; a URL is one word.
+    1.000, 12:30 and 3,5 are one word, and so are III.a, 2000.ean and 3.º; a URL or e-mail address is one word.
     """
     letters = r"[\p{L}\p{M}\p{N}]"
     inside = "".join(regex.escape(character) for character in joiners)
@@ -97,6 +142,8 @@ def _word_pattern(joiners: str, apostrophe: str, one_word: tuple[str, ...]) -> r
         joints.append(f"[{inside}](?={letters})")
     whole = "|".join(regex.escape(word) for word in one_word)
     parts = [r"(?:https?://|www\.)\S++"]
+    if addresses:
+        parts.append(r"(?<![\w.])[\w.+-]{1,64}+@[\w-]++(?:\.[\w-]++)++")
     if whole:
         parts.append(rf"(?<!{letters})(?:{whole})(?!{letters})")
     parts.append(rf"{letters}++(?:(?:{'|'.join(joints)}){letters}++)*+")
@@ -105,51 +152,39 @@ def _word_pattern(joiners: str, apostrophe: str, one_word: tuple[str, ...]) -> r
 
 def words(text: str, pack: Pack) -> list[str]:
     """The words of a normalised text, as speakers of the pack's language count them."""
-    pattern = _word_pattern(pack.word_joiners, pack.apostrophe, pack.one_word)
+    pattern = _word_pattern(pack.word_joiners, pack.apostrophe, pack.one_word, "@" in text)
     found: list[str] = pattern.findall(text)
     return found
 
 
-def occurrences(folded: str, keyword: str, endings: frozenset[str], replaced: str = "") -> int:
-    """How often a keyword stands in a folded text as a word, with or without an ending.
-
-    Args:
-        folded: the text, through fold().
-        keyword: as in the prompt; may be several words.
-        endings: what may follow the keyword inside a word: "etxe" in "etxean".
-        replaced: a last letter whose place an ending in e- takes: "neska" in "neskek".
-    """
-    wanted = fold(keyword)
-    if not wanted:
-        return 0
-    count = sum(1 for _ in _positions(folded, wanted, endings))
-    if replaced and wanted.endswith(replaced) and len(wanted) > 3:
-        stem, whole = wanted.removesuffix(replaced), frozenset(e for e in endings if e[0] == "e")
-        ends = (at + len(stem) for at in _positions(folded, stem, whole))
-        count += sum(1 for end in ends if folded[end : end + 1].isalpha())
-    return count
+def occurrences(folded: str, phrase: str) -> int:
+    """How often a word or phrase stands in a folded text as it is, not inside another word."""
+    wanted = fold(phrase)
+    return sum(1 for _ in positions(folded, wanted, AS_IS)) if wanted else 0
 
 
-def _positions(folded: str, wanted: str, endings: frozenset[str]) -> Iterator[int]:
-    longest = max(map(len, endings), default=0)
-    position = folded.find(wanted)
+def positions(folded: str, stem: str, tails: frozenset[str]) -> Iterator[int]:
+    """Where a word that is the stem with one of the tails begins in a folded text ("" is a tail like any other)."""
+    longest = max(map(len, tails))
+    position = folded.find(stem)
     while position >= 0:
-        after = position + len(wanted)
-        starts = not (position and _joined(folded[position - 1], wanted[0]))
-        if starts and _word_ends(folded, after, wanted, endings, longest):
+        after = position + len(stem)
+        starts = not (position and _joined(folded[position - 1], stem[0]))
+        if starts and _tail(folded, after, stem, longest) in tails:
             yield position
-            position = folded.find(wanted, after)
+            position = folded.find(stem, after)
         else:
-            position = folded.find(wanted, position + 1)
+            position = folded.find(stem, position + 1)
 
 
-def _word_ends(folded: str, after: int, wanted: str, endings: frozenset[str], longest: int) -> bool:
-    if after == len(folded) or not _joined(wanted[-1], folded[after]):
-        return True
+def _tail(folded: str, after: int, stem: str, longest: int) -> str:
+    """What follows the stem inside its word, cut behind `longest` letters and one more."""
+    if after == len(folded) or not _joined(stem[-1], folded[after]):
+        return ""
     end = after
     while end < len(folded) and end - after <= longest and folded[end].isalnum():
         end += 1
-    return folded[after:end] in endings
+    return folded[after:end]
 
 
 def _joined(left: str, right: str) -> bool:

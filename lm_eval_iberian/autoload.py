@@ -38,6 +38,8 @@ class Finder:
 
         def exec_module(module):  # type: ignore[no-untyped-def]
             execute(module)
+            if module.__name__ != name:
+                return
             if name == MERGEKIT:
                 _register_merge_methods()
                 return
@@ -45,7 +47,14 @@ class Finder:
 
             after_import(module)
 
-        spec.loader.exec_module = exec_module
+        # One importer may serve many modules, as that of a zip file does: only this module's is changed.
+        try:
+            loader = object.__new__(type(spec.loader))
+            loader.__dict__.update(spec.loader.__dict__)
+        except (TypeError, AttributeError):
+            loader = spec.loader
+        loader.exec_module = exec_module
+        spec.loader = loader
         return spec
 
 

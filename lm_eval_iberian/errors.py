@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from merge_hooks.errors import ForPeople
 
-class DocumentsError(Exception):
+
+class DocumentsError(ForPeople):
     """Documents cannot be had or read. Says what is wrong, where, and how to mend it."""
-
-    for_people = True
 
 
 class NotToBeHad(DocumentsError):  # noqa: N818, as our other errors of one family

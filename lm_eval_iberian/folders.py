@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 from lm_eval_iberian.errors import ManifestError
 
 
+@cache
 def tasks_folder() -> Path:
     """The folder of task YAMLs: inside the package in a wheel, beside it in a checkout."""
     here = Path(__file__).resolve().parent

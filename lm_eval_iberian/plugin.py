@@ -18,7 +18,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from lm_eval_iberian.folders import task_folders
-from lm_eval_iberian.identity.identity import KEY
+from lm_eval_iberian.identity.identity import KEY, parse
 
 CHECKED_VERSIONS = ("0.4.13",)
 MODEL_NAME = "merged"
@@ -158,15 +158,19 @@ def _say_what_was_read(evaluator: ModuleType) -> None:
     It also writes the chat template and the system prompt, which lm_eval's command line writes and `simple_evaluate`
     does not.
     """
+    _name_results_by_their_recipe()
     evaluate = evaluator.evaluate
     if hasattr(evaluate, _MARK):
         return
 
     @functools.wraps(evaluate)
     def saying(*args: Any, **kwargs: Any) -> Any:
-        from lm_eval_iberian.identity.task_code import told_of
+        from lm_eval_iberian.identity.task_code import refuse_limit, told_of
 
-        told = told_of(inspect.signature(evaluate).bind(*args, **kwargs).arguments)
+        given = inspect.signature(evaluate).bind(*args, **kwargs).arguments
+        if hasattr(given.get("lm"), "prepared"):  # a model of ours
+            refuse_limit(given.get("limit"))
+        told = told_of(given)
         results = evaluate(*args, **kwargs)
         if results is not None and told is not None:
             results[KEY] = told
@@ -174,6 +178,48 @@ def _say_what_was_read(evaluator: ModuleType) -> None:
 
     setattr(saying, _MARK, True)
     evaluator.evaluate = saying  # type: ignore[attr-defined]
+
+
+def _name_results_by_their_recipe() -> None:
+    """Let lm_eval's `model_name`, and the folder in `--output_path`, be the recipe's name; lm_eval makes a random one."""
+    from lm_eval.loggers.evaluation_tracker import GeneralConfigTracker
+    from lm_eval.utils import sanitize_model_name
+
+    log = GeneralConfigTracker.log_experiment_args
+    if hasattr(log, _MARK):
+        return
+
+    @functools.wraps(log)
+    def named(self: Any, *args: Any, **kwargs: Any) -> None:
+        log(self, *args, **kwargs)
+        given = inspect.signature(log).bind(self, *args, **kwargs).arguments
+        if given["model_source"] == MODEL_NAME and (name := _recipe_name(given["model_args"])):
+            self.model_name, self.model_name_sanitized = name, sanitize_model_name(name)
+
+    setattr(named, _MARK, True)
+    GeneralConfigTracker.log_experiment_args = named
+
+
+def _recipe_name(model_args: Any) -> str:
+    """A file's name, a Hub model's, or the method and the models; empty where the arguments hold no recipe."""
+    from merge_hooks.errors import ForPeople
+    from merge_hooks.recipe.short_form import take_recipe
+
+    arguments = parse(model_args)
+    if isinstance(model_args, dict) and isinstance(model_args.get("recipe"), dict):
+        arguments["recipe"] = model_args["recipe"]
+    try:
+        recipe = take_recipe(arguments.pop("recipe", None), arguments, arguments.pop("dtype", None))
+    except ForPeople:
+        return ""
+    if recipe is None:
+        return ""
+    if recipe.origin.endswith("/mergekit_config.yml"):
+        return recipe.origin.removesuffix("/mergekit_config.yml").lstrip("./")
+    if recipe.origin.endswith((".yml", ".yaml")):
+        return Path(recipe.origin).stem
+    models = [Path(str(one.get("model"))).name for one in recipe.data.get("models") or [] if isinstance(one, dict)]
+    return f"{recipe.data.get('merge_method', 'merge')} {'+'.join(models)}".strip()[:100]
 
 
 def _install_excepthook() -> None:
@@ -184,7 +230,7 @@ def _install_excepthook() -> None:
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if getattr(error, "for_people", False):
-            print(f"\n{kind.__name__}: {error}", file=sys.stderr)
+            print(f"\nError: {error}", file=sys.stderr)
         else:
             previous(kind, error, trace)
 

@@ -13,11 +13,14 @@ from typing import Any
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
+from lm_eval_iberian.documents import draws
 from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.documents.loader import Documents
 from lm_eval_iberian.documents.manifests import manifests
+from lm_eval_iberian.documents.needs import OTHERS
 from lm_eval_iberian.documents.revisions import METADATA_KEY, Wanted, wanted
 from lm_eval_iberian.documents.shots import CleanShots
+from lm_eval_iberian.errors import DocumentsError
 
 
 class DocumentTask(ConfigurableTask):
@@ -36,11 +39,13 @@ class DocumentTask(ConfigurableTask):
 
     def download(self, *_: Any, **__: Any) -> None:
         """lm_eval's hook for getting the documents. Raises DocumentsError if they cannot be had."""
-        path = str(self.config.dataset_path)
-        self.dataset = documents.load(
-            path, self.config.dataset_name, self.splits(), wanted=self.wanted(path), task=str(self.config.task)
-        )
+        self.dataset = self.read(self.splits())
         self.say_read(self.dataset, self.dataset.origin)
+
+    def read(self, splits: list[str]) -> Documents:
+        """These splits of the data set that the YAML names. Raises DocumentsError if they cannot be had."""
+        path, task = str(self.config.dataset_path), str(self.config.task)
+        return documents.load(path, self.config.dataset_name, splits, wanted=self.wanted(path), task=task)
 
     def wanted(self, path: str) -> Wanted:
         """The revision of a data set: named by this run, the environment, the YAML or the suite, in this order."""
@@ -84,3 +89,45 @@ class DocumentTask(ConfigurableTask):
         """lm_eval's requests. `--cache_requests` keys them by task and tokenizer; ours also by documents."""
         read = (self.config.metadata or {})["documents_hash"]
         super().build_all_requests(tokenizer_name=f"{tokenizer_name}-{read}", **options)
+
+
+class DrawnTask(DocumentTask):
+    """A task on documents drawn from a large split: see `lm_eval_iberian.documents.draws`.
+
+    Its YAML may say `dataset_kwargs: {draw: 500, seed: 0}`. With `fewshot_split: others` shots come from further
+    documents of the same split. The results say which rows were drawn (metadata: drawn).
+    """
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Read the split and draw. Raises DocumentsError where it cannot be had, or holds nothing to score."""
+        from datasets import Dataset
+
+        asked, split = dataset_kwargs or {}, str(self.config.test_split)
+        self.dataset = self.read([name for name in self.splits() if name != OTHERS])
+        found = self.candidates(self.dataset[split], asked)
+        if not found:
+            raise DocumentsError(
+                f"{self.config.task}: split {split} of {self.config.dataset_path} holds no document of it."
+            )
+        count, seed = int(asked.get("draw", draws.COUNT)), int(asked.get("seed", draws.SEED))
+        own = self.config.fewshot_split == OTHERS
+        scored, others = draws.draw([self.key(one) for _, one in found], count, seed, draws.OTHERS if own else 0)
+        self.say_read(self.dataset, self.dataset.origin)
+        self.say(drawn={"seed": seed, "of": len(found), "rows": [found[place][0] for place in scored]})
+        chosen = {split: Dataset.from_list([found[place][1] for place in scored])}
+        if own:
+            chosen[OTHERS] = Dataset.from_list([found[place][1] for place in others])
+        self.dataset.update(chosen)
+
+    def candidates(self, data: Any, asked: dict[str, Any]) -> list[tuple[Any, dict[str, Any]]]:
+        """Every document that may be drawn, with its place: its row number, where a row is a document.
+
+        Args:
+            data: the split, a datasets.Dataset.
+            asked: the YAML's dataset_kwargs.
+        """
+        return list(enumerate(data.to_list()))
+
+    def key(self, document: dict[str, Any]) -> str:
+        """The words by which a document is drawn."""
+        raise NotImplementedError

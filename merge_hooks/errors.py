@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-class MergeHooksError(Exception):
-    """Something a user can mend. Shown as one message, never as a traceback (see `for_people`)."""
+from merge_hooks.texts import seen, shortened
+
+# Characters of a message; tables of many sources take thousands.
+LONGEST = 20_000
+
+
+class ForPeople(Exception):  # noqa: N818, the root of all families
+    """Says what is wrong, where, and how to mend it. Shown as one message, never as a traceback."""
 
     # lm_eval_iberian.plugin's excepthook reads this attribute, so that it need not import this module.
     for_people = True
+
+    def __str__(self) -> str:
+        # It quotes names, keys and files of others.
+        return shortened(seen(super().__str__()), LONGEST)
+
+
+class MergeHooksError(ForPeople):
+    """Something a user can mend."""
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Whatever a model's files break in here is said as a SourceError, with the error itself as its cause.
+
+    transformers, mergekit and tokenizers read files that others wrote, and each breaks in its own way: with any
+    exception of Python's, or with a panic of Rust, which is no `Exception`. Also a decorator.
+
+    Args:
+        what: was done with the files, e.g. "the sources cannot be compared".
+    """
+    try:
+        yield
+    except (ForPeople, MemoryError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SourceError(
+            f"{what} ({said:.300}). Is a config.json, generation_config.json, adapter_config.json or tokenizer file of "
+            "its models damaged? Compare it with the model's page, or download the model again."
+        ) from error
 
 
 class RecipeError(MergeHooksError):
@@ -32,3 +70,7 @@ class FisherError(MergeHooksError):
 
 class UnprovedError(EngineError):
     """The engine does not compute with the merge that was put into it, or nobody can tell: no number comes from it."""
+
+
+class EngineLostError(EngineError):
+    """A process of the engine has died, by no fault of the merge's: started anew, it may well go on."""

@@ -25,13 +25,14 @@ import hypothesis
 import pytest
 import yaml
 
+# libyaml's is ten times as fast.
+FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-def first_ones(values: Iterable[Any], count: int = 2) -> list[Any]:
+
+def first_ones(values: Iterable[Any], count: int = 2, others: Any = pytest.mark.slow) -> list[Any]:
     """Cases of a parametrized test of which the first ones are fast enough for `make check`, and all others are slow."""
     slow = [value if isinstance(value, tuple) else (value,) for value in values]
-    return [
-        pytest.param(*value, marks=[pytest.mark.slow] if place >= count else []) for place, value in enumerate(slow)
-    ]
+    return [pytest.param(*value, marks=[others] if place >= count else []) for place, value in enumerate(slow)]
 
 
 # A busy machine is no failure; and what CI finds, the next run must find again.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import merge_hooks
 from tests.conftest import ROOT, task_arithmetic
 
 PACKAGES = ("lm_eval_iberian", "merge_hooks", "ifeval_multi")
@@ -60,15 +61,32 @@ def test_rooms_are_on_the_map(package: str) -> None:
     assert [room for room in rooms if f"[{room}]({room}/" not in text] == []
 
 
+PYTHON = [name for name, page in zip(NAMES, PAGES, strict=True) if "```python" in page.read_text()]
+EVALUATE = ("lm_eval_iberian/models/README.md", "lm_eval_iberian/PYTHON.md")  # half a minute
+
+
 @pytest.mark.parametrize(
-    "name", [name for name, page in zip(NAMES, PAGES, strict=True) if "```python" in page.read_text()]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in EVALUATE else []) for name in PYTHON]
 )
 def test_python_in_readmes_runs(
     name: str, llama: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a folder with a merge.yml over tiny models."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IBERIAN_DATA", "samples")
     Path("merge.yml").write_text(yaml.safe_dump(task_arithmetic(llama, "float32")))
     text = (ROOT / name).read_text(encoding="utf-8")
     for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         exec(compile(block, name, "exec"), {})
+
+
+def test_the_example_of_merge_hooks_runs(
+    llama: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is what `help(merge_hooks)` shows."""
+    monkeypatch.chdir(tmp_path)
+    Path("merge.yml").write_text(yaml.safe_dump(task_arithmetic(llama, "float32")))
+    example = "".join(line[4:] for line in (merge_hooks.__doc__ or "").splitlines(True) if line.startswith("    "))
+    found: dict[str, object] = {}
+    exec(compile(example, "merge_hooks.__doc__", "exec"), found)
+    assert "tensor" in found, "the stream yields tensors"

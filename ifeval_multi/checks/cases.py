@@ -37,7 +37,8 @@ def english_lowercase(response: str, arguments: Mapping[str, Any], pack: Pack) -
 
 def capital_word_frequency(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """As many words in capitals as asked; a word has two letters, so "I" and "A" are none."""
-    found = [word for word in words(normalise(response), pack) if is_capital_word(word)]
+    text = normalise(response)
+    found = [] if text.islower() else [word for word in words(text, pack) if is_capital_word(word)]
     noun = "words in capitals"
     return compare(len(found), arguments, "capital_frequency", "capital_relation", noun)
 

@@ -10,10 +10,11 @@ import regex
 
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import compare
-from ifeval_multi.text import lines, normalise
+from ifeval_multi.text import normalise
 from ifeval_multi.verdict import Verdict
 
 # [name], on one line, not empty, and not the text of a [link](https://...).
+_LINES = regex.IGNORECASE | regex.MULTILINE
 _BRACKETS = regex.compile(r"\[([^\[\]\n]++)\](?!\()")
 
 
@@ -25,7 +26,7 @@ def number_placeholders(response: str, arguments: Mapping[str, Any], pack: Pack)
 
 
 def postscript(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
-    """A line begins with the postscript marker, or the marker as it is written opens a sentence.
+    """A line begins with the postscript marker, or the marker as it is written opens a sentence; text follows the last.
 
     Dots, spaces and case do not matter at the beginning of a line: "P. S.", "PS:" and "**p.s.**"
     are all P.S., but P.P.S. is not P.S. Initials with their dots may stand inside a line.
@@ -33,23 +34,23 @@ def postscript(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdi
     marker = normalise(arguments["postscript_marker"]).strip()
     at_line, inside = _marker_patterns(marker)
     text = normalise(response)
-    found = next((m for m in map(at_line.match, lines(text)) if m), None) or inside.search(text)
+    found = list(at_line.finditer(text)) or list(inside.finditer(text))
     if not found:
         return Verdict(False, f"no line begins with {marker!r}")
-    rest = text[text.find(found.group()) + len(found.group()) :]
-    return Verdict(any(map(str.isalnum, rest)), f"found {marker!r}, which some text must follow")
+    written = any(map(str.isalnum, text[found[-1].end() :]))
+    return Verdict(written, f"found {marker!r}{', with text behind it' if written else ' with nothing behind it'}")
 
 
 @lru_cache(maxsize=256)
 def _marker_patterns(marker: str) -> tuple[regex.Pattern[str], regex.Pattern[str]]:
-    before = r"[^\p{L}\p{N}]*+"
+    before = r"^[^\p{L}\p{N}\n]*+"
     if not _is_initials(marker):
         word = regex.escape(marker)
-        at_line = regex.compile(rf"{before}{word}(?!\p{{L}})", regex.IGNORECASE)
+        at_line = regex.compile(rf"{before}{word}(?!\p{{L}})", _LINES)
         return at_line, regex.compile(rf"(?<=[.!?…»”\"'][ \t*_]){word}(?!\p{{L}})")
     initials = [regex.escape(sign) for sign in marker if sign.isalnum()]
     loose = r"\.?[ \t-]?".join(initials)
-    at_line = regex.compile(rf"{before}{loose}(?!\p{{L}}|\.[ \t]?\p{{L}}\.)", regex.IGNORECASE)
+    at_line = regex.compile(rf"{before}{loose}(?!\p{{L}}|\.[ \t]?\p{{L}}\.)", _LINES)
     dotted = r"\.[ \t-]?".join(initials)
     after_sentence = rf"(?<=[.!?…»”\"'][ \t*_]){regex.escape(marker)}(?!\p{{L}})"
     not_inside = r"(?<![\p{L}\p{N}]|(?<!\p{L})\p{L}\.[ \t]?)"  # the S. of P.P.S. is not P.S.

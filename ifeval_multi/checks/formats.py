@@ -9,6 +9,7 @@ from typing import Any
 
 import regex
 
+from ifeval_multi.emphasis import find_emphasis
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import compare, exactly
 from ifeval_multi.sentences import sentence_texts
@@ -17,7 +18,8 @@ from ifeval_multi.verdict import Verdict
 
 _FENCE = regex.compile(r"\A```[ \t]*+(?:json[\w]*+)?[ \t]*+\n?", regex.IGNORECASE)
 _NO_TITLE = "<>«»*_ \t"
-_STARS = regex.compile(r"(\*++|(?<![\p{L}\p{N}_])_++|_++(?![\p{L}\p{N}_]))")
+_LONGEST_HIGHLIGHT = 20  # words
+_LONGEST_TEXT = 50_000  # characters; no answer is so long, and a count in these has long decided
 _NUMERAL = r"(?:\d{1,3}|(?-i:[IVXLC]{1,6}|\p{Lu}))"  # "section a man" is not section A
 
 
@@ -34,38 +36,34 @@ def _has_text(text: str) -> bool:
 
 
 def number_highlighted_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
-    """At least as many highlights as asked: *so*, **so**, ***so*** or _so_, one each."""
-    count = sum(_highlights(line) for line in lines(normalise(response)))
+    """At least as many highlights as asked: *so*, **so**, ***so*** or _so_; one inside another is no second one."""
+    text = normalise(response)[:_LONGEST_TEXT]
+    count = sum(_highlights(line) for line in lines(text) if "*" in line or "_" in line)
     return compare(count, arguments, "num_highlights", "relation", "highlighted sections")
 
 
 def _highlights(line: str) -> int:
-    """Pairs of equal runs of * or _ with text that touches both from inside."""
-    pieces = [piece for piece in _STARS.split(line) if piece]
+    """Emphasised spans. One of more than 20 words that holds others is no section: then the others count."""
     count = 0
-    opened: dict[str, int] = {}
-    for place, piece in enumerate(pieces):
-        if piece.strip("*_") or len(piece) > 3:
-            continue
-        start = opened.get(piece, place)
-        if place - start > 1 and not pieces[place - 1][-1].isspace():
-            count += 1
-            del opened[piece]
-        elif place + 1 < len(pieces) and not pieces[place + 1][0].isspace():
-            opened[piece] = place
+    for start, end in find_emphasis(line).spans:
+        inside = line[start:end].strip("*_ \t")
+        within = len(find_emphasis(inside).spans) if len(inside.split()) > _LONGEST_HIGHLIGHT else 0
+        count += max(within, 1) if inside else 0
     return count
 
 
 def multiple_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
-    """At least as many numbered section headings as asked, each opening a line or a sentence.
+    """At least as many numbered section headings as asked.
 
-    The number stands on the side the pack says ("1. ATALA", "Section 1"); digits, Roman numerals
-    and single letters are numbers. A number that comes twice is one section.
+    A heading opens a line or a sentence, or ends a line or a bracket: "Section 1", "(Spring, SECTION 1)". The number
+    stands on the side the pack says ("1. ATALA", "Section 1"). Digits are numbers; so are Roman numerals and letters
+    where I or A is among them: "Section X" alone copies the prompt. A number that comes twice is one section.
     """
     word = fold(arguments["section_spliter"])
-    text = normalise(response)
+    text = normalise(response) if word in fold(response) else ""
     matches = _section_pattern(word, pack.section_number).finditer(text)
-    numbers = {next(filter(None, found.groups())).lower() for found in matches}
+    found = {next(filter(None, match.groups())) for match in matches}
+    numbers = {number.upper() for number in found if number.isdecimal() or not found.isdisjoint("AI")}
     noun = f"sections marked {arguments['section_spliter']!r}"
     return compare(len(numbers), arguments, "num_sections", "relation", noun)
 
@@ -78,7 +76,11 @@ def _section_pattern(word: str, side: str) -> regex.Pattern[str]:
     sides = {"after": after, "before": before, "either": f"(?:{after}|{before})"}
     # At most 20 signs (**, ##, quotes) before a heading: a bound keeps a megabyte of them linear.
     start = r"(?:^|(?<=[.!?…:»”\"*]\s))[^\p{L}\p{N}\n]{0,20}+"
-    return regex.compile(rf"{start}(?:{sides[side]})", regex.IGNORECASE | regex.MULTILINE)
+    # Inside a line, only what has a capital and then ends the line or its bracket: (Spring, SECTION 1).
+    inside = r"(?<=[(\[,–—|/:-] ?)(?=(?-i:[\p{N}.ºª \t]{0,8}\p{Lu}))"
+    ends = r"(?=[ \t]*+(?:[\])]|[:.*_#\])]*+[ \t]*+$))"
+    heading = rf"{start}(?:{sides[side]})|{inside}(?:{sides[side]}){ends}"
+    return regex.compile(heading, regex.IGNORECASE | regex.MULTILINE)
 
 
 def json_format(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
@@ -104,8 +106,10 @@ def _refuse_constant(name: str) -> None:
 
 def title(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """A title in <<double angular brackets>> anywhere, or in the pack's brackets on its own line."""
-    for line in lines(normalise(response)):
-        for opening, closing in pack.title_brackets:
+    text = normalise(response)
+    brackets = [pair for pair in pack.title_brackets if pair[0] in text and pair[1] in text]
+    for line in lines(text) if brackets else ():
+        for opening, closing in brackets:
             if _holds_title(line, opening, closing):
                 return Verdict(True, f"found a title in {opening}{closing}")
     return Verdict(False, "no title in << >>")
@@ -132,9 +136,11 @@ def constrained_response(response: str, arguments: Mapping[str, Any], pack: Pack
     chosen: list[str] = []
     for option in options:
         bare = fold(option).rstrip(".")
+        if bare not in folded:
+            continue
         if " " not in bare and sentences is None:
             sentences = frozenset(s.strip(" .!*_\"'") for s in sentence_texts(folded, pack))
-        found = occurrences(folded, bare, frozenset()) if " " in bare else bare in (sentences or ())
+        found = occurrences(folded, bare) if " " in bare else bare in (sentences or ())
         if found and bare not in chosen:
             chosen.append(bare)
     chosen = [c for c in chosen if " " in c] or chosen  # "No. My answer is maybe." is maybe

@@ -7,28 +7,24 @@ from typing import Any
 
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import compare
-from ifeval_multi.text import fold, normalise, occurrences
+from ifeval_multi.text import fold, normalise
 from ifeval_multi.verdict import Verdict
+from ifeval_multi.word_forms import count as count_word
 
 
 def existence(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
-    """Every keyword stands in the answer as a word, with the endings the pack allows."""
+    """Every keyword stands in the answer as a word, in one of the forms that the pack gives it."""
     folded = fold(response)
-    absent = [k for k in arguments["keywords"] if not _count(folded, k, pack)]
+    absent = [keyword for keyword in arguments["keywords"] if not count_word(folded, keyword, pack)]
     if absent:
         return Verdict(False, f"not found: {', '.join(map(repr, absent))}")
     return Verdict(True, "all keywords found")
 
 
-def _count(folded: str, keyword: str, pack: Pack) -> int:
-    return occurrences(folded, keyword, pack.endings, pack.replaced_final)
-
-
 def forbidden_words(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """None of the words stands in the answer."""
-    folded, endings, replaced = fold(response), pack.forbidden_endings, pack.replaced_final
-    words = arguments["forbidden_words"]
-    present = [word for word in words if occurrences(folded, word, endings, replaced)]
+    folded = fold(response)
+    present = [word for word in arguments["forbidden_words"] if count_word(folded, word, pack, forbidden=True)]
     if present:
         return Verdict(False, f"forbidden, but found: {', '.join(map(repr, present))}")
     return Verdict(True, "no forbidden word found")
@@ -37,7 +33,7 @@ def forbidden_words(response: str, arguments: Mapping[str, Any], pack: Pack) -> 
 def frequency(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """The keyword stands in the answer as often as asked."""
     keyword = arguments["keyword"]
-    count = _count(fold(response), keyword, pack)
+    count = count_word(fold(response), keyword, pack)
     return compare(count, arguments, "frequency", "relation", f"times {keyword!r}")
 
 

@@ -7,22 +7,22 @@ from typing import Any
 
 import regex
 
+from ifeval_multi.emphasis import find_emphasis
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import compare, exactly
 from ifeval_multi.sentences import count_sentences
-from ifeval_multi.text import fold, lines, normalise, paragraphs, words
+from ifeval_multi.text import fold, lines, normalise, paragraphs, without_list_numbers, words
 from ifeval_multi.verdict import Verdict
 
-# A divider is a line of asterisks, or three asterisks with space around them inside a line:
-# "one *** two", "***[part 2]". ***bold italic*** is not one.
+# A divider is a line of asterisks, or three asterisks inside a line that emphasise nothing: "one *** two",
+# "one. ***Two." ***bold italic*** is none.
+_LONGEST_LINE = 50_000
 _DIVIDER_LINE = regex.compile(r"[ \t>]*+(?:\*[ \t]?+){3,}+")
-_OPENING_DIVIDER = regex.compile(r"[ \t]*+\*{3}(?!\*)")
-_INLINE_DIVIDER = regex.compile(r"(?<=\s)\*\*\*(?=\s|$)")
 
 
 def number_words(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
-    """As many words as asked, counted as the pack says."""
-    count = len(words(normalise(response), pack))
+    """As many words as asked, counted as the pack says; the numbers of a list are none."""
+    count = len(words(without_list_numbers(normalise(response), pack), pack))
     return compare(count, arguments, "num_words", "relation", "words")
 
 
@@ -39,14 +39,24 @@ def number_paragraphs(response: str, arguments: Mapping[str, Any], pack: Pack) -
         if _DIVIDER_LINE.fullmatch(line):
             pieces.append("")
             continue
-        if _OPENING_DIVIDER.match(line) and line.count("***") == 1:
-            pieces.append(line.lstrip(" \t*"))
-            continue
-        first, *more = _INLINE_DIVIDER.split(line)
-        pieces[-1] = pieces[-1] or first.strip()  # only whether it is empty matters
-        pieces.extend(piece.strip() for piece in more)
+        first, *more = _divided(line)
+        pieces[-1] = pieces[-1] or first  # only whether it is empty matters
+        pieces.extend(more)
     count = sum(map(bool, pieces))
     return exactly(count, arguments["num_paragraphs"], "paragraphs divided by ***")
+
+
+def _divided(line: str) -> list[str]:
+    """What stands before, between and after the *** of a line, stripped."""
+    line = line[:_LONGEST_LINE]
+    if "***" not in line:
+        return [line.strip()]
+    pieces, start = [], 0
+    for at, end in find_emphasis(line, strict=True).unused:
+        if line[at:end] == "***":
+            pieces.append(line[start:at].strip())
+            start = end
+    return [*pieces, line[start:].strip()]
 
 
 def nth_paragraph_first_word(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:

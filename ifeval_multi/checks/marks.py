@@ -59,7 +59,8 @@ def tildes(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
 
 def _words_with(signs: str, number: str, response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     wanted = frozenset(signs)
-    found = words(normalise(response).lower(), pack)
+    lowered = normalise(response).lower()
+    found = words(lowered, pack) if any(sign in lowered for sign in signs) else []
     count = sum(1 for word in found if not wanted.isdisjoint(word))
     relation = {"relation": arguments.get("relation", "exactly")}
     return compare(count, {**arguments, **relation}, number, "relation", f"words with {signs}")

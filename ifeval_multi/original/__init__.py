@@ -1,7 +1,7 @@
 """The original edition: what the published code says, faults included.
 
-Two dialects: ids without prefix (or with "en:") follow Google's code and the authors' changes to
-it; ids with "es:" or "ca:" follow M-IFEval's.
+Two dialects: ids with "es:" or "ca:" follow M-IFEval's Spanish code, which lm_eval's sets of both languages carry. Ids
+without a prefix, or with any other ("en:", "fr:", "gl:"), follow Google's code and the authors' changes to it.
 """
 
 from __future__ import annotations

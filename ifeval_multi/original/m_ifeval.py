@@ -14,10 +14,10 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from ifeval_multi.original.spanish_sentences import count_sentences
 from ifeval_multi.original.tokens import langdetect_label
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import compare, exactly
-from ifeval_multi.sentences import count_sentences
 from ifeval_multi.text import shorten_marks
 from ifeval_multi.verdict import Verdict
 

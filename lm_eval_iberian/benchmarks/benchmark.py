@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 
 CHOICE, TRANSLATION, INSTRUCTIONS, PAIRS = "bench", "mt", "ifeval", "blimp"
+SUMMARIES, LABELS = "summaries", "labels"
+TRUTH, ELEMENTARY = "truth", "elementary"
 # The toy tasks (tasks/toy) have kinds of their own, so that no average of a benchmark can hold one.
 TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS = "toybench", "toymt", "toyifeval"
 TOYS = (TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS)
@@ -47,6 +49,10 @@ KINDS = {
         "inst_level_strict_acc", 0.0,
     ),
     PAIRS: Kind("Minimal pairs (MultiBLiMP, accuracy)", "Minimal pairs", "accuracy, %", "pairs"),
+    SUMMARIES: Kind("Summaries (ROUGE-L)", "Summaries", "ROUGE-L, %", "summaries", "rougeL", 0.0),
+    LABELS: Kind("Labels (macro F1)", "Labels", "macro F1, %", "labels", "macro_f1"),
+    TRUTH: Kind("Truthfulness (MC1)", "Truthfulness", "MC1, %", "truthfulness", "mc1"),
+    ELEMENTARY: Kind("Elementary tasks (accuracy)", "Elementary tasks", "accuracy, %", "elementary", "acc", 0.0),
     TOY_CHOICE: Kind(
         "TOYS, not the benchmarks: pairs, stories and questions of the toy world (accuracy)", "TOY questions",
         "accuracy, %", "toy choice",
@@ -62,6 +68,11 @@ KINDS = {
 }  # fmt: skip
 # Metrics whose full score is 100; all others are shares of 1.
 OF_HUNDRED = ("bleu", "chrf", "ter")
+# Metrics that are shares of 1 for sure, whatever their values.
+SHARES = frozenset((
+    "acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em", "f1", "macro_f1", "mcc", "pass@1", "pass_at_1",
+    "prompt_level_strict_acc", "prompt_level_loose_acc", "inst_level_strict_acc", "inst_level_loose_acc",
+))  # fmt: skip
 
 # What the paper averages: frozen, whatever manifests say. Also the order of columns and notes.
 PAPER = (
@@ -89,6 +100,12 @@ _DIRECTION = re.compile("[a-z]{2,3}-[a-z]{2,3}")
 PAPER_LANGUAGES = tuple(dict.fromkeys(column.rpartition("_")[2] for column in PAPER_COLUMNS))
 
 
+def full_score(metric: str) -> float:
+    """What a weighted sum takes for a metric's full score: 1 for shares, which it adds in percent; 100 for all others,
+    which it adds as lm_eval writes them. By the name alone: the scale must not change from one point to the next."""
+    return 1.0 if metric.partition(",")[0] in SHARES else 100.0
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """One benchmark in one language: one number, whatever the number of its tasks.
@@ -97,9 +114,9 @@ class Benchmark:
         name: as the paper prints it; a direction ("es-eu") for translation.
         language: of the average it belongs to; the target language for translation.
         kind: a key of KINDS; a metric's name for tasks that no manifest knows.
-        tasks: our leaf tasks; the benchmark's score is the plain mean over them.
+        tasks: our leaf tasks; the benchmark's score is the plain mean over them. None: lm_eval's own measure it.
         upstream: lm_eval's own leaf tasks of the same benchmark, read where ours are not in a results file.
-        metric: its key in lm_eval's results.
+        metric: its name in lm_eval's results ("acc"), with a filter where that matters ("exact_match,strict-match").
         chance: what guessing scores, in percent.
         shots: as the authors ran it; None where shots make no sense.
         percent: what a full score of lm_eval's metric is: 1 for accuracies, 100 for BLEU.
@@ -107,6 +124,7 @@ class Benchmark:
         average: the average that does, where it is not its kind's.
         listed: the task or group that stands for it in groups.
         in_suite: whether `iberian_suite` measures it.
+        in_more: whether `iberian_more` does.
     """
 
     name: str
@@ -122,6 +140,7 @@ class Benchmark:
     average: str = ""
     listed: str = ""
     in_suite: bool = True
+    in_more: bool = False
 
     @property
     def counted_in(self) -> str:

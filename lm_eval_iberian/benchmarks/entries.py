@@ -14,7 +14,7 @@ from lm_eval_iberian.benchmarks.languages import languages
 
 KEYS: Types = {
     "name": str, "kind": str, "languages": list, "directions": list, "task": str, "upstream": str, "metric": str,
-    "chance": (int, float), "shots": (int, type(None)), "average": str, "suite": bool,
+    "chance": (int, float), "shots": (int, type(None)), "average": str, "suite": bool, "more": bool,
 }  # fmt: skip
 _AVERAGE = re.compile("[a-z][a-z0-9]*")
 # What `average` may say beside a name.
@@ -48,7 +48,11 @@ class _Entry:
     def __init__(self, file: Path, key: str, entry: Any) -> None:
         named = entry.get("name") if isinstance(entry, dict) else None
         self.file, self.key = file, f"{key} ({named})" if named else key
-        self.entry = checked(entry, KEYS, ("name", "kind", "task"), file, self.key)
+        self.entry = checked(entry, KEYS, ("name", "kind"), file, self.key)
+        if not self.entry.get("task") and not self.entry.get("upstream"):
+            raise fault(
+                file, self.key, "it lacks the key task (or upstream, where lm_eval's own task is to measure it)"
+            )
         words = {kind.word: key for key, kind in KINDS.items()}
         if self.entry["kind"] not in words:
             raise self.fault("kind", f"{self.entry['kind']!r} is none of {', '.join(words)}")
@@ -82,17 +86,18 @@ class _Entry:
                 raise self.fault(key, "only {language}, {code}, {iso3} and {direction} may stand in it") from None
 
         name, listed, upstream = filled("name"), filled("task"), filled("upstream")
-        tasks = tuple(self._leaves(listed))
+        tasks = tuple(self._leaves(listed)) if listed else ()
         if "*" in upstream:  # the star: what a leaf is called beyond its group
             theirs = tuple(upstream.replace("*", task.removeprefix(f"{listed}_")) for task in tasks)
         else:
             theirs = (upstream,) if upstream else ()
         metric = self.entry.get("metric", KINDS[self.kind].metric)
         average = self._average(language, name)
+        in_more = self.entry.get("more", not listed)
         return Benchmark(
             name, language, self.kind, tasks, theirs, metric, self._chance(), self._shots(),
             percent=100.0 if metric in OF_HUNDRED else 1.0, averaged=average is not None, average=average or "",
-            listed=listed, in_suite=self.entry.get("suite", True),
+            listed=listed or upstream, in_suite=self.entry.get("suite", not in_more), in_more=in_more,
         )  # fmt: skip
 
     def _average(self, language: str, name: str) -> str | None:

@@ -7,15 +7,13 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lm_eval_iberian.errors import ManifestError
+from merge_hooks.files import read_text
+from merge_hooks.yaml_files import FAST, read_yaml
 
 MANIFEST, LANGUAGES = "manifest.yml", "languages.yml"
-# The key of a manifest that is no data set.
-BENCHMARKS = "benchmarks"
-# libyaml's is ten times as fast; not every PyYAML has it.
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# The keys of a manifest that are no data sets: what is measured, and what is not, with the reason.
+BENCHMARKS, UNMEASURED = "benchmarks", "unmeasured"
 
 # key -> the types that its value may have.
 Types = Mapping[str, type | tuple[type, ...]]
@@ -29,9 +27,9 @@ def manifest_files(folders: Collection[Path]) -> list[Path]:
 def read(file: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping; an empty one holds none. Raises ManifestError."""
     try:
-        found = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ManifestError(f"{file}: cannot be read as YAML ({error}).") from None
+        found = read_yaml(read_text(file, ManifestError), str(file), ManifestError, loader=FAST)
+    except FileNotFoundError:
+        raise ManifestError(f"{file}: there is no such file.") from None
     if not isinstance(found or {}, dict):
         raise ManifestError(f"{file}: holds no mapping of keys. tasks/README.md shows one.")
     return found or {}

@@ -3,7 +3,8 @@
     iberian recipe check merge.yml
     iberian recipe show merge.yml
 
-A new command is one line in COMMANDS: its name, "module:attribute", and one sentence for `iberian --help`.
+A new command is one line in COMMANDS: its name, "module:attribute", and one sentence for `iberian --help`; and its name
+in GROUPS.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from typing import Any
 import click
 
 from lm_eval_iberian import __version__
+from lm_eval_iberian.commands.habits import with_habits
+from lm_eval_iberian.commands.terminal import echo, interrupted, no_tracebacks, safe_errors
+from merge_hooks.machine.stopping import unwind_on_sigterm
 
 COMMANDS = {
+    "init": ("lm_eval_iberian.commands.init:init", "Write a recipe and a sweep to start from."),
     "recipe": ("lm_eval_iberian.commands.recipe:recipe", "Check, show, verify or export a merge recipe."),
     "fisher": ("lm_eval_iberian.commands.fisher:fisher", "Make a model's Fisher map, for `merge_method: fisher`."),
     "sweep": ("lm_eval_iberian.commands.sweep:sweep", "Measure many merges over one engine; killed, it goes on."),
@@ -34,6 +39,7 @@ COMMANDS = {
         "lm_eval_iberian.commands.sweep_export:export",
         "A sweep's scores and documents as JSONL or parquet.",
     ),
+    "rescue": ("lm_eval_iberian.commands.rescue:rescue", "Save what can be read of a run's damaged store."),
     "vectors": (
         "lm_eval_iberian.commands.vectors:vectors",
         "Compare language vectors: cosines of what fine-tunes add to their base.",
@@ -43,11 +49,23 @@ COMMANDS = {
         "lm_eval_iberian.commands.prefetch:prefetch",
         "Fetch documents and models once, for nodes with no network.",
     ),
+    "models": (
+        "lm_eval_iberian.commands.models:models",
+        "Say which models can be merged and scored, and what a given one is.",
+    ),
     "doctor": (
         "lm_eval_iberian.commands.doctor:doctor",
         "Say what each task needs, what is missing, and what mends it.",
     ),
     "ifeval": ("ifeval_multi.cli:ifeval", "Score, lint and extend IFEval, without lm_eval."),
+}
+
+# How `iberian --help` groups them; what is in no group stands last.
+GROUPS = {
+    "Before a merge": ("init", "toy", "prefetch", "doctor", "models", "recipe", "vectors", "fisher"),
+    "Many merges": ("sweep", "tune", "slurm"),
+    "Results": ("report", "best", "sweep-export", "rescue"),
+    "Instruction following": ("ifeval",),
 }
 
 
@@ -61,12 +79,25 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         found: click.Command = pkgutil.resolve_name(COMMANDS[name][0])
-        return found
+        return with_habits(found)
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with safe_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, context: click.Context) -> Any:
+        with interrupted(), safe_errors(), no_tracebacks():
+            return super().invoke(context)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Written from COMMANDS, so that `iberian --help` imports nothing."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, sentence) for name, (_, sentence) in COMMANDS.items()])
+        grouped = {name for names in GROUPS.values() for name in names}
+        groups = {**GROUPS, "More": tuple(name for name in COMMANDS if name not in grouped)}
+        width = max(map(len, COMMANDS))
+        for title, names in groups.items():
+            if rows := [(f"{name:<{width}}", COMMANDS[name][1]) for name in names if name in COMMANDS]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -81,12 +112,13 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line. Errors meant for people are printed as one message, and the exit code is 1."""
+    unwind_on_sigterm()
     try:
         return cli.main(arguments, prog_name="iberian")
     except Exception as error:
         if not getattr(error, "for_people", False):
             raise
-        click.echo(f"{type(error).__name__}: {error}", err=True)
+        echo(f"Error: {error}", err=True)
         sys.exit(1)
 
 

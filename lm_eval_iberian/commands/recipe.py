@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
+
+from lm_eval_iberian.commands.bars import bars
+from lm_eval_iberian.commands.habits import json_option, old_place, out_option, required_out
+from lm_eval_iberian.commands.terminal import echo, note
+from lm_eval_iberian.noise import is_verbose
 
 TRUST = click.option(
     "--trust-remote-code",
@@ -31,7 +38,7 @@ def with_logging(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def wrapper(*arguments: Any, **options: Any) -> Any:
-        logging.basicConfig(level=logging.ERROR)
+        logging.basicConfig(level=logging.INFO if is_verbose() else logging.ERROR)
         return command(*arguments, **options)
 
     return wrapper
@@ -40,53 +47,76 @@ def with_logging(command: Callable[..., Any]) -> Callable[..., Any]:
 @recipe.command()
 @click.argument("written", metavar="RECIPE")
 @click.option("--text-only", is_flag=True, help="Read only the recipe's text; do not look for its models.")
+@json_option("Print the findings as JSON.")
 @TRUST
 @with_logging
-def check(written: str, text_only: bool, trust_remote_code: bool) -> None:
+def check(written: str, text_only: bool, as_json: bool, trust_remote_code: bool) -> None:
     """Say what is wrong or surprising in a recipe, with lines, and whether its models fit together.
 
     The exit code is 1 where mergekit would ignore a key or could not merge, and 0 where there are only warnings.
     """
-    from merge_hooks.checks.filters import plan_findings
-    from merge_hooks.checks.preflight import check_fit, fit_notes
     from merge_hooks.errors import RecipeError
     from merge_hooks.recipe.short_form import find
+
+    found = find(written)
+    said = [("error" if finding.is_error else "warning", finding.message) for finding in found.findings]
+    has_errors = any(finding.is_error for finding in found.findings)
+    if as_json:
+        said += [] if has_errors or text_only else _fit_findings(found, trust_remote_code)
+        echo(json.dumps([{"kind": kind, "message": message} for kind, message in said], indent=1, ensure_ascii=False))
+        raise click.exceptions.Exit(1 if has_errors else 0)
+    for kind, message in said:
+        echo(f"{kind}: {message}", err=kind == "error")
+    if has_errors:
+        raise RecipeError("this recipe does not say what it seems to say; nothing was merged.")
+    if text_only:
+        echo(f"{_verdict(said)} Its models were not looked at.")
+        return
+    for kind, message in (fitting := _fit_findings(found, trust_remote_code)):
+        echo(f"{kind}: {message}")
+    echo(f"{_verdict([*said, *fitting])} Its models fit together.")
+
+
+def _verdict(said: list[tuple[str, str]]) -> str:
+    count = sum(kind == "warning" for kind, _ in said)
+    return f"No error, and {count} warning{'s' * (count > 1)} to read." if count else "The recipe is fine."
+
+
+def _fit_findings(found: Any, trust_remote_code: bool) -> list[tuple[str, str]]:
+    """Warnings and notes for which the models are looked at. Raises where they do not fit together."""
+    from merge_hooks.checks.filters import plan_findings
+    from merge_hooks.checks.preflight import check_fit, fit_notes
     from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
 
-    found = find(written)
-    for finding in found.findings:
-        click.echo(f"{'error' if finding.is_error else 'warning'}: {finding.message}", err=finding.is_error)
-    if any(finding.is_error for finding in found.findings):
-        raise RecipeError("this recipe does not say what it seems to say; nothing was merged.")
-    if text_only:
-        click.echo("The text is fine. Its models were not looked at.")
-        return
     stream = open_stream(resolve(found, trust_remote_code=trust_remote_code))
     check_fit(stream)
-    for finding in plan_findings(stream):
-        click.echo(f"warning: {finding.message}")
-    for note in fit_notes(stream):
-        click.echo(f"note: {note}")
-    click.echo("The recipe is fine, and its models fit together.")
+    warnings = [("warning", finding.message) for finding in plan_findings(stream)]
+    return warnings + [("note", text) for text in fit_notes(stream)]
 
 
 @recipe.command()
 @click.argument("written", metavar="RECIPE")
+@json_option("Print the same as JSON: memory in bytes, time in seconds.")
 @TRUST
 @with_logging
-def show(written: str, trust_remote_code: bool) -> None:
+def show(written: str, as_json: bool, trust_remote_code: bool) -> None:
     """Print what would be merged: method, parameters as resolved, sources, memory and time."""
     from merge_hooks.recipe.short_form import find, refuse_errors
     from merge_hooks.resolve.resolver import resolve
     from merge_hooks.stream.stream import open_stream
-    from merge_hooks.tools.show import plan_text
+    from merge_hooks.tools.show import plan_data, plan_text
 
     found = find(written)
     refuse_errors(found)
+    if as_json:
+        data = plan_data(open_stream(resolve(found, trust_remote_code=trust_remote_code)))
+        data["warnings"] = [finding.message for finding in found.findings]
+        echo(json.dumps(data, indent=1, ensure_ascii=False))
+        return
     for finding in found.findings:
-        click.echo(f"warning: {finding.message}")
-    click.echo(plan_text(open_stream(resolve(found, trust_remote_code=trust_remote_code))))
+        echo(f"warning: {finding.message}")
+    echo(plan_text(open_stream(resolve(found, trust_remote_code=trust_remote_code))))
 
 
 @recipe.command()
@@ -106,14 +136,12 @@ def verify(written: str, seed: int, trust_remote_code: bool) -> None:
 
     stream = _fitting_stream(written, trust_remote_code, seed, "mergekit")
     verdict = compare(stream)
-    click.echo(f"mergekit's files      {verdict.mergekit_digest}")
-    click.echo(f"the stream            {verdict.stream_digest}")
+    echo(f"mergekit's files      {verdict.mergekit_digest}")
+    echo(f"the stream            {verdict.stream_digest}")
     for name, count in verdict.unequal.items():
-        click.echo(f"  {name}: {count} elements differ")
+        echo(f"  {name}: {count} elements differ")
     if verdict.is_equal:
-        click.echo(
-            f"Equal: {verdict.tensors} tensors, {verdict.elements:,} elements; and transformers holds what went in."
-        )
+        echo(f"Equal: {verdict.tensors} tensors, {verdict.elements:,} elements; and transformers holds what went in.")
         return
     hint = " Elements that tie at a pruning threshold may: which of them mergekit keeps is its sort's accident."
     hint = hint if verdict.has_ties else ""
@@ -126,25 +154,88 @@ def verify(written: str, seed: int, trust_remote_code: bool) -> None:
 
 @recipe.command()
 @click.argument("written", metavar="RECIPE")
-@click.argument("out", type=click.Path())
-@click.option("--results", type=click.Path(), help="The results JSON of lm_eval for this merge, for its model card.")
+@old_place("folder")
+@out_option(type=click.Path(), help="The folder to write; it must not be there.")
+@click.option(
+    "--results",
+    type=click.Path(exists=True),
+    help="For the model card: lm_eval's results of this merge, as `iberian report` takes them: a file, or a folder.",
+)
+@click.option("--push", metavar="OWNER/NAME", help="Put it on the Hugging Face Hub as well, after asking.")
+@click.option("--private", is_flag=True, help="With --push: a private model.")
+@click.option("--yes", is_flag=True, help="With --push: do not ask.")
 @click.option(
     "--shard-gb", type=float, default=5.0, show_default=True, help="The largest size of a weight file, in GB."
 )
 @TRUST
 @with_logging
-def export(written: str, out: str, results: str | None, shard_gb: float, trust_remote_code: bool) -> None:
-    """Write the merged checkpoint to the folder OUT: weights, tokenizer, template, generation config, model card.
+def export(
+    written: str,
+    folder: str | None,
+    out: str | None,
+    results: str | None,
+    push: str | None,
+    private: bool,
+    yes: bool,
+    shard_gb: float,
+    trust_remote_code: bool,
+) -> None:
+    """Write the merged checkpoint to a folder (--out): weights, tokenizer, template, generation config, model card.
 
     The folder appears when everything is written; a stop in between leaves nothing behind.
     """
+    out = required_out(out, folder)
     from pathlib import Path
 
     from merge_hooks.tools.export import export as write
+    from merge_hooks.tools.push import check_name
+    from merge_hooks.tools.push import push as send
 
+    if push is None and (private or yes):
+        raise click.UsageError("--private and --yes belong to --push OWNER/NAME.")
+    if push is not None:
+        check_name(push)  # before anything is computed
     stream = _fitting_stream(written, trust_remote_code)
-    files = write(stream, Path(out), Path(results) if results else (), int(shard_gb * 1e9))
-    click.echo(f"{out}: {', '.join(files)}")
+    scores = _results_of(stream, Path(results)) if results else ()
+    with bars() as show:
+        files = write(stream, Path(out), scores, int(shard_gb * 1e9), partial(show, "merging"))
+    echo(f"{out}: {', '.join(files)}")
+    if push is None:
+        return
+    seen_by = "you and whom you let in" if private else "everybody"
+    if yes or click.confirm(f"Upload it to {push}, where {seen_by} will see it?", default=False):
+        echo(send(Path(out), push, private))
+    else:
+        echo(f"Nothing was uploaded. `hf upload {push} {out}` sends it later.")
+
+
+def _results_of(stream: Any, given: Any) -> list[dict[str, Any]]:
+    """lm_eval's results of this merge among a file or a folder, each with its identity.
+
+    Raises:
+        RecipeError: none is of this merge, or some measured one task in different ways, which must not be averaged.
+    """
+    from lm_eval_iberian.scores.results_files import find_runs
+    from lm_eval_iberian.scores.suite import apart, grouped
+    from merge_hooks.errors import RecipeError
+    from merge_hooks.tools.card import are_of
+
+    found = find_runs([given]).runs
+    runs = [run for run in found if are_of(run.data, stream)]
+    if not runs:
+        raise RecipeError(
+            f"{given}: {len(found)} results files, and none of them is of this merge. Score this recipe first."
+        )
+    groups = grouped(runs)
+    for number, group in enumerate(groups):
+        for other in groups[:number]:
+            tasks = {task for run in group for task in run.tasks} & {task for run in other for task in run.tasks}
+            if tasks:
+                raise RecipeError(
+                    f"{given}: {sorted(tasks)[0]} was measured in different ways ({', '.join(apart(group, other)[:3])}). "
+                    "Give the file whose scores the card shall say."
+                )
+    return [{**run.data, "identity": run.identity.digest} for run in runs]
 
 
 def _fitting_stream(written: str, trust_remote_code: bool, seed: int = 0, rng: str = "iberian") -> Any:
@@ -156,7 +247,7 @@ def _fitting_stream(written: str, trust_remote_code: bool, seed: int = 0, rng: s
 
     found = refuse_errors(find(written))
     for finding in found.findings:
-        click.echo(f"warning: {finding.message}", err=True)
+        note(f"warning: {finding.message}")
     stream = open_stream(resolve(found, seed, rng, trust_remote_code))
     check_fit(stream)
     return stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -12,12 +13,15 @@ from typing import Any
 import click
 
 from lm_eval_iberian.benchmarks.languages import languages
+from lm_eval_iberian.commands.habits import FirstName
+from lm_eval_iberian.commands.terminal import echo
+from merge_hooks.texts import one_line
 
 # Of the current environment, what the job shall have too, if it is set: all that changes a number is among it, with
 # each language's IBERIAN_IFEVAL_.
 KEPT = (
     "HF_HOME", "HF_HUB_CACHE", "IBERIAN_TASKS", "IBERIAN_DATA", "IBERIAN_ROWS", "IBERIAN_REVISIONS",
-    "IBERIAN_IFEVAL_RESPONSE_LANGUAGE",
+    "IBERIAN_IFEVAL_RESPONSE_LANGUAGE", "IBERIAN_VERBOSE",
 )  # fmt: skip
 # Variables that hold paths. Relative ones would mean the same in the job's folder, but read better in full.
 PATHS = ("HF_HOME", "HF_HUB_CACHE")
@@ -52,15 +56,18 @@ OPTIONS = ("time", "partition", "account", "qos", "gres", "cpus-per-task", "mem"
 @click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="As in `iberian sweep`.")
 @click.option("--limit", type=float, help="As in `iberian sweep`.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="The run folder [default: runs/NAME].")
-@click.option("--write", "file", type=click.Path(dir_okay=False, path_type=Path), help="The script [default: stdout].")
+@click.option(
+    "--out-script", "--script", "--write", "file", cls=FirstName, type=click.Path(dir_okay=False, path_type=Path),
+    help="The script [default: stdout].",
+)  # fmt: skip
 def slurm(
     sweep: str, array: int | None, ray: bool, nodes: int | None, workers: int | None, others: tuple[str, ...],
     variables: tuple[str, ...], online: bool, venv: Path | None, given: tuple[str, ...], limit: float | None,
     out: Path | None, file: Path | None, **named: str | None,
 ) -> None:  # fmt: skip
     """Write a Slurm job script for SWEEP: one job, an array (--array), or Ray on several nodes (--ray --nodes)."""
-    from lm_eval_iberian.commands.sweep import parse_settings, run_folder
-    from lm_eval_iberian.sweep.slurm import Script
+    from lm_eval_iberian.commands.sweep import parse_settings, run_folder, whole_limit
+    from lm_eval_iberian.sweep.slurm import Script, word
     from lm_eval_iberian.sweep.spec import read_sweep
     from merge_hooks.files import slug
 
@@ -68,7 +75,8 @@ def slurm(
         raise click.UsageError("--array and --ray: one or the other.")
     if ray is not (nodes is not None):
         raise click.UsageError("--ray needs --nodes N, and --nodes needs --ray.")
-    read = read_sweep(sweep, parse_settings(given))  # a mistake in it is found here, not in the queue
+    more = {} if limit is None else {"limit": whole_limit(limit)}
+    read = read_sweep(sweep, parse_settings(given) | more)  # a mistake in it is found here, not in the queue
     run = run_folder(read, out)
     script = Script(
         name=slug(read.name),
@@ -83,26 +91,27 @@ def slurm(
         written_by=_written_by(sweep),
     )
     if file is None:
-        click.echo(script.text(), nl=False)
+        echo(script.text(), nl=False)
         return
+    said = f"Send it off: sbatch {word(file)}\nWhen it has ended: iberian report {word(run)}"
     file.write_text(script.text(), encoding="utf-8")
-    click.echo(
-        f"Send it off: sbatch {shlex.quote(str(file))}\nWhen it has ended: iberian report {shlex.quote(str(run))}"
-    )
+    echo(said)
 
 
 def _written_by(sweep: str) -> str:
     """The command line, on one line."""
     given = sys.argv[1:] if sys.argv[1:2] == ["slurm"] else ["slurm", sweep]
-    return shlex.join(["iberian", *(" ".join(argument.split()) for argument in given)])
+    return shlex.join(["iberian", *map(one_line, given)])
 
 
 def _command(
     sweep: str, run: Path, given: tuple[str, ...], limit: float | None, workers: int | None
 ) -> list[str]:  # fmt: skip
+    from lm_eval_iberian.commands.sweep import whole_limit
+
     words = ["iberian", "sweep", sweep, "--out", str(run)]
     words += [word for pair in given for word in ("--set", pair)]
-    words += ["--limit", f"{limit:g}"] if limit is not None else []
+    words += ["--limit", str(whole_limit(limit))] if limit is not None else []
     return words + (["--workers", str(workers)] if workers else [])
 
 
@@ -113,7 +122,7 @@ def _options(named: Mapping[str, str | None], others: tuple[str, ...]) -> dict[s
         name, _, value = pair.partition("=")
         said[name.removeprefix("--")] = value
     for name, value in said.items():
-        if not name.replace("-", "").isalnum() or not value.isprintable() or '"' in value:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name) or not value.isprintable() or '"' in value:
             raise click.UsageError(f"--{name} {value!r}: not an option that can be written on a line of #SBATCH.")
     return said
 
@@ -125,7 +134,7 @@ def _environment(variables: tuple[str, ...], online: bool) -> dict[str, str]:
             said[name] = str(Path(value).expanduser().absolute()) if name in PATHS else value
     for pair in variables:
         name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise click.UsageError(f"--env {pair}: write NAME=VALUE.")
         said[name] = value
     return said

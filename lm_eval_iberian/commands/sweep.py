@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -10,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from lm_eval_iberian.commands.habits import json_option
+from lm_eval_iberian.commands.terminal import echo, make_console
+from merge_hooks.machine.stopping import EXIT_CODE, Terminated
 
 
 @click.command()
@@ -24,41 +30,44 @@ import click
 @click.option("--pool", metavar="NAME", help="Where engines live: here, processes, ray [default: as the above say].")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1: for job arrays.")
 @click.option("--limit", type=float, help="Only so many documents of each task: to try things out.")
+@click.option("--log-samples", is_flag=True, help="Write every prompt and answer too, as lm_eval's --log_samples does.")
+@json_option("Print the tables at the end as JSON; with --dry-run, the plan.")
 def sweep(
     sweep: str, given: tuple[str, ...], out: Path | None, dry_run: bool, workers: int | None,
-    ray_address: str | None, pool: str | None, shard: str | None, limit: float | None,
+    ray_address: str | None, pool: str | None, shard: str | None, limit: float | None, log_samples: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure every point of SWEEP: a sweep.yml, or preset:merge_and_conquer/figure1, table3, table5, table6.
 
     Killed at any moment, the same command goes on. At the end there are tables and a report.html in the run folder.
     """
-    from rich.console import Console
 
     from lm_eval_iberian.sweep.spec import read_sweep
 
     quiet()
     settings = parse_settings(given)
     if limit is not None:
-        settings["limit"] = int(limit) if limit >= 1 else limit
+        settings["limit"] = whole_limit(limit)
+    if log_samples:
+        settings["log_samples"] = True
     read = read_sweep(sweep, settings)
     folder = run_folder(read, out)
 
     from lm_eval_iberian.sweep.plan import make_plan
     from lm_eval_iberian.sweep.pools.choose import choose_pool
 
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     with console.status("Opening the sources and loading the tasks ..."):
         plan = make_plan(read)
     if dry_run:
-        _show(plan, folder)
+        _show(plan, folder, as_json)
         return
     make_pool = partial(choose_pool, workers=workers, ray_address=ray_address, pool=pool)
     failures = _run(plan, folder, make_pool, _shard(shard), console)
     if shard is None:
-        _report(folder, console)
+        _report(folder, console, as_json)
     if failures:
-        console.print("\nFailed:\n" + "\n".join(f"- {line}" for line in failures.values()), markup=False)
-        console.print("The same command tries these again and nothing else.")
+        echo("\nFailed:\n" + "\n".join(f"- {line}" for line in failures.values()), err=True)
+        echo("The same command tries these again and nothing else.", err=True)
         sys.exit(1)
 
 
@@ -67,31 +76,37 @@ def run_folder(read: Any, out: Path | None) -> Path:
     return out or Path(read.data.get("output_path") or Path("runs") / read.name.replace("/", "-"))
 
 
+def whole_limit(limit: float) -> int | float:
+    """A number of documents, or a share of them, as a sweep.yml writes it."""
+    return int(limit) if math.isfinite(limit) and limit >= 1 else limit
+
+
 def parse_settings(given: tuple[str, ...]) -> dict[str, Any]:
     """`--set` as a mapping; values are YAML, `a,b,c` is a list. Raises UsageError without an equals sign."""
-    import yaml
+    from merge_hooks.yaml_files import read_yaml
+
+    def read(text: str, pair: str) -> Any:
+        return read_yaml(text, f"--set {pair}", click.UsageError, "value")
 
     settings: dict[str, Any] = {}
     for pair in given:
         name, equals, text = pair.partition("=")
         if not equals or not name.strip():
             raise click.UsageError(f"--set {pair}: write NAME=VALUE.")
-        try:
-            parts = [yaml.safe_load(part) for part in text.split(",")] if text[:1] not in "[{" else yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise click.UsageError(f"--set {pair}: {error}") from None
+        parts = [read(part, pair) for part in text.split(",")] if text[:1] not in "[{" else read(text, pair)
         settings[name.strip()] = parts[0] if isinstance(parts, list) and len(parts) == 1 and text[:1] != "[" else parts
     return settings
 
 
-def _show(plan: Any, folder: Path) -> None:
-    from rich.console import Console
-
+def _show(plan: Any, folder: Path, as_json: bool) -> None:
     from lm_eval_iberian.runs.store import FILE, Store
-    from lm_eval_iberian.sweep.outlook import show_plan
+    from lm_eval_iberian.sweep.outlook import plan_data, show_plan
 
     store = Store(folder / FILE, writes=False) if (folder / FILE).is_file() else None
-    show_plan(plan, store, Console())
+    if as_json:
+        echo(json.dumps(plan_data(plan, store), indent=1, ensure_ascii=False))
+        return
+    show_plan(plan, store, make_console())
 
 
 def _run(plan: Any, folder: Path, make_pool: Any, shard: tuple[int, int], console: Any) -> dict[str, str]:
@@ -100,12 +115,12 @@ def _run(plan: Any, folder: Path, make_pool: Any, shard: tuple[int, int], consol
 
     try:
         return run_sweep(plan, folder, make_pool, Progress(console), shard)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         console.print(f"\nStopped. What was answered is kept in {folder}; the same command goes on.", markup=False)
-        sys.exit(130)
+        sys.exit(EXIT_CODE if isinstance(stop, Terminated) else 130)
 
 
-def _report(folder: Path, console: Any) -> None:
+def _report(folder: Path, console: Any, as_json: bool) -> None:
     """The tables to stdout and into the folder, and report.html."""
     from lm_eval_iberian.compare.columns import Scores
     from lm_eval_iberian.compare.tables import sweep_report
@@ -115,9 +130,10 @@ def _report(folder: Path, console: Any) -> None:
     run = read_sweep_run(folder)
     if not any(point.results for point in run.points):
         return
-    text = write(sweep_report(Scores(run), None, False))
+    made = sweep_report(Scores(run), None, False)
+    text = write(made)
     (folder / "tables.md").write_text(text, encoding="utf-8")
-    click.echo(text, nl=False)
+    echo(write(made, "json") if as_json else text, nl=False)
     if find_spec("matplotlib") is None:
         console.print(
             "No report.html: `pip install 'lm_eval_iberian[plots]'`, then `iberian report RUN`.", markup=False
@@ -141,8 +157,14 @@ def quiet() -> None:
     """lm_eval, transformers and vLLM say much that a sweep's log need not hold; errors still come."""
     import os
 
+    from lm_eval_iberian.noise import is_verbose, quieten
+
+    if is_verbose():
+        return logging.basicConfig(level=logging.INFO)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    quieten()
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # It calls every metric of a task's own an error.
     logging.getLogger("lm_eval.api.registry").setLevel(logging.CRITICAL)
+    return None

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from lm_eval_iberian.commands.bars import bars
+from lm_eval_iberian.commands.habits import json_option, other_out_option, out_option
+from lm_eval_iberian.commands.terminal import echo, make_console, note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,16 +24,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("written", metavar="RECIPE_OR_MODEL...", nargs=-1, required=True)
 @click.option("--base", help="Folder or Hub id of the model that the models were made from.")
-@click.option(
+@out_option(
     "--to", type=click.Path(dir_okay=False, path_type=Path),
     help="Write everything to this JSON file: cosines and lengths in all, by layer and by kind of module.",
 )  # fmt: skip
-@click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), metavar="NAME",
+@json_option("Print everything as JSON.")
+@other_out_option(
+    "plot", "--plot", "plot", type=click.Path(dir_okay=False, path_type=Path), metavar="NAME",
     help="Draw NAME.svg and .png (the matrix), NAME_layers and NAME_kinds. Needs the extra `plots`.",
 )  # fmt: skip
 @click.option("--trust-remote-code", is_flag=True, help="Let the models bring Python code of their own.")
-def vectors(written: tuple[str, ...], base: str | None, to: Path | None, plot: Path | None, trust_remote_code: bool) -> None:  # fmt: skip
+def vectors(written: tuple[str, ...], base: str | None, out: Path | None, as_json: bool, plot: Path | None, trust_remote_code: bool) -> None:  # fmt: skip
     """Compare language vectors: the cosines between what fine-tunes add to their base.
 
     RECIPE_OR_MODEL is a merge recipe (every model in it that is not its base gives a vector), a model made from
@@ -43,21 +49,24 @@ def vectors(written: tuple[str, ...], base: str | None, to: Path | None, plot: P
 
         require_matplotlib()  # before minutes of reading, not after
     found = open_vectors(written, base, trust_remote_code)
-    with _progress() as bar:
-        task = bar.add_task("comparing", total=None)
-        similarity = compare(found, lambda done, total: bar.update(task, completed=done, total=total))
-    _print(similarity)
-    if to is not None:
-        content = json.dumps(as_json(found, similarity, [stamp(vector) for vector in found]), indent=1)
-        to.write_text(content + "\n", encoding="utf-8")
-        click.echo(f"Written: {to}")
+    with bars() as show:
+        similarity = compare(found, partial(show, "comparing"))
+    if as_json or out is not None:
+        content = json.dumps(described(found, similarity, [stamp(vector) for vector in found]), indent=1)
+    if as_json:
+        echo(content)
+    else:
+        _print(similarity)
+    if out is not None:
+        out.write_text(content + "\n", encoding="utf-8")
+        note(f"Written: {out}")
     if plot is not None:
         from lm_eval_iberian.pictures.vectors import draw
 
-        click.echo(f"Drawn: {', '.join(str(path) for path in draw(similarity, plot))}")
+        note(f"Drawn: {', '.join(str(path) for path in draw(similarity, plot))}")
 
 
-def as_json(found: list[Vector], similarity: Similarity, stamps: list[str]) -> dict[str, Any]:
+def described(found: list[Vector], similarity: Similarity, stamps: list[str]) -> dict[str, Any]:
     """All numbers, with null where a cosine does not exist because a vector did not move.
 
     Args:
@@ -97,16 +106,7 @@ def _lengths(product: np.ndarray) -> list[float]:
     return [math.sqrt(square) for square in product.diagonal().tolist()]
 
 
-def _progress() -> Any:
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = (*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
-
-
 def _print(similarity: Similarity) -> None:
-    from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
 
@@ -119,11 +119,11 @@ def _print(similarity: Similarity) -> None:
         shown = ("–" if math.isnan(value) else f"{value:.4f}" for value in row)
         table.add_row(f"{number} {name}", *shown, f"{length:.4g}")
     # Never so narrow that a figure is cut.
-    console = Console()
+    console = make_console()
     wanted = Measurement.get(console, console.options.update(max_width=100_000), table)
     console.width = max(console.width, wanted.maximum)
     console.print(table)
     for name in similarity.unmoved:
-        click.echo(f"- {name} did not move from its base: it has no direction, so no cosines.")
-    for note in similarity.notes:
-        click.echo(f"- {note}")
+        echo(f"- {name} did not move from its base: it has no direction, so no cosines.")
+    for said in similarity.notes:
+        echo(f"- {said}")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,9 @@ from lm_eval_iberian.runs.point import SweepPoint
 
 DOCUMENTS = 2  # of each benchmark
 MODELS = 6
+# The metric of which there are reasons: ifeval_multi's corrected edition, read strictly.
+STRICT = "inst_level_strict_acc"
+CODE = re.compile("[a-z]{2,3}")
 BENCHMARKS = 24
 # Keys of documents that say the question, in the order of preference.
 QUESTIONS = ("prompt", "question", "query", "input", "text", "sentence", "context", "passage")
@@ -27,24 +30,40 @@ CHOICE = re.compile(r"\D*(answer|option|choice)_?\d")
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Why one instruction counts as followed or not: "found 3 bullets, exactly 5 asked"."""
+
+    instruction: str
+    followed: bool
+    said: str
+
+
+@dataclass(frozen=True)
 class Shown:
-    """One answer. `verdict`: the metric in words, e.g. "acc 1"."""
+    """One answer. `verdict`: the metric in words, e.g. "acc 1"; `reasons`: of each instruction, where there are any."""
 
     point: str
     role: str
     answer: str
     verdict: str
+    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True)
 class Example:
-    """One document with the answers of several models. `document`: its fields as texts."""
+    """One document with the answers of several models.
+
+    Args:
+        document: its fields as texts.
+        prompts: what the models were asked, with shots and chat template -> the points that were asked so.
+    """
 
     task: str
     number: int
     document: Mapping[str, str]
     target: str
     answers: tuple[Shown, ...]
+    prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def examples(scores: Scores) -> list[Example]:
@@ -84,10 +103,58 @@ def _of_task(scores: Scores, column: Column, task: str, metric: str) -> list[Exa
         if metric.startswith(("inst_level", "prompt_level")):
             target = ""  # instructions have no right answer; lm_eval asks for something all the same
         said = partial(choice, document) if _is_choice(chosen, task) else str
-        shown = tuple(Shown(point.name, point.role, said(answers[point.name][number][0]),
-                            _verdict(measured[point.name].get(number), metric)) for point in chosen)  # fmt: skip
-        made.append(Example(task, number, _fields(document), said(target), shown))
+        shown = tuple(_shown(point, document, answers[point.name][number][0], said,
+                             measured[point.name].get(number), metric) for point in chosen)  # fmt: skip
+        made.append(Example(task, number, _fields(document), said(target), shown, _prompts(chosen, task, number)))
     return made
+
+
+def _shown(
+    point: SweepPoint, document: Mapping[str, Any], answer: str, said: Callable[[str], str],
+    runs: Sequence[Mapping[str, Any]] | None, metric: str,
+) -> Shown:  # fmt: skip
+    verdict = _verdict(runs, metric)
+    return Shown(point.name, point.role, said(answer), verdict, reasons(document, answer, runs, metric))
+
+
+def _prompts(points: Sequence[SweepPoint], task: str, number: int) -> dict[str, tuple[str, ...]]:
+    """What was asked -> who was asked so; points whose store does not know it are left out."""
+    asked: dict[str, tuple[str, ...]] = {}
+    for point in points:
+        if prompt := point.prompt(task, number):
+            asked[prompt] = (*asked.get(prompt, ()), point.name)
+    return asked
+
+
+def reasons(
+    document: Mapping[str, Any], answer: str, runs: Sequence[Mapping[str, Any]] | None, metric: str
+) -> tuple[Reason, ...]:
+    """The reason of each verdict on an instruction, from a judgement made anew.
+
+    None where that is not possible (the document is not one of ifeval_multi's, its pack is not here), or where the
+    verdicts are not those that were measured: a reason must not stand beside another verdict.
+    """
+    from ifeval_multi.errors import PackError
+    from ifeval_multi.evaluate import evaluate_response
+
+    measured = runs[0].get(metric) if runs else None
+    if metric != STRICT or not isinstance(measured, list):
+        return ()
+    try:
+        row, language = json.loads(document["row"]), str(document["language"])
+        if not isinstance(row, dict) or not CODE.fullmatch(
+            language
+        ):  # a pack in a file may bring code: not from a store
+            return ()
+        found = [
+            evaluate_response(row, answer, language, include_response_language=counted) for counted in (False, True)
+        ]
+    except (KeyError, TypeError, ValueError, PackError):
+        return ()
+    same = next((one for one in found if one["strict"] == measured), None)
+    if same is None:
+        return ()
+    return tuple(map(Reason, same["instruction_ids"], same["strict"], same["reasons"]))
 
 
 def _read_by_all(points: Sequence[SweepPoint], task: str) -> list[int]:
@@ -125,6 +192,10 @@ def _verdict(runs: Sequence[Mapping[str, Any]] | None, metric: str) -> str:
         return {1.0: "right", 0.0: "wrong"}.get(float(value), f"{metric} {value:g}")
     if isinstance(value, list) and value and all(isinstance(one, bool) for one in value):
         return f"{sum(value)} of {len(value)} instructions followed"
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(one, str) for one in value):
+        from sacrebleu import sentence_chrf
+
+        return f"chrF of this sentence {sentence_chrf(value[1], [value[0]]).score:.1f}"
     return ""
 
 

@@ -5,40 +5,60 @@
 
 Points compete only on the same documents: those that were measured on fewer than the others (a limit, a trial that
 was stopped early) or that miss something are named with the reason. Columns are those of the suite ("bench_eu",
-"mt_eu", "ifeval_eu"), tasks ("iberian_eus_trivia"), or tasks with a metric ("iberian_eus_trivia:acc").
+"mt_eu", "ifeval_eu"), tasks ("iberian_eus_trivia"), tasks with a metric ("iberian_eus_trivia:acc"), or weighted sums of
+these ("bench_eu + 0.5*ifeval_eu").
 """
 
 from __future__ import annotations
 
 import difflib
+import math
+import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lm_eval_iberian.benchmarks.benchmark import OF_HUNDRED, Benchmark
+from lm_eval_iberian.benchmarks.benchmark import OF_HUNDRED, Benchmark, full_score
 from lm_eval_iberian.benchmarks.table import of_column, of_task
 from lm_eval_iberian.compare.columns import Scores, others
 from lm_eval_iberian.compare.differences import SAME, Comparer
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun
 from lm_eval_iberian.scores.significance import Difference, Draws, SignificanceError, average
-from lm_eval_iberian.scores.suite import Score, apart_on
+from lm_eval_iberian.scores.suite import Score, apart_on, weighted_sum
 from lm_eval_iberian.scores.suite import average as mean_score
 from lm_eval_iberian.wording import some
+from merge_hooks.errors import ForPeople
 
 
-class BestError(Exception):
+class BestError(ForPeople):
     """There is no best point to name: an unknown column, nothing measured, or points measured in different ways."""
-
-    for_people = True
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A column that is to be high: the plain mean of its benchmarks, in percent."""
+    """What is to be high: the plain mean of a column's benchmarks, in percent, or a weighted sum of columns.
+
+    Args:
+        weights: of a weighted sum, one a benchmark; empty for a plain mean.
+    """
 
     name: str
     benchmarks: tuple[Benchmark, ...]
+    weights: tuple[float, ...] = ()
+
+    def score(self, scores: Scores, point: SweepPoint) -> Score:
+        """A point's figure; without a value where any benchmark has none."""
+        measured = {benchmark: scores.benchmark(point, benchmark) for benchmark in self.benchmarks}
+        if not self.weights:
+            return mean_score(measured)
+        return weighted_sum(measured, dict(zip(self.benchmarks, self.weights, strict=True)))
+
+    def draws(self, each: Sequence[Draws]) -> Draws:
+        """A difference in it, from the differences in its benchmarks."""
+        if not self.weights:
+            return _averaged(each)
+        return _averaged([one.times(w * len(self.weights)) for one, w in zip(each, self.weights, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -116,10 +136,63 @@ def find_best(run: SweepRun, names: Sequence[str], any_role: bool = False) -> Be
 
 
 def goals_of(scores: Scores, names: Sequence[str]) -> list[Goal]:
-    """The named columns. Raises BestError for a name that is none, or comes twice."""
+    """The named columns and weighted sums. Raises BestError for a name that is none, or comes twice."""
     if len(set(names)) < len(names):
         raise BestError(f"{', '.join(names)}: name each column once.")
-    return [Goal(name, _benchmarks(scores, name)) for name in names]
+    return [_weighted(scores, name) if is_sum(name) else Goal(name, _benchmarks(scores, name)) for name in names]
+
+
+# A term of a weighted sum, "0.5*ifeval_eu". No column, task or metric has a star in its name.
+_TERM = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\*\s*(\S.*?)\s*")
+_PLUS = " + "
+
+
+def is_sum(name: str) -> bool:
+    """Whether a name is a weighted sum: "bench_eu + 0.5*ifeval_eu"."""
+    return "*" in name or _PLUS in name
+
+
+def terms_of(name: str) -> dict[str, float]:
+    """Column -> weight of a weighted sum; of a column, itself. Raises BestError for a column that comes twice."""
+    found: dict[str, float] = {}
+    for part in name.split(_PLUS) if is_sum(name) else [name]:
+        match = _TERM.fullmatch(part)
+        column, weight = (match.group(2), float(match.group(1))) if match else (part.strip(), 1.0)
+        if not column or column in found or "*" in column or not weight or not math.isfinite(weight):
+            raise BestError(
+                f"{name}: a weighted sum is `bench_eu + 0.5*ifeval_eu`: each column once, and no weight of 0. Less of it "
+                "is better: `-1*TASK:word_perplexity`."
+            )
+        found[column] = weight
+    return found
+
+
+def sum_name(terms: Mapping[str, float]) -> str:
+    """How a weighted sum is called; `terms_of` reads it."""
+    return _PLUS.join(f"{weight!r}*{column}".replace(".0*", "*", 1) for column, weight in terms.items())
+
+
+def steady(name: str) -> str:
+    """The same column where its scale is known, else as a sum of one: among few points a scale is guessed by values."""
+    return name if is_sum(name) or _has_scale(name) else sum_name({name: 1.0})
+
+
+def _has_scale(column: str) -> bool:
+    """Whether the suite says what a full score is, not the values that were measured."""
+    return bool(of_column(column)) or of_task(column) is not None
+
+
+def _weighted(scores: Scores, name: str) -> Goal:
+    """A weighted sum of columns, as one of their benchmarks. Columns weigh in as tables show them: in percent, or in
+    points; of metrics that only lm_eval knows, as it writes them."""
+    weights: dict[Benchmark, float] = {}
+    for column, weight in terms_of(name).items():
+        benchmarks = _benchmarks(scores, column, less=weight < 0)
+        for benchmark in benchmarks:
+            if not _has_scale(column):
+                benchmark = replace(benchmark, percent=full_score(benchmark.metric))
+            weights[benchmark] = weights.get(benchmark, 0.0) + weight / len(benchmarks)
+    return Goal(name, tuple(weights), tuple(weights.values()))
 
 
 def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -132,8 +205,8 @@ def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [one for one in candidates if not any(beats(other, one) for other in candidates)]
 
 
-def _benchmarks(scores: Scores, name: str) -> tuple[Benchmark, ...]:
-    """What a column is the mean of."""
+def _benchmarks(scores: Scores, name: str, less: bool = False) -> tuple[Benchmark, ...]:
+    """What a column is the mean of. `less`: whether less of a metric may be better."""
     if known := of_column(name):
         return tuple(known)
     for column in scores.columns:  # tasks that the suite does not know, put together by the end of their names
@@ -144,7 +217,7 @@ def _benchmarks(scores: Scores, name: str) -> tuple[Benchmark, ...]:
         raise BestError(_unknown(scores, name))
     benchmark = _of_task(scores, task)
     if metric:
-        return (_by_metric(scores.run, task, metric),)
+        return (_by_metric(scores.run, task, metric, less),)
     if benchmark is None:
         raise BestError(f"{name}: no metric of it is known to be better when it is higher. Name one: {name}:METRIC.")
     return (benchmark,)
@@ -157,32 +230,45 @@ def _of_task(scores: Scores, task: str) -> Benchmark | None:
     return next((benchmark for benchmark in others(scores.run) if task in benchmark.tasks), None)
 
 
-def _by_metric(run: SweepRun, task: str, metric: str) -> Benchmark:
-    found = {name: values for point in run.points for name, values in point.scores(task).items()}
-    if metric not in found:
-        raise BestError(f"{task}:{metric}: it has no such metric. It has: {', '.join(found)}.")
-    for result in (result for point in run.points for result in point.results):
-        if (result.get("higher_is_better", {}).get(task) or {}).get(metric) is False:
-            raise BestError(f"{task}:{metric}: less of it is better, so the highest is not the best.")
-    values = [value for point in run.points for value in point.scores(task).get(metric, [])]
-    of_hundred = metric in OF_HUNDRED or max(map(abs, values)) > 1
+def _by_metric(run: SweepRun, task: str, metric: str, less: bool) -> Benchmark:
+    """A task by one metric, which may name its filter: "exact_match,strict-match"."""
+    results = [result for point in run.points for result in point.results]
+    name, comma, filter_ = metric.partition(",")
+    found = dict.fromkeys(name for point in run.points for name in point.scores(task))
+    filters = {key.partition(",")[2] for result in results for key in result["results"].get(task, {})
+               if key.partition(",")[0] == name}  # fmt: skip
+    if name not in found or (comma and filter_ not in filters):
+        known = f"It has: {', '.join(found)}" + (f"; {name} with {', '.join(sorted(filters))}." if filters else ".")
+        raise BestError(f"{task}:{metric}: it has no such metric. {known}")
+    if not less and any((one.get("higher_is_better", {}).get(task) or {}).get(name) is False for one in results):
+        raise BestError(
+            f"{task}:{metric}: less of it is better, so the highest is not the best. In a weighted sum, give it a "
+            "negative weight."
+        )
+    values = [value for point in run.points for value in point.scores(task).get(name, [])]
+    of_hundred = name in OF_HUNDRED or max(map(abs, values)) > 1
     return Benchmark(task, "", metric, (task,), metric=metric, chance=0.0, shots=None,
                      percent=100.0 if of_hundred else 1.0)  # fmt: skip
 
 
 def _unknown(scores: Scores, name: str) -> str:
-    columns = [column.key for column in scores.columns if not column.left_out]
-    known = [*columns, *scores.run.tasks]
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, [*_whole_columns(scores), *scores.run.tasks], n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    shown = some(scores.run.tasks, 8)
-    return f"{name}: nothing of that name was measured.{hint} Columns: {', '.join(columns) or 'none whole'}. Tasks: {shown}."
+    return f"{name}: nothing of that name was measured.{hint} {names_of(scores)}"
+
+
+def names_of(scores: Scores) -> str:
+    """What may be named as a goal, for messages."""
+    columns, tasks = ", ".join(_whole_columns(scores)), some(scores.run.tasks, 8)
+    return f"Columns: {columns or 'none whole'}. Tasks: {tasks or 'none measured yet'}."
+
+
+def _whole_columns(scores: Scores) -> list[str]:
+    return [column.key for column in scores.columns if not column.left_out]
 
 
 def _candidate(scores: Scores, point: SweepPoint, goals: Iterable[Goal], any_role: bool) -> Candidate:
-    measured = tuple(
-        mean_score({benchmark: scores.benchmark(point, benchmark) for benchmark in goal.benchmarks}) for goal in goals
-    )
+    measured = tuple(goal.score(scores, point) for goal in goals)
     candidate = Candidate(point, measured)
     if point.role != "merge" and not any_role:
         return replace(candidate, refused=f"a {point.role}, not a merge")
@@ -250,7 +336,7 @@ def _lead(scores: Scores, ranked: Sequence[Candidate], goals: Sequence[Goal]) ->
             drawn = [comparer.draws(first.point, second.point, benchmark) for benchmark in goal.benchmarks]
             if problems := [one for one in drawn if isinstance(one, str)]:
                 return None, problems[0]
-            columns.append(_averaged([one for one in drawn if not isinstance(one, str)]))
+            columns.append(goal.draws([one for one in drawn if not isinstance(one, str)]))
         found = _averaged(columns)
     except SignificanceError as error:
         return None, str(error)

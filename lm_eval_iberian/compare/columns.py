@@ -138,8 +138,9 @@ class Scores:
         return average({benchmark: self.benchmark(point, benchmark) for benchmark in column.benchmarks})
 
     def is_flagged(self, points: Iterable[str], column: Column) -> bool:
-        """Whether something is wrong with any answer that counts in a column of any of these points."""
-        return any(is_flagged(self.run[name].flags, column.benchmarks) for name in points)
+        """Whether the answers that count in a column of any of these points should be looked at before the score."""
+        found = [self.run[name] for name in points]
+        return any(is_flagged(one.flags, column.benchmarks) or self.score(one, column).doubts for one in found)
 
     def is_odd(self, point: SweepPoint, column: Column) -> bool:
         """Whether a point's figure was prompted otherwise than most of its column."""

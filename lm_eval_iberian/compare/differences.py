@@ -115,7 +115,7 @@ class Comparer:
         drawn: list[Draws] = []
         for task in tasks:
             try:
-                drawn.append(self._task(merge, parent, task, benchmark.metric))
+                drawn.append(self._task(merge, parent, task, benchmark.metric.removesuffix(",none")))
             except SignificanceError as error:
                 return f"{task}: {error}"
         return average(drawn).times(100.0 / benchmark.percent) if drawn else "no documents were kept"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,8 +10,9 @@ from lm_eval_iberian.benchmarks.languages import language_names
 from lm_eval_iberian.compare.columns import Column, Scores, is_flagged, others
 from lm_eval_iberian.compare.differences import Compared
 from lm_eval_iberian.runs.point import SweepPoint
-from lm_eval_iberian.scores.formats import latex_text, markdown_text
-from lm_eval_iberian.scores.tables import Report, Table, cell_of, ranked, report, with_odd_ones
+from lm_eval_iberian.scores.formats import csv_text, latex_text, markdown_text
+from lm_eval_iberian.scores.tables import Report, Table, cell_of, pruned, ranked, report, with_odd_ones
+from merge_hooks.texts import seen
 
 
 def sweep_report(scores: Scores, against: str | None = None, normalised: bool = False) -> Report:
@@ -24,7 +23,7 @@ def sweep_report(scores: Scores, against: str | None = None, normalised: bool = 
     made.tables += [with_odd_ones(ranked(table)) for table in _other_tables(scores, own)]
     made.tables = [_flagged(table, scores) for table in made.tables]
     if not against:
-        made.tables = [pruned for table in made.tables if (pruned := _pruned(table)).heads]
+        made.tables = [whole for table in made.tables if (whole := pruned(table)).heads]
     told = tuple(f"in no table: {benchmark.name}:" for benchmark in own)
     for point in scores.run.points:
         kept = [note for note in made.notes.get(point.name, []) if not note.startswith(told or ("\0",))]
@@ -66,15 +65,6 @@ def distinct(reasons: Sequence[str]) -> list[str]:
     return [one for one in reasons if not any(one != other and one.endswith(other) for other in reasons)]
 
 
-def _pruned(table: Table) -> Table:
-    """The table without columns in which no point has a figure; the notes say why each is missing."""
-    kept = [number for number in range(len(table.heads))
-            if any(cells[number].value is not None for _, role, cells in table.rows if role != "chance")]  # fmt: skip
-    rows = tuple((name, role, tuple(cells[number] for number in kept)) for name, role, cells in table.rows)
-    heads, counted = tuple(table.heads[number] for number in kept), tuple(table.counted[number] for number in kept)
-    return Table(table.title, heads, rows, counted)
-
-
 def _flagged(table: Table, scores: Scores) -> Table:
     """The table with a sign at each figure that counts a task whose answers were flagged, and the plan's roles."""
     roles = {point.name: point.role for point in scores.points}
@@ -91,7 +81,7 @@ def score_csv(scores: Scores) -> str:
     """The columns, a row a point: what the curves, the heat map and the scatter show."""
     axes = list(scores.run.axes)
     head = ["point", "role", *axes, *(column.key for column in scores.columns)]
-    return _csv([head, *([point.name, point.role, *(point.labels.get(axis, "") for axis in axes),
+    return csv_text([head, *([point.name, point.role, *(point.labels.get(axis, "") for axis in axes),
                           *(_shown(scores, point, column) for column in scores.columns)]
                          for point in scores.points)])  # fmt: skip
 
@@ -104,7 +94,8 @@ def _shown(scores: Scores, point: SweepPoint, column: Column) -> str:
 DIFFERENCES_KEY = (
     "Percent points (BLEU points for translation), the merge minus the parent, with 95 % intervals: paired bootstrap over "
     "the documents. n.s.: not significant (p at least 0.05); p values are of each difference alone, not adjusted for "
-    "their number. † not of whole benchmarks. § the two were prompted in different ways (the tables say how)."
+    "their number. Where only k documents differ, p is never below 2^(1-k), so an interval may leave out 0 and the "
+    "difference be n.s. all the same. † not of whole benchmarks. § the two were prompted in different ways (the tables say how)."
 )
 HEAD = [
     "merge",
@@ -124,7 +115,7 @@ HEAD = [
 
 def differences_csv(compared: Sequence[Compared]) -> str:
     """A row a difference; no benchmark: the column's average."""
-    return _csv([HEAD, *map(_row, compared)])
+    return csv_text([HEAD, *map(_row, compared)])
 
 
 def _row(one: Compared) -> list[str]:
@@ -138,28 +129,12 @@ def _row(one: Compared) -> list[str]:
     return [*named, *figures, said, test.method, alike]
 
 
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerows([[_safe(cell) for cell in row] for row in rows])
-    return out.getvalue()
-
-
-def _safe(text: str) -> str:
-    """A text that no spreadsheet takes for a formula; figures stay figures."""
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
-    return text
-
-
 def differences_markdown(compared: Sequence[Compared]) -> str:
     """The averages' differences: a row a merge and parent, a column each average."""
     heads, rows = _grid(compared)
     body = [[markdown_text(cell) for cell in row] for row in (heads, *rows)]
     lines = ["| " + " | ".join(row) + " |" for row in body]
-    return "\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:], "", DIFFERENCES_KEY, ""])
+    return seen("\n".join([lines[0], "|" + "---|" * len(heads), *lines[1:], "", DIFFERENCES_KEY, ""]))
 
 
 def differences_latex(compared: Sequence[Compared]) -> str:

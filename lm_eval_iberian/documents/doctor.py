@@ -10,8 +10,8 @@ from lm_eval_iberian.documents import hub
 from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.documents.manifests import manifests
-from lm_eval_iberian.documents.needs import Need, needs
-from lm_eval_iberian.documents.revisions import wanted
+from lm_eval_iberian.documents.needs import Need, is_read_by_lm_eval, needs
+from lm_eval_iberian.documents.revisions import Wanted, wanted
 from lm_eval_iberian.documents.trouble import offline, one_line
 
 THERE, GATED, MISSING, DAMAGED, REACHABLE, UNKNOWN = (
@@ -53,14 +53,26 @@ def examine(names: Iterable[str]) -> list[Finding]:
 
 
 def _examine(need: Need, asked: dict[str, tuple[str, str]]) -> Finding:
+    if is_read_by_lm_eval(need) and offline():
+        return _cached(need)
     mirror = documents.mirror()
     in_mirror = mirror is not None and (mirror / need.path / need.config).is_dir()
-    if documents.is_samples() or in_mirror or offline():
+    if not is_read_by_lm_eval(need) and (documents.is_samples() or in_mirror or offline()):
         return _read(need)
     if need.path not in asked:
         asked[need.path] = ask_hub(need.path)
     state, mend = asked[need.path]
     return Finding(need, state, "Hub", mend)
+
+
+def _cached(need: Need) -> Finding:
+    """A configuration that lm_eval's own task reads: in the Hub's cache, or not."""
+    try:
+        hub.read(need.path, need.config, None, Wanted())
+    except Exception as error:
+        mend = "run its task once with a network: lm_eval's own tasks read the Hub's cache, not IBERIAN_DATA"
+        return Finding(need, MISSING, "nowhere", f"{mend}   ({one_line(error)})")
+    return Finding(need, THERE, "cache")
 
 
 def _read(need: Need) -> Finding:
@@ -97,7 +109,7 @@ def ask_hub(path: str) -> tuple[str, str]:
     except Exception as error:
         return (
             UNKNOWN,
-            f"{one_line(error)}; with no network: iberian prefetch --to DIR on a machine that has one",
+            f"{one_line(error)}; with no network: iberian prefetch --out DIR on a machine that has one",
         )
     return REACHABLE, ""
 
@@ -111,4 +123,4 @@ def fetch_command(need: Need) -> str:
     """How to fetch a needed data set, through the first of its tasks."""
     where = os.environ.get(documents.VARIABLE, "").strip()
     to = where if where and where != documents.SAMPLES else "DIR"
-    return f"iberian prefetch --tasks {need.tasks[0]} --to {to}"
+    return f"iberian prefetch --tasks {need.tasks[0]} --out {to}"

@@ -41,6 +41,8 @@ def read(path: str, config: str, manifest: Manifest | None, wanted: Wanted) -> t
     """
     if manifest and manifest.parquet:
         return patiently(lambda: _parquet_or_other_files(path, config, wanted), f"{path} ({config})")
+    if manifest and (column := manifest.file_column):
+        return patiently(lambda: _jsonl_files(path, config, column, wanted), f"{path} ({config})")
     return patiently(lambda: _by_datasets(path, config, wanted), f"{path} ({config})")
 
 
@@ -141,6 +143,23 @@ def _parquet_files(path: str, config: str, revision: str) -> tuple[dict[str, Dat
         raise FileNotFoundError(f"404: no parquet files of {config} at {revision}")
     found = {s: concatenate_datasets([read_parquet(file) for file in files]) for s, files in by_split.items()}
     return found, folder.name if COMMIT.fullmatch(folder.name) else None
+
+
+def _jsonl_files(path: str, config: str, column: str, wanted: Wanted) -> tuple[dict[str, Dataset], str | None]:
+    """The files `<config>/*.jsonl` as one split, test; `column` gets the name of each row's file. `datasets` would join
+    them too, and forget which row is of which file.
+    """
+    from datasets import Dataset, concatenate_datasets
+    from huggingface_hub import snapshot_download
+
+    revision = wanted.revision or "main"
+    folder = Path(snapshot_download(path, repo_type="dataset", revision=revision, allow_patterns=[f"{config}/*.jsonl"]))
+    files = sorted((folder / config).glob("*.jsonl"))
+    if not files:
+        raise FileNotFoundError(f"404: no .jsonl files in {config} at {revision}")
+    parts = [Dataset.from_json(str(file)) for file in files]
+    named = [part.add_column(column, [file.stem] * len(part)) for file, part in zip(files, parts, strict=True)]
+    return {"test": concatenate_datasets(named)}, folder.name if COMMIT.fullmatch(folder.name) else None
 
 
 def read_parquet(file: Path) -> Dataset:

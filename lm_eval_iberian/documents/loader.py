@@ -152,7 +152,7 @@ def _read_mirror(folder: Path, path: str, config: str, wanted: Wanted, task: str
         raise DocumentsError(
             f"{folder / key} holds {f'commit {commit}' if commit else 'files of no known revision'}, and "
             f"{wanted.revision} is asked for ({wanted.named_by}).\n  With a network:  "
-            f"IBERIAN_REVISIONS={path}={wanted.revision} iberian prefetch --tasks {task} --to {folder}"
+            f"IBERIAN_REVISIONS={path}={wanted.revision} iberian prefetch --tasks {task} --out {folder}"
         )
     return _read_folder(folder / key), f"{folder}@{commit}" if commit else str(folder), str(folder / key), commit
 
@@ -169,8 +169,8 @@ def _notes(path: str, wanted: Wanted, commit: str | None) -> tuple[str, ...]:
 
 
 def _sample_folder(path: str, config: str) -> Path:
-    """The samples of a config. Configs that differ only in subject (`eu_opebilbaoeu`) share those of `eu`."""
-    for name in (config, config.split("_", maxsplit=1)[0]):
+    """The samples of a config. Configs that differ only in subject (`eu_opebilbaoeu`) share those of `eu` or `default`."""
+    for name in (config, config.split("_", maxsplit=1)[0], "default"):
         for folder in (found for tasks in task_folders() for found in tasks.glob(f"*/samples/{path}/{name}")):
             return folder
     raise DocumentsError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_iberian.benchmarks.files import BENCHMARKS, Types, checked, fault, manifest_files, read
+from lm_eval_iberian.benchmarks.files import BENCHMARKS, UNMEASURED, Types, checked, fault, manifest_files, read
 from lm_eval_iberian.folders import task_folders
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 KEYS: Types = {
     "revision": str, "licence": str, "columns": dict, "configs": dict, "gated": bool, "parquet": bool, "aliases": dict,
+    "file_column": str,
 }  # fmt: skip
 
 
@@ -39,6 +40,8 @@ class Manifest:
         gated: whether its terms must be accepted on the Hub.
         parquet: read as the files `<config>/<split>/*.parquet`, by name: the Hub's own conversion of a loading script.
         aliases: other name -> column.
+        file_column: where a configuration is a folder of .jsonl files, which are one split, test: the column that gets
+            the name of each row's file.
     """
 
     path: str
@@ -50,6 +53,7 @@ class Manifest:
     gated: bool = False
     parquet: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)
+    file_column: str = ""
 
 
 def manifests() -> dict[str, Manifest]:
@@ -57,12 +61,23 @@ def manifests() -> dict[str, Manifest]:
     return _manifests(task_folders())
 
 
+def unmeasured() -> dict[str, str]:
+    """Data sets that manifests name and no task reads, with the reason. Raises ManifestError."""
+    found: dict[str, str] = {}
+    for file in manifest_files(task_folders()):
+        named = read(file).get(UNMEASURED) or {}
+        if not isinstance(named, Mapping):
+            raise fault(file, UNMEASURED, "should name data sets, each with a reason")
+        found |= {str(path): str(reason) for path, reason in named.items()}
+    return found
+
+
 @functools.cache
 def _manifests(folders: tuple[Path, ...]) -> dict[str, Manifest]:
     found: dict[str, Manifest] = {}
     for file in manifest_files(folders):
         for path, entry in read(file).items():
-            if path != BENCHMARKS:
+            if path not in (BENCHMARKS, UNMEASURED):
                 manifest = _manifest(str(path), entry, file)
                 found[path] = _joined(found[path], manifest) if path in found else manifest
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,16 @@ from typing import Any
 
 import yaml
 
-from lm_eval_iberian.benchmarks.files import LOADER
 from lm_eval_iberian.benchmarks.groups import added_groups
+from lm_eval_iberian.benchmarks.table import of_task
 from lm_eval_iberian.documents.loader import DocumentsError
+from lm_eval_iberian.errors import ManifestError
 from lm_eval_iberian.folders import task_folders
+from merge_hooks.files import read_text
+from merge_hooks.yaml_files import FAST, read_yaml
+
+# A split that a data set does not have: documents of the scored split that are not scored (task.py, DrawnTask).
+OTHERS = "others"
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ def needs(names: Iterable[str]) -> list[Need]:
     """What the tasks and groups read, each configuration once. Raises DocumentsError for an unknown name."""
     found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     for leaf in dict.fromkeys(leaf for name in names for leaf in leaves(name)):
-        config = _yamls()[leaf]
+        config = yaml_of(leaf)
         if not config.get("dataset_path"):  # it brings its documents with it
             continue
         languages = (config.get("dataset_kwargs") or {}).get("languages")
@@ -50,12 +57,13 @@ def needs(names: Iterable[str]) -> list[Need]:
 
 def leaves(name: str) -> list[str]:
     """The leaf tasks of a task or group. Raises DocumentsError if there is none of that name."""
-    config = _yamls().get(name)
-    if config is None:
+    try:
+        config = yaml_of(name)
+    except KeyError:
         raise DocumentsError(
             f"{name}: no task or group of this suite. Its names begin with iberian_: `lm_eval ls tasks` shows them; "
             "iberian_suite is all."
-        )
+        ) from None
     return [leaf for part in config["task"] for leaf in leaves(part)] if "group" in config else [name]
 
 
@@ -64,13 +72,32 @@ def _splits(config: dict[str, Any]) -> list[str]:
     return [
         split
         for split in (config.get("test_split") or config.get("validation_split"), config.get("fewshot_split"))
-        if split
+        if split and split != OTHERS
     ]
 
 
+def is_read_by_lm_eval(need: Need) -> bool:
+    """Whether lm_eval's own tasks read it: from the Hub or its cache, never from a mirror or samples."""
+    return any((one := of_task(task)) is not None and not one.tasks for task in need.tasks)
+
+
 def yaml_of(name: str) -> dict[str, Any]:
-    """The YAML of a task or group, with what it includes. Raises KeyError."""
-    return _yamls()[name]
+    """The YAML of a task or group, with what it includes; lm_eval's own where a benchmark is measured by it.
+
+    Raises KeyError.
+    """
+    if name in _yamls():
+        return _yamls()[name]
+    if (one := of_task(name)) is None or one.tasks:
+        raise KeyError(name)
+    return _read(_of_lm_eval()[name])
+
+
+@functools.cache
+def _of_lm_eval() -> dict[str, Path]:
+    """The YAMLs of lm_eval's benches (basque_bench, ...), by the names of their files, which are their tasks'."""
+    (folder, *_) = importlib.util.find_spec("lm_eval").submodule_search_locations  # type: ignore[union-attr,misc]
+    return {file.stem: file for file in sorted(Path(folder, "tasks").glob("*_bench/*.yaml"))}
 
 
 def _yamls() -> dict[str, dict[str, Any]]:
@@ -81,18 +108,26 @@ def _yamls() -> dict[str, dict[str, Any]]:
 @functools.cache
 def _read_all(folders: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
     read = [_read(file) for folder in folders for file in sorted(folder.glob("*/*.yaml"))]
-    found = {config["group"] if "group" in config else config["task"]: config for config in read}
+    named = [(config.get("group", config.get("task")), config) for config in read]
+    found = {name: config for name, config in named if isinstance(name, str)}
     return found | {name: {"group": name, "task": tasks} for name, tasks in added_groups().items()}
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A YAML with what it includes; what `!function` names is not imported."""
-    config = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+def _read(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML with what it includes; what `!function` names is not imported. `above`: the files that include it."""
+    if file in above:
+        raise ManifestError(f"{file}: it includes itself.")
+    try:
+        config = read_yaml(read_text(file, ManifestError), str(file), ManifestError, loader=_Loader)
+    except FileNotFoundError:
+        raise ManifestError(f"{file}: there is no such file{f'; {above[-1]} includes it' if above else ''}.") from None
+    if not isinstance(config, dict):
+        raise ManifestError(f"{file}: not the YAML of a task: it holds no keys.")
     included = config.pop("include", None)
-    return {**_read(file.parent / included), **config} if included else config
+    return {**_read(file.parent / str(included), (*above, file)), **config} if included else config
 
 
-class _Loader(LOADER):
+class _Loader(FAST):
     """PyYAML's safe one, that reads `!function` as text."""
 
 

@@ -20,7 +20,7 @@ from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.documents import mirrors
 from lm_eval_iberian.documents.loader import Documents, DocumentsError
 from lm_eval_iberian.documents.manifests import kind_of, manifests
-from lm_eval_iberian.documents.needs import Need, needs
+from lm_eval_iberian.documents.needs import Need, is_read_by_lm_eval, needs
 from lm_eval_iberian.documents.revisions import Wanted, read_pins
 from lm_eval_iberian.documents.revisions import wanted as wanted_revision
 from merge_hooks.files import write_whole
@@ -74,6 +74,9 @@ def prefetch(names: Iterable[str], to: Path, progress: Callable[[Need], None] = 
 
 
 def _fetch(need: Need, to: Path, record: dict[str, Any]) -> Outcome:
+    if is_read_by_lm_eval(need):
+        said = "lm_eval's own task reads the Hub's cache, not a mirror: run it once with a network"
+        return Outcome(need, "failed", said)
     key = f"{need.path}/{need.config}"
     splits = {file.removesuffix(".parquet") for file in (record.get(key) or {}).get("files") or {}}
     wanted = _wanted(need, record)
@@ -161,7 +164,7 @@ def pin(outcomes: Iterable[Outcome], mirror: Path, file: Path) -> dict[str, str]
     kept = read_pins(file) if file.exists() else {}
     lines = [f"{path}: {commit!r}\n" for path, commit in sorted((kept | commits).items())]
     try:
-        write_whole(file, "".join(["# Commits seen by `iberian prefetch --pin`.\n", *lines]))
+        write_whole(file, "".join(["# Commits seen by `iberian prefetch --out-pins`.\n", *lines]))
     except OSError as error:
         raise DocumentsError(f"{file}: cannot be written ({error}).") from None
     return commits

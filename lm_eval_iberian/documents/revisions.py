@@ -3,7 +3,7 @@
     --metadata '{"dataset_revisions": {"HiTZ/EusTrivia": "<commit>"}}'   of one run of lm_eval
     IBERIAN_REVISIONS=HiTZ/EusTrivia=<commit>,...                        or a YAML file of ID: COMMIT
     dataset_kwargs: {revision: <commit>}                                 in the task's own YAML
-    tasks/pins.yml                                                       commits seen by `iberian prefetch --pin`
+    tasks/pins.yml                                                       commits seen by `iberian prefetch --out-pins`
     tasks/*/manifest.yml                                                 the suite's own
 
 The first three may also name a branch or a tag. The results record the commit that was read (loader.py).
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lm_eval_iberian.documents.manifests import Manifest, manifests
 from lm_eval_iberian.errors import DocumentsError
 from lm_eval_iberian.folders import tasks_folder
+from merge_hooks.files import read_text
+from merge_hooks.yaml_files import read_yaml
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
@@ -94,17 +94,23 @@ def pins() -> dict[str, str]:
 def read_pins(file: Path) -> dict[str, str]:
     """A YAML file of ID: COMMIT. Raises DocumentsError."""
     try:
-        return _read_text(file, file.stat().st_mtime_ns)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DocumentsError(
-            f"{file}: not a YAML file of data sets and commits, owner/name: COMMIT ({error}). "
-            f"{VARIABLE} takes such a file, or owner/name=COMMIT with commas between."
-        ) from None
+        changed = file.stat().st_mtime_ns
+    except (OSError, ValueError) as error:
+        raise _no_pins(file, error) from None
+    return _read_text(file, changed)
+
+
+def _no_pins(file: Path, why: object) -> DocumentsError:
+    return DocumentsError(
+        f"{file}: not a YAML file of data sets and commits, owner/name: COMMIT ({why}). "
+        f"{VARIABLE} takes such a file, or owner/name=COMMIT with commas between."
+    )
 
 
 @functools.cache
 def _read_text(file: Path, _changed: int) -> dict[str, str]:
-    return _read(yaml.safe_load(file.read_text(encoding="utf-8")) or {}, str(file))
+    error = functools.partial(_no_pins, file)
+    return _read(read_yaml(read_text(file, error), str(file), error) or {}, str(file))
 
 
 def _read(said: Any, where: str) -> dict[str, str]:

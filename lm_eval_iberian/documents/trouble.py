@@ -87,7 +87,7 @@ def _reason(kind: Trouble, error: Exception, path: str, config: str) -> str:
 
 def _ways(kind: Trouble, path: str, task: str) -> dict[str, str]:
     """What mends this kind: where -> what to type."""
-    fetch = f"iberian prefetch --tasks {task} --to DIR"
+    fetch = f"iberian prefetch --tasks {task} --out DIR"
     away = {"With a network": fetch, "then here": "IBERIAN_DATA=DIR HF_HUB_OFFLINE=1 lm_eval ..."}
     another = f"IBERIAN_REVISIONS={path}=COMMIT"
     return {

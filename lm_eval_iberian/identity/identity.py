@@ -55,6 +55,8 @@ HARMLESS = frozenset({
     "cache_dir", "download_dir", "token", "disable_log_stats", "use_tqdm_on_load", "verbosity",
     # of the model `merged`: where sources are kept between swaps, how swaps are made and proved
     "resident", "proof", "swap",
+    # of a server: where it is, and how long to wait for it
+    "base_url", "served", "timeout", "patience", "num_concurrent",
 })  # fmt: skip
 # Arguments that another section holds: weights, tokenizer, versions.
 ELSEWHERE = frozenset({
@@ -71,6 +73,8 @@ DEFAULTS: Mapping[str, Any] = {
     "scoring": "prefix", "trust_remote_code": False, "truncation": False, "use_fast_tokenizer": True,
     "max_gen_toks": 256, "tokenizer_mode": "auto", "truncation_side": "left", "quantization": False,
 }  # fmt: skip
+# Older names of values: vLLM's online float8 was once called fp8.
+SAME_AS = {("quantization", "fp8"): "fp8_per_tensor"}
 # Entries of a task's metadata that say where it lies and what was found there, not what it is.
 SAID_ELSEWHERE = (
     "config_source",
@@ -101,12 +105,12 @@ class Identity:
         """32 hex digits for all of it."""
         return digest(self.parts)
 
-    @property
+    @cached_property
     def row(self) -> str:
         """The digest of what the files of one row share. They may hold different tasks, and different seeds."""
         return self.without("tasks", "seed").digest
 
-    @property
+    @cached_property
     def answers(self) -> str:
         """The digest of what every answer depends on beside its request: for a cache's name, and a store's key."""
         return self.only(*OF_AN_ANSWER).digest
@@ -190,7 +194,8 @@ def of_model(info: Mapping[str, Any], seed: Any = None) -> Identity:
 def counting(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that an answer depends on and that no other section holds, without those at their default."""
     return {
-        key: _plain(value) for key, value in sorted(arguments.items())
+        key: _plain(SAME_AS.get((key, value), value) if isinstance(value, str) else value)
+        for key, value in sorted(arguments.items())
         if key not in HARMLESS and key not in ELSEWHERE and key != "seed"
         and value is not None and DEFAULTS.get(key) != value
     }  # fmt: skip

@@ -17,6 +17,7 @@ import ast
 import hashlib
 import json
 import logging
+import math
 import os
 import sys
 import sysconfig
@@ -26,6 +27,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from lm_eval_iberian.errors import DocumentsError
 from lm_eval_iberian.folders import tasks_folder
 from lm_eval_iberian.identity.identity import told
 
@@ -63,6 +65,14 @@ def told_of(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
         LOG.warning("iberian: the results will not say what was read (%s: %s)", type(error).__name__, error)
         return None
     return told(template, bool(arguments.get("fewshot_as_multiturn")), arguments.get("system_instruction"), tasks)
+
+
+def refuse_limit(limit: float | None) -> None:
+    """Refuse a `--limit` with which lm_eval would read nothing, or stop with a traceback. Raises DocumentsError."""
+    if limit is not None and not (math.isfinite(limit) and limit > 0):
+        raise DocumentsError(
+            f"--limit {limit}: no documents would be left. Write a whole number of documents, or a share between 0 and 1."
+        )
 
 
 def _leaves(tasks: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:

@@ -63,8 +63,16 @@ class EncodesAhead:
     """Mixin before lm_eval's class of a back end."""
 
     @cached_property
+    def _encoded_by_bos(self) -> dict[bool | None, Encoded]:
+        return {}
+
+    @property
     def _encoded(self) -> Encoded:
-        return Encoded(self._encode_all)
+        """As texts are encoded now: whoever holds a model may set its `add_bos_token` at any time."""
+        begins = getattr(self, "add_bos_token", None)
+        if begins not in self._encoded_by_bos:
+            self._encoded_by_bos[begins] = Encoded(self._encode_all)
+        return self._encoded_by_bos[begins]
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
         """What `tok_encode` returns for each text by itself."""

@@ -14,9 +14,11 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval_iberian.models.hf_answers import Answers
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on, way_of_swapping
 from merge_hooks.engines.hf import build_model, swap_into
+from merge_hooks.engines.hf_quantised import QUANTISED
 from merge_hooks.errors import EngineError
 from merge_hooks.recipe.signature import Signature
 from merge_hooks.sources.residents import residents_for
+from merge_hooks.sources.trust import trusts
 from merge_hooks.stream.tokenizer import generation_config_of
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
@@ -44,6 +46,7 @@ class MergedHF(Swapping, Answers, HFLM):
         swap: how another merge comes in: into the model's own parameters ("auto", "always"), or the model is made anew
             before ("never").
         proof: "on": after each load and swap the model's parameters and buffers are proved to be the merge's; "off".
+        quantization: "bnb_int8" or "bnb_nf4": linear layers are quantised by bitsandbytes as the merge comes in.
         arguments: HFLM's own, and instead of `recipe` those of the short form (method, base, models, ...).
     """
 
@@ -64,6 +67,7 @@ class MergedHF(Swapping, Answers, HFLM):
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
+        trust_remote_code = trusts(trust_remote_code)
         self._swaps, self._proves = way_of_swapping(swap), switched_on("proof", proof)
         self.choose_scoring(scoring)
         if arguments.get("device") is None:
@@ -74,6 +78,7 @@ class MergedHF(Swapping, Answers, HFLM):
         )  # fmt: skip
         _refuse_unknown(arguments)
         self.arguments = {**arguments, "scoring": scoring, "trust_remote_code": trust_remote_code}
+        self._quantization = arguments.pop("quantization", None) or ""
         super().__init__(
             pretrained=str(self.prepared.resolved.donor.folder),
             dtype=self.prepared.dtype,
@@ -96,7 +101,9 @@ class MergedHF(Swapping, Answers, HFLM):
         """lm_eval's hook for making the model: made empty on its device, then filled from the stream."""
         options = {key: value for key, value in options.items() if key in MODEL_OPTIONS}
         build: Any = build_model
-        self._build = partial(build, device=self.device, dtype=dtype, proof=self._proves, **options)
+        self._build = partial(
+            build, device=self.device, dtype=dtype, proof=self._proves, quantization=self._quantization, **options
+        )
         self._model = self._build(self.prepared.stream, generation_folder=self.prepared.tokenizer.generation_folder)
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
@@ -123,7 +130,7 @@ class MergedHF(Swapping, Answers, HFLM):
     @cached_property
     def signature(self) -> Signature:
         """The stamp of what is measured."""
-        return self._sign(self._dtype_name, "transformers")
+        return self._sign(self._dtype_name, "transformers", self._quantization)
 
     @property
     def _dtype_name(self) -> str:
@@ -150,7 +157,8 @@ def _refuse(arguments: dict[str, Any]) -> None:
     if given:
         raise EngineError(
             f"{', '.join(given)}: not with the model `merged`, whose weights are streamed in. "
-            "For models too large for one GPU use backend=vllm,tensor_parallel_size=N."
+            "For models too large for one GPU use backend=vllm,tensor_parallel_size=N; to quantise a merge as it comes, "
+            f"quantization={' or '.join(QUANTISED)}."
         )
     for name in REFUSED:
         arguments.pop(name, None)
@@ -158,7 +166,7 @@ def _refuse(arguments: dict[str, Any]) -> None:
 
 def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
     """Refuse unknown arguments: HFLM hands them to from_pretrained, which is not called here."""
-    known = set(inspect.signature(HFLM.__init__).parameters) | MODEL_OPTIONS
+    known = set(inspect.signature(HFLM.__init__).parameters) | MODEL_OPTIONS | {"quantization"}
     strange = [name for name in arguments if name not in known]
     if strange:
         close = difflib.get_close_matches(strange[0], [*known, "method", "models", "density", "weight"], n=1)

@@ -39,7 +39,8 @@ def why_not(model: Any) -> str | None:
             output = model.model(torch.zeros((1, 2), dtype=torch.long, device=model.device), past_key_values=cache)
     except (TypeError, ValueError, AttributeError) as error:
         return f"its forward takes no DynamicCache ({error})"
-    if output.past_key_values is not cache or cache.get_seq_length() != 2:
+    # Mamba 2 and RecurrentGemma answer without one.
+    if getattr(output, "past_key_values", None) is not cache or cache.get_seq_length() != 2:
         return "its forward keeps no DynamicCache"
     strange = {type(layer).__name__ for layer in cache.layers} - {
         DynamicLayer.__name__,

@@ -16,8 +16,10 @@ from lm_eval_iberian.identity.identity import Identity, counting, of_model
 from merge_hooks.checks.estimate import refuse_too_large
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.checks.swap import check_swap
-from merge_hooks.errors import EngineError, PreflightError, RecipeError
+from merge_hooks.errors import EngineError, PreflightError, RecipeError, SourceError, explained
 from merge_hooks.hashing import template_hash
+from merge_hooks.machine.deadline import OutOfTime, within
+from merge_hooks.machine.stopping import unwind_on_sigterm
 from merge_hooks.planning.config import dump_config
 from merge_hooks.recipe.recipe import Recipe, passthrough
 from merge_hooks.recipe.resolved import Resolved
@@ -26,6 +28,7 @@ from merge_hooks.recipe.signature import Signature, sign
 from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream.stream import Stream, open_stream
+from merge_hooks.stream.template import RENDER_SECONDS
 from merge_hooks.stream.tokenizer import (
     TokenizerChoice,
     choose_tokenizer,
@@ -33,10 +36,12 @@ from merge_hooks.stream.tokenizer import (
     generation_hash,
     generation_settings,
 )
+from merge_hooks.texts import seen, shortened
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
 SWAPS = ("auto", "always", "never")
+MIXED = "the last swap broke off, so the engine holds weights of two merges. Swap again."
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ class Prepared:
         }  # fmt: skip
 
 
+@explained("this merge cannot be prepared")
 def prepare(
     recipe: str | Mapping[str, Any] | None,
     pretrained: str | None,
@@ -121,24 +127,28 @@ def prepare(
     Raises:
         RecipeError, SourceError, PreflightError: with what to mend.
     """
+    unwind_on_sigterm()  # temporary folders are made from here on
     arguments = {} if arguments is None else arguments
     seed, rng = _draws(arguments)
     written = _written(recipe, pretrained, revision, dtype, arguments)
     stream = open_stream(resolve(written, seed, rng, trust_remote_code), residents=residents)
     rows = check_fit(stream)
     choice = choose_tokenizer(stream, tokenizer)
-    LOG.info("merged: %s of\n%s", stream.resolved.method, table(rows))
+    LOG.info("merged: %s of\n%s", stream.resolved.method, seen(table(rows)))
     for note in fit_notes(stream):
-        LOG.warning("merged: %s", note)
-    LOG.info("merged: tokenizer and generation config from %s", choice.origin)
+        LOG.warning("merged: %s", shortened(seen(note), 2000))
+    LOG.info("merged: tokenizer and generation config from %s", seen(choice.origin))
     chosen = stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)
     refuse_too_large(stream, None if chosen == "auto" else chosen, holds_model)
     for source in stream.resolved.sources.values():
         source.fingerprint()  # before the weights are read: the signature must not stamp what lies there hours later
     _ = choice.facts  # before an engine starts, and gives the tokenizer a token to pad with
-    return Prepared(stream, choice, chosen, rows)
+    prepared = Prepared(stream, choice, chosen, rows)
+    end_tokens(prepared.generation_config)  # damaged settings are found now, and not in the engine
+    return prepared
 
 
+@explained("this merge cannot be prepared")
 def prepare_swap(running: Prepared, resolved: Resolved, swaps_generation: bool = False) -> Prepared:
     """Check, before a weight is changed, that a merge can follow the running one in its engine.
 
@@ -172,7 +182,8 @@ class Swapping:
     swaps_generation = False
     # The arguments that the model was made with, without the recipe's; and those of the class that change an answer.
     arguments: Mapping[str, Any] = {}
-    _is_mixed = False
+    # Why no number can come from the engine now; "" where one can.
+    _unusable = ""
 
     def swap(self, resolved: Resolved) -> str:
         """Put another merge of the same model into the running engine.
@@ -187,33 +198,44 @@ class Swapping:
         """
         prepared = prepare_swap(self.prepared, resolved, self.swaps_generation)
         self.__dict__.pop("signature", None)
-        self._is_mixed = True
+        self._unusable = MIXED
         self.swap_digest = None
         digest = self._put_in(prepared)
         self._use_template(prepared.tokenizer.facts.template)
-        self.prepared, self.swap_digest, self._is_mixed = prepared, digest, False
+        self.prepared, self.swap_digest, self._unusable = prepared, digest, ""
         return digest
 
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = template
 
-    def _refuse_mixed(self) -> None:
-        if self._is_mixed:
-            raise EngineError("the last swap broke off, so the engine holds weights of two merges. Swap again.")
+    def apply_chat_template(self, *arguments: Any, **options: Any) -> str:
+        """lm_eval's, in bounded time. Raises SourceError for a template that does not end on this conversation."""
+        try:
+            with within(RENDER_SECONDS):
+                return str(super().apply_chat_template(*arguments, **options))  # type: ignore[misc]
+        except OutOfTime:
+            raise SourceError(
+                f"{self.prepared.tokenizer.origin}: its chat template does not end within {RENDER_SECONDS:.0f} s on one "
+                "of the conversations. Name another with `chat_template:` or tokenizer=."
+            ) from None
+
+    def _refuse_unusable(self) -> None:
+        if self._unusable:
+            raise EngineError(self._unusable)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
         """lm_eval's, from one whole merge or not at all."""
-        self._refuse_mixed()
+        self._refuse_unusable()
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
         """lm_eval's, from one whole merge or not at all."""
-        self._refuse_mixed()
+        self._refuse_unusable()
         return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
         """lm_eval's, from one whole merge or not at all."""
-        self._refuse_mixed()
+        self._refuse_unusable()
         return super().generate_until(requests, disable_tqdm=disable_tqdm)  # type: ignore[misc]
 
     def _put_in(self, prepared: Prepared) -> str:
@@ -227,9 +249,9 @@ class Swapping:
     def get_model_info(self) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _sign(self, dtype: str, engine: str) -> Signature:
-        self._refuse_mixed()
-        return sign_model(self.prepared, dtype, engine)
+    def _sign(self, dtype: str, engine: str, quantization: str = "") -> Signature:
+        self._refuse_unusable()
+        return sign_model(self.prepared, dtype, engine, quantization)
 
 
 def _tokenizer_after(running: Prepared, stream: Stream, swaps_generation: bool) -> TokenizerChoice:
@@ -298,11 +320,11 @@ def _written(
         return passthrough(str(pretrained), revision)
     refuse_errors(merged)
     for finding in merged.findings:
-        LOG.warning("%s", finding.message)
+        LOG.warning("%s", seen(finding.message))
     return merged
 
 
-def sign_model(prepared: Prepared, dtype: str, engine: str) -> Signature:
+def sign_model(prepared: Prepared, dtype: str, engine: str, quantization: str = "") -> Signature:
     """The signature of a prepared merge in the engine that runs it, or will."""
     facts = prepared.tokenizer.facts
     return sign(
@@ -312,4 +334,5 @@ def sign_model(prepared: Prepared, dtype: str, engine: str) -> Signature:
         template=template_hash(facts.template),
         generation=generation_hash(prepared.generation_config),
         engine=engine,
+        quantization=quantization,
     )

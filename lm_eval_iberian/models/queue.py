@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from merge_hooks.engines.alive import asking
+from merge_hooks.errors import EngineLostError
+
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
 # Requests in the engine, as a multiple of those that run at once: the next are at hand whenever one ends.
@@ -55,6 +58,8 @@ def run_queue(
         take: called with a request's index in `requests` and its finished `vllm.RequestOutput`, in the order in which
             they finish.
         lora_request: vLLM's, for all of them.
+    Raises:
+        EngineLostError: the engine has died.
     """
     engine = llm.llm_engine
     limit = AHEAD * engine.vllm_config.scheduler_config.max_num_seqs
@@ -62,14 +67,16 @@ def run_queue(
     # vLLM's name of a request in the engine -> its place
     running: dict[str, int] = {}
     try:
-        with _interrupts_between_steps() as pause:
+        with asking(llm, "while it answered") as ask, _interrupts_between_steps() as pause:
             _fill(llm, waiting, running, limit, lora_request)
             while running:
-                for output in engine.step():
+                for output in ask(engine.step):
                     if output.finished:
                         take(running.pop(output.request_id), output)
                 pause()
                 _fill(llm, waiting, running, limit, lora_request)
+    except EngineLostError:
+        raise
     except BaseException:
         _abandon(llm, list(running))
         raise
@@ -100,7 +107,9 @@ def _abandon(llm: Any, names: list[str]) -> None:
     try:
         llm.llm_engine.abort_request(names)
         # vLLM counts blocks as cached as soon as they are planned, even if no step ever computed them.
-        if not llm.reset_prefix_cache():
+        with asking(llm, "after an interruption") as ask:
+            is_empty = ask(llm.reset_prefix_cache)
+        if not is_empty:
             LOG.warning("merged: vLLM's prefix cache could not be emptied after an interruption; start a new engine.")
     except Exception as error:
         LOG.warning("merged: the engine did not survive the interruption (%s: %s).", type(error).__name__, error)

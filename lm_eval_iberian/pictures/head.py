@@ -9,7 +9,9 @@ from typing import Any
 from lm_eval_iberian.benchmarks.benchmark import TOYS
 from lm_eval_iberian.compare.tables import distinct
 from lm_eval_iberian.pictures.gathered import Gathered
+from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun
+from lm_eval_iberian.scores.suite import BELOW_CHANCE
 from lm_eval_iberian.wording import some
 
 VERSIONS = ("lm_eval", "mergekit", "vllm", "transformers", "torch", "lm_eval_iberian", "ifeval_multi")
@@ -46,10 +48,15 @@ def notices(found: Gathered) -> Iterator[tuple[str, list[str]]]:
         yield f"Not finished: {len(waiting)} of {len(run.points)} points are still to be measured.", [some(waiting, 8)]
     if odd := _odd(found):
         yield "Prompted otherwise than most of their column (marked § there):", odd
-    flags = {found.compact(point.name): [f"{task}: {word}" for task, said in point.flags.items() for word in said]
-             for point in run.points if point.flags}  # fmt: skip
-    if flags:
+    if flags := {found.compact(point.name): said for point in run.points if (said := _doubts(point))}:
         yield "Look at the answers before the score (marked ‡ beside it):", _by_reason(flags)
+
+
+def _doubts(point: SweepPoint) -> list[str]:
+    """Why a point's answers should be looked at before its scores."""
+    said = [f"{task}: {word}" for task, words in point.flags.items() for word in words]
+    return said + [f"{benchmark.title}: {BELOW_CHANCE}" for benchmark, score in point.model_scores.benchmarks.items()
+                   if BELOW_CHANCE in score.doubts]  # fmt: skip
 
 
 def _odd(found: Gathered) -> list[str]:

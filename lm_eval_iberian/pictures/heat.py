@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lm_eval_iberian.compare.columns import Column, Scores, is_flagged
+from lm_eval_iberian.compare.columns import Column, Scores
 from lm_eval_iberian.compare.shape import Shape
 from lm_eval_iberian.pictures.curves import NORMAL
 from lm_eval_iberian.pictures.style import INK, new_figure
@@ -70,7 +70,7 @@ def heat_map(scores: Scores, shape: Shape) -> Heat:
     tiles = [_column(found, merges) for found in by_column]
     rows = tuple(
         (shape.compact(point), point.role, tuple(
-            replace(tile[number], flagged=is_flagged(point.flags, column.benchmarks), odd=scores.is_odd(point, column))
+            replace(tile[number], flagged=scores.is_flagged([point.name], column), odd=scores.is_odd(point, column))
             for tile, column in zip(tiles, scores.columns, strict=True)
         ))
         for number, point in enumerate(order)

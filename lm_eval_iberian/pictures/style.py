@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from lm_eval_iberian.scores.formats import short
+from merge_hooks.texts import seen as seen  # by this name in tests of pages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,21 +44,9 @@ RC: dict[str, Any] = {
 PNG_DPI = 200
 
 
-# Characters that draw nothing, or turn the direction of what follows: shown, not obeyed.
-UNSEEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]"
-    "|[\ud800-\udfff]"
-)
-
-
 def parent_colour(slot: int) -> int:
     """The series colour of differences to a parent of this slot."""
     return PARENTS[slot % len(PARENTS)]
-
-
-def seen(text: str) -> str:
-    """A text with a replacement character for each that would not be seen."""
-    return UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -28,7 +28,7 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise EngineError(
-            f"pictures need matplotlib ({error}). Install it: pip install 'lm_eval_iberian[plots]', or leave out --plot."
+            f"pictures need matplotlib ({error}). Install it: pip install 'lm_eval_iberian[plots]', or leave out --out-plot."
         ) from error
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from merge_hooks.errors import ForPeople
 
-class SweepError(Exception):
+
+class SweepError(ForPeople):
     """A sweep cannot be read, planned or run. Says what is wrong, where, and how to mend it."""
-
-    for_people = True

@@ -120,6 +120,11 @@ class SweepPoint:
         texts = (one.store.text(one.key, task, document) for one in self.finished if one.store)
         return next((found for found in texts if found is not None), None)
 
+    def prompt(self, task: str, document: int) -> str:
+        """What this point was asked for a document, with shots and chat template; "" where nobody kept it."""
+        prompts = (one.store.prompt(one.key, task, document) for one in self.finished if one.store)
+        return next((found for found in prompts if found), "")
+
     def scores(self, task: str) -> dict[str, list[float]]:
         """metric -> its values, one a run, as lm_eval gave them; without standard errors."""
         found: dict[str, list[float]] = {}

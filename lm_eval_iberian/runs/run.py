@@ -20,6 +20,7 @@ from typing import Any
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.point import Measured, SweepPoint
 from lm_eval_iberian.runs.store import Store
+from merge_hooks.files import read_text
 
 PLAN = "plan.json"
 
@@ -66,16 +67,65 @@ def read_sweep_run(folder: Path) -> SweepRun:
     """The run in a folder, points that measured a task in several ways taken apart. Raises SweepError where there is none."""
     from lm_eval_iberian.runs.variants import taken_apart
 
-    path = folder / PLAN
-    try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SweepError(f"{folder}: no {PLAN} in it, so it is not the folder of a sweep.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SweepError(f"{path}: cannot be read ({error}).") from None
+    plan = read_plan(folder)
     stores = tuple(Store(file, writes=False) for file in sorted(folder.glob("store*.sqlite")))
     points = taken_apart([read_point(entry, stores) for entry in plan["points"]])
     return SweepRun(folder, plan["name"], plan["axes"], points, stores)
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """What plan.json says. Raises SweepError where there is none, or one that is not as a sweep writes it."""
+    path = folder / PLAN
+    try:
+        plan = json.loads(read_text(path, SweepError, "plan of a sweep"))
+    except FileNotFoundError:
+        raise SweepError(f"{folder}: no {PLAN} in it, so it is not the folder of a sweep.") from None
+    except (ValueError, RecursionError) as error:
+        raise SweepError(f"{path}: cannot be read ({error}). {MEND}") from None
+    if wrong := _wrong(plan):
+        raise SweepError(f"{path}: {wrong} is not as a sweep writes it. {MEND}")
+    return dict(plan)
+
+
+MEND = "Start the sweep again: it writes its plan anew, and measures nothing twice."
+# key -> what it holds: of the plan, of a point, of an evaluation.
+_PLAN = {"name": str, "axes": dict, "points": list}
+_POINT = {"name": str, "role": str, "labels": dict, "parents": list, "signature": str, "recipe": str, "problem": str,
+          "evaluations": list}  # fmt: skip
+_MAYBE: dict[str, Any] = {"folder": (str, type(None)), "merge_seed": int, "rng": str, "include_path": (str, type(None))}
+_EVALUATION = {"key": str, "name": str, "tasks": list, "seed": (int, type(None))}
+
+
+def _wrong(plan: Any) -> str:
+    """The first key that is not there, or holds what it cannot; "" where all is right."""
+    if wrong := _wrong_key(plan, _PLAN, "the file"):
+        return wrong
+    for labels in plan["axes"].values():
+        if not _are_texts(labels):
+            return "axes"
+    for number, point in enumerate(plan["points"], 1):
+        where = f"point {number}"
+        wrong = _wrong_key(point, _POINT, where)
+        wrong = wrong or next((f"{where}: {key}" for key, kind in _MAYBE.items()
+                               if key in point and not isinstance(point[key], kind)), "")  # fmt: skip
+        if not wrong and not (_are_texts(point["parents"]) and _are_texts(list(point["labels"].values()))):
+            wrong = f"{where}: parents or labels"
+        wrong = wrong or next(
+            (said for one in point["evaluations"] if (said := _wrong_key(one, _EVALUATION, where))), ""
+        )
+        if wrong or not all(_are_texts(one["tasks"]) for one in point["evaluations"]):
+            return wrong or f"{where}: tasks"
+    return ""
+
+
+def _wrong_key(found: Any, kinds: Mapping[str, Any], where: str) -> str:
+    if not isinstance(found, dict):
+        return where
+    return next((f"{where}: {key}" for key, kind in kinds.items() if not isinstance(found.get(key), kind)), "")
+
+
+def _are_texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(one, str) for one in found)
 
 
 def is_sweep_run(folder: Path) -> bool:

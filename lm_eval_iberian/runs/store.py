@@ -5,6 +5,7 @@
                  documents, settings, seed
     documents    each document's metrics and answer, per evaluation, and the hash of what it said then
     texts        what the documents say, once for each hash: two evaluations may have read different ones of a number
+    prompts      what the model was asked for a document, whole, once for each text; asked says which document
     failures     points that could not be measured, with the reason
     weights      the digest of the weights of each signature
     claims       who works on which evaluation now; a dead owner's claim is taken over
@@ -15,11 +16,15 @@ being computed, and nothing else.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import socket
 import sqlite3
+import tempfile
 import time
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -58,6 +63,14 @@ CREATE TABLE IF NOT EXISTS claims (
 CREATE TABLE IF NOT EXISTS weights (signature TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS speeds (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 """
+# Not there in stores of 0.1, which are read without them.
+PROMPT_TABLES = """
+CREATE TABLE IF NOT EXISTS prompts (hash TEXT PRIMARY KEY, prompt BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked (
+  evaluation TEXT NOT NULL, task TEXT NOT NULL, document INTEGER NOT NULL, hash TEXT NOT NULL,
+  PRIMARY KEY (evaluation, task, document)
+) WITHOUT ROWID;
+"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Document:
-    """One document's verdict. `metrics`: JSON of metric -> value; `question`: JSON of the document."""
+    """One document's verdict.
+
+    Args:
+        metrics: JSON of metric -> value.
+        question: JSON of the document.
+        prompt: what the model was asked, with shots and chat template; "" where it is not known.
+    """
 
     task: str
     document: int
@@ -83,6 +102,7 @@ class Document:
     hash: str
     question: str
     target: str
+    prompt: str = ""
 
 
 class Store:
@@ -97,14 +117,41 @@ class Store:
 
     def __init__(self, path: Path, writes: bool = True) -> None:
         self.path = path
+        self._ahead: dict[str, tuple[Any, float]] = {}  # claims that are stamped in the future, and when they were seen
         with self._explained():
+            if path.exists() and not path.is_file():
+                raise SweepError(f"{path}: not a file (a folder, a pipe or a device), so it is no store.")
             if writes:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            address = f"{path.absolute().as_uri()}?mode={'rwc' if writes else 'ro'}"
-            self.connection = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
+            self.connection = self._open() if writes else self._open_to_read()
             if writes:
                 self._prepare()
             self._check_layout()
+
+    def _open(self, path: Path | None = None, how: str = "mode=rwc") -> sqlite3.Connection:
+        address = f"{(path or self.path).absolute().as_uri()}?{how}"
+        return sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        """SQLite wants to write beside a file in WAL mode even to read it: in a read-only folder a copy is read."""
+        if not self.path.is_file():
+            raise SweepError(f"{self.path}: there is no such store.")
+        connection = self._open(how="mode=ro")
+        try:
+            connection.execute("PRAGMA user_version").fetchone()
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+            return connection
+        except sqlite3.OperationalError:
+            connection.close()
+            if os.access(self.path.parent, os.W_OK):
+                raise
+        folder = Path(tempfile.mkdtemp(prefix="iberian-store-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        for ending in ("", "-wal"):  # what was written last may lie in the second
+            source = self.path.with_name(self.path.name + ending)
+            if source.is_file():
+                shutil.copyfile(source, folder / source.name)
+        return self._open(folder / self.path.name)
 
     def _prepare(self) -> None:
         self.connection.execute("PRAGMA journal_mode=WAL")
@@ -112,6 +159,7 @@ class Store:
         if self.connection.execute("PRAGMA user_version").fetchone()[0] == 0:
             self.connection.executescript(TABLES)
             self.connection.execute(f"PRAGMA user_version={LAYOUT}")
+        self.connection.executescript(PROMPT_TABLES)
 
     def _check_layout(self) -> None:
         found = self.connection.execute("PRAGMA user_version").fetchone()[0]
@@ -162,8 +210,32 @@ class Store:
             self.connection.execute("DELETE FROM documents WHERE evaluation = ?", (key,))
             self.connection.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", verdicts)
             self.connection.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?, ?)", texts)
+            self._keep_prompts(key, documents)
             self.connection.execute("DELETE FROM failures WHERE key = ?", (key,))
             self.connection.execute("DELETE FROM claims WHERE key = ?", (key,))
+
+    def _keep_prompts(self, key: str, documents: Iterable[Document]) -> None:
+        """What was asked, each text once: the points of a sweep ask the same."""
+        self.connection.execute("DELETE FROM asked WHERE evaluation = ?", (key,))
+        for one in documents:
+            if one.prompt:
+                found = hashlib.sha256(one.prompt.encode(errors="surrogatepass")).hexdigest()[:32]
+                self.connection.execute("INSERT INTO asked VALUES (?, ?, ?, ?)", (key, one.task, one.document, found))
+                known = self.connection.execute("SELECT 1 FROM prompts WHERE hash = ?", (found,)).fetchone()
+                if known is None:
+                    packed = zlib.compress(json.dumps(one.prompt).encode(), 1)
+                    self.connection.execute("INSERT INTO prompts VALUES (?, ?)", (found, packed))
+
+    def prompt(self, key: str, task: str, document: int) -> str | None:
+        """What the model was asked for a document, or None: stores of 0.1 do not know it."""
+        with self._explained():
+            if not self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'asked'").fetchone():
+                return None
+            row = self.connection.execute(
+                "SELECT prompt FROM prompts JOIN asked USING (hash) WHERE evaluation = ? AND task = ? AND document = ?",
+                (key, task, document),
+            ).fetchone()
+            return None if row is None else str(unpacked(row[0]))
 
     def is_finished(self, key: str) -> bool:
         """Whether an evaluation's results are here."""
@@ -172,13 +244,15 @@ class Store:
 
     def results(self, key: str) -> dict[str, Any] | None:
         """lm_eval's results of an evaluation, or None."""
-        row = self.connection.execute("SELECT results FROM evaluations WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(zlib.decompress(row[0]))
+        with self._explained():
+            row = self.connection.execute("SELECT results FROM evaluations WHERE key = ?", (key,)).fetchone()
+            return None if row is None else mapping(unpacked(row[0]))
 
     def flags(self, key: str) -> dict[str, Any]:
         """task -> what is wrong with its answers."""
-        row = self.connection.execute("SELECT flags FROM evaluations WHERE key = ?", (key,)).fetchone()
-        return {} if row is None else json.loads(row[0])
+        with self._explained():
+            row = self.connection.execute("SELECT flags FROM evaluations WHERE key = ?", (key,)).fetchone()
+            return {} if row is None else mapping(json.loads(row[0]))
 
     def seconds(self, key: str) -> float:
         """How long the evaluation took."""
@@ -188,23 +262,28 @@ class Store:
     def documents(self, key: str, task: str | None = None) -> Iterator[tuple[str, int, dict[str, Any], str]]:
         """(task, document, metrics, answer) of an evaluation, in order."""
         query = "SELECT task, document, metrics, answer FROM documents WHERE evaluation = ?"
-        rows = self.connection.execute(query + (" AND task = ?" if task else ""), (key, task) if task else (key,))
+        with self._explained():
+            given = (key, task) if task else (key,)
+            rows = self.connection.execute(query + (" AND task = ?" if task else ""), given).fetchall()
         for name, document, metrics, answer in rows:
-            yield name, document, json.loads(metrics), answer
+            with self._explained():
+                yield name, int(document), mapping(json.loads(metrics)), str(answer)
 
     def hashes(self, key: str, task: str) -> dict[int, str]:
         """document -> the hash of what it said when this evaluation was made."""
         query = "SELECT document, hash FROM documents WHERE evaluation = ? AND task = ?"
-        return dict(self.connection.execute(query, (key, task)))
+        with self._explained():
+            return dict(self.connection.execute(query, (key, task)))
 
     def text(self, key: str, task: str, document: int) -> tuple[dict[str, Any], str] | None:
         """(document, target) as this evaluation read it, or None."""
-        row = self.connection.execute(
-            "SELECT question, target FROM texts JOIN documents USING (task, document, hash) "
-            "WHERE evaluation = ? AND task = ? AND document = ?",
-            (key, task, document),
-        ).fetchone()
-        return None if row is None else (json.loads(row[0]), row[1])
+        with self._explained():
+            row = self.connection.execute(
+                "SELECT question, target FROM texts JOIN documents USING (task, document, hash) "
+                "WHERE evaluation = ? AND task = ? AND document = ?",
+                (key, task, document),
+            ).fetchone()
+            return None if row is None else (mapping(json.loads(row[0])), str(row[1]))
 
     # Failures
 
@@ -218,10 +297,24 @@ class Store:
 
     def failure(self, key: str, since: float = 0.0) -> str | None:
         """The reason, or None where it has not failed since a moment (seconds since 1970)."""
-        row = self.connection.execute(
-            "SELECT reason FROM failures WHERE key = ? AND moment >= ?", (key, since)
-        ).fetchone()
-        return None if row is None else str(row[0])
+        with self._explained():
+            row = self.connection.execute(
+                "SELECT reason FROM failures WHERE key = ? AND moment >= ?", (key, since)
+            ).fetchone()
+            return None if row is None else str(row[0])
+
+    def failures(self, key: str | None = None) -> dict[str, tuple[str, float]]:
+        """key -> (reason, moment) of all failures, or of one evaluation's."""
+        with self._explained():
+            query = "SELECT key, reason, moment FROM failures" + (" WHERE key = ?" if key else "")
+            rows = self.connection.execute(query, (key,) if key else ())
+            return {str(row[0]): (str(row[1]), float(row[2])) for row in rows}
+
+    def knows(self, key: str) -> bool:
+        """Whether anything is kept of an evaluation: its results, or that somebody works on it."""
+        with self._explained():
+            query = "SELECT 1 FROM evaluations WHERE key = ?1 UNION ALL SELECT 1 FROM claims WHERE key = ?1"
+            return self.connection.execute(query, (key,)).fetchone() is not None
 
     # Claims
 
@@ -233,10 +326,23 @@ class Store:
             row = self.connection.execute(
                 "SELECT host, process, born, renewed FROM claims WHERE key = ?", (key,)
             ).fetchone()
-            if row is not None and not _is_me(*row[:3]) and _is_alive(*row):
+            if row is not None and not _is_me(*row[:3]) and _is_alive(*row) and not self._stands_still(key, row):
                 return False
             self.connection.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?)", (key, *_me(), time.time()))
             return True
+
+    def _stands_still(self, key: str, row: tuple[Any, ...]) -> bool:
+        """Whether a claim that is stamped in the future was not renewed for so long, by the clock of this process.
+
+        The clock of who wrote it is ahead; by what it says, it would not end before that moment has come.
+        """
+        if row[3] <= time.time():
+            return False
+        seen, since = self._ahead.get(key, (None, 0.0))
+        if seen != row:
+            self._ahead[key] = (row, time.monotonic())
+            return False
+        return time.monotonic() - since > CLAIM_SECONDS
 
     def renew_claims(self) -> None:
         """Say that this process is alive."""
@@ -288,12 +394,59 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
-            raise SweepError(
-                f"{self.path}: {error}. Is the disk full, or the folder on a file system that SQLite cannot lock? What "
-                "was kept is whole; when this is mended, the same command goes on."
-            ) from error
+            raise SweepError(f"{self.path}: {error}. {_what_it_means(error, self.path)}") from error
+        except (
+            zlib.error,
+            ValueError,
+            RecursionError,
+            OverflowError,
+        ) as error:  # what was read is not what was written
+            raise SweepError(f"{self.path}: {error}. {DAMAGED}") from error
         except OSError as error:
             raise SweepError(f"{self.path}: {error}.") from error
+
+
+# An evaluation's results take some MB; what a hostile file says may not fill the memory.
+MAX_RESULTS = 1 << 30
+
+
+def unpacked(packed: bytes) -> Any:
+    """What `finish` packed. Raises zlib.error or ValueError where it is damaged."""
+    reading = zlib.decompressobj()
+    text = reading.decompress(packed, MAX_RESULTS)
+    if not reading.eof:
+        raise ValueError("results that are cut, or too large")
+    return json.loads(text)
+
+
+def mapping(found: Any) -> dict[str, Any]:
+    """What was found, where it is a mapping. Raises ValueError."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{found!s:.80} stands where a mapping should")
+    return found
+
+
+# Of SQLite's errors, the words of those that say that the file is not whole.
+_MALFORMED = ("malformed", "not a database", "corrupt", "no such table", "no such column", "disk i/o")
+DAMAGED = (
+    "The store is damaged: a disk that fails, a copy that was cut, or another program wrote into it. What can be read of "
+    "it is saved by `iberian rescue RUN`; the same sweep then measures the rest."
+)
+
+
+def _what_it_means(error: sqlite3.Error, path: Path) -> str:
+    said = str(error).lower()
+    if any(words in said for words in _MALFORMED):
+        return DAMAGED
+    if "readonly" in said or not os.access(path.parent, os.W_OK):
+        return (
+            "The run folder is read-only, so nothing can be measured in it. `iberian report` and `iberian best` read it; "
+            "to measure, copy it, or give another folder with --out."
+        )
+    return (
+        "Is the disk full, or the folder on a file system that SQLite cannot lock? What was kept is whole; when this is "
+        "mended, the same command goes on."
+    )
 
 
 def _me() -> tuple[str, int, float]:

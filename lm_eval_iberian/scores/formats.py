@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import pkgutil
+import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from lm_eval_iberian.identity import prompting
 from lm_eval_iberian.scores.suite import ModelScores, Score
 from lm_eval_iberian.scores.tables import BEST, SECOND, Cell, Report, Table
 from lm_eval_iberian.wording import some
+from merge_hooks.texts import json_text, one_line, seen
 
 # Name -> the function that makes a report's text. A format is one function in a file of its own, and one line here.
 FORMATS = {
@@ -23,6 +24,7 @@ FORMATS = {
     "csv": "lm_eval_iberian.scores.formats:as_csv",
     "latex": "lm_eval_iberian.scores.formats:latex",
     "json": "lm_eval_iberian.scores.formats:as_json",
+    "every_eval_ever": "lm_eval_iberian.scores.every_eval_ever:records",
 }
 
 KEY = (
@@ -31,8 +33,11 @@ KEY = (
 )
 
 
+# How a spreadsheet's formula begins; some take the wide forms of these characters too.
+FORMULA = re.compile(r"[\"']?\s*[=+\-@|%＝＋－＠]")
 FLAG_KEY = (
-    "‡ look at the answers before the score: empty, looping, cut, tied, always the same, or not numbers (see notes)."
+    "‡ look at the answers before the score: empty, looping, cut, tied, always the same, not numbers, or far below chance "
+    "(see notes)."
 )
 
 
@@ -54,7 +59,7 @@ def write(report: Report, format: str = "markdown", width: int | None = None) ->
     """
     if format == "markdown":
         return markdown(report, width)
-    return str(pkgutil.resolve_name(FORMATS[format])(report))
+    return seen(str(pkgutil.resolve_name(FORMATS[format])(report)))
 
 
 def markdown(report: Report, width: int | None = None) -> str:
@@ -64,7 +69,7 @@ def markdown(report: Report, width: int | None = None) -> str:
     said = [key(report), *_notes(report)]
     if width is not None:
         said = ["\n".join(_wrapped(line, width) for line in part.splitlines()) for part in said]
-    return "\n\n".join([*parts, *said]) + "\n"
+    return seen("\n\n".join([*parts, *said]) + "\n")
 
 
 def _wrapped(line: str, width: int) -> str:
@@ -92,8 +97,8 @@ def _are_told_apart(table: Table, rows: Sequence[tuple[str, str, Any]]) -> bool:
 
 
 def _markdown_table(table: Table) -> str:
-    head = ["model", "", "prompt", *table.heads]
-    body = [[markdown_text(name), role, prompt, *map(_markdown_cell, cells)]
+    head = ["model", "", "prompt", *map(markdown_text, table.heads)]
+    body = [[markdown_text(name), markdown_text(role), prompt, *map(_markdown_cell, cells)]
             for (name, role, cells), prompt in zip(table.rows, table.prompts, strict=True)]  # fmt: skip
     widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
     lines = [_padded(head, widths), "|" + "|".join("-" * (w + 2) for w in widths) + "|"]
@@ -102,7 +107,7 @@ def _markdown_table(table: Table) -> str:
 
 def markdown_text(name: str) -> str:
     """A name on one line, that is neither a column's end nor HTML."""
-    return " ".join(name.split()).replace("|", "\\|").replace("<", "&lt;")
+    return one_line(name).replace("|", "\\|").replace("<", "&lt;")
 
 
 def short(text: str, longest: int) -> str:
@@ -134,7 +139,9 @@ def grouped(notes: list[str]) -> list[str]:
 def _notes(report: Report) -> list[str]:
     parts = []
     for model, notes in report.notes.items():
-        parts.append("\n".join([f"Notes on {model}:", *(f"- {note}" for note in grouped(notes))]))
+        # What is said of printed rows is a sentence, and no benchmark's title with a word on it.
+        said = notes if all(note.startswith("rows marked [") for note in notes) else grouped(notes)
+        parts.append("\n".join([f"Notes on {model}:", *(f"- {note}" for note in said)]))
     if report.signatures:
         lines = [f"- {model}: `{signature}`" for model, signature in report.signatures.items()]
         parts.append("\n".join(["Signatures:", *lines]))
@@ -147,9 +154,7 @@ def _notes(report: Report) -> list[str]:
 def as_csv(report: Report) -> str:
     """A row a figure: table, model, role, column, value, spread, whether it is whole, how it was prompted, and whether
     otherwise than most of its column."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", "model", "role", "column", "value", "spread", "whole", "prompt", "odd"])
+    rows = [["table", "model", "role", "column", "value", "spread", "whole", "prompt", "odd"]]
     for table in report.tables:
         several = prompting.has_several(one for _, _, cells in table.rows for cell in cells for one in cell.prompts)
         for name, role, cells in table.rows:
@@ -157,13 +162,24 @@ def as_csv(report: Report) -> str:
                 figures = [_plain(cell.value), _plain(cell.spread)]
                 whole = "yes" if cell.value is not None and not cell.marked else "no"
                 prompt = [prompting.shown(cell.prompts, several), "yes" if cell.odd else "no"]
-                writer.writerow([table.title, _safe_cell(name), role, head, *figures, whole, *prompt])
+                rows.append([table.title, name, role, head, *figures, whole, *prompt])
+    return csv_text(rows)
+
+
+def csv_text(rows: Iterable[Sequence[str]]) -> str:
+    """CSV: each cell one line that is safe to show, and that no spreadsheet takes for a formula."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([[_csv_cell(cell) for cell in row] for row in rows])
     return out.getvalue()
 
 
-def _safe_cell(text: str) -> str:
-    """A name that no spreadsheet takes for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+def _csv_cell(text: str) -> str:
+    text = one_line(text)
+    try:
+        float(text)  # figures stay figures
+    except ValueError:
+        return f"'{text}" if FORMULA.match(text) else text
+    return text
 
 
 def _plain(value: float | None) -> str:
@@ -179,11 +195,11 @@ def latex(report: Report) -> str:
 
 def _latex_table(table: Table) -> str:
     heads = " & ".join(["", "prompt", *(latex_text(head) for head in table.heads)])
-    rows = "\n".join(" & ".join([latex_text(name), prompt, *map(_latex_cell, cells)]) + r" \\"
+    rows = "\n".join(" & ".join([latex_text(name), latex_text(prompt), *map(_latex_cell, cells)]) + r" \\"
                      for (name, _, cells), prompt in zip(table.rows, table.prompts, strict=True))  # fmt: skip
     columns = "ll" + "r" * len(table.heads)
     return (
-        f"% {table.title}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{heads} \\\\\n\\midrule\n{rows}\n"
+        f"% {one_line(table.title)}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n{heads} \\\\\n\\midrule\n{rows}\n"
         "\\bottomrule\n\\end{tabular}"
     )
 
@@ -205,7 +221,7 @@ _LATEX = {
 
 
 def latex_text(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in one_line(text))
 
 
 def as_json(report: Report) -> str:
@@ -225,7 +241,7 @@ def as_json(report: Report) -> str:
     }
     if published:
         document["published"] = published
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return json_text(document, indent=2) + "\n"
 
 
 def _model(model: ModelScores) -> dict[str, Any]:

@@ -1,4 +1,10 @@
-"""The published figures of "Merge and Conquer" (tables 3 and 4), as rows for `iberian report --against paper`."""
+"""Published figures as rows for `iberian report --against`: `paper`, or a CSV file of one's own.
+
+`paper` is "Merge and Conquer" (tables 3 and 4). A file has the column `model` and any columns of averages, percent:
+
+    model,reasoning_en,reasoning_de,labels_ja
+    TIES 1.0,61.2,58.9,
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,9 @@ import csv
 from pathlib import Path
 
 from lm_eval_iberian.benchmarks.benchmark import CHOICE, INSTRUCTIONS, TRANSLATION
+from lm_eval_iberian.benchmarks.table import averages, columns
 from lm_eval_iberian.identity.prompting import PLAIN, PRINTED, Prompt
+from lm_eval_iberian.scores.results import SuiteError
 
 FOLDER = Path(__file__).parent / "paper_figures"
 CITATION = "Merge and Conquer (LREC 2026, arXiv 2603.28263)"
@@ -28,7 +36,51 @@ def prompted(model: str) -> Prompt:
     return PRINTED if any(word in model for word in INSTRUCT) else PLAIN
 
 
-def published(kind: str) -> dict[str, dict[str, tuple[float, float | None]]]:
+Printed = dict[str, dict[str, tuple[float, float | None]]]
+
+
+def of_file(path: Path, average: str) -> Printed:
+    """The rows of a file that have a figure in an average, as `published` gives the paper's.
+
+    Raises:
+        SuiteError: it is not there, has no column `model`, a column that is no average, or a figure that is no number.
+    """
+    found: Printed = {}
+    for row in _read(path):
+        figures = {key: row[key] for key in columns(average) if row.get(key)}
+        if figures:
+            found[row["model"]] = {key: (_number(path, row["model"], key, text), None) for key, text in figures.items()}
+    return found
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    """The rows of a file, spaces stripped."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [
+                {str(key).strip(): (text or "").strip() for key, text in row.items()} for row in csv.DictReader(file)
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error, AttributeError) as error:
+        raise SuiteError(f"--against {path}: cannot be read as CSV ({error}).") from None
+    heads = set(rows[0]) if rows else set()
+    if "model" not in heads:
+        raise SuiteError(f"--against {path}: the first line should name the columns: model,reasoning_en,...")
+    known = {column for average in averages() for column in columns(average)}
+    if other := sorted(heads - known - {"model"}):
+        raise SuiteError(
+            f"--against {path}: {', '.join(other)}: no such average. There are: {', '.join(sorted(known))}."
+        )
+    return rows
+
+
+def _number(path: Path, model: str, column: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SuiteError(f"--against {path}: {model}, {column}: {text!r} is no number.") from None
+
+
+def published(kind: str) -> Printed:
     """The rows of a kind: model -> column ("bench_eu") -> (figure, SD or None), in the order of the table."""
     name = "table4_ifeval_strict.csv" if kind == INSTRUCTIONS else "table3_main.csv"
     if kind not in (CHOICE, TRANSLATION, INSTRUCTIONS):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from merge_hooks.errors import ForPeople
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,10 +17,8 @@ SEED = 12345  # sacreBLEU's
 _BLOCK = 1 << 17
 
 
-class SignificanceError(Exception):
+class SignificanceError(ForPeople):
     """Two systems cannot be compared: other documents, no documents, or scores that are no numbers."""
-
-    for_people = True
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Difference:
         p: two-sided; how often chance alone would make a difference as large.
         documents: over how many documents.
         method: what was done, with seed and number of resamples: for the note under a table.
+        differing: on how many of the documents the two systems differ.
     """
 
     value: float
@@ -39,10 +40,22 @@ class Difference:
     p: float
     documents: int
     method: str
+    differing: int = 0
 
     def significant(self, level: float = 0.05) -> bool:
         """Whether p is below `level`."""
         return self.p < level
+
+    @property
+    def is_of_few(self) -> bool:
+        """Whether p is the least that the exact sign test gives for so few documents that differ, and not the
+        bootstrap's: the interval may leave out 0 then, and p be large all the same."""
+        return self.p == least_p(self.differing)
+
+
+def least_p(differing: int) -> float:
+    """The p of the exact sign test, two-sided, where all documents that differ favour one system."""
+    return min(1.0, 2.0 ** (1 - differing))
 
 
 class Stream(NamedTuple):
@@ -79,7 +92,7 @@ class Draws:
 
         tail = (1 - confidence) / 2
         low, high = np.quantile(self.samples, (tail, 1 - tail))
-        return Difference(self.value, float(low), float(high), self._p(), self.documents, self.method)
+        return Difference(self.value, float(low), float(high), self._p(), self.documents, self.method, self.differing)
 
     def times(self, factor: float) -> Draws:
         """In another unit: `times(100)` makes percent of accuracies."""
@@ -90,7 +103,7 @@ class Draws:
         noise = 1e-12 * max(1.0, float(abs(self.samples).max()))
         below, above = int((self.samples <= noise).sum()), int((self.samples >= -noise).sum())
         p = 2 * (1 + min(below, above)) / (1 + len(self.samples))
-        return min(1.0, max(p, 2.0 ** (1 - self.differing)))
+        return min(1.0, max(p, least_p(self.differing)))
 
 
 def draw(

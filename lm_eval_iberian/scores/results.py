@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,12 @@ from typing import Any
 
 from lm_eval_iberian.identity.identity import Identity, of_results, parse
 from lm_eval_iberian.identity.prompting import PLAIN, Prompt, of_chat
+from merge_hooks.errors import ForPeople
+from merge_hooks.files import read_text
 
 
-class SuiteError(Exception):
+class SuiteError(ForPeople):
     """A results file cannot be read, or files do not belong together. Says which, and what to do."""
-
-    for_people = True
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Run:
         problems += self._shortened(task)
         return Leaf(
             value,
-            _number(_of_metric(found, f"{metric}_stderr")),
+            _number(_of_metric(found, metric, "_stderr")),
             tuple(problems),
             _whole(self.data.get("n-shot", {}).get(task)),
             tuple(map(str, self._metadata(task).get("documents_notes") or ())),
@@ -179,14 +180,16 @@ class Run:
         return found if isinstance(found, Mapping) else {}
 
 
-def read_run(path: str | Path) -> Run:
-    """A results file of lm_eval. Raises SuiteError where it is not one."""
-    path = Path(path)
+def read_run(results: str | Path | Mapping[str, Any]) -> Run:
+    """A results file of lm_eval, or what `lm_eval.simple_evaluate` returned. Raises SuiteError where it is neither."""
+    if isinstance(results, Mapping):
+        return check_run(results, "the results")
+    path = Path(results)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path}: cannot be read ({error}).") from None
-    except (json.JSONDecodeError, RecursionError) as error:
+        data = json.loads(read_text(path, SuiteError, "results file"))
+    except FileNotFoundError:
+        raise SuiteError(f"{path}: cannot be read (there is no such file).") from None
+    except (ValueError, RecursionError) as error:
         raise SuiteError(f"{path}: not JSON ({error}). Give the results_*.json that lm_eval wrote.") from None
     return check_run(data, str(path))
 
@@ -203,7 +206,28 @@ def check_run(data: Any, origin: str) -> Run:
             raise SuiteError(f'{origin}: "{key}" is not an object: not as lm_eval writes it.')
     if not all(isinstance(entry, Mapping) for entry in data["results"].values()):
         raise SuiteError(f'{origin}: "results" holds something that is not a task\'s scores.')
-    return Run(origin, data)
+    run = Run(origin, data)
+    with as_lm_eval_writes_it(origin):
+        _ = run.identity.digest, run.label, run.sources, hash(run.prompt)
+        for task in run.tasks:
+            if not isinstance(task, str) or not isinstance(run.data.get("configs", {}).get(task) or {}, Mapping):
+                raise TypeError(f"{task}: no configuration")
+            _ = run.leaf(task, "acc"), run.scores(task), run.documents(task)
+    return run
+
+
+@contextmanager
+def as_lm_eval_writes_it(origin: str) -> Iterator[None]:
+    """Raises SuiteError for what breaks in here: a file holds what lm_eval does not write."""
+    try:
+        yield
+    except ForPeople:
+        raise
+    except Exception as error:
+        raise SuiteError(
+            f"{origin}: not as lm_eval writes it ({type(error).__name__}: {error!s:.200}). Was it changed, or cut? Give "
+            "the results_*.json that lm_eval wrote."
+        ) from error
 
 
 def in_words(counts: Mapping[str, Any]) -> list[str]:
@@ -212,11 +236,13 @@ def in_words(counts: Mapping[str, Any]) -> list[str]:
     return [words.format(f"{counts[name]}{of}") for name, words in COUNTED.items() if _whole(counts.get(name))]
 
 
-def _of_metric(scores: Mapping[str, Any], metric: str) -> Any:
-    """A metric under any filter; "none", lm_eval's plain one, first."""
-    if f"{metric},none" in scores:
-        return scores[f"{metric},none"]
-    return next((value for key, value in scores.items() if key.partition(",")[0] == metric), None)
+def _of_metric(scores: Mapping[str, Any], metric: str, ending: str = "") -> Any:
+    """A metric under the filter that it names, else under any; "none", lm_eval's plain one, first."""
+    name, comma, filter_ = metric.partition(",")
+    name += ending
+    if comma or f"{name},none" in scores:
+        return scores.get(f"{name},{filter_ or 'none'}")
+    return next((value for key, value in scores.items() if key.partition(",")[0] == name), None)
 
 
 def _number(value: Any) -> float | None:

@@ -161,13 +161,14 @@ def average(benchmarks: Sequence[Draws]) -> Draws:
         raise SignificanceError("every benchmark of an average needs stream=, its name, or their draws would agree.")
     if len({len(one.samples) for one in benchmarks}) > 1:
         raise SignificanceError("the benchmarks of an average must have the same number of resamples.")
+    method = "; ".join(dict.fromkeys(one.method for one in benchmarks))
     return Draws(
         math.fsum(one.value for one in benchmarks) / len(benchmarks),
         np.mean([one.samples for one in benchmarks], axis=0),
         sum(one.documents for one in benchmarks),
         sum(one.differing for one in benchmarks),
         _joined_streams(benchmarks),
-        f"mean of {len(benchmarks)}: " + "; ".join(dict.fromkeys(one.method for one in benchmarks)),
+        f"mean of {len(benchmarks)}: {method}" if len(benchmarks) > 1 else method,
     )
 
 

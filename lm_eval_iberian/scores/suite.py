@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lm_eval_iberian.benchmarks.benchmark import PAPER_LANGUAGES, Benchmark
@@ -28,6 +28,9 @@ from lm_eval_iberian.wording import some
 OF_A_MODEL = ("weights", "tokenizer", "generation_config", "chat", "seed")
 # Of what sets rows of one name apart, in their labels.
 WORDS = 3
+# A doubt about a score: multiple choice under a chat template may fall so low.
+BELOW_CHANCE = "below chance by more than 3 standard errors: look at how it was prompted"
+NOTHING_MEASURED = "nothing measured for"  # a note on a column of the paper
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Score:
         chance: what guessing scores.
         problems: why it is missing, failed or marked: never empty for a value that is not whole.
         notes: what a reader should know though the score stands (shots, upstream's task).
-        doubts: why to look at the answers before the score (cut prompts, ties, ...).
+        doubts: why to look at the answers before the score (cut prompts, ties, far below chance, ...).
         prompts: how the prompts behind it were made, each way once.
     """
 
@@ -114,7 +117,7 @@ class ModelScores:
     @property
     def notes(self) -> list[str]:
         """Every benchmark that is missing, failed, limited, or otherwise wants a word, named."""
-        said = [f"nothing measured for {column}" for column in self.averages if not self._measured(column)]
+        said = [f"{NOTHING_MEASURED} {column}" for column in self.averages if not self._measured(column)]
         for benchmark, score in self.benchmarks.items():
             if score.runs or (self.lacks(benchmark) and self._measured(benchmark.column)):
                 said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.doubts, *score.notes)]
@@ -149,6 +152,19 @@ def average(measured: Mapping[Benchmark, Score]) -> Score:
     # Benchmarks are averaged run by run only where each has the same runs; that is so for IFEval, one benchmark.
     deviation = scores[0].deviation if len(scores) == 1 else None
     return Score(statistics.fmean(values), _stderr(scores), deviation, runs, chance, problems, (), doubts, prompts)
+
+
+def weighted_sum(measured: Mapping[Benchmark, Score], weights: Mapping[Benchmark, float]) -> Score:
+    """The sum of weight times score; without a value where any of them has none. Its problems name them."""
+    mean = average(measured)
+    if mean.value is None:
+        return mean
+    parts = [(weights[benchmark], score) for benchmark, score in measured.items()]
+    errors = [(weight, score.stderr) for weight, score in parts if score.stderr is not None]
+    stderr = math.sqrt(sum((weight * error) ** 2 for weight, error in errors)) if len(errors) == len(parts) else None
+    value = math.fsum(weight * score.value for weight, score in parts if score.value is not None)
+    chance = math.fsum(weight * score.chance for weight, score in parts)
+    return replace(mean, value=value, stderr=stderr, deviation=None, chance=chance)
 
 
 def gather(runs: Iterable[Run]) -> list[ModelScores]:
@@ -239,10 +255,13 @@ def score_of(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
         problems = (*problems, "its tasks were not run equally often")
     factor = 100.0 / benchmark.percent
     per_task = [_over_runs(leaves, factor, benchmark.chance) for leaves in found.values()]
-    value = statistics.fmean(score.value for score in per_task if score.value is not None)
+    value, stderr = statistics.fmean(score.value for score in per_task if score.value is not None), _stderr(per_task)
+    documents = [max(run.documents(task) for run in runs if task in run.tasks) for task in found]
+    if _is_below_chance(value, stderr, benchmark.chance, documents):
+        doubts = (*doubts, BELOW_CHANCE)
     return Score(
         value,
-        _stderr(per_task),
+        stderr,
         _deviation(list(found.values()), factor),
         count,
         benchmark.chance,
@@ -251,6 +270,22 @@ def score_of(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
         doubts,
         prompts,
     )
+
+
+def _is_below_chance(value: float, stderr: float | None, chance: float, documents: Sequence[int]) -> bool:
+    """Whether guessing would do better by more than 3 standard errors: the score's own, or guessing's if that is larger.
+
+    Args:
+        value, stderr, chance: of a mean over tasks, in percent.
+        documents: how many each task has; 0 where the file does not say. All wrong on few documents has an error of 0
+            and may be bad luck all the same, so guessing's own error counts too.
+    """
+    share = chance / 100
+    of_guessing = 0.0
+    if all(documents):
+        of_guessing = 100 * math.sqrt(sum(share * (1 - share) / count for count in documents)) / len(documents)
+    error = max(stderr or 0.0, of_guessing)
+    return error > 0 and value < chance - 3 * error
 
 
 def _over_runs(leaves: Sequence[Leaf], factor: float, chance: float) -> Score:

@@ -8,7 +8,7 @@ it was prompted, and § marks what was prompted otherwise than most of its colum
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,11 +16,15 @@ from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.benchmarks.languages import language_names
 from lm_eval_iberian.benchmarks.table import averages, benchmarks, columns, measured_languages, of_column
 from lm_eval_iberian.identity.prompting import Prompt, has_several, odd_ones, shown
-from lm_eval_iberian.scores import paper
+from lm_eval_iberian.scores import leaderboards, paper
+from lm_eval_iberian.scores.results import as_lm_eval_writes_it
 from lm_eval_iberian.scores.results_files import find_runs
-from lm_eval_iberian.scores.suite import ModelScores, Score, gather
+from lm_eval_iberian.scores.suite import NOTHING_MEASURED, ModelScores, Score, gather
+from lm_eval_iberian.wording import some
 
 BEST, SECOND = "best", "second"
+PAPER = "paper"
+UNKNOWN = Prompt(is_known=False)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ def report_files(paths: Iterable[str | Path], against: str | None = None, normal
         SuiteError: a file that is none, or a folder without any.
     """
     found = find_runs([Path(path) for path in paths])
-    made = report(gather(found.runs), against, normalised)
+    with as_lm_eval_writes_it(some([run.origin for run in found.runs], 3)):
+        made = report(gather(found.runs), against, normalised)
     made.left_out = found.left_out
     return made
 
@@ -119,24 +124,47 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
 
     Args:
         models: from `suite.gather`.
-        against: "paper" puts the published rows beside them.
+        against: "paper" puts the published rows beside them, the path of a CSV file its own (paper.py), that of a JSON
+            file of a leaderboard's rows a table of these (leaderboards.py).
         normalised: figures between chance (0) and a full score (100), as IberoBench; not with `against`.
     """
-    if against not in (None, "paper"):
-        raise ValueError(f"against={against!r}: there is only 'paper'")
     if against and normalised:
         raise ValueError("the paper's figures are not normalised: ask for one or the other")
     models = _parents_first(models)
-    made = [_averages(average, models, against, normalised) for average in averages()]
-    made += [_by_language(language, models, normalised) for language in measured_languages()]
-    notes = {model.label: model.notes for model in models if model.notes}
+    found = [_averages(average, models, against, normalised) for average in averages()]
+    found += [_by_language(language, models, normalised) for language in measured_languages()]
+    made = [table for table in found if table is not None]
+    # Beside published figures a column without any of ours says what is still to be measured; else it says nothing.
+    made = made if against else [table for one in made if (table := pruned(one)).heads]
+    notes = {model.label: notes for model in models if (notes := _said(model, made))}
     if against:
-        notes["paper"] = [paper.CAUTION]
+        own = f"rows marked [printed] are those of {against}: how they were measured is not known here"
+        notes["paper" if against == PAPER else "printed"] = [paper.CAUTION if against == PAPER else own]
     signed = {
         model.label: str(run.stamp["signature"]) for model in models for run in model.runs if "signature" in run.stamp
     }
-    tables = [with_odd_ones(ranked(table)) for table in made if table is not None]
+    tables = [with_odd_ones(ranked(table)) for table in made]
+    if against and Path(against).suffix in leaderboards.ENDINGS:
+        tables += [_of_leaderboard(found) for found in leaderboards.read_published(Path(against))]
     return Report(tables, notes, list(models), signed)
+
+
+def _said(model: ModelScores, made: Sequence[Table]) -> list[str]:
+    """A model's notes, without those that nothing is measured for a column that is not shown."""
+    shown = {
+        benchmark.column for table in made if not table.is_detail for counted in table.counted for benchmark in counted
+    }
+    hidden = [f"{NOTHING_MEASURED} {column}" for column in model.averages if column not in shown]
+    return [note for note in model.notes if note not in hidden]
+
+
+def pruned(table: Table) -> Table:
+    """The table without columns in which no row but chance has a figure; the notes say why each is missing."""
+    kept = [number for number in range(len(table.heads))
+            if any(cells[number].value is not None for _, role, cells in table.rows if role != "chance")]  # fmt: skip
+    rows = tuple((name, role, tuple(cells[number] for number in kept)) for name, role, cells in table.rows)
+    heads, counted = tuple(table.heads[number] for number in kept), tuple(table.counted[number] for number in kept)
+    return replace(table, heads=heads, rows=rows, counted=counted)
 
 
 def _averages(average: str, models: Sequence[ModelScores], against: str | None, normalised: bool) -> Table | None:
@@ -150,8 +178,7 @@ def _averages(average: str, models: Sequence[ModelScores], against: str | None, 
     if not rows:
         return None
     if against:
-        printed = paper.published(average).items()
-        rows = [(f"{name} [paper]", "paper", _published(name, figures, heads)) for name, figures in printed] + rows
+        rows = [*_printed(against, average, heads), *rows]
     else:
         rows.append(("chance", "chance", _chance([_first(models, head) for head in heads], normalised)))
     title = averages()[average].title + (", normalised: 0 is chance" if normalised else "")
@@ -202,11 +229,32 @@ def _chance(scores: Sequence[Score | None], normalised: bool) -> tuple[Cell, ...
     return tuple(Cell(None if score is None else 0.0 if normalised else score.chance) for score in scores)
 
 
+def _printed(against: str, average: str, heads: Sequence[str]) -> list[tuple[str, str, tuple[Cell, ...]]]:
+    """The published rows of an average: the paper's, or those of a file, whose prompts are not known."""
+    if Path(against).suffix in leaderboards.ENDINGS:
+        return []  # they have tables of their own
+    if against == PAPER:
+        return [(f"{name} [paper]", "paper", _published(figures, heads, paper.prompted(name)))
+                for name, figures in paper.published(average).items()]  # fmt: skip
+    found = paper.of_file(Path(against), average)
+    return [(f"{name} [printed]", "paper", _published(figures, heads, UNKNOWN)) for name, figures in found.items()]
+
+
 def _published(
-    name: str, figures: dict[str, tuple[float, float | None]], heads: Sequence[str]
+    figures: Mapping[str, tuple[float, float | None]], heads: Sequence[str], prompt: Prompt
 ) -> tuple[Cell, ...]:  # fmt: skip
-    prompts = (paper.prompted(name),)
+    prompts = (prompt,)
     return tuple(Cell(*figures[head], prompts=prompts) if head in figures else Cell(None) for head in heads)
+
+
+def _of_leaderboard(found: leaderboards.Published) -> Table:
+    """Published rows with the names and in the unit of who published them; not ranked: they are not ours to judge."""
+    rows = tuple(
+        (f"{model} [printed]", "paper", tuple(Cell(*figures[column], prompts=(UNKNOWN,)) if column in figures else Cell(None)
+                                              for column in found.columns))
+        for model, figures in found.rows.items()
+    )  # fmt: skip
+    return Table(found.title, found.columns, rows, tuple(() for _ in found.columns))
 
 
 def _role(model: ModelScores, models: Sequence[ModelScores]) -> str:

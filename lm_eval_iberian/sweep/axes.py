@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lm_eval_iberian.runs.errors import SweepError
+from lm_eval_iberian.sweep.types import refuse_one_name
 
 PLACEHOLDER = re.compile(r"\$([A-Za-z_]\w*)((?:\.\w+)*)")
 MAX_POINTS = 10_000
@@ -35,6 +36,7 @@ def grid(axes: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
 def labelled(axis: str, values: Any) -> dict[str, Any]:
     """An axis as label -> value, in order. Raises SweepError for an empty one, and for labels that come twice."""
     if isinstance(values, Mapping):
+        refuse_one_name(values, f"axes: {axis}")
         return _not_empty(axis, {str(label): value for label, value in values.items()})
     if not isinstance(values, Sequence) or isinstance(values, str):
         values = [values]

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from lm_eval_iberian.runs.errors import SweepError
-from lm_eval_iberian.runs.run import PLAN
 from lm_eval_iberian.runs.store import CLAIM_SECONDS, FILE, Store
+from lm_eval_iberian.sweep import plan_file
 from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, Job, Later, Lost, Started
 from lm_eval_iberian.sweep.outlook import speed_name
 from lm_eval_iberian.sweep.plan import Plan
@@ -61,7 +60,8 @@ class Driver:
         self._elsewhere: list[Job] = []
         self._noted: set[str] = set()
         self._fresh: set[str] = set()  # nothing of these was known: what they take says what the next will take
-        self._began = time.time()
+        # By what it says and not by when: the clock of who wrote it may be ahead.
+        self._before = self.store.failures()
         self._attempts: dict[str, int] = {}
 
     def run(self, pool: Pool) -> None:
@@ -128,11 +128,16 @@ class Driver:
             self.progress.finished_elsewhere(job)
             self._is_over(job, None)
             return True
-        reason = None if job.key in self.failures else self.store.failure(job.key, self._began)
+        reason = None if job.key in self.failures else self._failed_since(job.key)
         if reason is not None:
             self.progress.hear(job, Failed(job.key, reason, ""))
             self._is_over(job, reason)
         return reason is not None
+
+    def _failed_since(self, key: str) -> str | None:
+        """Why another sweep could not do it since this one began. What had failed before is tried again."""
+        now = self.store.failures(key).get(key)
+        return None if now is None or now == self._before.get(key) else now[0]
 
     def handle(self, event: Event) -> None:
         """Write down what a worker says."""
@@ -199,14 +204,17 @@ def run_sweep(
     Returns:
         What failed: name -> reason.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_plan(folder, plan)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    plan_file.refuse_another(folder, plan.as_data())
     division = FILE if shard[1] == 1 else f"store.*-of-{shard[1]}.sqlite"
     store = Store(folder / division.replace("*", str(shard[0])))
     # Not those of the same division: their jobs are others, and on other machines they are being written.
     others = tuple(
         Store(file, writes=False) for file in sorted({*folder.glob("store*.sqlite")} - {*folder.glob(division)})
     )
+    with _writing(folder):
+        write_plan(folder, plan, (store, *others))
     jobs = list({job.key: job for job in plan.jobs}.values())  # two points may be one measurement
     mine = jobs[len(jobs) * shard[0] // shard[1] : len(jobs) * (shard[0] + 1) // shard[1]]  # neighbours share sources
     left = [job for job in mine if not any(one.is_finished(job.key) for one in (store, *others))]
@@ -214,8 +222,14 @@ def run_sweep(
         driver = Driver(plan, folder, store, progress, left, others)
         _record_problems(plan, driver)
         progress.begin(mine, {job.key for job in left})
+        keys = {job.key for job in left}
+        if lacking := without_samples(folder, (job for job in mine if job.key not in keys)):
+            progress.note(f"{lacking} evaluations were measured before, without log_samples: no samples are written of "
+                          "them. To have those too, give another --out.")  # fmt: skip
         if left:
             driver.run(make_pool(plan, left))
+        with _writing(folder):
+            write_plan(folder, plan, (store, *others))  # a sweep that began meanwhile may have left ours out
         return driver.failures
     finally:
         progress.end()
@@ -228,13 +242,13 @@ def _record_problems(plan: Plan, driver: Driver) -> None:
     for planned in plan.points:
         if planned.problem:
             for evaluation in planned.point.evaluations:
-                driver.store.fail(plan.key(planned, evaluation), planned.problem)
+                driver.store.fail(plan.key(planned, evaluation), planned.problem, planned.details)
             driver.failures[planned.name] = f"{planned.name}: {planned.problem}"
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
-    """plan.json, whole or not at all."""
-    write_whole(folder / PLAN, json.dumps(plan.as_data(), indent=2, ensure_ascii=False) + "\n")
+def write_plan(folder: Path, plan: Plan, stores: Iterable[Store] = ()) -> None:
+    """plan.json; see `plan_file`."""
+    plan_file.write_plan(folder, plan.as_data(), stores)
 
 
 def _write_down(store: Store, folder: Path, job: Job, event: Event) -> None:
@@ -246,12 +260,37 @@ def _write_down(store: Store, folder: Path, job: Job, event: Event) -> None:
             store.keep_answers(event.answers)
         case Finished():
             store.finish(event.key, event.signature, event.results, event.flags, event.seconds, event.documents)
-            _write_results(folder, job, event.results)
+            _write_results(folder, job, event)
         case Failed():
             store.fail(event.key, event.reason, event.details)
 
 
-def _write_results(folder: Path, job: Job, results: dict[str, Any]) -> None:
-    """One evaluation's results as lm_eval writes them, for those who want a file."""
-    path = folder / "points" / slug(job.point) / f"results_{job.key[:12]}.json"
-    write_whole(path, json.dumps(results, indent=2, ensure_ascii=False))
+def _write_results(folder: Path, job: Job, event: Finished) -> None:
+    """One evaluation's results and samples as lm_eval writes them, for those who want files."""
+    with _writing(folder):
+        write_whole(_file(folder, job, "results", "json"), json.dumps(event.results, indent=2, ensure_ascii=False))
+        for task, lines in event.samples.items():
+            write_whole(_file(folder, job, f"samples_{task}", "jsonl"), lines)
+
+
+def _file(folder: Path, job: Job, what: str, ending: str) -> Path:
+    """A file of an evaluation. Where lm_eval's names have a date, these have the evaluation's key."""
+    return folder / "points" / slug(job.point) / f"{what}_{job.key[:12]}.{ending}"
+
+
+def without_samples(folder: Path, jobs: Iterable[Job]) -> int:
+    """How many of these, which are finished, have no samples although they are asked for."""
+    asked = [job for job in jobs if job.log_samples]
+    return sum(not list(folder.glob(f"points/{slug(job.point)}/samples_*_{job.key[:12]}.jsonl")) for job in asked)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raises SweepError where the folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise SweepError(
+            f"{folder}: cannot be written ({error.strerror or error}). Is it read-only, somebody else's, or its disk "
+            "full? `iberian report` and `iberian best` read it as it is; to measure, give another folder with --out."
+        ) from error

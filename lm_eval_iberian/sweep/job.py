@@ -27,6 +27,7 @@ class Job:
         include_path: a folder of further tasks.
         known: answers that are in the store already: key -> JSON.
         weights: the digest of the weights that this signature had before, if it was measured before.
+        log_samples: whether the worker tells lm_eval's samples.
     """
 
     key: str
@@ -43,6 +44,7 @@ class Job:
     include_path: str | None
     known: Mapping[str, str] = field(default_factory=dict)
     weights: str | None = None
+    log_samples: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,14 @@ class Answered:
 
 @dataclass(frozen=True)
 class Finished:
-    """An evaluation is done. `results`: lm_eval's, without samples; `flags`: task -> words; seconds, without start."""
+    """An evaluation is done.
+
+    Args:
+        results: lm_eval's, without samples.
+        flags: task -> words.
+        seconds: without start.
+        samples: task -> the lines of lm_eval's samples file, where the job asks for them.
+    """
 
     key: str
     signature: str
@@ -83,6 +92,7 @@ class Finished:
     flags: dict[str, list[str]]
     documents: list[Document]
     seconds: float
+    samples: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker died over a job without a word of its own. `reason`: how, as far as it can be told."""
+    """A worker, or its engine, died over a job. `reason`: how, as far as it can be told."""
 
     key: str
     reason: str

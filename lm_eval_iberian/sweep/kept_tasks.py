@@ -57,9 +57,17 @@ class KeptTasks:
 
     def _index(self, names: Iterable[str]) -> TaskManager:
         """One that knows these tasks."""
-        if self.include_path is None and all(name in self._ours.all_tasks for name in names):
+        if self.include_path is None and all(self._is_ours(name) for name in names):
             return self._ours
         return self._every_task
+
+    def _is_ours(self, name: str) -> bool:
+        """Whether a task is ours, or a group of ours only: `iberian_more` has tasks of lm_eval's."""
+        if name not in self._ours.all_tasks:
+            return False
+        entry = self._ours.task_index[name]
+        children = (entry.cfg or {}).get("task", []) if name in self._ours.all_groups else []
+        return all(self._is_ours(child["task"] if isinstance(child, dict) else child) for child in children)
 
     def of(self, evaluation: Evaluation) -> LoadedOnce:
         """The tasks of an evaluation. Each has its own: its settings are written into them."""
@@ -143,7 +151,8 @@ class LoadedOnce:
             nonlocal built
             said = {key: value for key, value in options.items() if not callable(value)}
             wanted = json.dumps([said, task.config.num_fewshot, self.template], sort_keys=True, default=str)
-            if wanted != built:
+            # A task that asks the model for its prompts (tasks/turns) has none that are another model's.
+            if wanted != built or getattr(task, "asks_while_building", False):
                 build(**options)
                 built = wanted
             for instance in task.instances:

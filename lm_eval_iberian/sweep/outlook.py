@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lm_eval_iberian.identity.task_code import documents_of
@@ -14,6 +16,7 @@ from lm_eval_iberian.sweep.plan import Plan, distinct_evaluations
 from lm_eval_iberian.sweep.progress import duration
 from lm_eval_iberian.sweep.spec import Evaluation
 from merge_hooks.checks.estimate import estimate, gigabytes
+from merge_hooks.texts import one_line
 
 # First guesses, until something was measured: floating-point operations a second, and seconds to start an engine.
 GUESSED_FLOPS = {"cpu": 5e10, "gpu": 1.5e14}
@@ -37,6 +40,9 @@ def load_of(plan: Plan, evaluation: Evaluation) -> Load:
     loaded.settle(None)
     for task in loaded.tasks.values():
         count = documents_of(task, limit)
+        if getattr(task, "asks_while_building", False):  # its prompts are made of answers: each turn is a request
+            documents, requests = documents + count, requests + count * task.turns
+            continue
         task.build_all_requests(
             limit=1, samples=None, rank=0, world_size=1, cache_requests=False, rewrite_requests_cache=False,
             system_instruction=None, apply_chat_template=False, fewshot_as_multiturn=False, chat_template=None,
@@ -54,31 +60,105 @@ def show_plan(plan: Plan, store: Store | None, console: Console) -> None:
     loads = {one.text: (one, load_of(plan, one)) for one in distinct_evaluations(plan.points)}
     table = Table("evaluation", "documents", "requests", "prompt tokens, about", title="Evaluations of each point")
     for one, load in loads.values():
-        table.add_row(one.name, f"{load.documents:,}", f"{load.requests:,}", f"{load.tokens:,}")
+        table.add_row(escape(one_line(one.name)), f"{load.documents:,}", f"{load.requests:,}", f"{load.tokens:,}")
     console.print(table)
-    console.print("\n".join(_needs(plan, store, {key: load for key, (_, load) in loads.items()})), highlight=False)
+    console.print(
+        "\n".join(_needs(plan, store, {key: load for key, (_, load) in loads.items()})), highlight=False, markup=False
+    )
+
+
+def plan_data(plan: Plan, store: Store | None) -> dict[str, Any]:
+    """The same as plain data: memory in bytes, time in seconds."""
+    loads = {one.text: (one, load_of(plan, one)) for one in distinct_evaluations(plan.points)}
+    needs = _needs_of(plan, store, {key: load for key, (_, load) in loads.items()})
+    return {
+        "name": plan.sweep.name,
+        "points": [
+            row | {"problem": point.problem} for point, row in zip(plan.points, _rows(plan, store), strict=True)
+        ],
+        "evaluations": [{"name": one.name, **one.as_data(), **asdict(load)} for one, load in loads.values()],
+        "needs": None if needs is None else asdict(needs),
+    }
+
+
+def _rows(plan: Plan, store: Store | None) -> list[dict[str, Any]]:
+    """What is said of each point."""
+    engines = list(dict.fromkeys(point.engine for point in plan.points if point.engine))
+    rows = []
+    for planned in plan.points:
+        keys = [plan.key(planned, one) for one in planned.point.evaluations]
+        rows.append({
+            "point": planned.name, "role": planned.point.role,
+            "method": planned.prepared.resolved.method if planned.prepared else "",
+            "engine": engines.index(planned.engine) + 1 if planned.engine else None, "chat": planned.chat[0],
+            "done": sum(store.is_finished(key) for key in keys) if store else 0, "of": len(keys),
+        })  # fmt: skip
+    return rows
 
 
 def _points_table(plan: Plan, store: Store | None) -> Table:
-    engines = list(dict.fromkeys(point.engine for point in plan.points if point.engine))
     table = Table(
-        "point", "role", "method", "engine", "chat", "state", title=f"{plan.sweep.name}: {len(plan.points)} points"
+        "point",
+        "role",
+        "method",
+        "engine",
+        "chat",
+        "state",
+        title=escape(f"{one_line(plan.sweep.name)}: {len(plan.points)} points"),
     )
-    for planned in plan.points:
-        keys = [plan.key(planned, one) for one in planned.point.evaluations]
-        done = sum(store.is_finished(key) for key in keys) if store else 0
-        state = planned.problem.splitlines()[0] if planned.problem else f"{done} of {len(keys)} done"
-        method = planned.prepared.resolved.method if planned.prepared else ""
-        engine = str(engines.index(planned.engine) + 1) if planned.engine else ""
-        table.add_row(planned.name, planned.point.role, method, engine, "yes" if planned.chat[0] else "no", state)
+    for planned, row in zip(plan.points, _rows(plan, store), strict=True):
+        state = planned.problem.splitlines()[0] if planned.problem else f"{row['done']} of {row['of']} done"
+        engine, chat = str(row["engine"] or ""), "yes" if row["chat"] else "no"
+        cells = (row["point"], row["role"], row["method"], engine, chat, state)
+        table.add_row(*(escape(one_line(cell)) for cell in cells))
     return table
+
+
+def needs_of(plan: Plan) -> list[str]:
+    """Memory and time of a sweep that has not begun, in words."""
+    return _needs(plan, None, {one.text: load_of(plan, one) for one in distinct_evaluations(plan.points)})
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What is left to do, and what it takes: bytes, and seconds.
+
+    Args:
+        model: bytes of the largest merge in the engine.
+        working: bytes while its largest tensor is merged.
+        read: bytes of the sources that a merge reads, at most.
+        basis: what the seconds are from.
+    """
+
+    evaluations: int
+    requests: int
+    engines: int
+    model: int
+    working: int
+    read: int
+    seconds: float
+    basis: str
 
 
 def _needs(plan: Plan, store: Store | None, loads: dict[str, Load]) -> list[str]:
     """Memory and time, in words."""
+    needs = _needs_of(plan, store, loads)
+    if needs is None:
+        return ["Nothing can be measured: see the problems above."]
+    starts = f"{needs.engines} engine start{'s' if needs.engines != 1 else ''}"
+    return [
+        f"Left: {needs.evaluations} evaluations, {needs.requests:,} requests, {starts}.",
+        f"Memory: {gigabytes(needs.model)} for the model in the engine, {gigabytes(needs.working)} while the largest "
+        f"tensor is merged; sources read at most {gigabytes(needs.read)} a merge.",
+        f"Time: about {duration(needs.seconds)} ({needs.basis}; generation is not counted in a guess).",
+    ]
+
+
+def _needs_of(plan: Plan, store: Store | None, loads: dict[str, Load]) -> Needs | None:
+    """Memory and time; None where nothing can be measured."""
     ready = [point for point in plan.points if point.prepared is not None]
     if not ready:
-        return ["Nothing can be measured: see the problems above."]
+        return None
     sizes = [estimate(point.prepared.stream, point.dtype) for point in ready if point.prepared]
     device = _device(plan)
     left = [(point, one) for point in ready for one in point.point.evaluations
@@ -97,13 +177,8 @@ def _needs(plan: Plan, store: Store | None, loads: dict[str, Load]) -> list[str]
         if measured == len(left) and left
         else "a first guess, corrected as it goes"
     )
-    return [
-        f"Left: {len(left)} evaluations, {requests:,} requests, {engines} engine start{'s' if engines != 1 else ''}.",
-        f"Memory: {gigabytes(max(size.model for size in sizes))} for the model in the engine, "
-        f"{gigabytes(max(size.working for size in sizes))} while the largest tensor is merged; sources read at most "
-        f"{gigabytes(max(size.read for size in sizes))} a merge.",
-        f"Time: about {duration(seconds)} ({basis}; generation is not counted in a guess).",
-    ]
+    model, working, read = (max(getattr(size, part) for size in sizes) for part in ("model", "working", "read"))
+    return Needs(len(left), requests, engines, model, working, read, seconds, basis)
 
 
 def speed_name(plan: Plan, evaluation: Evaluation) -> str:

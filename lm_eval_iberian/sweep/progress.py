@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from lm_eval_iberian.benchmarks.table import of_task
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Lost, Started
 from lm_eval_iberian.wording import some
+from merge_hooks.texts import one_line, seen
 
 # Without a terminal, a line at most so often (seconds) while nothing is finished.
 PLAIN_SECONDS = 60.0
@@ -59,7 +61,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """One line."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(seen(text), markup=False, highlight=False, soft_wrap=True)
         self.last_line = time.monotonic()
 
     def finished_elsewhere(self, job: Job) -> None:
@@ -93,7 +95,9 @@ class Progress:
         said = f", {event.known} are known" if event.known else ""
         if event.known:
             self.note(f"{job.point}: {event.requests} requests{said}")
-        self.bar.update(self.part, description=job.point, total=event.requests, completed=0, visible=True)
+        self.bar.update(
+            self.part, description=escape(one_line(job.point)), total=event.requests, completed=0, visible=True
+        )
 
     def _answered(self, job: Job, count: int) -> None:
         requests, tokens, done, start = self.asked.get(job.key, [0, 0, 0, time.monotonic()])

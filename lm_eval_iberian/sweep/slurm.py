@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lm_eval_iberian.runs.errors import SweepError
+from merge_hooks.texts import one_line, seen
+
 # So long before its time limit a job is told to stop (seconds): a running batch must end, nothing else.
 NOTICE_SECONDS = 120
 
@@ -54,10 +57,10 @@ class Script:
         lines = [f"{self.name}: a sweep {self._shape()}.", f"Written by: {self.written_by}", "",
                  "Send it off: sbatch THIS-FILE",
                  f"When {'all tasks have' if self.array else 'it has'} ended: "
-                 f"iberian report {shlex.quote(str(self.run))}", "",
+                 f"iberian report {word(self.run)}", "",
                  "Cut at its time limit, preempted, or its node lost: it is queued again and goes on. Killed for good:",
                  "sent off again, it goes on."]  # fmt: skip
-        return "#!/bin/bash\n" + "".join(f"# {line}".rstrip() + "\n" for line in lines)
+        return "#!/bin/bash\n" + "".join(f"# {one_line(line)}".rstrip() + "\n" for line in lines)
 
     def _shape(self) -> str:
         if self.array:
@@ -70,20 +73,20 @@ class Script:
         said |= {"nodes": str(self.ray_nodes or 1), "ntasks-per-node": "1"}
         said |= {"open-mode": "append", "requeue": "", "signal": f"B:USR1@{NOTICE_SECONDS}"}
         said |= self.options
-        return "".join(f"#SBATCH --{name}{f'={_quoted(value)}' if value else ''}\n" for name, value in said.items())
+        return "".join(f"#SBATCH --{name}{f'={_option(value)}' if value else ''}\n" for name, value in said.items())
 
     def _place(self) -> str:
-        lines = ["set -euo pipefail", f"cd {shlex.quote(str(self.folder))}"]
+        lines = ["set -euo pipefail", f"cd {word(self.folder)}"]
         if self.activate is not None:
-            lines += ["# shellcheck disable=SC1091", f"source {shlex.quote(str(self.activate))}"]
-        lines += [f"export {name}={shlex.quote(value)}" for name, value in self.environment.items()]
+            lines += ["# shellcheck disable=SC1091", f"source {word(self.activate)}"]
+        lines += [f"export {name}={word(value)}" for name, value in self.environment.items()]
         return "".join(f"{line}\n" for line in lines)
 
     def _shard(self) -> str:
         return f'--shard "$SLURM_ARRAY_TASK_ID/{self.array}"' if self.array else ""
 
     def _start(self, more: str) -> str:
-        return START.format(command=f"{shlex.join(self.command)} {more}".rstrip())
+        return START.format(command=f"{' '.join(map(word, self.command))} {more}".rstrip())
 
 
 AGAIN = f"""\
@@ -130,6 +133,24 @@ export IBERIAN_RAY_NODES="$SLURM_JOB_NUM_NODES"  # the sweep waits for so many
 """
 
 
-def _quoted(value: str) -> str:
-    """As sbatch reads it: quotes around what has spaces."""
+def word(value: object) -> str:
+    """What a person or a file says, as one word of a shell, whatever is in it: all of it goes into a script through here.
+
+    Raises:
+        SweepError: it holds a line break or another control character, which no path or option needs.
+    """
+    text = str(value)
+    if seen(text) != text or "\n" in text:
+        raise SweepError(
+            f"{text!r}: a line break or another character that cannot be seen stands in it, so it is not written into a "
+            "script. Give it another name."
+        )
+    return shlex.quote(text)
+
+
+def _option(value: str) -> str:
+    """As sbatch reads it: quotes around what has spaces. Raises SweepError as `word` does, and for quotes in it."""
+    word(value)
+    if '"' in value:
+        raise SweepError(f"{value!r}: sbatch takes no option with quotes in it.")
     return f'"{value}"' if any(letter.isspace() for letter in value) else value

@@ -29,12 +29,16 @@ import yaml
 
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.axes import fill, grid, label_of, labelled, names_in
+from lm_eval_iberian.sweep.types import check_types, refuse_one_name
 from lm_eval_iberian.wording import some
+from merge_hooks.errors import MergeHooksError
+from merge_hooks.files import read_text
+from merge_hooks.yaml_files import read_yaml
 
 # What lm_eval's own --config calls the same.
 SETTINGS = ("num_fewshot", "limit", "gen_kwargs", "system_instruction")
 CHAT = ("apply_chat_template", "fewshot_as_multiturn")
-KEYS = ("about", "tasks", "model_args", *SETTINGS, *CHAT, "include_path", "output_path", "runs", "parameters", "axes",
+KEYS = ("about", "tasks", "model_args", *SETTINGS, *CHAT, "include_path", "output_path", "log_samples", "runs", "parameters", "axes",
         "points", "exclude", "recipe", "recipes", "parents", "baselines", "merge_seed", "rng")  # fmt: skip
 RUN_KEYS = ("tasks", "seeds", *SETTINGS, *CHAT)
 PRESETS = Path(__file__).parent / "presets"
@@ -84,6 +88,7 @@ class Point:
         merge_seed, rng: of random methods.
         chat: apply_chat_template and fewshot_as_multiturn as they were said; None: nothing was. Then the template is
             applied where the tokenizer has one, and shots are turns where the template is applied.
+        problem: why its recipe cannot be read, or "".
     """
 
     name: str
@@ -94,6 +99,7 @@ class Point:
     merge_seed: int = 0
     rng: str = "iberian"
     chat: tuple[bool | None, bool | None] = (None, None)
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ class Sweep:
     @property
     def adds_parents(self) -> bool:
         """Whether every source of every merge is measured too."""
-        return self.data.get("parents", True) is True
+        return self.data.get("parents") is not False
 
     @cached_property
     def axes(self) -> dict[str, dict[str, Any]]:
@@ -175,13 +181,19 @@ class Sweep:
         return self._point(str(name), role, {}, recipe, dict(self.data.get("parameters") or {}))
 
     def _point(self, name: str, role: str, labels: dict[str, str], recipe: Any, values: dict[str, Any]) -> Point:
+        from merge_hooks.recipe.recipe import Recipe
+
         def filled(key: str, default: Any = None) -> Any:
             return fill(self.data.get(key, default), values, f"{self.name}: {key}")
 
+        written = fill(recipe, values, f"{self.name}: recipe of {name}")
+        try:
+            read, problem = self._recipe(name, written), ""
+        except MergeHooksError as error:  # of one recipe: the others are measured all the same
+            read, problem = Recipe("", f"{written!s:.200}", self.folder), str(error)
         return Point(
-            name, role, labels, self._recipe(name, fill(recipe, values, f"{self.name}: recipe of {name}")),
-            self._evaluations(values), int(filled("merge_seed", 0) or 0), str(filled("rng", "iberian") or "iberian"),
-            chat_of({key: filled(key) for key in CHAT}, self.name),
+            name, role, labels, read, self._evaluations(values), _seed(filled("merge_seed", 0) or 0, self.name),
+            str(filled("rng", "iberian") or "iberian"), chat_of({key: filled(key) for key in CHAT}, self.name), problem,
         )  # fmt: skip
 
     def _recipe(self, name: str, written: Any) -> Any:
@@ -190,8 +202,9 @@ class Sweep:
 
         if isinstance(written, Mapping) and set(written) == {"pretrained"}:
             return replace(passthrough(written["pretrained"], dtype=self._dtype), folder=self.folder)
-        if isinstance(written, Mapping):
-            text = yaml.safe_dump(_plain(written), sort_keys=False)
+        if isinstance(written, Mapping | list):  # a list: the stages of one recipe
+            stages = written if isinstance(written, list) else [written]
+            text = yaml.safe_dump_all([_plain(stage) for stage in stages], sort_keys=False)
             return Recipe(text=text, origin=f"{self.name}: {name}", folder=self.folder)
         beside = self.folder / str(written) if self.folder else None
         exists = beside is not None and beside.exists() and not Path(str(written)).exists()
@@ -208,7 +221,7 @@ class Sweep:
         made = []
         for run in runs:
             run = fill(dict(run), values, f"{self.name}: runs")
-            chat_of(run, f"{self.name}: runs")
+            check_types(run, f"{self.name}: runs")
             settings = {**shared, **{key: run[key] for key in (*SETTINGS, *CHAT) if run.get(key) is not None}}
             tasks = _names(run.get("tasks"), self.name)
             made += [Evaluation(tasks, settings, seed) for seed in run.get("seeds") or [None]]
@@ -231,12 +244,8 @@ def read_sweep(written: str | Path, given: Mapping[str, Any] | None = None) -> S
 def read_data(written: str | Path) -> tuple[dict[str, Any], str, Path | None]:
     """(what stands in a sweep.yml, its name, the folder that its paths are relative to). Raises SweepError."""
     path, name = _find(str(written))
-    if path.stat().st_size > MAX_BYTES:
-        raise SweepError(f"{path}: too large for a sweep.yml. Is this the right file?")
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    text = read_text(path, SweepError, "sweep.yml", MAX_BYTES)
+    data = read_yaml(text, str(path), SweepError, "sweep.yml")
     if not isinstance(data, dict):
         raise SweepError(f"{path}: not a sweep: write `tasks:`, `recipe:` and `axes:`.")
     return data, name, None if PRESETS in path.parents else path.resolve().parent
@@ -245,18 +254,17 @@ def read_data(written: str | Path) -> tuple[dict[str, Any], str, Path | None]:
 def check_sweep(data: Mapping[str, Any], name: str, folder: Path | None = None) -> Sweep:
     """A sweep from its data. Raises SweepError where a key means nothing, or a name is not known."""
     refuse_unknown(data, KEYS, name)
+    check_types(data, name)
     for run in data.get("runs") or ():
-        if not isinstance(run, Mapping):
-            raise SweepError(f"{name}: runs: write a list of `{{tasks: [...], seeds: [...]}}`.")
         refuse_unknown(run, RUN_KEYS, f"{name}: runs")
-    for key in ("model_args", "parameters", "axes", "recipes", "baselines"):
-        if not isinstance(data.get(key) or {}, Mapping):
-            raise SweepError(f"{name}: `{key}` must be a mapping.")
+        check_types(run, f"{name}: runs")
     if ("axes" in data or "points" in data) and "recipe" not in data:
         raise SweepError(f"{name}: axes without a `recipe:` in which they stand as $names.")
     for key in ("recipe", "pretrained", "method", "models", "base", "merge_seed", "rng"):
         if key in (data.get("model_args") or {}):
             raise SweepError(f"{name}: model_args: `{key}` belongs to the points. Write it at the top level.")
+    for key in ("recipes", "baselines"):
+        refuse_one_name(data.get(key) or (), f"{name}: {key}")
     sweep = Sweep(data, name, folder)
     missing = [key for key, value in (data.get("parameters") or {}).items() if value is None and _is_used(key, data)]
     if missing:
@@ -322,16 +330,23 @@ def refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -
 
 
 def _is_used(parameter: str, data: Mapping[str, Any]) -> bool:
-    rest = {key: value for key, value in data.items() if key != "parameters"}
-    return parameter in names_in(rest)
+    """Whether a parameter stands in the sweep, or in another one that does."""
+    used, parameters = names_in({key: value for key, value in data.items() if key != "parameters"}), data["parameters"]
+    while more := {name for one in used if one in parameters for name in names_in(parameters[one])} - used:
+        used |= more
+    return parameter in used
 
 
 def chat_of(said: Mapping[str, Any], where: str) -> tuple[bool | None, bool | None]:
     """apply_chat_template and fewshot_as_multiturn; None where nothing is said. Raises SweepError for other values."""
-    for key in CHAT:
-        if not isinstance(said.get(key), (bool, type(None))):  # the text "false" is not false
-            raise SweepError(f"{where}: {key}: {said[key]}: write true or false, or leave it out.")
+    check_types({key: said.get(key) for key in CHAT}, where)
     return said.get(CHAT[0]), said.get(CHAT[1])
+
+
+def _seed(said: Any, where: str) -> int:
+    if not isinstance(said, int) or isinstance(said, bool):
+        raise SweepError(f"{where}: merge_seed: {said!r}: write a whole number.")
+    return said
 
 
 def _names(tasks: Any, where: str) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ import gc
 import inspect
 import json
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from lm_eval_iberian.identity.identity import KEY, told
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.store import Document
 from lm_eval_iberian.sweep import flags
-from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Started
+from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Lost, Started
 from lm_eval_iberian.sweep.kept_tasks import (
     FEWSHOT_SEED,
     KeptTasks,
@@ -29,7 +28,10 @@ from lm_eval_iberian.sweep.kept_tasks import (
     version_of,
 )
 from lm_eval_iberian.sweep.plan import engine_name, planned_signature
+from lm_eval_iberian.sweep.results_keys import as_the_command_line, config_keys, samples_files
 from lm_eval_iberian.sweep.stored_lm import StoredLM
+from lm_eval_iberian.sweep.trouble import details, ends_everything, explain
+from merge_hooks.errors import EngineLostError, MergeHooksError
 
 
 class Worker:
@@ -47,13 +49,20 @@ class Worker:
         self.engine = self.signature = self.weights = ""
 
     def run(self, job: Job) -> None:
-        """Do a job. Whatever goes wrong with the point becomes a `Failed`; only Ctrl-C and its like pass through."""
+        """Do a job. Whatever goes wrong with the point becomes a `Failed`, an engine that died a `Lost`; only Ctrl-C and
+        its like pass through.
+        """
         try:
             self._run(job)
-        except Exception as error:
+        except BaseException as error:
+            if ends_everything(error):
+                raise
             self.signature = ""  # a swap that broke off: the next job brings its weights again
             self.is_broken = _is_fatal(error)
-            self.emit(Failed(job.key, explain(error), traceback.format_exc(), self.is_broken))
+            if isinstance(error, EngineLostError):  # no fault of the point's
+                self.emit(Lost(job.key, explain(error)))
+                return
+            self.emit(Failed(job.key, explain(error), details(error), self.is_broken))
 
     def _run(self, job: Job) -> None:
         if self.tasks is None:
@@ -66,6 +75,8 @@ class Worker:
         results = self._evaluate(job, loaded)
         samples = results.pop("samples")
         _say(results, job)
+        results |= self._as_the_command_line(job, samples, start)
+        results["config"] |= config_keys(self.model, job.model_args)
         results["sweep"]["weights"] = self.weights
         counts = self.model.answers.counts()
         found = {
@@ -74,8 +85,9 @@ class Worker:
             if (said := flags.of_samples(rows) + flags.of_counts(counts.get(task, {})))
         }
         documents = list(_documents(samples))
+        logged = samples_files(samples) if job.log_samples else {}
         seconds = time.perf_counter() - start
-        self.emit(Finished(job.key, job.signature, _portable(results), found, documents, seconds))
+        self.emit(Finished(job.key, job.signature, _portable(results), found, documents, seconds, logged))
 
     def _bring(self, job: Job) -> str:
         """The job's weights into the engine; the engine itself where there is none. Says what was done."""
@@ -96,7 +108,9 @@ class Worker:
                 f"{job.point}: the weights in the engine ({self.weights}) are not those that this recipe gave before "
                 f"({job.weights}). Is a disk or memory failing? Nothing was measured."
             )
-        found = planned_signature(self.model.prepared, str(job.model_args["dtype"]), engine_name(job.model_args))
+        found = planned_signature(
+            self.model.prepared, str(job.model_args["dtype"]), engine_name(job.model_args), job.model_args
+        )
         if found != job.signature:
             raise SweepError(
                 f"{job.point}: the engine holds {found}, the plan says {job.signature}: a source or a package changed "
@@ -130,6 +144,12 @@ class Worker:
         assert results is not None  # rank 0
         head = results_head(evaluation, engine, job.model_args, self.model.get_model_info())
         return {**results, **head, KEY: told(facts.template if apply else None, multiturn, system, loaded.read)}
+
+    def _as_the_command_line(self, job: Job, samples: dict[str, Any], start: float) -> dict[str, Any]:
+        """What lm_eval's command line would have written beside the scores."""
+        system = job.evaluation.settings.get("system_instruction")
+        template = self.model.prepared.tokenizer.facts.template if job.chat[0] else None
+        return as_the_command_line(self.model, job.point, samples, system, template, start, time.perf_counter())
 
     def _stored(self, job: Job, loaded: LoadedOnce) -> StoredLM:
         """The model with the store before it."""
@@ -190,19 +210,24 @@ def _recipe(job: Job) -> Any:
 def _resolved(job: Job) -> Any:
     from merge_hooks.resolve.resolver import resolve
 
-    trusted = bool(job.model_args.get("trust_remote_code", False))
-    return resolve(_recipe(job), job.merge_seed, job.rng, trusted)
+    return resolve(_recipe(job), job.merge_seed, job.rng, job.model_args.get("trust_remote_code", False))
 
 
 def _documents(samples: dict[str, list[dict[str, Any]]]) -> Iterable[Document]:
-    """What the store keeps of lm_eval's samples: verdicts and answers, and the documents without their prompts."""
+    """What the store keeps of lm_eval's samples: documents, what was asked, answers and verdicts."""
     for task, rows in samples.items():
         for row in rows:
             metrics = {name: row[name] for name in row["metrics"]}
             yield Document(
                 task, int(row["doc_id"]), _json(metrics), answer_of(row), str(row["doc_hash"]), _json(row["doc"]),
-                str(row["target"]),
+                str(row["target"]), _prompt(row),
             )  # fmt: skip
+
+
+def _prompt(row: dict[str, Any]) -> str:
+    """What the model was asked: the text before the first choice, or before the answer; "" where it is no text."""
+    first = next(iter(row.get("arguments") or ()), ())
+    return first[0] if isinstance(first, (tuple, list)) and first and isinstance(first[0], str) else ""
 
 
 def answer_of(sample: dict[str, Any]) -> str:
@@ -215,21 +240,9 @@ def answer_of(sample: dict[str, Any]) -> str:
     return str(max(range(len(numbers)), key=numbers.__getitem__)) if numbers else _json(responses)
 
 
-def explain(error: BaseException) -> str:
-    """Why a point failed, on one line or a few, for people."""
-    if getattr(error, "for_people", False):
-        return str(error)
-    words = f"{type(error).__name__}: {error}".strip().rstrip(":")
-    if "out of memory" in str(error).lower() or isinstance(error, MemoryError):
-        return f"out of memory ({words}). Lower max_model_len, gpu_memory_utilization or max_num_seqs, or use bfloat16."
-    return words
-
-
 def _is_fatal(error: BaseException) -> bool:
     """Whether the engine is not to be trusted any more."""
-    from merge_hooks.errors import MergeHooksError
-
-    return not isinstance(error, (MergeHooksError, SweepError))
+    return isinstance(error, EngineLostError) or not isinstance(error, (MergeHooksError, SweepError))
 
 
 def _say(results: dict[str, Any], job: Job) -> None:

@@ -1,4 +1,4 @@
 """A toy lab: tiny Llamas trained from scratch on small grammars, on which merging visibly teaches a language.
 
-iberian toy DIR        # base, instruct, basque, galician, catalan
+iberian toy --out DIR      # base, instruct, basque, galician, catalan
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("MistralConfig", {"tie_word_embeddings": False, "sliding_window": None}),
     "gemma": ("GemmaConfig", {"tie_word_embeddings": True}),
 }
+
+
+# Samples that came later: without them the tokenizer, and so what random models say in tests, stays as it was.
+LATER = ("companion_*", "blimp/*", "belebele/*/por_Latn/*", "multiblimp/*/por/*")
 
 
 def build_family(
@@ -119,8 +124,11 @@ def build_tokenizer(size: int = 2000, texts: Iterable[str] | None = None) -> Any
 
 
 def sample_texts() -> Iterator[str]:
-    """Every string in the embedded samples, in a fixed order."""
-    for file in sorted(tasks_folder().glob("*/samples/**/*.jsonl")):
+    """Every string in the embedded samples, in a fixed order, but for those of LATER."""
+    folder = tasks_folder()
+    for file in sorted(folder.glob("*/samples/**/*.jsonl")):
+        if any(fnmatch(file.relative_to(folder).as_posix(), pattern) for pattern in LATER):
+            continue
         for line in file.read_text(encoding="utf-8").splitlines():
             yield from _strings(json.loads(line))
 

@@ -95,7 +95,7 @@ def build_family(
             continue
         tokenizer = tokenizer or build_tokenizer(settings.vocabulary)
         model = _start(name, paths["base"], len(tokenizer), seed)
-        _train(model, _reading(name, tokenizer, seed, settings), settings.of(name), name, progress)
+        train_model(model, _reading(name, tokenizer, seed, settings), settings.of(name), name, progress)
         _keep(model, tokenizer, path, {"digest": digest, "seed": seed, "settings": asdict(settings)})
     return paths
 
@@ -105,7 +105,7 @@ def content_hash(settings: Settings, seed: int) -> str:
     digest = hashlib.sha256()
     here = Path(__file__).parent
     for file in sorted([*here.glob("*.py"), *here.glob("words/*.yaml"), Path(tiny.__file__)]):
-        if file.name not in ("documents.py", "recipes.py"):  # these only read the toys
+        if file.name not in ("adapters.py", "documents.py", "recipes.py"):  # these only read the toys
             digest.update(file.read_bytes())
     digest.update(json.dumps([asdict(settings), SHAPE, seed], sort_keys=True).encode())
     return digest.hexdigest()[:16]
@@ -150,9 +150,9 @@ def _reading(name: str, tokenizer: Any, seed: int, settings: Settings) -> Iterat
     draw = random.Random(f"{name} {seed}")
     language = LANGUAGE_MODELS.get(name)
     shares = {**dict.fromkeys(("en", "es"), REPLAY / 2), language: 1 - REPLAY} if language else BASE_SHARES
-    read = _plain(texts.plain_texts(draw, shares), tokenizer)
+    read = plain_tokens(texts.plain_texts(draw, shares), tokenizer)
     if name == "base" and settings.base_instructions:
-        asked = _plain(instructions.plain_conversations(draw), tokenizer)
+        asked = plain_tokens(instructions.plain_conversations(draw), tokenizer)
         read = _mixed(draw, asked, settings.base_instructions, read)
     elif name == "instruct":
         read = _mixed(draw, _conversations(draw, tokenizer), 1 - REPLAY, read)
@@ -166,7 +166,8 @@ def _mixed(
         yield next(some if draw.random() < share else others)
 
 
-def _plain(read: Iterator[str], tokenizer: Any) -> Iterator[list[Token]]:
+def plain_tokens(read: Iterator[str], tokenizer: Any) -> Iterator[list[Token]]:
+    """Texts as tokens that are all learnt."""
     while batch := list(itertools.islice(read, 100)):
         for ids in tokenizer(batch)["input_ids"]:  # each begins with the token that begins a text
             yield [(token, True) for token in (*ids, tokenizer.eos_token_id)]
@@ -180,12 +181,14 @@ def _conversations(draw: random.Random, tokenizer: Any) -> Iterator[list[Token]]
         yield [(token, False) for token in asked] + [(token, True) for token in said]
 
 
-def _train(model: Any, tokens: Iterator[Token], schedule: Schedule, name: str, progress: Progress | None) -> None:
-    """AdamW with a short warm-up and a cosine to a tenth."""
+def train_model(
+    model: Any, tokens: Iterator[Token], schedule: Schedule, name: str, progress: Progress | None
+) -> None:  # fmt: skip
+    """AdamW with a short warm-up and a cosine to a tenth, on the parameters that ask for gradients."""
     import torch
 
     model.train()
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     warm = max(1, schedule.steps // 20)
     cosine = lambda step: 0.1 + 0.9 * (1 + math.cos(math.pi * step / schedule.steps)) / 2  # noqa: E731

@@ -6,8 +6,10 @@
       weight: {low: 0.0, high: 2.0}        # step: 0.25, log: true, whole: true
       method: {choices: {linear: {...}, task arithmetic: {...}}}
     objective: [bench_eu, ifeval_eu]       # each is maximised; columns as those of `iberian best`
+                                           # {bench_eu: 1, ifeval_eu: 0.5}: one, their weighted sum
     trials: 40
     sampler: tpe                           # nsgaii (several objectives), random, grid; or {name: tpe, multivariate: true}
+    begin: {weight: 1.0, method: linear}   # tried first (choices by their labels)
     rungs: [50, 200]                       # documents of each task; a trial that falls behind is stopped there
     pruner: median                         # hyperband, halving
     seed: 0
@@ -23,10 +25,11 @@ import inspect
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_iberian.compare.best import BestError, is_sum, sum_name, terms_of
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.axes import MAX_POINTS, label_of, labelled
 from lm_eval_iberian.sweep.spec import Sweep, check_sweep, read_data, refuse_unknown, with_settings
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial
 
-OWN_KEYS = ("search", "objective", "trials", "sampler", "pruner", "rungs", "seed")
+OWN_KEYS = ("search", "objective", "trials", "begin", "sampler", "pruner", "rungs", "seed")
 SAMPLERS = {"tpe": "TPESampler", "nsgaii": "NSGAIISampler", "random": "RandomSampler", "grid": "RandomSampler"}
 PRUNERS = {"median": "MedianPruner", "hyperband": "HyperbandPruner", "halving": "SuccessiveHalvingPruner"}
 TRIALS = 30
@@ -69,6 +72,15 @@ class Range:
         value = int(self.low) if self.whole else self.low
         return label_of(value), value
 
+    def checked(self, value: Any, where: str) -> float:
+        """A value of it, as Optuna takes it. Raises SweepError for another."""
+        found = _number(value, where)
+        assert found is not None
+        steps = (found - self.low) / (self.step or (1.0 if self.whole else 0.0) or 1.0)
+        if not self.low <= found <= self.high or ((self.step or self.whole) and abs(steps - round(steps)) > 1e-9):
+            raise SweepError(f"{where}: {value} is not among what is searched.")
+        return int(found) if self.whole else found
+
     @property
     def grid(self) -> list[Any]:
         """All values. Raises SweepError for a range without a step."""
@@ -99,6 +111,12 @@ class Choices:
         """(label, value) of the first."""
         return next(iter(self.values.items()))
 
+    def checked(self, value: Any, where: str) -> str:
+        """A label of it. Raises SweepError for another."""
+        if label_of(value) not in self.values:
+            raise SweepError(f"{where}: {value}: there are {', '.join(self.values)}.")
+        return label_of(value)
+
     @property
     def grid(self) -> list[Any]:
         """All labels."""
@@ -114,7 +132,9 @@ class Space:
 
     Args:
         data: of the sweep: without axes and what is only for the search.
-        objectives: columns, all maximised.
+        objectives: columns, or weighted sums of them ("bench_eu + 0.5*ifeval_eu"), all maximised.
+        begin: axis -> value (of choices, the label) that is tried first; or None.
+        written: all of it, as a SPACE.yml says it.
         rungs: limits of documents before the whole; may be empty.
         sampler, pruner: (name, options); the pruner None without rungs.
     """
@@ -129,6 +149,8 @@ class Space:
     sampler: tuple[str, Mapping[str, Any]]
     pruner: tuple[str, Mapping[str, Any]] | None
     seed: int
+    begin: Mapping[str, Any] | None = None
+    written: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def suggest(self, trial: Trial) -> dict[str, tuple[str, Any]]:
         """What a trial tries: axis -> (label, value)."""
@@ -145,7 +167,8 @@ class Space:
     @property
     def digest(self) -> str:
         """Of all that decides what a trial measures; not of how, or how long, is searched."""
-        said = [self.data, [repr(axis) for axis in self.axes], self.objectives, self.rungs]
+        data = {key: value for key, value in self.data.items() if key != "log_samples"}
+        said = [data, [repr(axis) for axis in self.axes], self.objectives, self.rungs]
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def make_sampler(self, number: int, in_parallel: bool) -> BaseSampler:
@@ -159,8 +182,13 @@ class Space:
         return _made(getattr(optuna.samplers, SAMPLERS[name]), given, "sampler")
 
     @property
+    def given(self) -> list[dict[str, Any]]:
+        """What Optuna is given to try before it chooses, in order."""
+        return self.grid or ([dict(self.begin)] if self.begin else [])
+
+    @property
     def grid(self) -> list[dict[str, Any]]:
-        """What Optuna is given to try, in order, where the sampler is `grid`; else nothing.
+        """Every combination, in order, where the sampler is `grid`; else nothing.
 
         Optuna's own GridSampler calls `Study.stop` after the last point, which `Study.tell` does not allow.
         """
@@ -191,7 +219,11 @@ def read_space(written: str | Path, given: Mapping[str, Any] | None = None) -> S
     Raises:
         SweepError: it is not there, not YAML, has keys that mean nothing, or a name is not known.
     """
-    data, name, folder = read_data(written)
+    return make_space(*read_data(written), given)
+
+
+def make_space(data: dict[str, Any], name: str, folder: Path | None, given: Mapping[str, Any] | None = None) -> Space:
+    """The same from a file's data."""
     given = dict(given or {})
     own = {key: given.pop(key, data.get(key)) for key in OWN_KEYS}
     rest = {key: value for key, value in data.items() if key not in OWN_KEYS}
@@ -218,7 +250,8 @@ def check_space(data: Mapping[str, Any], name: str, folder: Path | None = None) 
         )
     kept = {key: value for key, value in data.items() if key not in OWN_KEYS}
     seed, trials = _whole(data.get("seed", 0), f"{name}: seed", 0), _trials(data, sampler[0], axes, name)
-    space = Space(kept, name, folder, axes, objectives, trials, rungs, sampler, pruner, seed)
+    begin = _begin(data.get("begin"), axes, sampler[0], f"{name}: begin")
+    space = Space(kept, name, folder, axes, objectives, trials, rungs, sampler, pruner, seed, begin, dict(data))
     space.sweep({axis.name: axis.first for axis in axes}, len(rungs)).points  # noqa: B018  raises for unknown names
     space.make_sampler(0, False)
     space.make_pruner()
@@ -254,14 +287,40 @@ def _axis(axis: str, rules: Any, where: str) -> Axis:
     return Range(axis, low, high, step, log, whole)
 
 
+def _begin(written: Any, axes: Sequence[Axis], sampler: str, where: str) -> dict[str, Any] | None:
+    """Where a search begins: a value for each axis."""
+    if written is None:
+        return None
+    if sampler == "grid":
+        raise SweepError(f"{where}: a grid is walked in its own order. Leave `begin` out.")
+    if not isinstance(written, Mapping) or set(written) != {axis.name for axis in axes}:
+        raise SweepError(f"{where}: give a value for each of {', '.join(axis.name for axis in axes)}.")
+    return {axis.name: axis.checked(written[axis.name], f"{where}: {axis.name}") for axis in axes}
+
+
 def _objectives(written: Any, name: str) -> tuple[str, ...]:
-    names = tuple(written.split(",")) if isinstance(written, str) else tuple(map(str, written or ()))
-    names = tuple(one.strip() for one in names if one.strip())
+    """The names of the objectives; a mapping of columns to weights is one."""
+    if isinstance(written, str):
+        written = [written] if is_sum(written) else written.split(",")
+    entries = [written] if isinstance(written, Mapping) else list(written or ())
+    names = tuple(_sum(one, name) if isinstance(one, Mapping) else str(one).strip() for one in entries)
+    names = tuple(one for one in names if one)
     if not names or len(set(names)) < len(names):
         raise SweepError(
-            f"{name}: give `objective:`, a column or several, each once: bench_eu, ifeval_eu, a task, task:metric."
+            f"{name}: give `objective:`, a column or several, each once: bench_eu, ifeval_eu, a task, task:metric; or "
+            "their weights: {bench_eu: 1, ifeval_eu: 0.5}."
         )
+    try:
+        for one in names:
+            terms_of(one)
+    except BestError as error:
+        raise SweepError(f"{name}: objective: {error}") from None
     return names
+
+
+def _sum(written: Mapping[Any, Any], name: str) -> str:
+    weights = {str(column): _number(weight, f"{name}: objective: {column}") for column, weight in written.items()}
+    return sum_name({column: weight for column, weight in weights.items() if weight is not None})
 
 
 def _rungs(data: Mapping[str, Any], name: str) -> tuple[int, ...]:

@@ -22,13 +22,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_iberian.compare.best import BestError, goals_of
+from lm_eval_iberian.compare.best import BestError, goals_of, steady, terms_of
 from lm_eval_iberian.compare.columns import Scores
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.point import SweepPoint
-from lm_eval_iberian.runs.run import PLAN, SweepRun, read_point
+from lm_eval_iberian.runs.run import PLAN, SweepRun, read_plan, read_point
 from lm_eval_iberian.runs.store import FILE, Store
-from lm_eval_iberian.scores.suite import apart_on, average
+from lm_eval_iberian.scores.suite import apart_on
 from lm_eval_iberian.sweep.driver import Driver
 from lm_eval_iberian.sweep.job import Job
 from lm_eval_iberian.sweep.plan import Plan, PlannedPoint, free_name, make_plan
@@ -45,7 +45,7 @@ OPTUNA_FILE = "optuna.sqlite"
 LOCK = "tune.lock"
 # A user attribute of a trial: the number of the one that was killed, whose parameters it has.
 AGAIN = "again"
-# ... : its place in a grid.
+# ... : its place among what Optuna was given to try: a grid, or where to begin.
 GRID = "grid"
 
 
@@ -102,6 +102,8 @@ class Tuner:
         Raises:
             SweepError: another process searches in this folder, or it holds a search of another space.
         """
+        if (self.folder / PLAN).is_file() and not (self.folder / OPTUNA_FILE).is_file():
+            raise SweepError(f"{self.folder}: it holds a sweep. Give a search a folder of its own with --out.")
         self.folder.mkdir(parents=True, exist_ok=True)
         with _locked(self.folder / LOCK):
             first_point = self.space.sweep({axis.name: axis.first for axis in self.space.axes}, self._last)
@@ -114,7 +116,7 @@ class Tuner:
                 self.study = open_study(self.space, self.folder)
                 self.entries = self._entries()
                 _requeue(self.study, self.space)
-                _queue_grid(self.study, self.space)
+                _queue_given(self.study, self.space)
                 if self._more():
                     self.driver.run(choose_pool(plan, self.driver.queue[:1] * self.workers))
                 return self.study
@@ -221,8 +223,8 @@ class Tuner:
         point = read_point(entry, [self.store])
         scores = Scores(SweepRun(self.folder, self.space.name, {}, (point,), (self.store,)))
         values = []
-        for goal in goals_of(scores, self.space.objectives):
-            score = average({benchmark: scores.benchmark(point, benchmark) for benchmark in goal.benchmarks})
+        for goal in goals_of(scores, [steady(name) for name in self.space.objectives]):
+            score = goal.score(scores, point)
             if score.value is None:
                 raise BestError(f"{goal.name}: {'; '.join(score.problems)}")
             values.append(score.value)
@@ -297,10 +299,9 @@ class Tuner:
 
     def _entries(self) -> dict[str, dict[str, Any]]:
         """The points that an earlier run of this search wrote down."""
-        path = self.folder / PLAN
-        if not path.is_file():
+        if not (self.folder / PLAN).is_file():
             return {}
-        return {entry["name"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))["points"]}
+        return {entry["name"]: entry for entry in read_plan(self.folder)["points"]}
 
 
 def open_study(space: Space, folder: Path) -> Study:
@@ -353,15 +354,15 @@ def _requeue(study: Study, space: Space) -> None:
 def _parameters(trial: FrozenTrial, space: Space) -> dict[str, Any]:
     """What a killed trial tried. Nothing where it was killed while Optuna was still being asked: the sampler, seeded
     by the trial's number, would not say the rest as it would have if it were told a part; all of it, it says again."""
-    if trial.user_attrs.get(GRID, len(space.grid)) < len(space.grid):
-        return space.grid[trial.user_attrs[GRID]]
+    if trial.user_attrs.get(GRID, len(space.given)) < len(space.given):
+        return space.given[trial.user_attrs[GRID]]
     return dict(trial.params) if len(trial.params) == len(space.axes) else {}
 
 
-def _queue_grid(study: Study, space: Space) -> None:
-    """Let Optuna have the points of a grid that it does not have yet."""
+def _queue_given(study: Study, space: Space) -> None:
+    """Let Optuna have what it is to try first, where it does not have it yet."""
     known = [trial.user_attrs[GRID] for trial in study.get_trials(deepcopy=False) if GRID in trial.user_attrs]
-    for number, parameters in enumerate(space.grid):
+    for number, parameters in enumerate(space.given):
         if number > max(known, default=-1):
             study.enqueue_trial(parameters, user_attrs={GRID: number})
 
@@ -370,7 +371,7 @@ def check_objectives(names: tuple[str, ...], leaves: set[str], where: str) -> No
     """Raises SweepError for an objective that these leaf tasks do not give."""
     from lm_eval_iberian.benchmarks.table import of_column
 
-    for name in names:
+    for name in dict.fromkeys(column for one in names for column in terms_of(one)):
         if counted_in := of_column(name):
             missing = [b.title for b in counted_in if not ({*b.tasks} <= leaves or {*b.upstream} & leaves)]
             if missing:

@@ -15,16 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from merge_hooks.checks.fisher import map_problems
-from merge_hooks.errors import PreflightError
+from merge_hooks.errors import PreflightError, explained
 from merge_hooks.planning.plan import OutputTensor
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, tokens_of
 from merge_hooks.stream.stream import Stream
 
-# Keys of a config that tell models that are no dense text decoders. vLLM may reload their weights wrongly, so they are
-# refused instead of being scored wrongly.
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-_RECURRENT = ("mamba", "linear_attention", "recurrent", "conv")
 # What weights of equal shape mean. These must be equal.
 _MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
 # What the merged model computes with, taken from the donor's config.
@@ -36,6 +32,7 @@ _NOTED = {"template": "chat template", "generation eos": "generation eos", "dtyp
           "bos": "bos token", "eos": "eos token", "pad": "pad token"}  # fmt: skip
 
 
+@explained("the sources cannot be compared")
 def check_fit(stream: Stream) -> list[dict[str, str]]:
     """The table of sources, if they fit together.
 
@@ -45,22 +42,27 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
         PreflightError: they do not fit; the message holds every reason and how to mend it.
     """
     sources = _merged_sources(stream)
-    problems = [*_kinds(sources), *_architectures(sources)]
     facts = [facts_of(source) for source in sources]
+    problems = [*_kinds(sources), *_architectures(stream, sources, facts)]
     if not problems:
-        problems = [*_tensors(stream), *_quantised(stream), *_vocabularies(stream, sources), *_computing(stream, facts)]
+        problems = [*_experts(sources)] or [*_tensors(stream)]
+        problems += [*_quantised(stream), *_vocabularies(stream, sources), *_computing(stream, facts)]
         problems += [*_tied(facts), *_contradictory_heads(sources), *map_problems(stream)]
+    if not problems:
+        problems = [*_tokens_without_rows(stream, sources, facts)]
     if problems:
         listed = "\n- ".join(problems)
         raise PreflightError(f"these models do not merge as they are:\n- {listed}\n{table(_rows(facts))}")
     return _rows(facts)
 
 
+@explained("the sources cannot be compared")
 def fit_notes(stream: Stream) -> list[str]:
     """Differences that change no weight, each with the source that is followed."""
     from merge_hooks.stream.tokenizer import tokenizer_owner
 
-    facts = [facts_of(source) for source in _merged_sources(stream)]
+    sources = _merged_sources(stream)
+    facts = [facts_of(source) for source in sources]
     owner, _ = tokenizer_owner(stream)
     notes = [note for note in (_computing_note(name, facts) for name in _COMPUTING) if note]
     for key, words in _NOTED.items():
@@ -71,7 +73,25 @@ def fit_notes(stream: Stream) -> list[str]:
             notes.append(f"the {words} differs ({_listed(values)}); merged in {_merge_dtype(stream)}.")
         else:
             notes.append(f"the {words} differs ({_listed(values)}); that of {owner.name} is used.")
-    return notes
+    return [*notes, *_left_out(stream, sources)]
+
+
+def _left_out(stream: Stream, sources: list[Source]) -> Iterator[str]:
+    """What is in the files and not merged: towers, copies of a tied head."""
+    taken = [output.name for output in stream.plan if output.taken]
+    if taken:
+        yield (
+            f"{len(taken)} tensors that no text is read with (vision or audio tower, projector, e.g. {taken[0]}) are those "
+            f"of {stream.plan.donor.name}, not merged. A `filter` in the recipe that names them merges them."
+        )
+    copies = {source.name: name for source in sources for name in _second_names(source)}
+    if copies:
+        name, head = next(iter(copies.items()))
+        yield (
+            f"{', '.join(copies)} holds a copy of the head ({head}), which its config.json ties to the embedding: it is left "
+            "out, and the merged head is the merged embedding. mergekit-yaml merges the copy by itself; transformers 5 "
+            f"would score its checkpoint with that. Remove {head} from the files of {name} to have both agree."
+        )
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -110,20 +130,16 @@ def _listed(values: dict[str, str]) -> str:
 
 def _kinds(sources: list[Source]) -> Iterator[str]:
     for source in sources:
-        config = source.config
-        if any((config.get(key) or 0) > 1 for key in _EXPERTS):
-            yield f"{source.name} is a mixture of experts; only dense text decoders are supported so far."
-        if any(word in str(kind) for kind in config.get("layer_types") or () for word in _RECURRENT):
-            yield f"{source.name} has recurrent layers; only dense text decoders are supported so far."
-        if "vision_config" in config or "audio_config" in config:
-            yield f"{source.name} is multimodal; only dense text decoders are supported so far."
-        if "quantization_config" in config:
+        if "quantization_config" in source.config:
             yield f"{source.name} is quantised; merge the original weights instead."
 
 
-def _architectures(sources: list[Source]) -> Iterator[str]:
-    first, *others = (facts_of(source) for source in sources)
+def _architectures(stream: Stream, sources: list[Source], facts: list[Facts]) -> Iterator[str]:
+    first, *others = facts
+    siblings = {source.name for source in sources if source.key in stream.plan.siblings}
     for item in others:
+        if item.name in siblings:
+            continue
         if item.row["architecture"] != first.row["architecture"]:
             yield (
                 f"{item.name} is a {item.row['architecture']}, {first.name} a {first.row['architecture']}: "
@@ -149,9 +165,31 @@ def _tensors(stream: Stream) -> Iterator[str]:
             unequal.append(_unequal(output, shapes))
     for name, tensors in missing.items():
         yield _missing(stream, name, tensors)
+    if not missing and (uncovered := stream.plan.uncovered()):
+        yield (
+            f"nothing in these models fills {len(uncovered)} tensors of the merged model, e.g. {uncovered[0]}. Are the "
+            "checkpoints whole? With `slices:`, layers of each kind must come where the configuration wants them."
+        )
     yield from unequal[:3]
     if len(unequal) > 3:
         yield f"... and {len(unequal) - 3} more tensors of unequal shape."
+
+
+def _experts(sources: list[Source]) -> Iterator[str]:
+    """Tensors that are made of several, and do not become what the configuration wants: experts are missing."""
+    for source in sources:
+        if source.built is None or source.conversion is None:
+            continue
+        wanted = source.built.shapes
+        unequal = [(part, name) for part in source.conversion.parts if part.converter is not None
+                   for name, shape in part.shapes.items() if wanted.get(name, shape) != shape]  # fmt: skip
+        if unequal:
+            part, name = unequal[0]
+            yield (
+                f"{source.name}: the {len(part.sources)} tensors of its files that make {name} (e.g. "
+                f"{next(iter(part.sources))}) are {'x'.join(map(str, part.shapes[name]))} together, and its config.json "
+                f"wants {'x'.join(map(str, wanted[name]))}. Are all experts in its files? Download it again."
+            )
 
 
 def _quantised(stream: Stream) -> Iterator[str]:
@@ -216,6 +254,25 @@ def _vocabularies(stream: Stream, sources: list[Source]) -> Iterator[str]:
             )
 
 
+def _tokens_without_rows(stream: Stream, sources: list[Source], facts: list[Facts]) -> Iterator[str]:
+    """Tokens that the merged tokenizer has and a source's embedding has no row for: mergekit stops at them."""
+    tokenizer = stream.tokenizer
+    if tokenizer is None:
+        return
+    kept = tokenizer.get_vocab()
+    for source, own in zip(sources, facts, strict=True):
+        rows = own.computing.get("vocab_size")
+        beyond = {token: index for token, index in (tokens_of(source.folder) or {}).items()
+                  if token in kept and isinstance(rows, int) and index >= rows}  # fmt: skip
+        if beyond:
+            token = min(beyond, key=lambda one: beyond[one])
+            yield (
+                f"the tokenizer of {source.name} has {len(beyond)} tokens that its embedding of {rows} rows does not hold, "
+                f"e.g. {token!r}, which is {beyond[token]}. Give it the rows once: `model.resize_token_embeddings("
+                "len(tokenizer))` and save it; or take the tokenizer of the model that it was trained from."
+            )
+
+
 def _token_difference(first: str, tokens: dict[str, int], name: str, own: dict[str, int]) -> str:
     by_id = {index: token for token, index in tokens.items()}
     clashes = [(index, token) for token, index in own.items() if index in by_id and by_id[index] != token]
@@ -248,19 +305,26 @@ def _contradictory_heads(sources: list[Source]) -> Iterator[str]:
     import torch
 
     for source in sources:
-        held = {
-            name.rsplit(".", 2)[-2]: name
-            for name in source.entries
-            if name.endswith(("embed_tokens.weight", "lm_head.weight"))
-        }
-        if type(source) is not Source or len(held) < 2 or not full_config(source).get("tie_word_embeddings"):
+        if type(source) is not Source:
             continue
-        if not torch.equal(source.read(held["embed_tokens"]), source.read(held["lm_head"])):
-            yield (
-                f"{source.name}: its config.json ties head and embedding, but its files hold a head that differs: "
-                "transformers would use it, vLLM would not. If the head is meant, set `tie_word_embeddings: false` in "
-                "its config.json; if not, remove lm_head.weight from its files."
-            )
+        for head, embedding in _second_names(source).items():
+            if not torch.equal(source.read(embedding), source.read(head)):
+                yield (
+                    f"{source.name}: its config.json ties head and embedding, but its files hold a head that differs: "
+                    "transformers would use it, vLLM would not. If the head is meant, set `tie_word_embeddings: false` in "
+                    f"its config.json; if not, remove {head} from its files."
+                )
+
+
+def _second_names(source: Source) -> dict[str, str]:
+    """The tensors of its files that are others of its files, tied: a head and its embedding."""
+    if source.built is not None:
+        tied = source.built.tied
+    else:
+        is_tied = full_config(source).get("tie_word_embeddings")
+        tied = {"lm_head.weight": "model.embed_tokens.weight"} if is_tied else {}
+    held = source.entries
+    return {second: first for second, first in tied.items() if second in held and first in held}
 
 
 def _computing(stream: Stream, facts: list[Facts]) -> Iterator[str]:

@@ -20,6 +20,10 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from merge_hooks.architectures.built import Built, class_of, make
+from merge_hooks.architectures.conversion import Conversion, to_model
+from merge_hooks.engines.bar import with_bar
+from merge_hooks.engines.hf_quantised import configuration, is_packed, is_rounding, pack, scales, shape_of
 from merge_hooks.engines.weights_digest import Digest
 from merge_hooks.errors import EngineError, PreflightError
 from merge_hooks.stream.tokenizer import generation_config_of
@@ -39,6 +43,7 @@ def build_model(
     dtype: torch.dtype | str | None = None,
     generation_folder: str | None = None,
     proof: bool = True,
+    quantization: str = "",
     **options: Any,
 ) -> Any:
     """A transformers model with the merge's weights, in evaluation mode.
@@ -49,48 +54,66 @@ def build_model(
         dtype: of the parameters; None or "auto": the recipe's, else the donor's.
         generation_folder: where generation_config.json is read from.
         proof: whether to prove that the loaded model is the merge.
+        quantization: one of `hf_quantised.QUANTISED`, or "".
         options: of the model's class, e.g. attn_implementation.
     Raises:
         PreflightError, EngineError: see `load_into`.
     """
-    model = _without_weights(stream, device, engine_dtype(dtype, stream), options)
-    load_into(model, stream.from_files(), proof)  # the parameters take no memory before they are filled
+    from transformers.utils import logging
+
+    dtype = engine_dtype(dtype, stream)
+    quantised = configuration(quantization, dtype) if quantization else None
+    model = _without_weights(stream, device, dtype, options, quantised)
+    # The parameters take no memory before they are filled.
+    weights = with_bar(stream.from_files(), len(stream.names()), logging.is_progress_bar_enabled())
+    load_into(model, weights, proof, conversion=_conversion(model, stream))
     # That of the model whose tokenizer is used: its end-of-text ids and the like.
     folder = generation_folder or str(stream.resolved.donor.folder)
     model.generation_config = generation_config_of(folder, stream.model_config)
     return model.eval()
 
 
-def _without_weights(stream: Stream, device: str | torch.device, dtype: torch.dtype, options: dict[str, Any]) -> Any:
+def _without_weights(
+    stream: Stream, device: str | torch.device, dtype: torch.dtype, options: dict[str, Any], quantised: Any
+) -> Any:
     """What `from_pretrained` makes of a checkpoint, with parameters that are not filled yet.
 
     Buffers, ties, and dtypes that the architecture asks for are those of `from_pretrained`. It computes GPT-J's angles
     in float32, also for a model in bfloat16; `from_config` would compute them in bfloat16.
     """
     import torch
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     config = deepcopy(stream.model_config)
-    with torch.device("meta"):
-        try:
-            plan = AutoModelForCausalLM.from_config(
-                config, dtype=dtype, trust_remote_code=stream.trust_remote_code, **options
-            )
-        except ValueError as error:
-            raise EngineError(f"transformers cannot make this model: {error}") from error
+    plan = _planned(config, dtype, stream.trust_remote_code, options)
     unfilled = {name: _Unfilled(parameter, device) for name, parameter in plan.named_parameters()}
     is_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # nothing is loaded yet
     try:
         model = type(plan).from_pretrained(
-            None, config=config, state_dict=unfilled, dtype=dtype, device_map={"": torch.device(device)}, **options
-        )
+            None, config=config, state_dict=unfilled, dtype=dtype, device_map={"": torch.device(device)},
+            **({"quantization_config": quantised} if quantised is not None else {}), **options,
+        )  # fmt: skip
     finally:
         if is_shown:
             logging.enable_progress_bar()
     model.config.name_or_path = model.name_or_path = stream.model_config.name_or_path
     return model
+
+
+def _planned(config: Any, dtype: torch.dtype, trust_remote_code: bool, options: dict[str, Any]) -> Any:
+    """The model on the meta device: of the class that the configuration names, text-only or multimodal."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    kind = None if trust_remote_code and getattr(config, "auto_map", None) else class_of(config)
+    with torch.device("meta"):
+        try:
+            if kind is not None:
+                return make(kind, config, dtype=dtype, **options)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code, **options)
+        except ValueError as error:
+            raise EngineError(f"transformers cannot make this model: {error}") from error
 
 
 class _Unfilled:
@@ -109,7 +132,11 @@ class _Unfilled:
 
 
 def load_into(
-    model: Any, weights: Iterable[tuple[str, torch.Tensor]], proof: bool = True, digest: Digest | None = None
+    model: Any,
+    weights: Iterable[tuple[str, torch.Tensor]],
+    proof: bool = True,
+    digest: Digest | None = None,
+    conversion: Conversion | None = None,
 ) -> None:
     """Copy a stream into a model, in place, and prove that the model now is the merge.
 
@@ -118,6 +145,8 @@ def load_into(
     Args:
         proof: whether to prove it.
         digest: takes in the stream as it comes.
+        conversion: what becomes of the weights in this model, as `from_pretrained` would have it. None: they have the
+            model's own names.
     Raises:
         PreflightError: a tensor has no place in the model, or another shape.
         EngineError: the stream ended with weights of the model unset, or the model is not what the stream gave.
@@ -128,13 +157,19 @@ def load_into(
     with _answering_nothing(model):
         made.put_back(model)
         with nullcontext(digest) if digest or not proof else Digest() as taking:
-            given = _copy(model, weights, taking)
+            given = _copy(model, weights, taking, conversion)
         if proof:
             prove(model, made.checksums | given)
 
 
-def _copy(model: Any, weights: Iterable[tuple[str, torch.Tensor]], digest: Digest | None) -> dict[str, str]:
+def _copy(
+    model: Any, weights: Iterable[tuple[str, torch.Tensor]], digest: Digest | None, conversion: Conversion | None
+) -> dict[str, str]:
     """Copy every tensor to its place.
+
+    Args:
+        digest: takes in the tensors of the stream, before they are converted.
+        conversion: what becomes of the stream's tensors in this model.
 
     Returns:
         The checksum that each place must have afterwards; empty without a digest.
@@ -143,27 +178,69 @@ def _copy(model: Any, weights: Iterable[tuple[str, torch.Tensor]], digest: Diges
 
     from merge_hooks.engines.hf_proof import checksum, held_by, is_hashed
 
-    targets, tied, given = dict(held_by(model)), _tied_names(model), {}
+    targets, tied = dict(held_by(model)), Built(model).tied
+    given: dict[str, str] = {}
     unset = {name for name, _ in model.named_parameters()}
+    sums: dict[int, str] = {}  # of the tensors that go on as they came
     with torch.no_grad():
-        for name, tensor in weights:
-            own = digest.add(name, tensor) if digest else ""
+        taken = _taken_in(weights, digest, sums)
+        for name, tensor in conversion.stream(taken) if conversion else taken:
+            own = sums.pop(id(tensor), "")
             if name in tied:
                 continue
             target = targets.get(name)
+            if target is not None and is_packed(target):
+                del targets[name], target  # the old weights go before the new ones come
+                given |= _packed(model, name, tensor, digest)
+                unset.discard(name)
+                continue
             if target is None or target.shape != tensor.shape:
                 found = "no place" if target is None else f"shape {tuple(target.shape)}"
                 raise PreflightError(f"{name} of shape {tuple(tensor.shape)} has {found} in {type(model).__name__}.")
             cast = tensor.to(target.dtype)
             if digest:
                 # Taken where the merge left the tensor, so that the way to its place, perhaps on a GPU, is proved too.
-                given[name] = own if cast is tensor and is_hashed(target) else checksum(cast, target, digest)
+                as_it_came = own and cast is tensor and is_hashed(target)
+                given[name] = own if as_it_came else checksum(cast, target, digest)
             if target.data_ptr() != tensor.data_ptr():  # else it was computed there
                 target.copy_(cast)
             unset.discard(name)
     if unset:
         raise EngineError(f"the merge left {len(unset)} of the model's weights unset, e.g. {min(unset)}.")
     return given
+
+
+def _packed(model: Any, name: str, tensor: torch.Tensor, digest: Digest | None) -> dict[str, str]:
+    """Quantise a tensor to its place. Returns the checksums of its numbers and scales, without a digest none.
+
+    Raises:
+        PreflightError: it has another shape than the layer.
+    """
+    from merge_hooks.engines.hf_proof import checksum
+
+    module = model.get_submodule(name.rpartition(".")[0])
+    if tuple(tensor.shape) != shape_of(module):
+        raise PreflightError(
+            f"{name} of shape {tuple(tensor.shape)} has shape {shape_of(module)} in {type(model).__name__}."
+        )
+    new = pack(module, tensor.to(model.dtype))
+    if not digest:
+        return {}
+    if not is_rounding(module, tensor):
+        raise EngineError(f"{name}: what bitsandbytes made of the merge's tensor is no rounding of it.")
+    parts = {name: new, f"{name}.scales": scales(new)}
+    return {place: checksum(held, held, digest) for place, held in parts.items() if held is not None}
+
+
+def _taken_in(
+    weights: Iterable[tuple[str, torch.Tensor]], digest: Digest | None, sums: dict[int, str]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same pairs, taken in by the digest; `sums` has the checksum of each that has not been used yet."""
+    for name, tensor in weights:
+        if digest:
+            sums.clear()
+            sums[id(tensor)] = digest.add(name, tensor)
+        yield name, tensor
 
 
 @contextmanager
@@ -192,18 +269,33 @@ def swap_into(model: Any, stream: Stream, proof: bool = True) -> str:
     Raises:
         PreflightError, EngineError: see `load_into`.
     """
+    conversion = _conversion(model, stream)
+    places = places_of(model)
+    # Those of the tensors that come whole, by the stream's names.
+    whole = {name: places[target] for name, target in conversion.renamed.items() if target in places}
     with Digest() as digest:
-        load_into(model, stream.into(places_of(model)), proof, digest)
+        load_into(model, stream.into(whole), proof, digest, conversion)
         return digest.value
+
+
+def _conversion(model: Any, stream: Stream) -> Conversion:
+    """What becomes of a stream's tensors in a model. Raises PreflightError where one has no place in it."""
+    conversion = to_model(Built(model), stream.names(), None)
+    if conversion.unused:
+        raise PreflightError(f"{conversion.unused[0]} has no place in {type(model).__name__}.")
+    return conversion
 
 
 def places_of(model: Any) -> dict[str, torch.Tensor]:
     """The parameters that a merge can be computed in, by name: see `Stream.into`."""
-    tied = _tied_names(model)
+    tied = Built(model).tied
     return {
         name: parameter.detach()
         for name, parameter in model.named_parameters(remove_duplicate=False)
-        if name not in tied and parameter.device.type == "cpu" and parameter.is_contiguous()
+        if name not in tied
+        and parameter.device.type == "cpu"
+        and parameter.is_contiguous()
+        and not is_packed(parameter)
     }
 
 
@@ -218,16 +310,6 @@ def parameters_digest(model: Any, names: Iterable[str]) -> str:
 
     held = dict(held_by(model))
     return digest_of((name, held[name]) for name in names)
-
-
-def _tied_names(model: Any) -> set[str]:
-    """Names whose tensor has another name that comes first (the embedding's, for a tied head)."""
-    first: dict[int, str] = {}
-    tied = set()
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if first.setdefault(id(parameter), name) != name:
-            tied.add(name)
-    return tied
 
 
 def engine_dtype(dtype: torch.dtype | str | None, stream: Stream) -> torch.dtype:

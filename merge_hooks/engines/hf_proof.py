@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from merge_hooks.engines.hf_quantised import is_packed, scales
 from merge_hooks.engines.weights_digest import Digest
 from merge_hooks.errors import EngineError
 
@@ -97,7 +98,10 @@ def prove(model: Any, expected: dict[str, str]) -> None:
 
 def held_by(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Everything that a model computes with, by name; tied parameters under each of their names."""
-    yield from model.named_parameters(remove_duplicate=False)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        yield name, parameter
+        if is_packed(parameter) and (own := scales(parameter)) is not None:
+            yield f"{name}.scales", own
     yield from model.named_buffers(remove_duplicate=False)
 
 
@@ -108,7 +112,7 @@ def checksum(tensor: torch.Tensor, place: torch.Tensor, digest: Digest) -> str:
         place: where the tensor lies or will lie.
         digest: its threads do the work on a CPU; it takes nothing in.
     """
-    return digest.checksum(tensor) if is_hashed(place) else weighted_sum(tensor)
+    return digest.checksum(tensor.data) if is_hashed(place) else weighted_sum(tensor.data)
 
 
 def is_hashed(place: torch.Tensor) -> bool:

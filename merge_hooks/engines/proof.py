@@ -15,8 +15,8 @@ each: see `merge_hooks.engines.vllm_proof` and `merge_hooks.engines.hf_proof`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -43,12 +43,16 @@ class Print:
         signs: its product with the signs, float32, one for each row.
         columns: its probed columns, float32, rows x columns.
         value: instead of both, the tensor itself in its own dtype, if it has at most one axis.
+        peaks: of each row the largest magnitude, float32; only for an engine that quantises.
+        lengths: of each row the Euclidean norm, float32; only for an engine that quantises.
     """
 
     shape: tuple[int, ...]
     signs: torch.Tensor | None = None
     columns: torch.Tensor | None = None
     value: torch.Tensor | None = None
+    peaks: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """How many rows it has."""
@@ -58,12 +62,13 @@ class Print:
         """The print of these rows, in this order."""
         assert self.signs is not None and self.columns is not None
         signs = self.signs[rows]
-        return Print((len(signs), *self.shape[1:]), signs, self.columns[rows])
+        peaks, lengths = (None if each is None else each[rows] for each in (self.peaks, self.lengths))
+        return Print((len(signs), *self.shape[1:]), signs, self.columns[rows], peaks=peaks, lengths=lengths)
 
     def with_columns(self, which: Sequence[int]) -> Print:
         """The print with only some of the probed columns, by their numbers."""
         assert self.columns is not None
-        return Print(self.shape, self.signs, self.columns[:, list(which)])
+        return replace(self, columns=self.columns[:, list(which)])
 
     def find(self, other: Print) -> torch.Tensor | None:
         """For each row of the other print, the row of this one with the same columns; None if one is missing.
@@ -92,9 +97,17 @@ def join(prints: Iterable[Print]) -> Print:
     parts = list(prints)
     if len(parts) == 1:
         return parts[0]
-    signs = torch.cat([part.signs for part in parts if part.signs is not None])
-    columns = torch.cat([part.columns for part in parts if part.columns is not None])
-    return Print((len(signs), *parts[0].shape[1:]), signs, columns)
+
+    def stacked(pieces: Iterable[torch.Tensor | None]) -> torch.Tensor | None:
+        known = [piece for piece in pieces if piece is not None]
+        return torch.cat(known) if known else None
+
+    signs = stacked(part.signs for part in parts)
+    assert signs is not None
+    return Print(
+        (len(signs), *parts[0].shape[1:]), signs, stacked(part.columns for part in parts),
+        peaks=stacked(part.peaks for part in parts), lengths=stacked(part.lengths for part in parts),
+    )  # fmt: skip
 
 
 def of_products(products: torch.Tensor) -> Print:
@@ -141,13 +154,14 @@ def columns_between(length: int, start: int, stop: int) -> list[int]:
     return [number for number, column in enumerate(columns_of(length)) if start <= column < stop]
 
 
-def take(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> Print:
+def take(tensor: torch.Tensor, dtype: torch.dtype | None = None, quantised: bool = False) -> Print:
     """The print of a tensor.
 
     Args:
         tensor: of any shape and floating dtype.
         dtype: what the engine rounds it to; None: it keeps its own. Products are rounded to it, too; their sums are
             float32.
+        quantised: whether the engine quantises it afterwards; then peaks and lengths of its rows are taken too.
     """
     import torch
 
@@ -161,7 +175,15 @@ def take(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> Print:
     columns = matrix.index_select(1, places).to(dtype).to("cpu", torch.float32)
     step = len(matrix) if matrix.dtype == dtype else max(1, PIECE // max(1, width))
     pieces = [torch.mv(piece.to(dtype), signs) for piece in matrix.split(step)] if len(matrix) else [signs[:0]]
-    return Print(tuple(tensor.shape), torch.cat(pieces).to("cpu", torch.float32), columns)
+    sums = torch.cat(pieces).to("cpu", torch.float32)
+    if not quantised or not matrix.numel():
+        return Print(tuple(tensor.shape), sums, columns)
+    peaks, lengths = [], []
+    for piece in matrix.split(max(1, PIECE // width)):
+        rounded = piece.to(dtype).float()
+        peaks.append(rounded.abs().amax(dim=1).cpu())
+        lengths.append(rounded.norm(dim=1).cpu())
+    return Print(tuple(tensor.shape), sums, columns, peaks=torch.cat(peaks), lengths=torch.cat(lengths))
 
 
 class Expected:
@@ -169,17 +191,60 @@ class Expected:
 
     Args:
         dtype: what the engine rounds the tensors to; None: it keeps their own.
+        transposed: the names of matrices that files hold as (in, out); an engine multiplies with (out, in).
+        quantised: whether the engine quantises matrices afterwards.
     """
 
-    def __init__(self, dtype: torch.dtype | None = None) -> None:
-        self.dtype = dtype
+    def __init__(
+        self, dtype: torch.dtype | None = None, transposed: Collection[str] = (), quantised: bool = False
+    ) -> None:
+        self.dtype, self.transposed, self.quantised = dtype, transposed, quantised
         self.prints: dict[str, Print] = {}
 
     def watch(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
         """The same pairs; a print is taken of each as it passes."""
         for name, tensor in weights:
-            self.prints[name] = take(tensor, self.dtype)
+            self.prints[name] = self.take(name, tensor)
             yield name, tensor
+
+    def take(self, name: str, tensor: torch.Tensor) -> Print:
+        """The print of one tensor, which is not noted here."""
+        return take(tensor.t() if name in self.transposed else tensor, self.dtype, self.quantised)
+
+
+def differing_in_float8(found: Print, wanted: Print, dtype: torch.dtype) -> torch.Tensor:
+    """Which rows of a matrix that the engine holds in float8 are no rounding of the merge's: a boolean for each row.
+
+    Each element of a row is divided by the row's scale, peak / 448, and rounded to the nearest e4m3 number. Columns must
+    be such numbers; between two that are as near either will do. A sum over signs is compared within eight standard
+    deviations of the sum of those roundings, so it shows only what is missing or in the wrong place.
+
+    Args:
+        found: of what the engine computes with; as many rows as `wanted`.
+        wanted: of the merge's tensor, with peaks and lengths. If the engine has one scale for many rows, the largest
+            peak of these rows stands at each.
+        dtype: of the engine's activations.
+    """
+    import torch
+
+    assert found.signs is not None and found.columns is not None and wanted.lengths is not None
+    assert wanted.signs is not None and wanted.columns is not None and wanted.peaks is not None
+    largest = torch.finfo(torch.float8_e4m3fn).max
+    scale = (wanted.peaks / largest).clamp_min(1 / (largest * 512))[:, None]
+
+    def nearest(values: torch.Tensor) -> torch.Tensor:
+        return (values / scale).clamp(-largest, largest).to(torch.float8_e4m3fn).float() * scale
+
+    best, held = nearest(wanted.columns), nearest(found.columns)
+    # A layer's answers are rounded to its dtype.
+    eps, smallest = torch.finfo(dtype).eps, torch.finfo(dtype).smallest_normal
+    slack = eps * (best.abs() + smallest) + 1e-6 * scale
+    is_rounding = (found.columns - held).abs() <= slack
+    same = (is_rounding & ((held - wanted.columns).abs() <= (best - wanted.columns).abs() + slack)).all(dim=1)
+    deviation = wanted.lengths * torch.finfo(torch.float8_e4m3fn).eps / 12**0.5
+    relative = 2 * max(torch.finfo(dtype).eps, SUM_ROUNDING)
+    same &= (found.signs - wanted.signs).abs() <= 8 * deviation + relative * (wanted.signs.abs() + wanted.lengths)
+    return ~same
 
 
 def differing(found: Print, wanted: Print, dtype: torch.dtype, exact: bool = True) -> torch.Tensor:

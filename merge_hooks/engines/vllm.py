@@ -4,15 +4,18 @@ Everything that touches vLLM is in this module, in `vllm_worker` (what runs in t
 with vLLM 0.32, and the same calls read in 0.33: `register_model_loader`, a `BaseModelLoader`, `worker_extension_cls`,
 `collective_rpc`, `reset_prefix_cache`. Nothing private is used.
 
-Only a short JSON string goes to the workers (`Resolved.payload`). Each worker merges for itself, and vLLM shards the
-full tensors for tensor parallelism. What workers find comes back as the answer to a call, so they may be on other
-machines. vLLM finds `register` through the entry point `vllm.general_plugins`.
+Only a short JSON string goes to the workers (`Resolved.payload`). Each worker merges a share of the tensors and gets the
+others from its fellows (`sharing`), and vLLM shards the full tensors for tensor parallelism. What workers find comes
+back as the answer to a call, so they may be on other machines. vLLM finds `register` through the entry point `vllm.general_plugins`.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +23,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merge_hooks.errors import EngineError, MergeHooksError, UnprovedError
+from merge_hooks.engines.alive import asking
+from merge_hooks.errors import EngineError, EngineLostError, MergeHooksError, UnprovedError
 from merge_hooks.machine.memory import free_on_host
+from merge_hooks.machine.stopping import end_with_parent
+from merge_hooks.texts import one_line
 
 if TYPE_CHECKING:
     from merge_hooks.recipe.resolved import Resolved
@@ -32,6 +38,13 @@ PLUGIN = "iberian"
 WORKER = "merge_hooks.engines.vllm_worker.MergingWorker"
 # Tokens in a block of the prefix cache, on CPUs.
 CPU_BLOCK_SIZE = 32
+# vLLM's ways of quantising to float8 while it loads, of which the proof knows the roundings. `fp8` is the first one's
+# older name.
+QUANTISED = ("fp8_per_tensor", "fp8_per_channel")
+# Set for the processes of an engine that we start: others' are left alone.
+OURS = "IBERIAN_ENGINE"
+# vLLM's variable for where its sockets lie; the names of sockets have at most 107 characters, of which it takes 37.
+SOCKETS, LONGEST_FOLDER = "VLLM_RPC_BASE_PATH", 45
 CHECKED_VERSIONS = (">=0.32", "<0.34")
 
 
@@ -59,6 +72,8 @@ class Proof:
 
 def register() -> None:
     """Make `load_format="merged"` known to this vLLM process. vLLM calls it in every process; twice does no harm."""
+    if os.environ.get(OURS):
+        end_with_parent()  # vLLM's own would outlive a driver that was killed, and hold its GPU
     if "llvmlite" in sys.modules:
         from merge_hooks.kernels.compiled import mend_llvmlite
 
@@ -73,14 +88,17 @@ def register() -> None:
             """Sources are found before the engine starts; there is nothing to fetch here."""
 
         def load_weights(self, model: Any, model_config: Any) -> None:
-            from merge_hooks.engines.vllm_worker import merged_weights
+            from merge_hooks.engines.vllm_worker import merged_weights, shared
 
             extra = self.load_config.model_loader_extra_config
-            with _report_to(Path(extra["report"]) if extra.get("report") else None):
+            with _report_to(Path(extra["report"]) if extra.get("report") else None), shared() as one:
                 # From the files: residents come when the key-value cache has its place.
-                weights = merged_weights(model, extra["payload"], None, model_config.dtype, bool(extra["proof"]))
+                weights = merged_weights(
+                    model, extra["payload"], None, model_config.dtype, bool(extra["proof"]), one,
+                    quantised=bool(model_config.quantization), has_bar=bool(self.load_config.use_tqdm_on_load),
+                )  # fmt: skip
+                expected = {name for name, _ in model.named_parameters()}  # before layers are quantised
                 loaded = model.load_weights(weights)
-                expected = {name for name, _ in model.named_parameters()}
                 if loaded is not None and (missing := expected - loaded):
                     raise EngineError(
                         f"the merge left {len(missing)} of the model's weights unset, e.g. {min(missing)}."
@@ -109,15 +127,19 @@ def swap(llm: Any, resolved: Resolved, resident: str = "off", proof: bool = True
     Raises:
         UnprovedError: the engine does not compute with the merge, or this cannot be shown. Start it anew.
         EngineError: vLLM kept answers of the old weights (its prefix cache could not be reset).
+        EngineLostError: the engine has died.
         MergeHooksError: whatever the merge itself refuses. The engine then holds weights of two merges and cannot be
             swapped again, because vLLM takes its layers apart while it loads.
     """
-    answers = llm.collective_rpc("merge_swap", args=(resolved.payload(), resident, proof))
+    with asking(llm, "during a swap") as ask:
+        answers = ask(lambda: llm.collective_rpc("merge_swap", args=(resolved.payload(), resident, proof)))
     for answer in answers:
         if answer.get("error"):
             raise error_of(*answer["error"])
     # vLLM does not do this by itself: without it, prompts would go on from the old weights' cache.
-    if not llm.reset_prefix_cache():
+    with asking(llm, "after a swap") as ask:
+        is_reset = ask(llm.reset_prefix_cache)
+    if not is_reset:
         raise EngineError("vLLM's prefix cache could not be reset after a swap: a request is still running.")
     found = prove(llm, proof)
     if found.unproved:
@@ -132,7 +154,8 @@ def prove(llm: Any, proof: bool = True) -> Proof:
         UnprovedError: a layer does not compute with the merge, a tensor of the merge is used nowhere, vLLM said that it
             left weights unset, or workers took in different weights.
     """
-    answers = llm.collective_rpc("merge_prove", args=(proof,))
+    with asking(llm, "during the proof of its weights") as ask:
+        answers = ask(lambda: llm.collective_rpc("merge_prove", args=(proof,)))
     digests = {answer["digest"] for answer in answers}
     if len(digests) != 1:
         raise UnprovedError(
@@ -160,6 +183,18 @@ def close(llm: Any) -> None:
 
     llm.llm_engine.engine_core.shutdown()
     cleanup_dist_env_and_memory()
+
+
+def not_started(error: RuntimeError) -> RuntimeError | EngineError:
+    """What to raise where `vllm.LLM` did not start: an error of ours, if it only says that a process of it ended."""
+    said = one_line(str(error))
+    if not said.startswith("Engine core initialization failed"):
+        return error
+    kind = EngineLostError if f": {-signal.SIGKILL}" in said else EngineError
+    return kind(
+        f"vLLM's engine did not start ({said}). vLLM's own lines above say why. If memory ran out, or a process was killed "
+        "(-9), lower gpu_memory_utilization or max_model_len."
+    )
 
 
 def distribution() -> str | None:
@@ -227,6 +262,8 @@ def version_known_as_vllm() -> Iterator[None]:
 
 def prepare_environment(tensor_parallel_size: int) -> None:
     """Set the environment variables that vLLM reads, unless the user has set them."""
+    os.environ[OURS] = "1"
+    _give_sockets_a_folder()
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is not None and PLUGIN not in allowed.split(","):
         os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}".strip(",")
@@ -236,6 +273,14 @@ def prepare_environment(tensor_parallel_size: int) -> None:
     if is_cpu_build() and tensor_parallel_size == 1:
         # One process: a small model is ready in 5 s instead of 32 s, and its errors reach us as they are.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+
+def _give_sockets_a_folder() -> None:
+    """Have vLLM put its sockets into a folder that goes with this process: it leaves them in the temporary one."""
+    if SOCKETS not in os.environ and len(tempfile.gettempdir()) <= LONGEST_FOLDER:
+        folder = tempfile.TemporaryDirectory(prefix="iberian-vllm-", ignore_cleanup_errors=True)
+        atexit.register(folder.cleanup)
+        os.environ[SOCKETS] = folder.name
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,8 +25,23 @@ from vllm.model_executor.layers.vocab_parallel_embedding import (
     VocabParallelEmbedding,
 )
 
-from merge_hooks.engines.proof import Expected, Print, columns_between, differing, join, of_products, probes, take
+from merge_hooks.engines.proof import (
+    Expected,
+    Print,
+    columns_between,
+    differing,
+    differing_in_float8,
+    join,
+    of_products,
+    probes,
+    take,
+)
 
+# Layers that vLLM fuses in most models.
+FUSED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up_proj": ["gate_proj", "up_proj"]}
+# vLLM's linear layers in float8 (`quantization=` in `merge_hooks.engines.vllm.QUANTISED`): a scale for each row, or one
+# for all rows of a layer.
+FLOAT8 = {"Fp8PtpcOnlineLinearMethod": "row", "Fp8PerTensorOnlineLinearMethod": "layer"}
 # Rows of an embedding that are looked up as a prompt's tokens are.
 LOOKUPS = 64
 
@@ -68,15 +83,16 @@ class _Proof:
     ) -> None:
         self.model, self.prints, self.orders, self.dtype = model, expected.prints, orders, dtype
         self.found = Findings()
-        self.packed: dict[str, list[str]] = dict(getattr(model, "packed_modules_mapping", None) or {})
+        self.packed: dict[str, list[str]] = FUSED | dict(getattr(model, "packed_modules_mapping", None) or {})
         self.sources = _sources(model, self.prints)
         self.has_head = any(isinstance(module, ParallelLMHead) for module in model.modules())
 
     def run(self) -> Findings:
         for name, module in self.model.named_modules():
             held = {key: value for key, value in module._parameters.items() if value is not None}
-            if isinstance(module, (LinearBase, VocabParallelEmbedding)):
-                held.pop("weight", None)
+            if isinstance(module, (LinearBase, VocabParallelEmbedding)) and not _is_convolution(module):
+                for key in ("weight", "weight_scale", "input_scale") if _scales(module) else ("weight",):
+                    held.pop(key, None)
                 prove_weight = self._linear if isinstance(module, LinearBase) else self._vocabulary
                 prove_weight(name, module)
             for key, parameter in held.items():
@@ -111,12 +127,17 @@ class _Proof:
 
     def _sources_of(self, parameter: str) -> list[str]:
         """The merge's tensors behind a parameter, in the order in which they are fused."""
-        order = self.packed.get(parameter.rpartition(".")[0].rpartition(".")[2], [])
+        layer, _, key = parameter.rpartition(".")
+        path, _, own = layer.rpartition(".")
+        order = self.packed.get(own, [])
 
         def place(source: str) -> int:
             return next((order.index(part) for part in reversed(source.split(".")) if part in order), -1)
 
-        return sorted(self.sources.get(parameter, []), key=place)
+        # GLM 4 and others fuse layers while they load, without saying so in their mapping of names.
+        apart = [f"{path}.{part}.{key}" for part in order]
+        sources = self.sources.get(parameter) or [name for one in apart for name in self.sources.get(one, [])]
+        return sorted(sources, key=place)
 
     def _vector(self, sources: list[str]) -> torch.Tensor | None:
         """Vectors of the merge, end to end; None if they are no vectors."""
@@ -131,18 +152,40 @@ class _Proof:
         if not sources or any(self.prints[source].shape[1:] != (module.input_size,) for source in sources):
             self._is_unproved(f"{name}.weight", module)
             return
-        whole = join(self.prints[source] for source in sources)
+        whole = self._whole(sources, module)
         found, which = _products(module)
         rows = self.orders[name] if name in self.orders else _rows(module, len(whole))
-        if len(sources) == 1 and name not in self.orders and not self._is_same(found, whole.with_columns(which), rows):
-            # One tensor whose rows vLLM arranges otherwise: q, k and v of each head, in Falcon and BLOOM.
+        if name not in self.orders and not self._is_same(found, whole.with_columns(which), rows):
+            # Tensors whose rows vLLM arranges otherwise: q, k and v of each head in Falcon and BLOOM, the halves of each
+            # head in Llama 4.
             more, which_more = _products(module, every_column=True)
             order = whole.with_columns(which_more).find(more)
-            if order is not None and self._is_same(more, whole.with_columns(which_more), order):
+            if (
+                order is not None
+                and self._stays_apart(sources, rows, order)
+                and self._is_same(more, whole.with_columns(which_more), order)
+            ):
                 self.orders[name] = rows = order
         self._compares(name, sources, found, whole.with_columns(which), rows)
 
+    def _stays_apart(self, sources: list[str], rows: torch.Tensor, order: torch.Tensor) -> bool:
+        """Whether another order of rows leaves each row within its own tensor."""
+        ends = torch.tensor([len(self.prints[source]) for source in sources]).cumsum(0)
+        return len(rows) == len(order) and torch.equal(
+            *(torch.bucketize(own, ends, right=True) for own in (rows, order))
+        )
+
+    def _whole(self, sources: list[str], module: Any) -> Print:
+        """The print of the merge's tensors in a layer; with peaks only if the layer holds them in float8."""
+        whole = join(self.prints[source] for source in sources)
+        scales = _scales(module)
+        if whole.peaks is None or scales == "row":
+            return whole
+        return replace(whole, peaks=whole.peaks.max().expand(len(whole)) if scales == "layer" else None)
+
     def _differing(self, found: Print, wanted: Print) -> torch.Tensor:
+        if wanted.peaks is not None:
+            return differing_in_float8(found, wanted, self.dtype)
         return differing(found, wanted, self.dtype, exact=not torch.backends.cuda.matmul.allow_tf32)
 
     def _is_same(self, found: Print, whole: Print, rows: torch.Tensor) -> bool:
@@ -155,7 +198,7 @@ class _Proof:
         if not sources:
             self._is_unproved(f"{name}.weight", module)
             return
-        whole = join(self.prints[source] for source in sources)
+        whole = self._whole(sources, module)
         rows = _rows(module, len(whole))
         if isinstance(module, ParallelLMHead) or not self.has_head:
             found, which = _products(module)
@@ -183,16 +226,39 @@ class _Proof:
 
     def _parameter(self, path: str, module: torch.nn.Module, parameter: torch.Tensor) -> None:
         sources = self._sources_of(path)
+        if path.endswith(".A"):  # Mamba's decay: files hold its logarithm, layers compute with -exp of it
+            self._decay(path, sources or self._sources_of(f"{path}_log"), module, parameter)
+            return
         vector = self._vector(sources)
         if vector is not None and parameter.ndim < 2:
             rows = self.orders.get(path.rpartition(".")[0])
             wanted = vector[rows] if rows is not None else _share(vector, module, parameter.numel())
             self._says(path, sources, _values_differ(parameter.detach().reshape(-1).cpu(), wanted, self.dtype))
         elif sources and [self.prints[source].shape for source in sources] == [tuple(parameter.shape)]:
-            whole = self.prints[sources[0]]
+            # No packed copy is made of a parameter of this kind: convolutions, tables of positions.
+            whole = self._whole(sources, module)
             self._compares(path, sources, take(parameter), whole, torch.arange(len(whole)))
         else:
             self._is_unproved(path, module)
+
+    def _decay(self, path: str, sources: list[str], module: torch.nn.Module, parameter: torch.Tensor) -> None:
+        logarithms = self._vector(sources)
+        if logarithms is None:
+            self._is_unproved(path, module)
+            return
+        wanted = _share(-torch.exp(logarithms.float()), module, parameter.numel())
+        self._says(path, sources, _values_differ(parameter.detach().reshape(-1).cpu(), wanted, self.dtype))
+
+
+def _scales(module: Any) -> str:
+    """Whether a layer has been quantised to float8 with a scale for each "row", one for the "layer", or not at all: ""."""
+    return FLOAT8.get(type(getattr(module, "quant_method", None)).__name__, "")
+
+
+def _is_convolution(module: Any) -> bool:
+    """Whether a linear layer only holds the weights of a short convolution, as those of Mamba do; it multiplies nothing."""
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.ndim == 3
 
 
 def _sources(model: torch.nn.Module, prints: Mapping[str, Print]) -> dict[str, list[str]]:
@@ -217,9 +283,10 @@ def _products(module: Any, every_column: bool = False) -> tuple[Print, list[int]
         size = module.input_size_per_partition
         start, stop = module.tp_rank * size, (module.tp_rank + 1) * size
     which = columns_between(width, start, stop)
-    which = which if every_column else which[:1]
+    which = which if every_column or _scales(module) else which[:1]
     weight = next(module.parameters(recurse=False))  # empty, where it was packed; its dtype is the layer's all the same
-    inputs = probes(width, which)[:, start:stop].to(weight.device, weight.dtype).contiguous()
+    dtype = module.orig_dtype if _scales(module) else weight.dtype
+    inputs = probes(width, which)[:, start:stop].to(weight.device, dtype).contiguous()
     products = module.quant_method.apply(module, inputs)
     if is_part:
         products = torch.cat([tensor_model_parallel_all_reduce(products[:1].contiguous()), products[1:]])

@@ -8,18 +8,21 @@ that leaves a worker ends it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+from merge_hooks.engines.sharing import Ranks, Shared
 from merge_hooks.errors import MergeHooksError
 
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.engines.proof import Expected
+    from merge_hooks.engines.proof import Expected, Print
 
 # Where vLLM 0.32 and 0.33 say that weights were not loaded, as warnings.
 LOADERS = ("vllm.model_executor.model_loader.reload.layerwise", "vllm.model_executor.model_loader.reload.inplace")
@@ -38,6 +41,9 @@ class Loaded:
         warnings: what vLLM said of weights that it did not load.
         orders: see `vllm_proof.prove`.
         addresses: where each parameter lay after the first load.
+        elsewhere: tensors that only other stages of the pipeline took in.
+        stamp: of this load; no other has it, in any process.
+        is_ours: whether our stream was loaded; else it was the engine's own loader.
     """
 
     expected: Expected | None = None
@@ -45,40 +51,99 @@ class Loaded:
     warnings: list[str] = field(default_factory=list)
     orders: dict[str, torch.Tensor] = field(default_factory=dict)
     addresses: dict[str, int] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)
+    stamp: str = field(default_factory=lambda: uuid4().hex)
+    is_ours: bool = False
+
+
+@dataclass
+class Lease:
+    """Whose turn it is to swap, among those who share a server.
+
+    Args:
+        owner: any name; "" if nobody.
+        until: when it ends (`time.monotonic`).
+    """
+
+    owner: str = ""
+    until: float = 0.0
 
 
 # By model of this process: what vLLM's loader notes at the first load, and the worker reads when it is asked.
 _LOADED: WeakKeyDictionary[Any, Loaded] = WeakKeyDictionary()
+_LEASES: WeakKeyDictionary[Any, Lease] = WeakKeyDictionary()
+
+
+def shared() -> Shared:
+    """One merge for all ranks of this engine (`merge_hooks.engines.sharing`)."""
+    from vllm.distributed import get_pp_group, get_tp_group
+
+    return Shared(Ranks.of(get_tp_group()), Ranks.of(get_pp_group()))
 
 
 def merged_weights(
-    model: Any, payload: str, resident: str | None, dtype: torch.dtype, proof: bool
+    model: Any,
+    payload: str,
+    resident: str | None,
+    dtype: torch.dtype,
+    proof: bool,
+    shared: Shared,
+    quantised: bool = False,
+    has_bar: bool = False,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of a merge on their way into a model. What goes in is noted.
+
+    Of several ranks each merges a share; a stage of several takes in the tensors of its own layers only.
 
     Args:
         payload: the resolved recipe (`Resolved.payload`).
         resident: where its sources stay afterwards (`merge_hooks.sources.residents`).
         dtype: what the engine rounds them to.
         proof: whether to take their prints.
+        shared: entered by the caller, who loads what this gives.
+        quantised: whether the engine quantises them afterwards.
+        has_bar: whether the first rank shows how far it is.
     """
+    from merge_hooks.engines.bar import with_bar
     from merge_hooks.engines.proof import Expected
-    from merge_hooks.engines.weights_digest import Digest
+    from merge_hooks.engines.weights_digest import Digest, digest_of_described
     from merge_hooks.resolve.resolver import from_payload
     from merge_hooks.sources.residents import residents_for
     from merge_hooks.stream.stream import open_stream
 
     before = _LOADED.get(model, Loaded())
+    stream = open_stream(from_payload(payload))
+    transposed = stream.plan.built.transposed if stream.plan.built is not None else ()
+    expected = Expected(dtype, transposed, quantised)
     loaded = _LOADED[model] = Loaded(
-        Expected(dtype) if proof else None, orders=before.orders, addresses=before.addresses
-    )
-    weights: Iterator[tuple[str, torch.Tensor]] = iter(
-        open_stream(from_payload(payload), residents=residents_for(resident))
-    )
+        expected if proof else None, orders=before.orders, addresses=before.addresses, is_ours=True
+    )  # fmt: skip
+    names = set(stream.names())
+    if shared.stages.size > 1:
+        names = {name for name in names if _is_of_stage(model, stream.plan.names_in_files(name))}
+    described: dict[str, bytes | None] = {}
+    prints: dict[str, Print | None] = {}
     with Digest() as digest:
-        weights = digest.watch(weights)
-        yield from loaded.expected.watch(weights) if loaded.expected else weights
-        loaded.digest = digest.value
+        merged = shared.tensors(stream, names, residents_for(resident))
+        merged = with_bar(merged, len(names), has_bar and shared.ranks.rank == 0)
+        weights = shared.watch(merged, digest.describe, described)
+        # As files on the Hub have them, which is what vLLM's models load; the digest is that of the merge.
+        weights = stream.plan.as_in_files(weights)
+        yield from shared.watch(weights, expected.take, prints) if proof else weights
+    own, expected.prints = shared.finish(described, prints)
+    whole = shared.finish_stages(own)
+    loaded.digest = digest_of_described(whole[name] for name in stream.names() if name in whole)
+    left = set(stream.names()) - names
+    loaded.elsewhere = {file for name in left for file in stream.plan.names_in_files(name)}
+
+
+def _is_of_stage(model: Any, names: Iterable[str]) -> bool:
+    """Whether this stage of a pipeline has one of these layers. Names that it cannot place count as its own."""
+    from vllm.model_executor.models.utils import is_pp_missing_parameter
+
+    mapper: Any = getattr(model, "hf_to_vllm_mapper", None)
+    mapped = [name if mapper is None else mapper.map_name(name) for name in names]
+    return not mapped or any(name is None or not is_pp_missing_parameter(name, model) for name in mapped)
 
 
 class MergingWorker:
@@ -91,11 +156,14 @@ class MergingWorker:
             {"error": (class, message)} if the merge itself refuses, else {}.
         """
         worker: Any = self
-        model, dtype = worker.get_model(), worker.model_runner.model_config.dtype
+        model, config = worker.get_model(), worker.model_runner.model_config
         heard: list[str] = []
         try:
-            with _hearing(heard):
-                worker.reload_weights(weights_iterator=merged_weights(model, payload, resident, dtype, proof))
+            with shared() as one, _hearing(heard):
+                weights = merged_weights(
+                    model, payload, resident, config.dtype, proof, one, bool(config.quantization)
+                )  # fmt: skip
+                worker.reload_weights(weights_iterator=weights)
         except MergeHooksError as error:
             return {"error": (type(error).__name__, str(error))}
         expected = _follow_tied(model) + _without_weights(model)
@@ -112,17 +180,61 @@ class MergingWorker:
 
         worker: Any = self
         model = worker.get_model()
-        loaded = _LOADED[model]
+        loaded = _LOADED.setdefault(model, Loaded())
         answer = {"digest": loaded.digest, "wrong": loaded.warnings, "unproved": [], "unused": []}
         if proof and loaded.expected is not None:
             found = prove(model, loaded.expected, loaded.orders, worker.model_runner.model_config.dtype)
             given = loaded.expected.prints
-            unused = sorted(name for name in given.keys() - found.used if not _is_table(name, given[name].shape))
+            unused = sorted(loaded.elsewhere.union(
+                name for name in given.keys() - found.used if not _is_table(name, given[name].shape)))  # fmt: skip
             wrong = [*loaded.warnings, *found.wrong]
             if worker.device.type != "cpu" and not worker.model_runner.model_config.enforce_eager:
                 wrong += moved(model, loaded.addresses)
             answer |= {"wrong": wrong, "unproved": found.unproved, "unused": unused}
         return answer
+
+    def merge_state(self) -> dict[str, Any]:
+        """What lies in the model, for those who share a server.
+
+        Returns:
+            {"stamp": changes with every load, before the first weight does, "digest": of the whole merge, or "" (a load
+            that is not ours, or one that broke off), "merged": whether the last load was ours, "dtype": ...}
+        """
+        worker: Any = self
+        model = worker.get_model()
+        loaded = _LOADED.setdefault(model, Loaded())
+        if worker.device.type != "cpu" and not worker.model_runner.model_config.enforce_eager:
+            moved(model, loaded.addresses)  # a plain first load: notes where its graphs read, before any swap
+        dtype = str(worker.model_runner.model_config.dtype).removeprefix("torch.")
+        return {"stamp": loaded.stamp, "digest": loaded.digest, "merged": loaded.is_ours, "dtype": dtype}
+
+    def merge_lease(self, owner: str, seconds: float) -> dict[str, Any]:
+        """Ask for the turn to swap, or renew it. It is a promise among those who ask; the stamp is what is checked.
+
+        Args:
+            seconds: from now; 0 gives it back.
+        Returns:
+            {"owner": who has it now, "seconds": for how long yet}
+        """
+        worker: Any = self
+        lease, now = _LEASES.setdefault(worker.get_model(), Lease()), time.monotonic()
+        if lease.owner in ("", owner) or lease.until <= now:
+            lease.owner, lease.until = (owner, now + seconds) if seconds > 0 else ("", 0.0)
+        return {"owner": lease.owner, "seconds": max(0.0, lease.until - now)}
+
+    def merge_prints(self, payload: str) -> dict[str, Any]:
+        """The fingerprints of a recipe's sources, as they lie on this machine.
+
+        Returns:
+            {"prints": {folder: fingerprint}}, or {"error": (class, message)}.
+        """
+        from merge_hooks.resolve.resolver import from_payload
+
+        try:
+            sources = from_payload(payload).sources.values()
+            return {"prints": {folder: found for source in sources for folder, found in source.prints().items()}}
+        except MergeHooksError as error:
+            return {"error": (type(error).__name__, str(error))}
 
 
 def _is_table(name: str, shape: tuple[int, ...]) -> bool:

@@ -42,11 +42,14 @@ class Digest:
     def add(self, name: str, tensor: torch.Tensor) -> str:
         """Take in one tensor, and return its `checksum`."""
         pieces = self._pieces(tensor)
-        self._state.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        self._state.update(pieces)
+        self._state.update(_described(name, tensor, pieces))
         self.tensors += 1
         self.bytes += tensor.nbytes
         return _with_form(tensor, pieces)
+
+    def describe(self, name: str, tensor: torch.Tensor) -> bytes:
+        """What `digest_of_described` wants of a tensor: name, form, and the hashes of its pieces. It is not taken in."""
+        return _described(name, tensor, self._pieces(tensor))
 
     def checksum(self, tensor: torch.Tensor) -> str:
         """The checksum of one tensor with its dtype and shape. The tensor is not taken in."""
@@ -72,6 +75,20 @@ class Digest:
     def value(self) -> str:
         """32 hex digits over everything taken in so far."""
         return self._state.hexdigest()
+
+
+def _described(name: str, tensor: torch.Tensor, pieces: bytes) -> bytes:
+    return f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode() + pieces
+
+
+def digest_of_described(tensors: Iterable[bytes]) -> str:
+    """The digest of a stream whose tensors were described one by one, perhaps in several processes."""
+    import xxhash
+
+    state = xxhash.xxh3_128()
+    for described in tensors:
+        state.update(described)
+    return state.hexdigest()
 
 
 def _with_form(tensor: torch.Tensor, pieces: bytes) -> str:

@@ -25,8 +25,9 @@ from merge_hooks.kernels.operands import Merged, Operands, Pending
 # arcee_fusion, which samples its quantiles in tensors above a million; whatever a plugin brings) may draw, and is
 # given a seed and stamped with it.
 DETERMINISTIC = (
-    "breadcrumbs", "breadcrumbs_ties", "fisher", "karcher", "knots_ties", "linear", "model_stock", "multislerp",
-    "nearswap", "nuslerp", "passthrough", "ram", "ramplus_tl", "sce", "slerp", "task_arithmetic", "ties",
+    "breadcrumbs", "breadcrumbs_ties", "consensus_ta", "consensus_ties", "fisher", "geometric_median", "iso_c", "karcher",
+    "knots_ties", "linear", "model_stock", "multislerp", "nearswap", "nuslerp", "passthrough", "ram", "ramplus_tl", "sce",
+    "slerp", "task_arithmetic", "ties",
 )  # fmt: skip
 KNOTS = ("knots_ties", "knots_dare_ties")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 # Seconds that we wait for another process which takes memory: to fill some 100 GB with zeros.
 LONGEST_CLAIM = 120
+POLL_SECONDS = 0.05
 
 
 def free_on_host() -> int:
@@ -59,15 +61,49 @@ def claiming() -> Iterator[None]:
 
     The system counts memory as taken only when it is written to. So whoever claims memory fills it in here.
     """
-    from filelock import FileLock, Timeout
-
     user = os.getuid() if hasattr(os, "getuid") else 0
-    lock = FileLock(Path(tempfile.gettempdir()) / f"iberian-memory-{user}.lock")
-    try:
-        lock.acquire(timeout=LONGEST_CLAIM)
-    except (Timeout, OSError) as error:
-        LOG.warning("merged: memory is taken without asking other processes (%s)", error)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(alone(Path(tempfile.gettempdir()) / f"iberian-memory-{user}.lock", LONGEST_CLAIM))
+        except (OSError, ImportError) as error:  # ImportError: no fcntl on Windows
+            LOG.warning("merged: memory is taken without asking other processes (%s)", error)
+        yield
+
+
+@contextmanager
+def alone(path: Path, seconds: float) -> Iterator[None]:
+    """While this lasts, no other process is in here with the same path. The file goes with the last one.
+
+    filelock's own would stay, after SIGTERM too.
+
+    Raises:
+        OSError: the file cannot be made; a TimeoutError: another process was in here for so many seconds.
+    """
+    until = time.monotonic() + seconds
+    while (file := _taken(path)) is None:
+        if time.monotonic() > until:
+            raise TimeoutError(f"{path}: another process has held it for {seconds:.0f} s")
+        time.sleep(POLL_SECONDS)
     try:
         yield
     finally:
-        lock.release()
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _taken(path: Path) -> int | None:
+    """The file, open, locked, and still the one of this name; None: another process has it, or had it and removed it."""
+    import fcntl
+
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(path.stat(), os.fstat(file)):
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
+    return None

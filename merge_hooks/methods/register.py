@@ -11,7 +11,11 @@ import importlib
 
 # Name -> the module whose METHODS holds it. A new method is a file with such a dictionary, and its line here.
 OURS = {
+    "consensus_ta": "merge_hooks.methods.consensus",
+    "consensus_ties": "merge_hooks.methods.consensus",
     "fisher": "merge_hooks.methods.fisher",
+    "geometric_median": "merge_hooks.methods.geometric_median",
+    "iso_c": "merge_hooks.methods.isotropic",
     "knots_ties": "merge_hooks.methods.knots",
     "knots_dare_ties": "merge_hooks.methods.knots",
 }

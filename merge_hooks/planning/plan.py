@@ -8,18 +8,23 @@ and the lifetime of every tensor (`merge_hooks.stream`).
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from merge_hooks.architectures.built import Built, built_from, layer_counts, sibling_names
+from merge_hooks.architectures.conversion import Conversion, Part, to_files, to_model
+from merge_hooks.architectures.kinds import HYBRID, kinds_of
 from merge_hooks.errors import PreflightError, RecipeError
 from merge_hooks.kernels.operands import Operand, Operands
-from merge_hooks.planning.config import MAX_LAYERS, ordered_references, reference_key
+from merge_hooks.planning.architecture import Own, architecture_of, is_of
+from merge_hooks.planning.config import MAX_LAYERS, dump_config, ordered_references, reference_key
 from merge_hooks.planning.reading import SourceReader, in_words, left_where_they_are, run_task
 from merge_hooks.planning.registry import register_methods
 from merge_hooks.sources.checkpoint import Source
@@ -27,7 +32,7 @@ from merge_hooks.sources.checkpoint import Source
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.sources.residents import Pass
+    from merge_hooks.sources.residents import ResidentReader
 
 CHECKED_VERSIONS = ("0.1.5",)
 _READING = threading.RLock()
@@ -45,6 +50,7 @@ class OutputTensor:
         dtype: what the result is cast to, as mergekit names it; None: it is not cast.
         merge: mergekit's ExecuteMergeMethodTask: method, resolved parameters, order of the models.
         sources: each source by its folder.
+        taken: whether it is no merge but the only input's own tensor, cast: towers (see `Plan`).
     """
 
     name: str
@@ -54,6 +60,7 @@ class OutputTensor:
     dtype: str | None
     merge: Any
     sources: dict[str, Source]
+    taken: bool = False
 
     def parameter(self, name: str) -> Any:
         """The value of a parameter of the whole merge, as resolved for this tensor."""
@@ -67,35 +74,69 @@ class OutputTensor:
         """The merged tensor, by mergekit's own method; None for an optional tensor that no source has."""
         from mergekit.common import dtype_from_name
 
+        if self.taken:
+            return self._own_tensor()
         try:
             tensor = run_task(self.merge, memory)
         except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
             raise RecipeError(f"mergekit cannot merge {self.name}: {in_words(error)}.") from error
         return tensor if tensor is None or not self.dtype else tensor.to(dtype=dtype_from_name(self.dtype))
 
-    def operands(self, view: Pass | None = None) -> Operands | None:
+    def shape_of_made(self) -> tuple[int, ...] | None:
+        """The shape, if its first source's files do not hold it under this name, but other tensors that make it."""
+        key, names = next(iter(self.inputs.items()))
+        source = self.sources[key]
+        held = source.first_held(names)
+        return None if held is None or held in source.stored else source.entries[held].shape
+
+    @property
+    def held(self) -> dict[str, str]:
+        """By source, the name under which it holds the tensor. Sources that lack it are left out."""
+        found = ((key, self.sources[key].first_held(names)) for key, names in self.inputs.items())
+        return {key: name for key, name in found if name}
+
+    @property
+    def elements(self) -> int:
+        """How many elements its first source's tensor has; 0 where no source has it."""
+        key, name = next(iter(self.held.items()), (None, None))
+        return math.prod(self.sources[key].entries[name].shape) if key and name else 0
+
+    def operands(self, reader: ResidentReader | None = None) -> Operands | None:
         """What a kernel of ours is given; None where mergekit has rules of its own (see `gathered`).
 
         Tensors come as they are stored, and a kernel casts them block by block. They are read here and not by
         mergekit's tasks, which take longer to start than a small tensor takes to merge.
 
         Args:
-            view: the residents to read from; None: the sources' files.
+            reader: the residents to read from; None: the sources' files.
         """
         from mergekit.io.tasks import GatherTensors
 
         gather = self.merge.gather_tensors
-        if not isinstance(gather, GatherTensors):  # aligned to a tokenizer
+        if self.taken or not isinstance(gather, GatherTensors):  # aligned to a tokenizer
             return None
         dtypes = {info.force_dtype or gather.dtype for info in gather.weight_info.values()}
-        held = {key: name for key, names in self.inputs.items() if (name := self.sources[key].first_held(names))}
+        held = self.held
         if len(dtypes) != 1 or len(held) != len(self.inputs):
             return None
-        tensors = {key: view.read(self.sources[key], name) if view else self.sources[key].read(name)
+        tensors = {key: reader.read(self.sources[key], name) if reader else self.sources[key].read(name)
                    for key, name in held.items()}  # fmt: skip
-        return self._operands(tensors, dtypes.pop(), held, view)
+        return self._operands(tensors, dtypes.pop(), held, reader)
 
-    def gathered(self, memory: dict[str, Any], view: Pass | None = None) -> Operands | None:
+    def _own_tensor(self) -> torch.Tensor | None:
+        """The only input's tensor, cast as a merged one is."""
+        from mergekit.common import dtype_from_name
+
+        ((key, names),) = self.inputs.items()
+        held = self.sources[key].first_held(names)
+        if held is None:
+            return None
+        tensor = self.sources[key].read(held)
+        for dtype in (self.merge.gather_tensors.dtype, self.dtype):
+            tensor = tensor.to(dtype_from_name(dtype) or tensor.dtype)
+        return tensor
+
+    def gathered(self, memory: dict[str, Any], reader: ResidentReader | None = None) -> Operands | None:
         """The same from what mergekit's tasks gather, within `Plan.reading`.
 
         None where mergekit has rules of its own: tensors that some source lacks, integer buffers, and shapes that do
@@ -104,10 +145,12 @@ class OutputTensor:
         from mergekit.io.tasks import GatherTensors
 
         gather = self.merge.gather_tensors
+        if self.taken:
+            return None
         if not isinstance(gather, GatherTensors):  # aligned to a tokenizer, and cast
             aligned = run_task(gather, memory)
             return self._operands(
-                {reference_key(reference): tensor for reference, tensor in aligned.items()}, None, None, view
+                {reference_key(reference): tensor for reference, tensor in aligned.items()}, None, None, reader
             )
         loads = dict(zip(gather.weight_info.keys(), gather.arguments().values(), strict=True))
         dtypes = {load.dtype for load in loads.values()}
@@ -121,10 +164,14 @@ class OutputTensor:
             }
         if any(tensor is None for tensor in tensors.values()):
             return None
-        return self._operands(tensors, dtypes.pop(), None, view)
+        return self._operands(tensors, dtypes.pop(), None, reader)
 
     def _operands(
-        self, tensors: dict[str, torch.Tensor], dtype: str | None, held: dict[str, str] | None, view: Pass | None
+        self,
+        tensors: dict[str, torch.Tensor],
+        dtype: str | None,
+        held: dict[str, str] | None,
+        reader: ResidentReader | None,
     ) -> Operands | None:
         """From the source tensors.
 
@@ -151,7 +198,7 @@ class OutputTensor:
             own = dict(parameters[key].items()) if key in parameters else {}
             place = None if key == base else next(places)
             factors = partial(self._factors, key, base, held) if held and base and key != base else None
-            origin = view.origin(self.sources[key], held[key]) if view and held else None
+            origin = reader.origin(self.sources[key], held[key]) if reader and held else None
             inputs.append(Operand(tensors[key], place, own, factors, origin))
         operands = Operands(
             name=self.name,
@@ -161,9 +208,9 @@ class OutputTensor:
             dtype=merged_in,
             out_dtype=dtype_from_name(self.dtype) or merged_in,
         )
-        if view is None:
+        if reader is None:
             return operands
-        return replace(operands, keep=view.residents.keep, kept=view.residents.kept)
+        return replace(operands, keep=reader.residents.keep, kept=reader.residents.kept)
 
     def _factors(self, key: str, base: str, held: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor] | None:
         """A source's difference to the base as factors (see `Operand`), if it is an adapter over that base."""
@@ -180,11 +227,14 @@ class Plan:
         trust_remote_code: whether configurations may bring code of their own.
     Raises:
         PreflightError: mergekit cannot plan it, e.g. mixed architectures or unequal slices.
+
+    What a text is not read with (vision and audio towers, projectors) is taken from the donor as it is, unless the recipe
+    names it: in `modules:`, or in a `filter` of its parameters. What only files hold, and no model computes with (masks,
+    tables of angles, a copy of a tied head), is left out.
     """
 
     def __init__(self, config: Any, sources: dict[str, Source], trust_remote_code: bool = False) -> None:
         from huggingface_hub.errors import StrictDataclassError
-        from mergekit.architecture import get_architecture_info
         from mergekit.io.tasks import SaveTensor
         from mergekit.merge import _model_out_config
         from mergekit.options import MergeOptions
@@ -195,12 +245,17 @@ class Plan:
         self._sources = sources
         self._read = [(reference, sources[reference_key(reference)]) for reference in ordered_references(config)]
         _refuse_endless(sources)
+        self.donor = self._read[0][1] if config.base_model is None else sources[reference_key(config.base_model)]
+        self.built = self.donor.built
+        self.siblings = _siblings(self.built, self.donor, [source for _, source in self._read])
+        _call_as_donor(self.donor, [source for _, source in self._read])
         options = MergeOptions(trust_remote_code=trust_remote_code)
+        self._named = _names_in(config)
         # The planner writes into the configuration it is given.
         config = config.model_copy(deep=True)
         try:
             with self.reading():
-                architecture = get_architecture_info(config, options)
+                architecture = architecture_of(config, options, self.built, self.donor)
                 self.model_config = _model_out_config(config, architecture, trust_remote_code)
                 _follow_layers(self.model_config, config, trust_remote_code)
                 planner = MergePlanner(config, architecture, options, self.model_config)
@@ -211,7 +266,12 @@ class Plan:
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, OSError, StrictDataclassError) as error:
             raise PreflightError(f"mergekit cannot plan this recipe: {in_words(error)}.") from error
         self.architecture = architecture
-        self.tensors = [self._output(task) for task in tasks if isinstance(task, SaveTensor)]
+        self._own = any(isinstance(module.architecture, Own) for module in architecture.modules.values())
+        # All that mergekit would compute: its random methods draw for each.
+        self._planned = [self._output(task) for task in tasks if isinstance(task, SaveTensor)]
+        once = {output.name: output for output in reversed(self._planned)}  # some tables list a tensor in two modules
+        self.tensors = [output for output in self._planned
+                        if once[output.name] is output and self._is_computed_with(output.name)]  # fmt: skip
         self.tokenizer_task = next((task for task in tasks if isinstance(task, BuildTokenizer)), None)
 
     def update_vocabulary(self, tokenizer: Any, pad_to_multiple_of: int | None) -> None:
@@ -221,8 +281,10 @@ class Plan:
         _update_config_vocab(self.model_config, self.architecture, tokenizer, pad_to_multiple_of)
 
     @contextmanager
-    def reading(self, view: Pass | None = None) -> Iterator[None]:
+    def reading(self, reader: ResidentReader | None = None, in_files: bool = False) -> Iterator[None]:
         """While this lasts, mergekit's tasks read through our sources, which check what they read, or from residents.
+
+        With `in_files` they find only the names that the files have: mergekit's order goes by these.
 
         Only one thread at a time: mergekit's table of loaders and the generator of its random methods belong to the
         process.
@@ -233,7 +295,7 @@ class Plan:
             # Put back afterwards: plans of a merge of merges take turns in reading, and may share sources.
             before = {reference: LoaderCache.loaders.get(reference) for reference, _ in self._read}
             for reference, source in self._read:
-                LoaderCache.loaders[reference] = SourceReader(source, view)
+                LoaderCache.loaders[reference] = SourceReader(source, reader, in_files)
             try:
                 yield
             finally:
@@ -250,9 +312,90 @@ class Plan:
             reference_key(reference): [info.name, *(info.aliases or ()), *(info.tied_names or ())]
             for reference, info in gather.weight_info.items()
         }
+        is_optional, taken = weight.optional, self._is_taken(weight.name)
+        if taken:
+            inputs = {self.donor.key: inputs.get(self.donor.key) or [weight.name]}
+        elif self._own and self.built is not None:
+            # Optional there are tensors that not every layer has; but where one source has it, all must.
+            is_optional = weight.optional and weight.name not in self.built.required
         return OutputTensor(
-            weight.name, inputs, weight.optional, weight.vocabulary_axis, save.dtype, save.tensor_task, self._sources
+            weight.name, inputs, is_optional, weight.vocabulary_axis, save.dtype, save.tensor_task, self._sources, taken
         )
+
+    def _model_names(self, name: str) -> tuple[str, ...]:
+        """The tensors of transformers' class that a planned tensor is, or is a part of."""
+        assert self.built is not None
+        if name in self.built.shapes or self.donor.conversion is None:
+            return (name,)
+        return self.donor.conversion.targets_of.get(name, (name,))  # else perhaps of a layer that the donor has not
+
+    def _is_computed_with(self, name: str) -> bool:
+        """Whether the model computes with this tensor."""
+        if self.built is None:
+            return True
+        names = self._model_names(name)
+        if names and all(own in self.built.tied for own in names):
+            return False  # it is the embedding, under a second name
+        return bool(names) and is_of(self.built, name, self.donor)
+
+    def _is_taken(self, name: str) -> bool:
+        """Whether a tensor is the donor's own, not merged: a tower's, unless the recipe names it."""
+        if self._named is None or not self._is_of_tower(name):
+            return False
+        return not any(part in own for own in (name, *self._model_names(name)) for part in self._named)
+
+    def as_in_files(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of the text decoder as a checkpoint on the Hub holds them: experts one by one, the older prefixes.
+
+        Args:
+            tensors: all of this plan's, in its order. Those of towers are left out.
+        """
+        return tensors if self._in_files is None else self._in_files.stream(tensors)
+
+    def names_in_files(self, name: str) -> tuple[str, ...]:
+        """What `as_in_files` makes of one tensor; nothing of a tower's."""
+        return (name,) if self._in_files is None else self._in_files.targets_of.get(name, ())
+
+    @cached_property
+    def _in_files(self) -> Conversion | None:
+        if self.built is None:
+            return None
+        outputs = [output for output in self.tensors if not self._is_of_tower(output.name)]
+        # Looked up in each tensor's own source: stacked layers may be more than the donor has.
+        shapes = {output.name: shape for output in outputs if (shape := output.shape_of_made())}
+        parts = to_files(self.built, shapes, shapes).parts
+        parts += [Part({one.name: one.name}, {one.name: ()}, None, None) for one in outputs if one.name not in shapes]
+        return Conversion(parts, [])
+
+    @property
+    def left_out(self) -> set[str]:
+        """Tensors that mergekit would write and no model computes with: masks, tables, a copy of a tied head."""
+        return {output.name for output in self._planned} - {output.name for output in self.tensors}
+
+    @property
+    def is_hybrid(self) -> bool:
+        """Whether some layers keep a state (Mamba, linear attention, convolutions) where attention keeps keys."""
+        return self.built is not None and HYBRID in kinds_of(self.built)
+
+    @property
+    def has_towers(self) -> bool:
+        """Whether the merged model is multimodal. Texts are then all that it is asked."""
+        return self.built is not None and bool(self.built.towers)
+
+    def _is_of_tower(self, name: str) -> bool:
+        if self.built is None or not self.built.towers:
+            return False
+        names = self._model_names(name)
+        return bool(names) and all(own in self.built.towers for own in names)
+
+    def uncovered(self) -> list[str]:
+        """The parameters of the merged model that no planned tensor fills, by transformers' names."""
+        built = built_from(self.model_config.to_dict()) if self.built is not None else None
+        if built is None:
+            return []
+        names = [output.name for output in self.tensors]
+        filled = {target for part in to_model(built, names, None).parts for target in part.targets}
+        return sorted(built.required - {built.first_name(name) for name in filled})
 
     def __iter__(self) -> Iterator[OutputTensor]:
         return iter(self.tensors)
@@ -261,18 +404,65 @@ class Plan:
         """The tensors in the order in which mergekit-yaml computes them: by their names in the sources."""
         from mergekit.graph import Executor
 
-        with self.reading():
+        with self.reading(in_files=True):
             scheduled = [handle.task() for handle in Executor(targets=self._tasks).schedule.tasks]
         places = {task: place for place, task in enumerate(scheduled)}
-        return sorted(self.tensors, key=lambda output: places[output.merge])
+        return sorted(self._planned, key=lambda output: places[output.merge])
+
+
+def _names_in(config: Any) -> set[str] | None:
+    """The parts of tensors' names that a recipe speaks of, in its filters; None if it uses `modules:`."""
+    if config.modules:
+        return None
+    found: set[str] = set()
+    waiting: list[Any] = [dump_config(config)]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            if isinstance(name := item.get("filter"), str) and name != "*":
+                found.add(name)
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return found
+
+
+def _siblings(built: Built | None, donor: Source, sources: list[Source]) -> set[str]:
+    """Text models beside a multimodal one with the same decoder, and the other way: their tensors get the donor's names.
+
+    Returns:
+        The keys of the sources that are of another class than the donor, and fit it.
+    """
+    found = set()
+    for source in sources:
+        if built is None or source.built is None or type(source.built.model) is type(built.model):
+            continue
+        if names := sibling_names(built, source.built):
+            source.call({new: own for new, own in names.items() if own in source.entries and new not in source.entries})
+            found.add(source.key)
+    return found
+
+
+def _call_as_donor(donor: Source, sources: list[Source]) -> None:
+    """A model of the donor's class, whose files have the class's names where the donor's have older ones, gets these too.
+
+    mergekit's tables list the older names for some classes (Qwen2.5-VL, Mistral 3), and transformers 5 writes others.
+    """
+    if donor.built is None or donor.conversion is None:
+        return
+    names = donor.conversion.renamed
+    for source in sources:
+        if source.built is not None and type(source.built.model) is type(donor.built.model):
+            held = source.entries
+            source.call({old: own for old, own in names.items() if old not in held and own in held})
 
 
 def _refuse_endless(sources: dict[str, Source]) -> None:
     """A config.json may name any number of layers, and mergekit would plan for hours."""
     for source in sources.values():
-        layers = source.config.get("num_hidden_layers", 0)
-        if not isinstance(layers, int) or layers > MAX_LAYERS:
-            raise PreflightError(f"{source.name}: config.json says {layers!s:.20} layers. Is it damaged?")
+        for layers in layer_counts(source.config):
+            if not isinstance(layers, int) or layers > MAX_LAYERS:
+                raise PreflightError(f"{source.name}: config.json says {layers!s:.20} layers. Is it damaged?")
 
 
 def _follow_layers(model_config: Any, config: Any, trust_remote_code: bool) -> None:
@@ -286,11 +476,23 @@ def _follow_layers(model_config: Any, config: Any, trust_remote_code: bool) -> N
     if not slices:
         return
     sources = [part.sources[0] for part in slices]
-    configs = [source.model.config(trust_remote_code=trust_remote_code) for source in sources]
-    for key, value in list(vars(model_config).items()):
-        if "layer" not in key or not isinstance(value, list) or not all(hasattr(item, key) for item in configs):
+    configs = [_text(source.model.config(trust_remote_code=trust_remote_code)) for source in sources]
+    merged = _text(model_config)
+    for key, value in list(vars(merged).items()):
+        if not isinstance(value, list) or not all(
+            _is_by_layer(key, getattr(item, key, None), item) for item in configs
+        ):
             continue
         kept: list[Any] = []
         for source, own in zip(sources, configs, strict=True):
             kept += getattr(own, key)[source.layer_range[0] : source.layer_range[1]]
-        setattr(model_config, key, kept)
+        setattr(merged, key, kept)
+
+
+def _text(config: Any) -> Any:
+    return config.get_text_config(decoder=True)
+
+
+def _is_by_layer(key: str, value: Any, config: Any) -> bool:
+    """Whether a setting has one entry for each layer."""
+    return "layer" in key and isinstance(value, list) and len(value) == config.num_hidden_layers

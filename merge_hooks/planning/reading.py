@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import PreflightError
@@ -12,14 +13,19 @@ from merge_hooks.sources.checkpoint import Source
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.sources.residents import Pass
+    from merge_hooks.sources.residents import ResidentReader
+
+
+# One of these is in a folder from which a tokenizer can be loaded.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
 
 class SourceReader:
     """What mergekit's LoadTensor wants of a loader, over a Source."""
 
-    def __init__(self, source: Source, view: Pass | None = None) -> None:
-        self.source, self.view = source, view
+    def __init__(self, source: Source, reader: ResidentReader | None = None, in_files: bool = False) -> None:
+        self.source, self.reader = source, reader
+        self._names = source.stored if in_files else source.entries
         self.leaves_on_device = False
 
     @property
@@ -28,10 +34,10 @@ class SourceReader:
 
     @property
     def tensor_paths(self) -> Mapping[str, Any]:
-        return self.source.entries  # LoadTensor only looks whether a name is in it
+        return self._names  # LoadTensor only looks whether a name is in it
 
     def get_tensor(self, key: str, device: str = "cpu", **_: Any) -> torch.Tensor:
-        tensor = self.source.read(key) if self.view is None else self.view.read(self.source, key)
+        tensor = self.source.read(key) if self.reader is None else self.reader.read(self.source, key)
         return tensor if self.leaves_on_device else tensor.to(device)
 
     def flush(self) -> None:
@@ -72,8 +78,19 @@ def run_task(task: Any, memory: dict[str, Any]) -> Any:
             try:
                 memory["tokenizer"] = task.execute()
             except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
-                raise PreflightError(
-                    f"mergekit cannot build the tokenizer of this recipe: {in_words(error)}."
-                ) from error
+                raise PreflightError(_no_tokenizer(task, error)) from error
         return memory["tokenizer"]
     return task.execute(**{name: run_task(needed, memory) for name, needed in task.arguments().items()})
+
+
+def _no_tokenizer(task: Any, error: Exception) -> str:
+    """Why a recipe's tokenizer cannot be built: most often a model without one."""
+    folders = dict.fromkeys(str(reference.model.path) for reference in task.referenced_models)
+    without = [folder for folder in folders if not any((Path(folder) / file).is_file() for file in TOKENIZER_FILES)]
+    if not without:
+        return f"mergekit cannot build the tokenizer of this recipe: {in_words(error)}."
+    return (
+        f"{', '.join(without)} has no tokenizer, and `tokenizer_source:` needs that of each model. Copy tokenizer.json and "
+        "tokenizer_config.json there from the model that it was trained from, or leave `tokenizer_source:` out if all "
+        "models have one vocabulary."
+    )

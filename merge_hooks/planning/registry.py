@@ -1,15 +1,26 @@
-"""mergekit's registry of merge methods, ours included: names, parameters, the keys of a recipe."""
+"""mergekit's registry of merge methods, ours included: names, parameters, the keys of a recipe.
+
+Its answers about the mergekit that we know are also kept as data: see `merge_hooks.planning.table`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
+
+from merge_hooks.planning import table
 
 
 @cache
 def known_keys() -> dict[str, set[str]]:
     """The keys that mergekit reads at each level of a recipe."""
+    kept = table.kept()
+    return {level: set(keys) for level, keys in kept["keys"].items()} if kept else _asked_keys()
+
+
+def _asked_keys() -> dict[str, set[str]]:
     from mergekit import config
     from mergekit.tokenizer.config import TokenizerConfig
 
@@ -44,12 +55,17 @@ def _merge_methods() -> Any:
 
 def method_names() -> set[str]:
     """All merge methods, ours and those registered by plugins included."""
+    if kept := table.kept():
+        return set(kept["methods"])
     merge_methods = _merge_methods()
     return {method.spec.name for method in merge_methods.registered_methods()}
 
 
 def method_parameters(method: str) -> tuple[set[str], set[str]]:
     """The parameters of a method: (of the whole merge, of each model)."""
+    if kept := table.kept():
+        shared, per_model = kept["methods"][method]["parameters"]
+        return set(shared), set(per_model)
     spec = _merge_methods().get(method).spec
     return {item.name for item in spec.shared_parameters}, {item.name for item in spec.input_parameters}
 
@@ -81,6 +97,9 @@ class MethodFacts:
 
 def method_facts(method: str) -> MethodFacts:
     """What mergekit's registry knows of a method."""
+    if kept := table.kept():
+        facts = kept["methods"][method]["facts"]
+        return MethodFacts(**{**facts, "of_non_base": set(facts["of_non_base"])})
     from mergekit.merge_methods.base import BasePolicy, ParameterScope
     from mergekit.sparsify import SparsificationMethod
 
@@ -98,3 +117,22 @@ def method_facts(method: str) -> MethodFacts:
         sparsifies=pruning is not None,
         is_random=pruning in (SparsificationMethod.random, SparsificationMethod.della_magprune),
     )
+
+
+def describe() -> dict[str, Any]:
+    """All of the above as plain data, asked of the installed mergekit: what `table.json` holds."""
+    _merge_methods()  # from here on nothing is answered by the table
+    methods: dict[str, Any] = {}
+    for method in sorted(method_names()):
+        facts: dict[str, Any] = asdict(method_facts(method))
+        methods[method] = {
+            "parameters": [sorted(names) for names in method_parameters(method)],
+            "facts": {**facts, "of_non_base": sorted(facts["of_non_base"])},
+        }
+    keys = {level: sorted(names) for level, names in _asked_keys().items()}
+    return {"mergekit": table.digest(), "keys": keys, "methods": methods}
+
+
+if __name__ == "__main__":
+    table.FILE.write_text(json.dumps(describe(), indent=1) + "\n", encoding="utf-8")
+    print(f"Written: {table.FILE}")

@@ -1,4 +1,4 @@
-"""The YAML documents of a recipe, read with the lines of their keys; guarded against aliases that mean a huge file."""
+"""The YAML documents of a recipe, read with the lines of their keys."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 import yaml
 
 from merge_hooks.errors import RecipeError
-
-# YAML aliases can make a small file mean a huge one.
-MAX_NODES = 100_000
+from merge_hooks.yaml_files import read_documents
 
 
 @dataclass(frozen=True)
@@ -38,25 +36,10 @@ class Document:
 
 def load_documents(text: str, origin: str) -> list[Document]:
     """Every document of a recipe file, as mergekit-multi reads them. Raises RecipeError when one is no recipe."""
-    try:
-        nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
-        for node in nodes:
-            _guard(node, origin)
-        contents = list(yaml.safe_load_all(text))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{origin}, line {mark.line + 1}" if mark else origin
-        problem = getattr(error, "problem", None) or str(error)
-        raise RecipeError(f"{where}: not valid YAML: {problem}.") from None
-    except RecursionError:
-        raise RecipeError(f"{origin}: nested too deeply for a recipe.") from None
-    except ValueError as error:  # a date or number that YAML cannot hold, e.g. 2024-99-99
-        raise RecipeError(f"{origin}: not valid YAML: {error}.") from None
-    # A stray `---` makes an empty document.
-    pairs = [(node, data) for node, data in zip(nodes, contents, strict=True) if data is not None]
+    pairs = read_documents(text, origin, RecipeError, "recipe")
     if not pairs:
         raise RecipeError(f"{origin}: the recipe is empty. It needs at least `merge_method:` and `models:`.")
-    return [_document(node, data, origin) for node, data in pairs]
+    return [_document(one.node, one.data, origin) for one in pairs]
 
 
 def _document(node: yaml.Node, data: Any, origin: str) -> Document:
@@ -67,34 +50,6 @@ def _document(node: yaml.Node, data: Any, origin: str) -> Document:
     if name is not None and (not isinstance(name, str) or not name.strip()):
         raise RecipeError(f"{origin}, line {lines[('name',)]}: `name:` names a stage for later documents; give a word.")
     return Document(name, {key: value for key, value in data.items() if key != "name"}, lines)
-
-
-def _guard(node: yaml.Node | None, origin: str) -> None:
-    """Refuse recipes that unfold to very many nodes, and repeated keys (YAML would keep the last in silence)."""
-    stack, visited = [node] if node else [], 0
-    while stack:
-        visited += 1
-        if visited > MAX_NODES:
-            raise RecipeError(f"{origin}: too large for a recipe (over {MAX_NODES} values once aliases are unfolded).")
-        current = stack.pop()
-        if isinstance(current, yaml.MappingNode):
-            _refuse_repeated_keys(current, origin)
-            stack += [value for _, value in current.value]
-        elif isinstance(current, yaml.SequenceNode):
-            stack += current.value
-
-
-def _refuse_repeated_keys(node: yaml.MappingNode, origin: str) -> None:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if not isinstance(key.value, str):
-            raise RecipeError(f"{origin}, line {key.start_mark.line + 1}: a key of a recipe is a word.")
-        if key.value in seen:
-            raise RecipeError(
-                f"{origin}, line {key.start_mark.line + 1}: `{key.value}` is given twice; "
-                "mergekit would take the last one without a word. Remove one."
-            )
-        seen.add(key.value)
 
 
 def _key_lines(root: yaml.Node) -> dict[tuple[Any, ...], int]:

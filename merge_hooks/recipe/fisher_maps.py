@@ -33,7 +33,7 @@ def localise_maps(config: Any, beside: Path | None) -> Any:
             also = f" and {beside}" if beside else ""
             raise FisherError(
                 f"{path}: no such Fisher map. Looked in {Path.cwd()}{also}. Make it: `iberian fisher MODEL --data "
-                f"texts.jsonl --to {path}`."
+                f"texts.jsonl --out {path}`."
             )
         return str(FisherMap.open(found.resolve()).path)
 

@@ -22,7 +22,7 @@ MAX_PADDING = 65_536
 def check(document: Document, origin: str) -> list[Finding]:
     """Everything that is wrong or surprising in a recipe, each finding with its line and how to mend it.
 
-    Errors are keys that mergekit would ignore. Warnings (`merge_hooks.recipe.surprises`) are keys that it reads in a
+    Errors are keys that mergekit would ignore, and values that cannot be meant. Warnings (`merge_hooks.recipe.surprises`) are keys that it reads in a
     way that few expect.
     """
     from merge_hooks.recipe.surprises import surprises
@@ -43,17 +43,42 @@ def _is_layer_range(value: Any) -> bool:
     return value[0] < value[1]
 
 
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The plain values of a parameter: itself, those of a gradient, or those behind filters."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, dict):
+            yield from _leaves(item.get("value"))
+        else:
+            yield item
+
+
+def _as_number(value: Any) -> float | None:
+    """As mergekit reads it, which takes text too; None: it stops at it."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
 class _Linter:
     """Walks a recipe beside mergekit's own classes."""
 
     def __init__(self, data: dict[str, Any], lines: dict[tuple[Any, ...], int], origin: str) -> None:
-        from merge_hooks.planning.registry import known_keys, method_names, method_parameters
+        from merge_hooks.planning.registry import known_keys, method_facts, method_names, method_parameters
 
         self.data, self.lines, self.origin = data, lines, origin
         self.keys = known_keys()
         self.methods = method_names()
         self.method = str(data.get("merge_method", ""))
-        self.shared, self.per_model = method_parameters(self.method) if self.method in self.methods else (set(), set())
+        self.shared: set[str] = set()
+        self.per_model: set[str] = set()
+        if self.method in self.methods:
+            self.shared, self.per_model = method_parameters(self.method)
+            self.facts = method_facts(self.method)
 
     def findings(self) -> Iterator[Finding]:
         if "merge_method" not in self.data:
@@ -65,7 +90,18 @@ class _Linter:
             known = ", ".join(sorted(self.methods))
             yield self._finding(("merge_method",), f"unknown merge_method `{self.method}`. {hint}Known: {known}")
             return
+        yield from self._base()
         yield from self._mapping((), self.data, "recipe")
+
+    def _base(self) -> Iterator[Finding]:
+        """A method that needs a base model, in a recipe that names none."""
+        parts = [*_dicts(self.data.get("slices")), *_dicts(list((self.data.get("modules") or {}).values()))]
+        parts += [part for module in parts for part in _dicts(module.get("slices"))]
+        if self.facts.needs_base and not any(part.get("base_model") for part in (self.data, *parts)):
+            yield self._finding(
+                ("merge_method",),
+                f"`{self.method}` needs `base_model:`, the model that the others were fine-tuned from; there is none",
+            )
 
     def _mapping(self, path: tuple[Any, ...], value: Any, level: str) -> Iterator[Finding]:
         if not isinstance(value, dict):
@@ -107,6 +143,28 @@ class _Linter:
                 yield self._finding(
                     (*path, name),
                     f"`{self.method}` has no parameter `{name}`, so mergekit ignores it. It has: {known}",
+                )
+            else:
+                yield from self._values((*path, name), str(name), content[name])
+
+    def _values(self, path: tuple[Any, ...], name: str, content: Any) -> Iterator[Finding]:
+        """What is no number, and shares that are none. A gradient's and a filter's numbers stand in lists."""
+        default = self.facts.defaults.get(name, 0.0 if name == "weight" else None)
+        if isinstance(default, bool) or not isinstance(default, (int, float)):
+            return
+        for value in _leaves(content):
+            number = _as_number(value)
+            if value is None:
+                continue
+            if number is None:
+                mend = _as_number(value.replace(",", ".")) if isinstance(value, str) else None
+                written = f", with a point: {value.replace(',', '.')}" if mend is not None else ""
+                yield self._finding(path, f"`{name}` is {value!r}, and a number is wanted{written}")
+            elif name == "density" and self.facts.sparsifies and not 0 <= number <= 1:
+                share = f"; {number:g} % is {number / 100:g}" if 1 < number <= 100 else ""
+                yield self._finding(
+                    path,
+                    f"`density` is {number:g}, and the share that is kept of the differences is wanted, 0 to 1{share}",
                 )
 
     def _ignored(self, key: str, level: str) -> str:

@@ -20,6 +20,7 @@ from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.recipe import lint
 from merge_hooks.recipe.documents import Document, Finding, final_document, load_documents
 from merge_hooks.sources.hub import explain_hub_error
+from merge_hooks.texts import seen
 
 LOG = logging.getLogger(__name__)
 CONFIG_FILE = "mergekit_config.yml"
@@ -73,7 +74,7 @@ def read_recipe(recipe: str | Path | Mapping[str, Any]) -> Recipe:
     if errors:
         raise RecipeError("\n".join(finding.message for finding in errors))
     for finding in found.findings:
-        LOG.warning("%s", finding.message)
+        LOG.warning("%s", seen(finding.message))
     return found
 
 

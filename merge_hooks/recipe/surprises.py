@@ -201,9 +201,18 @@ def _full_density(reader: _Reader) -> Rule:
             found = "`density` is 1" if value is not None else "`density` is not given, and is 1 then"
             yield (
                 place,
-                f"{found}: `{reader.method}` prunes nothing of {entry.get('model')}. Give a density below 1, e.g. "
+                f"{found}: `{reader.method}` prunes nothing of {_called(entry.get('model'))}. Give a density below 1, e.g. "
                 "`density: 0.5`, under `parameters:`",
             )
+
+
+def _called(model: Any) -> str:
+    """A model as one word: mergekit's mapping of a model and an adapter as "model+adapter"."""
+    if isinstance(model, dict) and "path" in model:
+        return f"{model['path']}@{model['revision']}" if model.get("revision") else str(model["path"])
+    if isinstance(model, dict) and "model" in model:
+        return _called(model["model"]) + (f"+{_called(model['lora'])}" if model.get("lora") else "")
+    return str(model)
 
 
 def _idle_density(reader: _Reader) -> Rule:

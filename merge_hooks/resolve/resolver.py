@@ -14,25 +14,27 @@ from typing import Any
 
 import yaml
 
-from merge_hooks.errors import RecipeError, SourceError
+from merge_hooks.errors import RecipeError, SourceError, explained
 from merge_hooks.recipe.documents import Document
 from merge_hooks.recipe.recipe import Recipe
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.resolve import stages
 from merge_hooks.sources import adapter as lora
 from merge_hooks.sources.checkpoint import Source, open_source
+from merge_hooks.sources.trust import never_ask, trusts
 
 
 def from_payload(payload: str) -> Resolved:
     """Rebuild what `Resolved.payload` wrote."""
     from merge_hooks.planning.config import parse_config
 
+    never_ask()
     content = json.loads(payload)
     opened = [open_payload(item) for item in content["sources"]]
     recipe = Recipe(text=yaml.safe_dump(content["config"]), origin=content["origin"])
     config = parse_config(content["config"], recipe.origin)
     sources = {item.key: item for item in opened}
-    return Resolved(recipe, config, sources, content["seed"], content["rng"], content["trust_remote_code"])
+    return Resolved(recipe, config, sources, content["seed"], content["rng"], trusts(content["trust_remote_code"]))
 
 
 def open_payload(content: Mapping[str, Any]) -> Source:
@@ -47,6 +49,7 @@ def open_payload(content: Mapping[str, Any]) -> Source:
     return Source(content["name"], folder, content["revision"])
 
 
+@explained("the sources of this recipe cannot be opened")
 def resolve(recipe: Recipe, seed: int = 0, rng: str = "iberian", trust_remote_code: bool = False) -> Resolved:
     """Find every source of a recipe (disk, Hub cache, Hub) and replace its name by its local folder.
 
@@ -57,7 +60,8 @@ def resolve(recipe: Recipe, seed: int = 0, rng: str = "iberian", trust_remote_co
         RecipeError: mergekit does not accept the recipe.
         SourceError: a source cannot be found or read.
     """
-    return _Resolver(recipe, seed, rng, trust_remote_code).resolve(recipe.final, ())
+    never_ask()
+    return _Resolver(recipe, seed, rng, trusts(trust_remote_code)).resolve(recipe.final, ())
 
 
 class _Resolver:

@@ -59,7 +59,7 @@ class MergedSource(Source):
         return open_stream(self.resolved)
 
     @cached_property
-    def entries(self) -> dict[str, TensorEntry]:
+    def stored(self) -> dict[str, TensorEntry]:
         """The tensors of the stage. Their shapes come from its sources' headers, so nothing is merged for this."""
         vocabulary = self.config["vocab_size"] if self.stream.plan.tokenizer_task is not None else None
         found = {}
@@ -82,10 +82,10 @@ class MergedSource(Source):
         """Whether the merge leaves this tensor out: an optional one that only some sources have. The method decides."""
         return self.stream.tensor(name) is None
 
-    def read(self, tensor: str) -> torch.Tensor:
+    def read_stored(self, tensor: str) -> torch.Tensor:
         """One merged tensor, computed now."""
         merged = self.stream.tensor(tensor)
-        assert merged is not None, "entries lists only what the stage yields"
+        assert merged is not None, "only what the stage yields is listed"
         return merged
 
     @property

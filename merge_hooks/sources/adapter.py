@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+ENDS = ("embed_tokens.weight", "lm_head.weight")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class LoraSource(Source):
     adapter: Path = field(kw_only=True)
     adapter_name: str = field(kw_only=True)
     adapter_revision: str | None = None
+    _same_ends: bool = field(default=False, repr=False)  # both ends of a tied base come whole, and are one tensor
 
     @property
     def key(self) -> str:
@@ -83,10 +85,10 @@ class LoraSource(Source):
         return self.base.config
 
     @cached_property
-    def entries(self) -> dict[str, TensorEntry]:
+    def stored(self) -> dict[str, TensorEntry]:
         """The base's tensors: folding changes no name, shape or dtype."""
         self._check_fit()
-        return self.base.entries
+        return self.base.stored
 
     @cached_property
     def weight_files(self) -> list[str]:
@@ -108,7 +110,7 @@ class LoraSource(Source):
             if name.endswith(".lora_A.weight"):
                 module = name.removesuffix(".lora_A.weight")
                 magnitude = f"{module}.lora_magnitude_vector"
-                found[f"{module}.weight"] = _Factors(
+                found[self._in_base(f"{module}.weight")] = _Factors(
                     name,
                     f"{module}.lora_B.weight",
                     False,
@@ -116,7 +118,7 @@ class LoraSource(Source):
                 )
             elif name.endswith(".lora_embedding_A"):
                 module = name.removesuffix(".lora_embedding_A")
-                found[f"{module}.weight"] = _Factors(name, f"{module}.lora_embedding_B", True)
+                found[self._in_base(f"{module}.weight")] = _Factors(name, f"{module}.lora_embedding_B", True)
         return found
 
     @cached_property
@@ -127,14 +129,22 @@ class LoraSource(Source):
         """
         used = {name for pair in self.factors.values() for name in (pair.a, pair.b, pair.magnitude)}
         whole = (name for name in self.adapter_entries if name not in used)
-        return {name.replace(".modules_to_save.", ".").replace(".base_layer.", "."): name for name in whole}
+        plain = ((name.replace(".modules_to_save.", ".").replace(".base_layer.", "."), name) for name in whole)
+        return {self._in_base(module): name for module, name in plain}
 
-    def read(self, tensor: str) -> torch.Tensor:
+    def _in_base(self, name: str) -> str:
+        """The name that a weight has in the base's files. PEFT writes those of the class that was trained."""
+        try:
+            return self.base.stored_name(name) or name
+        except SourceError:  # adapters are compared without their base, too; whoever reads it says what it lacks
+            return name
+
+    def read_stored(self, tensor: str) -> torch.Tensor:
         """One tensor of the folded model, in the base's dtype, on the CPU."""
         if tensor in self.replaced:
-            weight = self._adapter_tensor(self.replaced[tensor]).to(_torch_dtype(self.base.entries[tensor].dtype))
+            weight = self._adapter_tensor(self.replaced[tensor]).to(_torch_dtype(self.base.stored[tensor].dtype))
         else:
-            weight = self.base.read(tensor)
+            weight = self.base.read_stored(tensor)
         return self._fold(weight, tensor) if tensor in self.factors else weight
 
     def delta_factors(self, tensor: str) -> tuple[torch.Tensor, torch.Tensor, float] | None:
@@ -161,11 +171,13 @@ class LoraSource(Source):
         """
         import torch
 
-        if self.base.key != base.key or not self._keeps(tensor):
+        stored = self.stored_name(tensor)
+        if self.base.key != base.key or stored is None or not self._keeps(stored):
             return None
+        tensor = stored
         factors = self.delta_factors(tensor)
         if factors is None:
-            rows, columns = self.base.entries[tensor].shape
+            rows, columns = self.base.stored[tensor].shape
             return torch.zeros(rows, 0), torch.zeros(0, columns)
         pair, (left, right, scaling) = self.factors[tensor], factors
         if pair.magnitude is not None:
@@ -178,17 +190,16 @@ class LoraSource(Source):
 
         if tensor not in self.replaced:
             return True
-        own, held = self._adapter_tensor(self.replaced[tensor]), self.base.read(tensor)
+        own, held = self._adapter_tensor(self.replaced[tensor]), self.base.read_stored(tensor)
         return torch.equal(own.to(held.dtype), held)
 
     def scaling(self, tensor: str) -> float:
         """alpha / r, or alpha / sqrt(r) with rsLoRA, for the module that holds this weight."""
         rank = self.adapter_entries[self.factors[tensor].a].shape[0]
-        alpha = by_pattern(
-            self.settings.get("alpha_pattern") or {},
-            tensor.removesuffix(".weight"),
-            self.settings["lora_alpha"],
-        )
+        pair = self.factors[tensor]
+        # PEFT's name of the module, which the pattern is for: the base's files may have another one.
+        module = pair.a.removesuffix(".lora_embedding_A" if pair.is_embedding else ".lora_A.weight")
+        alpha = by_pattern(self.settings.get("alpha_pattern") or {}, module, self.settings["lora_alpha"])
         return alpha / math.sqrt(rank) if self.settings.get("use_rslora") else alpha / rank
 
     def _fold(self, weight: torch.Tensor, tensor: str) -> torch.Tensor:
@@ -223,7 +234,8 @@ class LoraSource(Source):
 
     def _check_fit(self) -> None:
         """Every tensor of the adapter must have a counterpart in the base, of the right shape."""
-        settings, held = self.settings, self.base.entries
+        settings, held = self.settings, self.base.stored
+        self._forget_same_head()
         for weight, pair in self.factors.items():
             self._check_factors(weight, pair)
         strange = [name for name in self.replaced if name not in held]
@@ -241,7 +253,7 @@ class LoraSource(Source):
         self._refuse_tied()
 
     def _check_factors(self, weight: str, pair: _Factors) -> None:
-        held, own = self.base.entries, self.adapter_entries
+        held, own = self.base.stored, self.adapter_entries
         if weight not in held or pair.b not in own:
             missing = weight if weight not in held else pair.b
             raise SourceError(
@@ -257,6 +269,8 @@ class LoraSource(Source):
         if shape != held[weight].shape or own[pair.b].shape[1] != own[pair.a].shape[0]:
             raise SourceError(self._shape(weight, shape))
         rank = own[pair.a].shape[0]
+        if rank < 1:
+            raise SourceError(f"{self.adapter_name}: {pair.a} has rank 0, so the scaling is not known. Save it again.")
         if not self.settings.get("rank_pattern") and rank != self.settings.get("r"):
             raise SourceError(
                 f"{self.adapter_name}: {pair.a} has rank {rank}, but {CONFIG} says r = {self.settings.get('r')} and has "
@@ -268,10 +282,21 @@ class LoraSource(Source):
                 "Fold it with peft's merge_and_unload() and name the folded model."
             )
 
+    def _forget_same_head(self) -> None:
+        """Leave out a head that is the embedding, brought whole beside it: mergekit-extract-lora writes both."""
+        import torch
+
+        ends = {name.rsplit(".", 2)[-2]: name for name in self.replaced if name.endswith(ENDS)}
+        if len(ends) == 2 and full_config(self.base).get("tie_word_embeddings"):
+            head, embedding = (self._adapter_tensor(self.replaced[ends[end]]) for end in ("lm_head", "embed_tokens"))
+            if torch.equal(head, embedding):
+                del self.replaced[ends["lm_head"]]
+                self._same_ends = True
+
     def _refuse_tied(self) -> None:
         touched = [*self.factors, *self.replaced]
-        ends = [name for name in touched if name.endswith(("embed_tokens.weight", "lm_head.weight"))]
-        if ends and full_config(self.base).get("tie_word_embeddings"):
+        ends = [name for name in touched if name.endswith(ENDS)]
+        if ends and not self._same_ends and full_config(self.base).get("tie_word_embeddings"):
             raise SourceError(
                 f"{self.adapter_name}: it changes {ends[0]}, which {self.base.name} ties to its other end; whether the "
                 "other end follows depends on how it was trained. Fold it with peft's merge_and_unload() and name "
@@ -287,7 +312,7 @@ class LoraSource(Source):
     def _shape(self, weight: str, shape: tuple[int, ...]) -> str:
         return (
             f"{self.adapter_name}: its {weight} is {'x'.join(map(str, shape))}, that of {self.base.name} "
-            f"{'x'.join(map(str, self.base.entries[weight].shape))}. Was it trained on another base model, or with "
+            f"{'x'.join(map(str, self.base.stored[weight].shape))}. Was it trained on another base model, or with "
             "added tokens? Fold it with peft and name the folded model."
         )
 

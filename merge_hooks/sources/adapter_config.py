@@ -6,6 +6,7 @@ run and is named. Checked with peft 0.21 (tuners/lora/config.py).
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -33,8 +34,12 @@ def refuse_unknown(settings: dict[str, Any], adapter: str) -> None:
         raise SourceError(
             f"{adapter}: a {kind} adapter; only LoRA is folded here. Fold it with peft and name the model."
         )
-    if not isinstance(settings.get("lora_alpha"), (int, float)):
+    if not _is_number(settings.get("lora_alpha")):
         raise SourceError(f"{adapter}: {CONFIG} gives no number for `lora_alpha`, so the scaling is not known.")
+    rank = settings.get("r")
+    if type(rank) is not int or rank < 1:
+        raise SourceError(f"{adapter}: {CONFIG} says r = {rank!r:.80}; the rank is a whole number of 1 or more.")
+    _check_kinds(settings, adapter)
     strange = [key for key, value in settings.items() if value and key not in _READ | _HARMLESS]
     if settings.get("bias", "none") != "none":
         strange.append("bias")
@@ -47,6 +52,21 @@ def refuse_unknown(settings: dict[str, Any], adapter: str) -> None:
         )
     for pattern in settings.get("alpha_pattern") or {}:
         _check_pattern(pattern, adapter)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_kinds(settings: dict[str, Any], adapter: str) -> None:
+    """Raises SourceError where a key that the fold follows holds what it cannot: the text "false" is not false."""
+    for key in ("alpha_pattern", "rank_pattern"):
+        patterns = settings.get(key) or {}
+        if not isinstance(patterns, dict) or not all(_is_number(value) for value in patterns.values()):
+            raise SourceError(f"{adapter}: {CONFIG}: `{key}` should name a number for each module. Mend the file.")
+    for key in ("use_rslora", "use_dora"):
+        if not isinstance(settings.get(key), (bool, type(None))):
+            raise SourceError(f"{adapter}: {CONFIG}: `{key}`: {settings[key]!r:.80} is neither true nor false.")
 
 
 def _check_pattern(pattern: str, adapter: str) -> None:

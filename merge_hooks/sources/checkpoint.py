@@ -6,15 +6,17 @@ reading one takes no memory of its own until it is used.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from merge_hooks.architectures.built import Built, built_from
+from merge_hooks.architectures.conversion import Conversion, Part, to_model
 from merge_hooks.errors import SourceError
 from merge_hooks.hashing import file_stamp, hash_once
-from merge_hooks.sources.headers import INDEX, TensorEntry, read_header, read_json
+from merge_hooks.sources.headers import INDEX, TensorEntry, read_header, read_json, refuse_odd_files, with_floats
 from merge_hooks.sources.hub import download, snapshot_revision
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Source:
     folder: Path
     revision: str | None = None
     _handles: dict[str, Any] = field(default_factory=dict, repr=False)
+    _other_names: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def key(self) -> str:
@@ -44,17 +47,66 @@ class Source:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The model's config.json. Raises SourceError if it is missing or not JSON."""
-        return read_json(self.folder / "config.json", self.name)
+        return with_floats(read_json(self.folder / "config.json", self.name))
 
     @cached_property
     def entries(self) -> dict[str, TensorEntry]:
-        """Every tensor of the checkpoint. Raises SourceError for missing shards and truncated files."""
+        """Every tensor that can be read, under each of its names: those of the files, and those of transformers' class.
+
+        Raises SourceError for missing shards and truncated files.
+        """
+        stored = self.stored
+        made = {name: replace(stored[next(iter(part.sources))], shape=part.shapes[name])
+                for name, part in self._made.items()}  # fmt: skip
+        return stored | made
+
+    @cached_property
+    def stored(self) -> dict[str, TensorEntry]:
+        """The tensors by their names in the files. Raises SourceError for missing shards and truncated files."""
         entries: dict[str, TensorEntry] = {}
+        promised = self._promised
         for file in self.weight_files:
             for name, entry in read_header(self.folder / file, self.name).items():
-                entries[name] = entry
+                if promised.get(name, file) == file:  # a tensor in two files is read where the index says
+                    entries[name] = entry
         self._check_index(entries)
         return entries
+
+    @cached_property
+    def built(self) -> Built | None:
+        """The model as transformers builds it; None where it has no class for it, or there is no config.json."""
+        return built_from(self.config) if (self.folder / "config.json").is_file() else None
+
+    @cached_property
+    def conversion(self) -> Conversion | None:
+        """How the files' tensors become those of transformers' class; None where there is no such class."""
+        if self.built is None:
+            return None
+        return _conversion(self.built, tuple((name, entry.shape) for name, entry in self.stored.items()))
+
+    @cached_property
+    def _made(self) -> dict[str, Part]:
+        """The tensors of transformers' class that the files hold under another name or in parts, and how."""
+        if self.conversion is None:
+            return {}
+        return {name: part for name, part in self.conversion.targets().items() if name not in self.stored}
+
+    def call(self, names: Mapping[str, str]) -> None:
+        """Make tensors readable under further names: those that a model of another class has for the same weights.
+
+        Args:
+            names: a further name -> one of `entries`.
+        """
+        self._other_names |= names
+        self.entries.update({new: self.entries[own] for new, own in names.items()})
+
+    def stored_name(self, name: str) -> str | None:
+        """The one tensor of the files that is read under this name; None if it is made of several, or there is none."""
+        name = self._other_names.get(name, name)
+        if name in self.stored:
+            return name
+        part = self._made.get(name)
+        return next(iter(part.sources)) if part is not None and part.converter is None else None
 
     def first_held(self, names: Iterable[str]) -> str | None:
         """The first of these names under which there is a tensor."""
@@ -63,9 +115,8 @@ class Source:
     @cached_property
     def weight_files(self) -> list[str]:
         """The safetensors files, in the index's order. Raises SourceError if one is missing."""
-        index = self.folder / INDEX
-        if index.is_file():
-            files = sorted(set(read_json(index, self.name).get("weight_map", {}).values()))
+        if (self.folder / INDEX).is_file():
+            files = sorted(set(self._promised.values()))
             if outside := [file for file in files if Path(file).name != file]:
                 raise SourceError(f"{self.name}: the index names files outside of its folder: {outside[0]}.")
         else:
@@ -93,11 +144,17 @@ class Source:
             )
         return f"{self.name}: no model.safetensors in {self.folder}. Is this the folder of a checkpoint?"
 
-    def _check_index(self, entries: dict[str, TensorEntry]) -> None:
+    @cached_property
+    def _promised(self) -> dict[str, str]:
+        """The index: which tensor lies in which file; empty without one."""
         index = self.folder / INDEX
-        if not index.is_file():
-            return
-        promised = read_json(index, self.name).get("weight_map", {})
+        found = read_json(index, self.name).get("weight_map", {}) if index.is_file() else {}
+        if not isinstance(found, dict) or not all(isinstance(file, str) for file in found.values()):
+            raise SourceError(f"{self.name}: {index} names no files. Download the model again.")
+        return found
+
+    def _check_index(self, entries: dict[str, TensorEntry]) -> None:
+        promised = self._promised
         absent = [name for name in promised if name not in entries]
         if absent:
             raise SourceError(
@@ -106,10 +163,18 @@ class Source:
             )
 
     def read(self, tensor: str) -> torch.Tensor:
-        """One tensor as it is stored, on the CPU: a view of the mapped file."""
+        """One tensor, on the CPU, by any of its names: a view of the mapped file, or made of those that it is stored in."""
+        tensor = self._other_names.get(tensor, tensor)
+        if tensor in self.stored or tensor not in self._made:
+            return self.read_stored(tensor)
+        part = self._made[tensor]
+        return part.convert({name: self.read_stored(name) for name in part.sources})[tensor]
+
+    def read_stored(self, tensor: str) -> torch.Tensor:
+        """One tensor by its name in the files, on the CPU: a view of the mapped file."""
         from safetensors import safe_open
 
-        file = self.entries[tensor].file
+        file = self.stored[tensor].file
         if file not in self._handles:
             self._handles[file] = safe_open(self.folder / file, framework="pt")
         return self._handles[file].get_tensor(tensor)
@@ -173,6 +238,17 @@ class Source:
         return {"kind": "checkpoint", "folder": str(self.folder), "name": self.name, "revision": self.revision}
 
 
+@lru_cache(maxsize=4)
+def _conversion(built: Built, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Conversion:
+    """Kept, as the names of 20 000 experts take seconds, and the sources of each point of a sweep are of the same tensors.
+
+    Args:
+        built: from `built_from`, on the meta device: it holds no weights.
+        shapes: of the tensors in the files, by name.
+    """
+    return to_model(built, [name for name, _ in shapes], dict(shapes))
+
+
 def open_source(path: str, revision: str | None = None, beside: Path | None = None) -> Source:
     """Find a source on disk (from the current folder, as mergekit does, then beside the recipe), else on the Hub.
 
@@ -185,6 +261,7 @@ def open_source(path: str, revision: str | None = None, beside: Path | None = No
     """
     for candidate in _candidates(path, beside):
         if candidate.is_dir():
+            refuse_odd_files(candidate, path)
             return Source(name=path, folder=candidate.resolve(), revision=snapshot_revision(candidate))
     if _looks_like_path(path):
         raise SourceError(
@@ -192,6 +269,7 @@ def open_source(path: str, revision: str | None = None, beside: Path | None = No
             f"({Path.cwd()})" + (f" or to the recipe's ({beside})." if beside else ".")
         )
     folder = download(path, revision)
+    refuse_odd_files(folder, path)
     return Source(name=path, folder=folder, revision=snapshot_revision(folder) or revision)
 
 

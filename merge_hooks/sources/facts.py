@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from merge_hooks.architectures.built import config_of
+from merge_hooks.hashing import digest, file_stamp, template_hash
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.headers import FLOATS, TensorEntry
-
-# What weights may be stored in. Any other dtype holds numbers that mean something only with a scale beside them.
 
 
 @dataclass(frozen=True)
@@ -30,45 +31,53 @@ class Facts:
 
 def facts_of(source: Source) -> Facts:
     """A source's facts. Raises SourceError where config.json or a weight file is damaged."""
-    config = full_config(source)
-    tokens = tokens_of(source.folder)
-    embedding = next((entry for name, entry in source.entries.items() if name.endswith("embed_tokens.weight")), None)
+    known = config_of(source.config)
+    config = known.to_dict() if known is not None else source.config
+    # A multimodal model's config.json has the settings of its text decoder in a part of its own.
+    text = config | (known.get_text_config(decoder=True).to_dict() if known is not None else {})
+    tokenizer = _tokenizer(file_stamp(source.folder / "tokenizer.json"))
+    embedding = source.entries.get(next(iter(source.built.vocabulary_axes), "")) if source.built else None
     special = _special_tokens(source.folder)
-    head = any(name.endswith("lm_head.weight") for name in source.entries)
-    tied = bool(config.get("tie_word_embeddings", False))
+    tied = _is_tied(source, text)
+    head = any(name.endswith("lm_head.weight") for name in source.stored)
     row = {
         "model": source.name,
-        "architecture": (config.get("architectures") or [config.get("model_type", "unknown")])[0],
-        "layers": str(config.get("num_hidden_layers", "?")),
-        "hidden": str(config.get("hidden_size", "?")),
-        "vocabulary": str(config.get("vocab_size", "?")),
+        "architecture": _class_name(source, config),
+        "layers": str(text.get("num_hidden_layers", "?")),
+        "hidden": str(text.get("hidden_size", "?")),
+        "vocabulary": str(text.get("vocab_size", "?")),
         "embedding rows": str(embedding.shape[0]) if embedding else "?",
-        "tokens": str(len(tokens)) if tokens else "none",
-        "tokenizer": tokenizer_digest(tokens),
-        "added tokens": _added(source.folder),
+        "tokens": str(len(tokenizer.tokens)) if tokenizer.tokens else "none",
+        "tokenizer": tokenizer.digest,
+        "added tokens": tokenizer.added,
         **{key: str(special.get(f"{key}_token") or "none") for key in ("bos", "eos", "pad")},
         "generation eos": str(_generation(source.folder).get("eos_token_id", "none")),
         "template": _template(source.folder),
         "tied": ("yes, with a head in the files" if head else "yes") if tied else "no",
-        "rope": _rope(config),
-        "dtype": "/".join(sorted({entry.dtype for entry in source.entries.values()})),
+        "rope": _rope(text),
+        "dtype": "/".join(sorted({entry.dtype for entry in source.stored.values()})),
     }
-    return Facts(source.name, row, config | {"rope": row["rope"], "tied": tied})
+    return Facts(source.name, row, text | {"rope": row["rope"], "tied": tied})
+
+
+def _class_name(source: Source, config: dict[str, Any]) -> str:
+    named = config.get("architectures") or []
+    if named:
+        return str(named[0])
+    return type(source.built.model).__name__ if source.built else str(config.get("model_type", "unknown"))
+
+
+def _is_tied(source: Source, text: dict[str, Any]) -> bool:
+    """Whether the head is the embedding: in the class, which may heed another part of the configuration than `text`."""
+    if source.built is None:
+        return bool(text.get("tie_word_embeddings", False))
+    return any(name in source.built.vocabulary_axes for name in source.built.tied)
 
 
 def full_config(source: Source) -> dict[str, Any]:
     """config.json with transformers' defaults filled in, if transformers knows the model (Gemma: tied by default)."""
-    from transformers import AutoConfig
-
-    config = source.config
-    kind = config.get("model_type")
-    if not isinstance(kind, str):
-        return config
-    try:
-        plain = {key: value for key, value in config.items() if key not in ("model_type", "auto_map")}
-        return AutoConfig.for_model(kind, **plain).to_dict()
-    except (ValueError, KeyError, TypeError):
-        return config
+    known = config_of(source.config)
+    return known.to_dict() if known is not None else source.config
 
 
 def is_code(name: str, entry: TensorEntry) -> bool:
@@ -81,27 +90,42 @@ def is_code(name: str, entry: TensorEntry) -> bool:
 
 
 def tokens_of(folder: Path) -> dict[str, int] | None:
-    """Token -> id of a fast tokenizer, added tokens included; None where there is no tokenizer.json."""
-    content = _json(folder / "tokenizer.json")
-    if not content:
-        return None
-    vocabulary = content.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # Unigram: [piece, score], the index is the id
-        vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
-    return vocabulary | {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    """Token -> id of a fast tokenizer, added tokens included; None where there is no tokenizer.json. Not to be changed."""
+    return _tokenizer(file_stamp(folder / "tokenizer.json")).tokens
 
 
 def tokenizer_digest(tokens: dict[str, int] | None) -> str:
     """8 hex digits for tokens and ids, or "none"."""
-    from merge_hooks.hashing import digest
-
     return digest(sorted(tokens.items())) if tokens else "none"
 
 
-def _added(folder: Path) -> str:
-    """How many added tokens, and the span of their ids."""
-    ids = [token["id"] for token in _json(folder / "tokenizer.json").get("added_tokens", [])]
-    return f"{len(ids)} ({min(ids)}-{max(ids)})" if ids else "none"
+@dataclass(frozen=True)
+class _Tokenizer:
+    """What a tokenizer.json says.
+
+    Args:
+        tokens: token -> id; None where there is no such file.
+        digest: of the tokens.
+        added: how many added tokens, and the span of their ids.
+    """
+
+    tokens: dict[str, int] | None
+    digest: str
+    added: str
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(stamp: tuple[str, int, int, int, int]) -> _Tokenizer:
+    """Of a file in this state (`file_stamp`), read once: it has megabytes, and every point of a plan asks for it."""
+    content = _json(Path(stamp[0]))
+    if not content:
+        return _Tokenizer(None, "none", "none")
+    vocabulary = content.get("model", {}).get("vocab", {})
+    if isinstance(vocabulary, list):  # Unigram: [piece, score], the index is the id
+        vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
+    added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+    tokens, ids = vocabulary | added, [token["id"] for token in content.get("added_tokens", [])]
+    return _Tokenizer(tokens, tokenizer_digest(tokens), f"{len(ids)} ({min(ids)}-{max(ids)})" if ids else "none")
 
 
 def _special_tokens(folder: Path) -> dict[str, Any]:
@@ -114,8 +138,6 @@ def _generation(folder: Path) -> dict[str, Any]:
 
 
 def _template(folder: Path) -> str:
-    from merge_hooks.hashing import template_hash
-
     file = folder / "chat_template.jinja"
     text = (
         file.read_text(encoding="utf-8")

@@ -113,6 +113,8 @@ def read_map(path: Path) -> FisherMap:
     """A map or the state of an unfinished one. Raises FisherError."""
     from safetensors import SafetensorError, safe_open
 
+    if not path.exists():
+        raise FisherError(f"{path}: no such Fisher map. Make it: `iberian fisher MODEL --data texts.jsonl`.")
     try:
         entries = read_header(path, "Fisher map")
         with safe_open(path, framework="pt") as file:
@@ -120,8 +122,6 @@ def read_map(path: Path) -> FisherMap:
         if FORMAT not in metadata:
             raise FisherError(f"{path}: this is no Fisher map. Make one: `iberian fisher MODEL --data texts.jsonl`.")
         return FisherMap(path, Provenance(**json.loads(metadata[FORMAT])), entries)
-    except FileNotFoundError:
-        raise FisherError(f"{path}: no such Fisher map. Make it: `iberian fisher MODEL --data texts.jsonl`.") from None
     except FisherError:
         raise
     except (SourceError, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from merge_hooks.errors import SourceError
 from merge_hooks.sources.headers import INDEX, read_json
 
 # What is fetched of a Hub model beside its weights. Code is only run where `trust_remote_code` says so.
-SMALL_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja", "*.py"]
+# README.md says language and licence, for the cards of merges.
+SMALL_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
 
 
 def snapshot_revision(folder: Path) -> str | None:
@@ -40,9 +44,18 @@ def _weights_in(folder: Path, repository: str) -> list[str]:
     return ["model.safetensors", "adapter_model.safetensors"]
 
 
+@cache
+def _connection_errors() -> tuple[type[Exception], ...]:
+    """What a connection to the Hub fails with: huggingface_hub speaks through httpx, from version 2 through httpx2."""
+    found: list[type[Exception]] = [ConnectionError, TimeoutError]  # the former is OfflineModeIsEnabled, too
+    for library in ("httpx", "httpx2"):
+        with suppress(ImportError):
+            found.append(import_module(library).TransportError)
+    return tuple(found)
+
+
 def explain_hub_error(error: Exception, repository: str, revision: str | None, kind: str = "model") -> str:
     """Say in one line what the Hub's refusal means and how to mend it."""
-    import httpx
     from huggingface_hub import errors
 
     at = f"{repository}@{revision}" if revision else repository
@@ -58,10 +71,7 @@ def explain_hub_error(error: Exception, repository: str, revision: str | None, k
             )
         case errors.HFValidationError():
             mend = "neither a folder nor a valid Hub id"
-        case (
-            errors.LocalEntryNotFoundError() | errors.OfflineModeIsEnabled() | ConnectionError() | TimeoutError()
-            | httpx.TransportError()
-        ):  # fmt: skip
+        case error if isinstance(error, (errors.LocalEntryNotFoundError, *_connection_errors())):
             mend = (
                 "no such folder here, it is not whole in the Hub's cache, and the Hub is out of reach: there is no network "
                 "here, or it is forbidden (HF_HUB_OFFLINE). "

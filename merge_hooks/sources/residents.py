@@ -24,7 +24,7 @@ import math
 import sys
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import CellType, FunctionType, MethodType, ModuleType
@@ -60,6 +60,7 @@ class Resident:
         block: the memory that its tensors are copied into; None for mapped files.
         keeps: whether tensors are kept although there is no block: views of mapped files, which the system can take
             back.
+        wanted: the tensors for which there is room; None: all.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Resident:
     keeps: bool = True
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     used: int = 0
+    wanted: frozenset[str] | None = None
 
     def put(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Keep a tensor, and return it from where it now lies."""
@@ -111,26 +113,38 @@ class Residents:
         self._gpu_agrees: Callable[[], bool] = lambda: True
         self.hits = self.reads = 0
 
-    def begin(self, sources: Collection[Source], gpu_agrees: Callable[[], bool] = lambda: True) -> Pass:
+    def begin(
+        self,
+        sources: Collection[Source],
+        gpu_agrees: Callable[[], bool] = lambda: True,
+        wanted: Mapping[str, Collection[str]] | None = None,
+    ) -> ResidentReader:
         """Look at the sources of a merge, and make room for those that are not here yet.
 
         Args:
             gpu_agrees: whether "auto" may take a GPU: asked only where there is one.
+            wanted: by source, the tensors that will be read; None: all. Ranks of one engine share them.
         """
         self._gpu_agrees = gpu_agrees
         states: dict[str, Hashable] = {source.key: source.state() for source in sources}
         # Not within the lock: the headers of a stage are found by planning its merge, which has a lock of its own.
-        sizes = {source.key: _size(source) for source in sources}
+        names = {key: frozenset(own) for key, own in wanted.items()} if wanted is not None else {}
+        sizes = {source.key: _size(source, names.get(source.key)) for source in sources}
         with self._lock:
             self._forget_changed(states)
             self._forget_unused(set(states.values()))
             for source in sources:
-                state = states[source.key]
+                state, own = states[source.key], names.get(source.key)
+                if state in self._sources and _is_more(own, before := self._sources[state].wanted):
+                    own = own | before if own is not None and before is not None else None
+                    sizes[source.key] = _size(source, own)
+                    self.forget(state)
                 if state not in self._sources:
                     self._sources[state] = self._room_for(source, sizes[source.key], set(states.values()))
+                    self._sources[state].wanted = own
                     LOG.info("merged: %s stays in %s", source.name, _WORDS[self._sources[state].place])
                 self._sources.move_to_end(state)
-        return Pass(self, states)
+        return ResidentReader(self, states)
 
     def table(self) -> list[dict[str, str]]:
         """Which source lies where, one row for each."""
@@ -268,7 +282,7 @@ class Residents:
 
 
 @dataclass(frozen=True)
-class Pass:
+class ResidentReader:
     """One merge's reading from the residents, with the states that the sources had when it began."""
 
     residents: Residents
@@ -317,11 +331,17 @@ def _device() -> torch.device | None:
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
 
 
-def _size(source: Source) -> int:
-    """Bytes of all tensors, each starting at a multiple of ALIGNMENT."""
+def _is_more(names: frozenset[str] | None, than: frozenset[str] | None) -> bool:
+    """Whether some of these tensors are not among others. None: all."""
+    return than is not None and (names is None or not names <= than)
+
+
+def _size(source: Source, names: frozenset[str] | None = None) -> int:
+    """Bytes of these tensors (None: of all), each starting at a multiple of ALIGNMENT."""
     from merge_hooks.sources.headers import BYTES
 
-    sizes = (math.prod(entry.shape) * BYTES.get(entry.dtype, 8) for entry in source.entries.values())
+    entries = source.stored.values() if names is None else [source.entries[name] for name in names]
+    sizes = (math.prod(entry.shape) * BYTES.get(entry.dtype, 8) for entry in entries)
     return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
 

@@ -11,13 +11,13 @@ a checksum. One tensor of each source is in memory at a time; nothing is written
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from merge_hooks.errors import RecipeError, SourceError
+from merge_hooks.errors import RecipeError, SourceError, explained
 from merge_hooks.kernels import choose
 from merge_hooks.kernels.blocks import Workers, is_finite
 from merge_hooks.kernels.choose import Way, is_random, may_be_ours
@@ -29,12 +29,12 @@ from merge_hooks.planning.plan import OutputTensor, Plan
 from merge_hooks.planning.reading import run_task
 from merge_hooks.recipe.fisher_maps import map_paths
 from merge_hooks.recipe.resolved import Resolved
-from merge_hooks.stream.ahead import Begun, ahead
+from merge_hooks.stream.lookahead import Queued, lookahead
 
 if TYPE_CHECKING:
     import torch
 
-    from merge_hooks.sources.residents import Pass, Residents
+    from merge_hooks.sources.residents import ResidentReader, Residents
 
 LOG = logging.getLogger(__name__)
 
@@ -105,7 +105,18 @@ class Stream:
 
     def from_files(self) -> Iterator[tuple[str, torch.Tensor]]:
         """The same pairs, without residents: for an engine's first load, which leaves less memory for them."""
-        return self._pairs({}, None)
+        return self._present(self._pairs({}, None))
+
+    def part(
+        self, names: Collection[str] | None, residents: Residents | None
+    ) -> Iterator[tuple[str, torch.Tensor | None]]:
+        """The pairs with these names, in the same order; None for an optional weight that no source has.
+
+        Args:
+            names: None: all.
+            residents: they get room for what these tensors need, and no more.
+        """
+        return self._pairs({}, residents, names)
 
     def into(self, places: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         """The same pairs. Where a kernel of ours can do that, a tensor is computed in the place that is given for it.
@@ -114,35 +125,61 @@ class Stream:
             places: by name; contiguous, on the CPU. A place is not touched if its dtype or shape is not that of the
                 merge, or if another way computes the tensor; the tensor then comes in memory of its own.
         """
-        yield from self._pairs(places, self.residents)
+        yield from self._present(self._pairs(places, self.residents))
+
+    @staticmethod
+    def _present(pairs: Iterator[tuple[str, torch.Tensor | None]]) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in pairs:
+            if tensor is not None:
+                yield name, tensor
+            del tensor  # not held while the next one is merged
 
     def _pairs(
-        self, places: Mapping[str, torch.Tensor], residents: Residents | None
-    ) -> Iterator[tuple[str, torch.Tensor]]:
+        self, places: Mapping[str, torch.Tensor], residents: Residents | None, names: Collection[str] | None = None
+    ) -> Iterator[tuple[str, torch.Tensor | None]]:
+        """Each tensor's name with the tensor, or None for an optional weight that no source has.
+
+        Args:
+            names: of the tensors that are wanted; None: all.
+        """
         before = self._file_states()
-        view = residents.begin(self.resolved.sources.values(), gpu_agrees) if residents else None
+        sources = self.resolved.sources.values()
+        reader = residents.begin(sources, gpu_agrees, self._read_for(names)) if residents else None
         try:
-            yield from self._merged(places, view)
+            yield from self._merged(places, reader, names)
             self._let_go()
             self._refuse_changed_files(before)
         except SourceError:
-            if view is not None:
-                view.forget()
+            if reader is not None:
+                reader.forget()
             raise
 
-    def _merged(self, places: Mapping[str, torch.Tensor], view: Pass | None) -> Iterator[tuple[str, torch.Tensor]]:
+    def _read_for(self, names: Collection[str] | None) -> dict[str, set[str]] | None:
+        """By source, the tensors that are read to make these; None: all."""
+        if names is None:
+            return None
+        found: dict[str, set[str]] = {key: set() for key in self.resolved.sources}
+        for name in names:
+            for key, held in self._outputs[name].held.items():
+                found[key].add(held)
+        return found
+
+    def _merged(
+        self, places: Mapping[str, torch.Tensor], reader: ResidentReader | None, names: Collection[str] | None
+    ) -> Iterator[tuple[str, torch.Tensor | None]]:
         produced = 0
         with Workers() as workers:
-            tensors = self._begun(places, view, workers)
+            tensors = self._queued(places, reader, workers, names)
             # Without residents nothing but one tensor of each source shall be in memory.
-            for begun in ahead(tensors, AHEAD_BYTES) if view else tensors:
-                merged = begun.wait()
+            for queued in lookahead(tensors, AHEAD_BYTES) if reader else tensors:
+                merged = queued.wait()
                 if merged is None:
+                    yield queued.output.name, None
                     continue
                 if not merged.is_finite:
-                    self._refuse_nan(begun.output)
-                name = begun.output.name
-                del begun
+                    self._refuse_nan(queued.output)
+                name = queued.output.name
+                del queued
                 yield name, merged.tensor
                 produced += merged.tensor.nbytes
                 del merged
@@ -150,10 +187,18 @@ class Stream:
                     self._let_go()
                     produced = 0
 
-    def _begun(self, places: Mapping[str, torch.Tensor], view: Pass | None, workers: Workers) -> Iterator[Begun]:
+    def _queued(
+        self,
+        places: Mapping[str, torch.Tensor],
+        reader: ResidentReader | None,
+        workers: Workers,
+        names: Collection[str] | None,
+    ) -> Iterator[Queued]:
         """Each tensor, started."""
         for output in self.plan:
-            yield self._begin(output, workers, view, places.get(output.name))
+            if names is not None and output.name not in names:
+                continue
+            yield self._begin(output, workers, reader, places.get(output.name))
 
     def tensor(self, name: str) -> torch.Tensor | None:
         """One tensor by itself, with the bytes that it has in the whole stream. Raises KeyError and SourceError."""
@@ -165,38 +210,42 @@ class Stream:
         return merged.tensor if merged else None
 
     def _begin(
-        self, output: OutputTensor, workers: Workers, view: Pass | None = None, place: torch.Tensor | None = None
-    ) -> Begun:
+        self,
+        output: OutputTensor,
+        workers: Workers,
+        reader: ResidentReader | None = None,
+        place: torch.Tensor | None = None,
+    ) -> Queued:
         """Begin to merge a tensor, or, where the way is mergekit's, merge it."""
         # A stage computes while it is read, perhaps by mergekit: alone before residents are, in every thread.
         with alone() if self._reads_merges else nullcontext():
-            return self._begin_in_turn(output, workers, view, place)
+            return self._begin_in_turn(output, workers, reader, place)
 
     def _begin_in_turn(
-        self, output: OutputTensor, workers: Workers, view: Pass | None, place: torch.Tensor | None
-    ) -> Begun:
-        operands = self._operands(output, view)
+        self, output: OutputTensor, workers: Workers, reader: ResidentReader | None, place: torch.Tensor | None
+    ) -> Queued:
+        operands = self._operands(output, reader)
         way = choose.way_of(operands)
         LOG.debug("merged: %s: %s", output.name, way.value)
         if operands is not None and way is not Way.MERGEKIT:
             if place is not None and place.dtype == operands.out_dtype and place.shape == operands.shape:
                 operands = replace(operands, out=place)
             pending = choose.begin(operands, workers, self.seed, way)
-            return Begun(output, operands.count * operands.out_dtype.itemsize, pending, pending.go_on)
+            return Queued(output, operands.count * operands.out_dtype.itemsize, pending, pending.go_on)
         # Not longer than needed: a stage that shares sources with us reads in turns with us.
-        with alone(), self.plan.reading(view), self._generator(output):
+        with alone(), self.plan.reading(reader), self._generator(output):
             tensor = output.compute(self._memory)
         merged = None if tensor is None else Merged(tensor, is_finite(tensor))
-        return Begun(output, 0 if tensor is None else tensor.nbytes, lambda: merged)
+        return Queued(output, 0 if tensor is None else tensor.nbytes, lambda: merged)
 
-    def _operands(self, output: OutputTensor, view: Pass | None) -> Operands | None:
+    def _operands(self, output: OutputTensor, reader: ResidentReader | None) -> Operands | None:
         """What goes into a tensor, read by us, else by mergekit's tasks; None where only mergekit's method may merge."""
         if not may_be_ours(self.resolved.method, self.rng):
             return None
-        if operands := output.operands(view):
+        if operands := output.operands(reader):
             return operands
-        with alone(), self.plan.reading(view):
-            return output.gathered(self._memory, view)
+        with alone(), self.plan.reading(reader):
+            return output.gathered(self._memory, reader)
 
     @cached_property
     def _reads_merges(self) -> bool:
@@ -247,6 +296,7 @@ class Stream:
                 raise SourceError(f"{where} changed during the merge. Run it again.")
 
 
+@explained("the merge cannot be planned")
 def open_stream(
     resolved: Resolved,
     seed: int | None = None,

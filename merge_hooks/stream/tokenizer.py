@@ -20,11 +20,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from merge_hooks.errors import SourceError
+from merge_hooks.errors import SourceError, explained
 from merge_hooks.hashing import content_hash, digest
 from merge_hooks.planning.config import chat_template_of, reference_key
 from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.headers import refuse_odd_files
 from merge_hooks.stream.stream import Stream
+from merge_hooks.stream.template import refuse_endless
 
 # Files of a folder that a tokenizer can be made of.
 _SMALL = (".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
@@ -66,6 +68,8 @@ class TokenizerChoice:
         """The transformers tokenizer, with the recipe's chat template set."""
         from transformers import AutoTokenizer
 
+        if Path(self.folder).is_dir():
+            refuse_odd_files(Path(self.folder), f"the tokenizer in {self.folder}")
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
         except (OSError, ValueError) as error:
@@ -83,6 +87,7 @@ class TokenizerChoice:
         return tokenizer
 
 
+@explained("the tokenizer of this merge cannot be made")
 def choose_tokenizer(stream: Stream, named: str | None = None) -> TokenizerChoice:
     """The tokenizer for a merge.
 
@@ -173,6 +178,7 @@ class TokenizerFacts:
     template: Any
 
 
+@explained("the tokenizer cannot be read")
 def facts_of(folder: str, template: str | None = None, trust_remote_code: bool = False) -> TokenizerFacts:
     """The facts of the tokenizer in a folder. They are read again only if its files change.
 
@@ -181,7 +187,9 @@ def facts_of(folder: str, template: str | None = None, trust_remote_code: bool =
         trust_remote_code: whether the tokenizer may bring code of its own.
     """
     found = _facts(folder, trust_remote_code, _state_of(folder))
-    return found if template is None else TokenizerFacts(found.hash, template)
+    used = found.template if template is None else template
+    refuse_endless(used, folder)
+    return TokenizerFacts(found.hash, used)
 
 
 @lru_cache(maxsize=256)
@@ -197,6 +205,7 @@ def _state_of(folder: str) -> tuple[Any, ...]:
     return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(files))
 
 
+@explained("the generation settings cannot be read")
 def generation_config_of(folder: str, model_config: Any) -> Any:
     """The generation settings that hold where a task says nothing: generation_config.json, else what config.json says.
 
@@ -214,6 +223,7 @@ def generation_config_of(folder: str, model_config: Any) -> Any:
     return GenerationConfig.from_model_config(model_config)
 
 
+@explained("the generation settings cannot be read")
 def generation_settings(folder: str, model_config: Any) -> dict[str, Any]:
     """The same as plain data, for keys and results: what differs from transformers' defaults and can matter."""
     from transformers import GenerationConfig
@@ -232,9 +242,14 @@ def generation_hash(settings: Mapping[str, Any]) -> str:
 
 
 def end_tokens(settings: Mapping[str, Any]) -> list[int]:
-    """The ids at which generation ends, from `generation_settings`; empty if they name none."""
+    """The ids at which generation ends, from `generation_settings`; empty if they name none. Raises SourceError."""
     found = settings.get("eos_token_id")
-    return sorted({found} if isinstance(found, int) else set(found or ()))
+    ids = found if isinstance(found, list) else [found] if found is not None else []
+    if not all(type(one) is int for one in ids):
+        raise SourceError(
+            f"generation_config.json: `eos_token_id`: {found!r:.200}: the ids of tokens are whole numbers. Mend the file."
+        )
+    return sorted(set(ids))
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from merge_hooks.errors import RecipeError
 from merge_hooks.hashing import template_hash
 from merge_hooks.recipe.signature import Signature, recipe_digest, sign
 from merge_hooks.stream.tokenizer import TokenizerChoice, generation_hash, generation_settings
+from merge_hooks.tools.card_head import card_head
+from merge_hooks.tools.card_index import eval_results
 
 if TYPE_CHECKING:
     from merge_hooks.stream.stream import Stream
@@ -31,20 +31,20 @@ def model_card(stream: Stream, choice: TokenizerChoice, results: Path | Sequence
         RecipeError: these are no results of lm_eval, or results of another merge.
     """
     resolved = stream.resolved
-    names = [source.name for source in resolved.sources.values()]
-    head = yaml.safe_dump({"base_model": names, "library_name": "transformers", "tags": ["mergekit", "merge"]})
+    found = [(str(results), _read(results))] if isinstance(results, Path) else [("the results", one) for one in results]
+    for origin, content in found:
+        _refuse_others(origin, content, stream)
+    scores = eval_results([content for _, content in found], _prompted, _shortened)
+    head = card_head(resolved, resolved.donor.config, scores, f"{resolved.method} merge")
     sources = "\n".join(f"| {source.name} | `{source.fingerprint()}` |" for source in resolved.sources.values())
     parts = [
-        f"---\n{head}---\n# A merge by {resolved.method}",
+        f"---\n{head}\n---\n# A merge by {resolved.method}",
         f"Tokenizer, chat template and generation config: {choice.origin}.",
         f"| source | revision or content hash |\n|---|---|\n{sources}",
         f"## Recipe\n{_fenced(resolved.recipe.text, 'yaml')}",
         f"## Signature\n{_fenced(str(_signature(stream, choice)), '')}",
     ]
-    found = [(str(results), _read(results))] if isinstance(results, Path) else [("the results", one) for one in results]
     if found:
-        for origin, content in found:
-            _refuse_others(origin, content, stream)
         parts.append(f"## Scores\n{_scores([content for _, content in found])}")
     return "\n\n".join(parts) + "\n"
 
@@ -83,13 +83,17 @@ def _signed(content: Results) -> str:
     return str((content.get("config") or {}).get("iberian", {}).get("signature", ""))
 
 
-def _refuse_others(origin: str, content: Results, stream: Stream) -> None:
-    """Raises RecipeError if the results are of another merge: other weights, or another draw of a random method."""
-    signature = _signed(content)
-    said = set(signature.split("|"))
+def are_of(content: Results, stream: Stream) -> bool:
+    """Whether results are of this merge: these weights, and this draw of a random method."""
+    said = set(_signed(content).split("|"))
     dtype = next((pair.removeprefix("dtype:") for pair in said if pair.startswith("dtype:")), None)
-    wanted = {f"recipe:{recipe_digest(stream.resolved, dtype)}", f"seed:{stream.resolved.draws}"}
-    if not wanted <= said:
+    return {f"recipe:{recipe_digest(stream.resolved, dtype)}", f"seed:{stream.resolved.draws}"} <= said
+
+
+def _refuse_others(origin: str, content: Results, stream: Stream) -> None:
+    """Raises RecipeError if the results are of another merge."""
+    signature = _signed(content)
+    if not are_of(content, stream):
         what = f"they are of another merge ({signature})" if signature else "they do not say which merge they are of"
         raise RecipeError(f"{origin}: {what}, so they do not belong into this model card. Score this recipe first.")
 

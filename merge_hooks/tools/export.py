@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merge_hooks.checks.estimate import estimate, gigabytes
 from merge_hooks.errors import EngineError
-from merge_hooks.files import whole_folder
+from merge_hooks.files import umask, whole_folder
 from merge_hooks.resolve.stages import CARRIED_FILES
 from merge_hooks.stream.tokenizer import TokenizerChoice, choose_tokenizer
 
@@ -31,7 +32,11 @@ INDEX = "model.safetensors.index.json"
 
 
 def export(
-    stream: Stream, out: Path, results: Path | Sequence[Results] = (), shard_bytes: int = SHARD_BYTES
+    stream: Stream,
+    out: Path,
+    results: Path | Sequence[Results] = (),
+    shard_bytes: int = SHARD_BYTES,
+    step: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
     """Write a merge as a checkpoint that transformers and vLLM load.
 
@@ -40,6 +45,7 @@ def export(
         out: the folder to make; must not exist, or be empty.
         results: lm_eval's results of this merge for the model card: its JSON file, or the content of such files.
         shard_bytes: the largest size of a weight file.
+        step: called with the number of tensors that are merged, and of all.
     Returns:
         The names of the files that were written.
     Raises:
@@ -51,14 +57,28 @@ def export(
     _refuse_target(stream, out)
     choice = choose_tokenizer(stream)
     card = model_card(stream, choice, results)  # first, as it can refuse the results
-    with whole_folder(out) as folder:
-        _write_shards(_without_idle_head(stream), folder, shard_bytes)
+    with _room_for(out), whole_folder(out) as folder:
+        is_tied = bool(getattr(stream.model_config, "tie_word_embeddings", False))
+        _write_shards(_without_idle_head(_counted(stream, step), is_tied), folder, shard_bytes)
         stream.model_config.architectures = stream.resolved.donor.config.get("architectures")
         stream.model_config.save_pretrained(folder)
         _write_tokenizer(choice, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / "mergekit_config.yml").write_text(stream.resolved.recipe.text, encoding="utf-8")
     return sorted(file.name for file in out.iterdir())
+
+
+@contextmanager
+def _room_for(out: Path) -> Iterator[None]:
+    """Raises EngineError where the disk is full, or the folder cannot be written; nothing is left of it then."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise EngineError(
+            f"{out}: cannot be written ({error}). Is the disk full, or the folder somebody else's? Nothing of it was left."
+        ) from error
 
 
 def _refuse_target(stream: Stream, out: Path) -> None:
@@ -72,16 +92,29 @@ def _refuse_target(stream: Stream, out: Path) -> None:
         raise EngineError(f"{out}: the merge takes {gigabytes(needs)}, and {gigabytes(free)} are free on that disk.")
 
 
-def _without_idle_head(stream: Stream) -> Iterator[tuple[str, torch.Tensor]]:
+def _counted(stream: Stream, step: Callable[[int, int], None]) -> Iterator[tuple[str, torch.Tensor]]:
+    total = len(stream.names())
+    step(0, total)
+    done = 0
+    for done, pair in enumerate(stream, start=1):
+        yield pair
+        del pair  # not held while the next one is merged
+        step(done, total)
+    if done < total:  # optional tensors that no source has are not in the stream
+        step(total, total)
+
+
+def _without_idle_head(
+    weights: Iterable[tuple[str, torch.Tensor]], is_tied: bool
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Leave out a head that a tied model does not use and whose copy differs, because its random masks do.
 
     transformers 5 would untie such a checkpoint, and vLLM would not. Without the head both tie it, as they do here.
     """
     import torch
 
-    is_tied = bool(getattr(stream.model_config, "tie_word_embeddings", False))
     embedding: torch.Tensor | None = None
-    for name, tensor in stream:
+    for name, tensor in weights:
         if is_tied and name.endswith("embed_tokens.weight"):
             embedding = tensor
         if is_tied and name.endswith("lm_head.weight") and embedding is not None and not torch.equal(tensor, embedding):
@@ -110,7 +143,7 @@ def _write_shard(shard: dict[str, torch.Tensor], folder: Path, number: int) -> l
     from safetensors.torch import save_file
 
     save_file(shard, folder / f"{number}.part", metadata={"format": "pt"})
-    (folder / f"{number}.part").chmod(0o644)  # safetensors makes its files private
+    (folder / f"{number}.part").chmod(0o666 & ~umask())  # safetensors makes its files private
     return list(shard)
 
 

@@ -1,4 +1,4 @@
-"""The resolved plan of a merge as text: what `iberian recipe show` prints."""
+"""The resolved plan of a merge, as text and as data: what `iberian recipe show` prints."""
 
 from __future__ import annotations
 
@@ -41,6 +41,49 @@ def plan_text(stream: Stream) -> str:
     return "\n".join(lines)
 
 
+def plan_data(stream: Stream) -> dict[str, Any]:
+    """The same as plain data: memory in bytes, time in seconds, of each parameter its values over all tensors.
+
+    Raises what `check_fit` raises.
+    """
+    rows = check_fit(stream)
+    config, needs = stream.resolved.config, estimate(stream)
+    _, origin = tokenizer_owner(stream)
+    shared, own = _values(stream)
+    return {
+        "recipe": stream.resolved.recipe.origin, "method": stream.resolved.method, "dtype": config.dtype,
+        "out_dtype": config.out_dtype, "layers": getattr(stream.model_config, "num_hidden_layers", None),
+        "tokenizer": origin, "parameters": {name: _listed(values) for name, values in sorted(shared.items())},
+        "sources": [
+            _source_data(source)
+            | {"is_base": key in _bases(stream),
+               "parameters": {name: _listed(values) for (holder, name), values in sorted(own.items()) if holder == key}}
+            for key, source in stream.resolved.sources.items()
+        ],
+        "fit": rows, "notes": fit_notes(stream),
+        "needs": {"model": needs.model, "working": needs.working, "read": needs.read, "parameters": needs.parameters,
+                  "free": free_on_host(), "seconds": round(seconds(stream), 3)},
+    }  # fmt: skip
+
+
+def _source_data(source: Any) -> dict[str, Any]:
+    if isinstance(source, MergedSource):
+        stages = [_source_data(inner) for inner in source.stream.resolved.sources.values()]
+        return {"name": source.name, "method": source.resolved.method, "sources": stages}
+    return {
+        "name": source.name,
+        "bytes": source.size,
+        "fingerprint": source.fingerprint(),
+        "folder": str(source.folder),
+    }
+
+
+def _listed(values: set[Any]) -> list[Any]:
+    """The values in order, as JSON takes them."""
+    plain = [value if isinstance(value, (bool, int, float, str)) or value is None else str(value) for value in values]
+    return sorted(plain, key=lambda value: (str(type(value)), value if value is not None else 0))
+
+
 def _needs(stream: Stream) -> Iterator[str]:
     needs = estimate(stream)
     free = free_on_host()
@@ -52,7 +95,8 @@ def _needs(stream: Stream) -> Iterator[str]:
     yield f"time        about {seconds(stream):.1f} s to merge here (from one tensor), beside the reading"
 
 
-def _parameters(stream: Stream) -> list[str]:
+def _values(stream: Stream) -> tuple[dict[str, set[Any]], dict[tuple[str, str], set[Any]]]:
+    """(parameter -> its values, (source, parameter) -> its values), over all tensors."""
     shared: dict[str, set[Any]] = {}
     own: dict[tuple[str, str], set[Any]] = {}
     for output in stream.plan:
@@ -61,6 +105,11 @@ def _parameters(stream: Stream) -> list[str]:
         for reference, values in output.merge.input_parameters.items():
             for name, value in values.items():
                 own.setdefault((reference_key(reference), name), set()).add(value)
+    return shared, own
+
+
+def _parameters(stream: Stream) -> list[str]:
+    shared, own = _values(stream)
     lines = [f"  {name:<14}{_range(values)}" for name, values in sorted(shared.items())]
     for key, source in stream.resolved.sources.items():
         found = [f"{name} {_range(values)}" for (holder, name), values in sorted(own.items()) if holder == key]

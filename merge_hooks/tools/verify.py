@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from merge_hooks.engines.hf import build_model, engine_dtype
+from merge_hooks.engines.hf import build_model, engine_dtype, swap_into
 from merge_hooks.engines.weights_digest import Digest
 from merge_hooks.errors import EngineError
 from merge_hooks.planning.config import dump_config
@@ -98,7 +98,11 @@ def run_mergekit(resolved: Resolved, folder: Path) -> Path:
     # mergekit writes all weights before anything else that can fail, e.g. a config that it cannot save.
     if done.returncode and not any(out.glob("*.safetensors")):
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise EngineError(f"mergekit does not merge this recipe: {last}")
+        raise EngineError(
+            f"mergekit does not merge this recipe, so there is nothing to compare with. It says: {last}. Where its tables "
+            "ask for tensors that a model does not have, or do not know its class, the merge can be scored and exported "
+            "all the same: here the class that transformers builds decides which tensors a model has."
+        )
     return out
 
 
@@ -144,9 +148,13 @@ def _compare(stream: Stream, theirs: dict[str, torch.Tensor]) -> Verdict:
         watched = _Watched(stream, theirs, ours, other)
         model = build_model(watched, proof=False)  # what is unequal is reported below, all of it
         held = dict(model.named_parameters(remove_duplicate=True))
-        engine = [name for name, parameter in held.items() if watched.seen.get(name) != ours.checksum(parameter)]
+        engine = [name for name, parameter in held.items() if name in watched.seen
+                  and watched.seen[name] != ours.checksum(parameter)]  # fmt: skip
+        if not held.keys() <= watched.seen.keys():  # some came under a file's name, or in parts: the proof knows how
+            swap_into(model, stream)
+    missing = [*watched.missing, *(name for name in watched.theirs if name not in stream.plan.left_out)]
     return Verdict(
-        len(watched.seen), watched.elements, watched.unequal, [*watched.missing, *watched.theirs], engine,
+        len(watched.seen), watched.elements, watched.unequal, missing, engine,
         ours.value, other.value, method_facts(stream.resolved.method).sparsifies,
     )  # fmt: skip
 
@@ -167,6 +175,7 @@ class _Watched(Stream):
         self.missing: list[str] = []
         self.elements = 0
         self.ours, self.other = ours, other
+        self._taken = {output.name for output in stream.plan if output.taken}
 
     def from_files(self) -> Iterator[tuple[str, torch.Tensor]]:
         """As an engine's first load reads it."""
@@ -177,6 +186,9 @@ class _Watched(Stream):
             yield name, tensor
 
     def _compare(self, name: str, tensor: torch.Tensor) -> None:
+        if name in self._taken:  # a tower's: mergekit merges it, here it is the donor's
+            self.theirs.pop(name, None)
+            return
         self.elements += tensor.numel()
         self.ours.add(name, tensor)
         if name not in self.theirs:

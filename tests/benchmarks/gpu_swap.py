@@ -27,7 +27,7 @@ from merge_hooks.kernels.operands import Operand, Operands
 from merge_hooks.sources.residents import Residents
 
 METHODS: dict[str, dict[str, float]] = {
-    "linear": {}, "task_arithmetic": {}, "ties": {"density": 0.5}, "dare_linear": {"density": 0.5},
+    "linear": {}, "task_arithmetic": {}, "ties": {"density": 0.5}, "dare_linear": {"density": 0.5}, "dare_ties": {"density": 0.5},
     "breadcrumbs": {"density": 0.5, "gamma": 0.01},
 }  # fmt: skip
 LARGE = {"layers": 32, "width": 4096, "inner": 14336, "key": 1024, "vocabulary": 128256}
@@ -95,7 +95,11 @@ def run(device: str, sizes: dict[str, int], repeats: int) -> dict[str, Any]:
 def swap(method: str, models: list[dict[str, Any]], out: dict[str, Any], keep: Any, weight: float) -> None:
     """One merge of every tensor, into `out`."""
     first = 1 if method == "linear" else 0
-    shared = {"normalize": method in ("linear", "ties"), "rescale": method == "dare_linear", "lambda": 1.0}
+    shared = {
+        "normalize": method in ("linear", "ties", "dare_ties"),
+        "rescale": method.startswith("dare"),
+        "lambda": 1.0,
+    }
     with Workers() as workers:
         for name, place in out.items():
             inputs = []

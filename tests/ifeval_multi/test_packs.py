@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ifeval_multi import PackError, languages, load_pack
+from ifeval_multi import PackError, check, languages, load_pack
 from ifeval_multi.new_language import problems
 
 GOOD = (Path(__file__).parents[2] / "ifeval_multi/languages/gl.yaml").read_text(encoding="utf-8")
@@ -55,8 +55,19 @@ def test_a_faulty_pack_is_refused(tmp_path: Path, old: str, new: str, told: list
 
 def test_no_and_on_are_words(tmp_path: Path) -> None:
     file = tmp_path / "gl.yaml"
-    file.write_text(GOOD.replace("endings: [s, es]", "endings: [on, no, yes]"), encoding="utf-8")
+    file.write_text(GOOD.replace("keywords:\n", "keywords:\n  endings: [on, no, yes]\n"), encoding="utf-8")
     assert load_pack(file).endings == {"on", "no", "yes"}
+
+
+def test_endings_of_keywords_are_not_those_of_forbidden_words(tmp_path: Path) -> None:
+    file = tmp_path / "gl.yaml"
+    file.write_text(
+        GOOD.replace("keywords:\n", "keywords:\n  endings: [qq]\n  forbidden_endings: [zz]\n"), encoding="utf-8"
+    )
+    pack = load_pack(file)
+    for ending, asked, allowed in (("qq", True, True), ("zz", False, False)):
+        assert check("keywords:existence", f"mar{ending}", {"keywords": ["mar"]}, pack).followed is asked
+        assert check("keywords:forbidden_words", f"mar{ending}", {"forbidden_words": ["mar"]}, pack).followed is allowed
 
 
 def test_what_a_pack_does_not_say(tmp_path: Path) -> None:

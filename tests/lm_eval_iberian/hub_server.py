@@ -10,6 +10,7 @@ Only files that this process was given are served; it listens on 127.0.0.1.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -20,6 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import yaml
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -37,6 +40,7 @@ class StandInHub:
         self.root, self.trouble, self.stall_seconds = root, trouble or {}, stall_seconds
         self.asked: Counter[str] = Counter()
         self.log: list[str] = []
+        self.made: dict[str, dict[str, Any]] = {}  # what was uploaded: repository -> how it was made
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -74,11 +78,42 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, head: bool, asked: bytes = b"") -> None:
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         self.hub.log.append(f"{self.command} {self.path}")
+        is_put = self.command == "POST" or "/".join(parts[2:4]) in self.hub.made
+        if parts in (["api", "validate-yaml"], ["api", "repos", "create"]) or (
+            parts[:2] == ["api", "models"] and is_put
+        ):
+            return self._upload(parts[1:], asked)
         if parts[:2] == ["api", "datasets"] and len(parts) >= 4:
             return self._api("/".join(parts[2:4]), parts[4:], asked)
         if parts[0] == "datasets" and len(parts) > 5 and parts[3] == "resolve":
             return self._file("/".join(parts[1:3]), parts[4], "/".join(parts[5:]), head)
         return self._json({"error": "Not Found"}, 404)
+
+    def _upload(self, what: list[str], asked: bytes) -> None:
+        """A model that is put here: its card is looked at, it is made, its files come in a commit."""
+        said = json.loads(asked) if what[0] in ("validate-yaml", "repos") else None
+        if said is not None and what[0] == "validate-yaml":
+            head = yaml.safe_load(said["content"].split("---")[1]) or {}
+            names = head.get("base_model") or []
+            wrong = [name for name in names if not re.fullmatch(r"[\w.-]+/[\w.-]+", name)]  # as the Hub: no local paths
+            return self._json({"errors": [{"message": f"base_model: {name}"} for name in wrong], "warnings": []},
+                              400 if wrong else 200)  # fmt: skip
+        if "Bearer " not in (self.headers.get("Authorization") or ""):
+            return self._json({"error": "Invalid username or password."}, 401)
+        if said is not None:
+            self.hub.made[f"{said.get('organization')}/{said['name']}"] = said
+            return self._json({"url": f"{self.hub.endpoint}/{said.get('organization')}/{said['name']}"})
+        repository, *rest = "/".join(what[1:3]), *what[3:]
+        if rest[:1] == ["preupload"]:
+            files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False}
+                     for one in json.loads(asked)["files"]]  # fmt: skip
+            return self._json({"files": files})
+        if rest[:1] == ["commit"]:
+            for line in map(json.loads, asked.decode().splitlines()):
+                if line["key"] == "file":
+                    self.hub.add(repository, line["value"]["path"], base64.b64decode(line["value"]["content"]))
+            return self._json({"commitUrl": f"{self.hub.endpoint}/{repository}/commit/{COMMIT}", "commitOid": COMMIT})
+        return self._json({"id": repository, "sha": COMMIT, "siblings": [], "private": False, "tags": []})
 
     def _refused(self, repository: str) -> bool:
         """Answer for a repository that cannot be had."""

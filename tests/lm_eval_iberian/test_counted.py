@@ -267,6 +267,24 @@ def test_log_likelihoods_are_summed_in_float32(checkpoint: Path, models: dict[st
     assert [score for score, _ in scores] == pytest.approx([score for score, _ in exact], abs=0.2)
 
 
+@pytest.mark.parametrize("way", ["prefix", "full"])
+@pytest.mark.usefixtures("no_question")
+def test_texts_are_encoded_anew_when_their_beginning_is_another(models: dict[str, Any], way: str) -> None:
+    """`add_bos_token` may be set on a model that has scored: lm_eval's own reads it at each request."""
+    asked, found = choices("Gasteiz dela", " ez dakit", " baina"), []
+    for bos in (None, True, False, True):
+        for name in (way, "hf"):
+            models[name].add_bos_token = bos
+        ours, theirs = (
+            [score for score, _ in models[name].loglikelihood(asked, disable_tqdm=True)] for name in (way, "hf")
+        )
+        assert ours == pytest.approx(theirs, abs=1e-4), bos
+        found.append(ours)
+        for name in (way, "hf"):
+            models[name].add_bos_token = None
+    assert found[2] != pytest.approx(found[1], abs=1e-4) and found[3] == pytest.approx(found[1], abs=1e-4)
+
+
 lengths = st.integers(0, 12)
 
 

@@ -139,3 +139,20 @@ def test_clusters_hold_every_prompt_once(parts: list[tuple[list[int], list[int]]
         assert all(prompt[: len(common)] == common and len(prompt) > len(common) for prompt in cluster)
         assert sharing or not common
     assert not sharing or any(common for common, _ in found)
+
+
+@pytest.mark.parametrize("family", ["mamba2", "recurrent_gemma", pytest.param("falcon_h1", marks=pytest.mark.slow)])
+def test_layers_that_keep_a_state(family: str, tmp_path: Path) -> None:
+    """Their states cannot be cut to a shared beginning; some answer without any cache."""
+    from lm_eval_iberian.models.hf import MergedHF
+    from lm_eval_iberian.toy.tiny import build_tokenizer
+    from tests.merge_hooks.families import make_family
+
+    folder = make_family(family, tmp_path, ("one",), step=0.3)["one"]
+    build_tokenizer(300).save_pretrained(folder)
+    scores = [
+        [score for score, _ in ask(MergedHF(pretrained=str(folder), dtype="float32", device="cpu", scoring=way),
+                                   "loglikelihood", pairs()[::4])]
+        for way in ("prefix", "full")
+    ]  # fmt: skip
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)

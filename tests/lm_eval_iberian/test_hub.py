@@ -244,19 +244,25 @@ def wrapped(error: BaseException, context: BaseException) -> BaseException:
     return error
 
 
+def http_library() -> Any:
+    """What huggingface_hub speaks through: httpx, or httpx2 from its version 2 on."""
+    from huggingface_hub import errors
+
+    return importlib.import_module(errors.HTTPError.__module__.partition(".")[0])
+
+
 def answer(kind: Any, status: int) -> BaseException:
     """huggingface_hub's error of a refusal."""
-    import httpx
-
+    httpx = http_library()
     return kind("refused", response=httpx.Response(status, request=httpx.Request("GET", "http://hub")))
 
 
 def troubles() -> list[tuple[BaseException, Trouble]]:
     """Errors as they were seen to arrive, and what they are."""
-    import httpx
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub import errors
 
+    httpx = http_library()
     uncached = FileNotFoundError("Dataset HiTZ/EusTrivia is not cached in None")
     return [
         (wrapped(ConnectionError("Couldn't reach 'HiTZ/EusTrivia' on the Hub (LocalEntryNotFoundError)"), uncached),
@@ -289,7 +295,7 @@ def test_what_went_wrong_is_told_apart(number: int, monkeypatch: pytest.MonkeyPa
     error, kind = troubles()[number]
     assert trouble(error) is kind
     said = explain(error, "HiTZ/EusTrivia", "default", "iberian_eus_trivia")  # type: ignore[arg-type]
-    fetch = "iberian prefetch --tasks iberian_eus_trivia --to DIR"
+    fetch = "iberian prefetch --tasks iberian_eus_trivia --out DIR"
     assert (fetch in said) is (kind in (Trouble.UNREACHABLE, Trouble.BUSY, Trouble.OTHER_REVISION))
     assert ("any more" in said) is (kind is Trouble.GONE), "only what is gone is said to be gone"
     assert ("hf auth login" in said) is (kind in (Trouble.GATED, Trouble.GONE))
@@ -305,7 +311,7 @@ def test_a_variable_that_forbids_the_network_is_named(variable: str, monkeypatch
         if kind not in (Trouble.SCRIPT, Trouble.OTHER_REVISION):
             said = explain(error, "HiTZ/EusTrivia", "default", "iberian_eus_trivia")  # type: ignore[arg-type]
             assert said.startswith(f"{variable}=true forbids the network, and it is not in the Hub's cache here.")
-            assert "any more" not in said and "iberian prefetch --tasks iberian_eus_trivia --to DIR" in said
+            assert "any more" not in said and "iberian prefetch --tasks iberian_eus_trivia --out DIR" in said
 
 
 @pytest.mark.slow
@@ -322,7 +328,7 @@ def test_nothing_cached_and_no_network(task: str, tmp_path: Path) -> None:
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     said = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True).stdout
     lines = said.splitlines()
-    assert f"  With a network: iberian prefetch --tasks {task} --to DIR" in lines
+    assert f"  With a network: iberian prefetch --tasks {task} --out DIR" in lines
     assert lines[1] == "  HF_HUB_OFFLINE=1 forbids the network, and it is not in the Hub's cache here."
     assert "any more" not in said and "Traceback" not in said
     assert all(len(line) <= 80 for line in lines[:4])

@@ -155,3 +155,4 @@ def test_arguments_as_lm_eval_reads_them() -> None:
     assert parse(text) == values == parse({key: str(value) for key, value in values.items()})
     counted = counting({"b": False, "a": 0, "none": None, "truncation": False, "device": "cpu", "pretrained": "x"})
     assert list(counted.items()) == [("a", 0), ("b", False)]
+    assert counting({"quantization": "fp8"}) == {"quantization": "fp8_per_tensor"}  # vLLM's newer name

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
 import itertools
 import json
@@ -19,10 +21,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ifeval_multi
+from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.commands.report import report as command
-from lm_eval_iberian.compare.answers import Example, Shown, choice, examples, models
-from lm_eval_iberian.compare.columns import Scores
-from lm_eval_iberian.compare.differences import Comparer, verdicts
+from lm_eval_iberian.compare.answers import Example, Shown, choice, examples, models, reasons
+from lm_eval_iberian.compare.apart import apart
+from lm_eval_iberian.compare.columns import Column, Scores
+from lm_eval_iberian.compare.differences import Compared, Comparer, verdicts
 from lm_eval_iberian.compare.shape import shape_of
 from lm_eval_iberian.compare.tables import distinct, sweep_report
 from lm_eval_iberian.pictures import style
@@ -30,7 +35,7 @@ from lm_eval_iberian.pictures.curves import rows
 from lm_eval_iberian.pictures.gathered import Gathered, gather
 from lm_eval_iberian.pictures.head import facts, notices
 from lm_eval_iberian.pictures.heat import Heat, colour, heat_map
-from lm_eval_iberian.pictures.page import page
+from lm_eval_iberian.pictures.page import Against, page
 from lm_eval_iberian.pictures.slots import left_out, legend_names, line_slots, rule_names
 from lm_eval_iberian.pictures.tradeoff import Dot, _with_front, tradeoffs
 from lm_eval_iberian.pictures.write import write_report
@@ -38,7 +43,8 @@ from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Document, Store
 from lm_eval_iberian.scores.formats import write
-from lm_eval_iberian.scores.significance import SignificanceError
+from lm_eval_iberian.scores.significance import Difference, SignificanceError
+from lm_eval_iberian.scores.suite import BELOW_CHANCE
 from lm_eval_iberian.scores.tables import Report
 from tests.lm_eval_iberian.sweep_maker import MadePoint, figure1_run, toy_run, write_run
 
@@ -60,10 +66,15 @@ def figure1(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
-    """Tasks that no table knows, with the report written."""
-    folder = toy_run(tmp_path_factory.mktemp("toy"), samples=True, documents=20)
-    write_report(folder)
-    return read_sweep_run(folder)
+    """Tasks that no table knows."""
+    return read_sweep_run(toy_run(tmp_path_factory.mktemp("toy"), samples=True, documents=20))
+
+
+@pytest.fixture(scope="module")
+def reported(toy: SweepRun) -> SweepRun:
+    """With the report written, which takes seconds."""
+    write_report(toy.folder)
+    return toy
 
 
 def test_columns_of_the_suite(figure1: SweepRun) -> None:
@@ -333,7 +344,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 def test_untrusted_texts_stay_texts(hostile: Page) -> None:
     tags = {tag for tag, _ in hostile.elements}
-    assert not tags & {"script", "img", "b", "iframe", "object", "link", "form", "base", "foreignobject", "a "}
+    assert not tags & {"img", "b", "iframe", "object", "link", "form", "base", "foreignobject", "a "}
     for _, attributes in hostile.elements:
         assert not [key for key in attributes if key.startswith("on")]
         for key in ("href", "src", "xlink:href", "action"):
@@ -341,7 +352,11 @@ def test_untrusted_texts_stay_texts(hostile: Page) -> None:
     shown = "".join(hostile.texts)
     assert "<script>alert(2)</script>" in shown and "\u202e" not in shown
     policy = next(a["content"] for tag, a in hostile.elements if tag == "meta" and a.get("http-equiv"))
-    assert "default-src 'none'" in policy and "script" not in policy
+    assert "default-src 'none'" in policy
+    script = (Path(style.__file__).parent / "page.js").read_bytes()
+    allowed = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    assert re.findall(r"script-src ([^;]*);", policy or "") == [f"'sha256-{allowed}'"], "our own script and no other"
+    assert [tag for tag, _ in hostile.elements].count("script") == 1
 
 
 def test_the_page_is_accessible(hostile: Page) -> None:
@@ -355,6 +370,106 @@ def test_the_page_is_accessible(hostile: Page) -> None:
     assert all(a["href"][1:] in ids for tag, a in elements if tag == "a")
     levels = [int(tag[1]) for tag, _ in elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+@pytest.mark.slow
+def test_what_is_filtered_sorted_and_linked_to(figure1: SweepRun, hostile: Page) -> None:
+    """Each figure says its language and benchmarks, each table that is sorted has one head row, each point an id."""
+    shown = Page(page_of(figure1))
+    told = {
+        (a["data-language"], a["data-benchmark"]) for tag, a in shown.elements if tag == "th" and "data-language" in a
+    }
+    assert ("eu", "Belebele") in told and ("gl", "IFEval") in told
+    figures = [a for tag, a in shown.elements if tag == "figure"]
+    assert figures and all(a.get("data-language") and a.get("data-benchmark") for a in figures)
+    ids = {a["id"] for _, a in shown.elements if a.get("id", "").startswith("point-")}
+    assert "point-language=eu_method=linear_weight=0.5" in ids and len(ids) == len(figure1.points)
+    rows = [a["data-point"] for tag, a in shown.elements if tag == "tr" and "data-point" in a]
+    assert set(rows) == ids
+    choices = [a["value"] for tag, a in shown.elements if tag == "option"]
+    assert choices[:3] == ["", "eu", "gl"] and "Belebele" in choices
+    assert any(tag == "div" and a.get("id") == "filters" and "hidden" in a for tag, a in shown.elements), (
+        "by script only"
+    )
+    assert len([a for tag, a in hostile.elements if tag == "tr" and (a.get("id") or "").startswith("point-")]) == 3
+
+
+def page_of(run: SweepRun) -> str:
+    with style.drawing():
+        return page(gather(run))
+
+
+def test_what_sets_rows_apart(tmp_path: Path) -> None:
+    """Prompts and weights differ, the rest does not; tasks that differ alike are one."""
+    points = [MadePoint("a", "parent"), MadePoint("b", "parent"), MadePoint("m", parents=("a", "b"))]
+    tasks = ["iberian_eus_trivia", "iberian_belebele_eu"]
+    folder = write_run(tmp_path, "x", {}, points, tasks, lambda *_: 0.5, 6, plain=["a"])
+    store = Store(folder / FILE)
+    results = store.results("key of b") or {}
+    for task in tasks:
+        results["n-shot"][task] = 3
+    results["lm_eval_version"] = "0.4.13"  # the others do not say theirs: nothing to compare
+    store.finish("key of b", "b", results, {}, 1.0, [])
+    store.close()
+    found = apart(read_sweep_run(folder).points)
+    rows = {point: dict(zip(found.keys, values, strict=True)) for point, values in found.rows}
+    assert set(found.keys) == {
+        "weights: merge", "chat: template", "chat: multiturn", "shots of 2 tasks (iberian_belebele_eu, iberian_eus_trivia)",
+    }  # fmt: skip
+    assert [rows[name]["chat: template"] for name in "abm"] == ["none", "ab12cd34", "ab12cd34"]
+    assert [rows[name][found.keys[-1]] for name in "abm"] == ["5", "3", "5"]
+    assert found.same["versions: lm_eval"] == "0.4.13"
+    assert found.same["version of 2 tasks (iberian_belebele_eu, iberian_eus_trivia)"] == "1.0"
+
+
+STRICT_ROW = {
+    "key": 7, "prompt": "Idatzi hiru puntu.", "instruction_id_list": ["punctuation:no_comma", "keywords:existence"],
+    "kwargs": [{}, {"keywords": ["mendia"]}],
+}  # fmt: skip
+
+
+def test_reasons_stand_beside_the_verdicts_that_were_measured() -> None:
+    document = {"prompt": STRICT_ROW["prompt"], "language": "eu", "row": json.dumps(STRICT_ROW)}
+    metric, answer = "inst_level_strict_acc", "Itsasoa handia da."
+    found = reasons(document, answer, [{metric: [True, False]}], metric)
+    assert [(one.instruction, one.followed) for one in found] == [
+        ("punctuation:no_comma", True),
+        ("keywords:existence", False),
+    ]
+    assert "mendia" in found[1].said
+    assert reasons(document, answer, [{metric: [True, True]}], metric) == (), "judged otherwise: no reason fits"
+    assert reasons({"question": "?"}, answer, [{metric: [True, False]}], metric) == ()
+    a_file = str(Path(ifeval_multi.__file__).parent / "languages" / "eu.yaml")
+    assert reasons({**document, "language": a_file}, answer, [{metric: [True, False]}], metric) == (), "may bring code"
+    assert reasons({**document, "language": "xx"}, answer, [{metric: [True, False]}], metric) == ()
+    assert reasons({**document, "row": "[1]"}, answer, [{metric: [True, False]}], metric) == ()
+
+
+@pytest.mark.slow
+def test_a_prompt_stands_beside_its_document(tmp_path: Path) -> None:
+    """Two models were asked in two ways: both prompts are there, with their names; shots are cut from the beginning."""
+    task = "iberian_eus_trivia"
+    points = [MadePoint("a", "parent"), MadePoint("m", parents=("a",))]
+    folder = write_run(tmp_path, "x", {}, points, [task], lambda *_: 0.5, 3)
+    store = Store(folder / FILE)
+    for name, prompt in (("a", "<b>Zein?"), ("m", "shots " * 5000 + "<user>Zein?")):
+        key = f"key of {name}"
+        again = [Document(task, number, json.dumps(metrics), answer, f"h{number}", *text(store, key, task, number), prompt)
+                 for _, number, metrics, answer in store.documents(key)]  # fmt: skip
+        store.finish(key, name, store.results(key) or {}, {}, 1.0, again)
+    store.close()
+    run = read_sweep_run(folder)
+    (first, *_) = examples(Scores(run))
+    assert list(first.prompts.values()) == [("a",), ("m",)]
+    shown = Page(page_of(run))
+    said = "".join(shown.texts)
+    assert "<b>Zein?" in said and "<user>Zein?" in said and "10,011 characters before" in said
+    assert "b" not in {tag for tag, _ in shown.elements}
+
+
+def text(store: Store, key: str, task: str, number: int) -> tuple[str, str]:
+    document, target = store.text(key, task, number) or ({}, "")
+    return json.dumps(document), target
 
 
 @pytest.fixture(scope="module")
@@ -417,6 +532,19 @@ def test_prompts_that_are_all_alike_are_not_marked(tmp_path: Path) -> None:
     assert not any(one.odd for one in found.compared)
 
 
+def test_a_score_far_below_chance_is_flagged_wherever_it_is_shown(tmp_path: Path) -> None:
+    """In the tables, the heat map, the head of the page; the words stand once in the notes."""
+    points = [MadePoint("m=1", labels={"m": "1"}), MadePoint("m=2", labels={"m": "2"})]
+    write_run(tmp_path, "x", {"m": ["1", "2"]}, points, ["iberian_xstorycloze_eu"],
+              lambda point, _: 0.1 if point.name == "m=2" else 0.6)  # fmt: skip
+    found = gather(read_sweep_run(tmp_path))
+    assert [tile.sign for _, _, (tile,) in found.heat.rows] == ["", "‡"]
+    assert found.report.notes["m=2"].count(f"XStoryCloze (eu): {BELOW_CHANCE}") == 1
+    assert BELOW_CHANCE not in str(found.report.notes.get("m=1"))
+    (said,) = [lines for title, lines in notices(found) if title.startswith("Look at the answers")]
+    assert said == [f"XStoryCloze (eu): {BELOW_CHANCE} (m 2)"]
+
+
 def test_what_was_counted_over_the_answers_flags_the_score(tmp_path: Path) -> None:
     counts = {"cut_prompts": 2, "cut_answers": 0, "ties": 0, "empty": 0, "documents": 40}
     run = read_sweep_run(toy_run(tmp_path / "run", answers={"weight=0.5": {"toy_choice_eu": counts}}))
@@ -429,18 +557,38 @@ def test_what_was_counted_over_the_answers_flags_the_score(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_same_store_gives_the_same_bytes(toy: SweepRun, tmp_path: Path) -> None:
+def test_the_same_store_gives_the_same_bytes(reported: SweepRun, tmp_path: Path) -> None:
     again = toy_run(tmp_path / "again", samples=True, documents=20)
     write_report(again)
     first, second = ({path.name: path.read_bytes() for path in sorted((folder / "report").iterdir())}
-                     for folder in (toy.folder, again))  # fmt: skip
+                     for folder in (reported.folder, again))  # fmt: skip
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
     assert {"curves.svg", "tradeoff.png", "methods.svg", "differences.tex", "tables.md", "scores.csv"} <= first.keys()
 
 
-def test_every_form_of_the_differences_agrees(toy: SweepRun) -> None:
-    folder = toy.folder / "report"
+def compared(value: float, p: float | None, of_benchmark: bool = True) -> Compared:
+    """A difference; p None: not tested."""
+    benchmark = Benchmark("x", "eu", "acc", ("x_eu",), metric="acc", chance=0.0, shots=None)
+    column = Column("acc", "eu", (benchmark,))
+    test = None if p is None else Difference(value, value - 1, value + 1, p, 100, "")
+    return Compared("m", "a", "x", column, benchmark if of_benchmark else None, value, test)
+
+
+def test_the_outcome_says_which_way() -> None:
+    rows = [compared(3.0, 0.01), compared(2.0, 0.04), compared(-3.0, 0.01), compared(9.0, 0.05), compared(1.0, None),
+            compared(5.0, 0.01, of_benchmark=False)]  # fmt: skip
+    assert Against("a", 0, rows).outcome == "2 better, 1 worse, 1 not significant, 1 not tested"
+    assert Against("a", 0, rows[2:3]).outcome == "1 worse"
+
+
+def test_the_page_says_the_outcome_of_each_merge(hostile: Page) -> None:
+    said = "".join(hostile.texts)
+    assert len(re.findall(r"minus parent [^:]*: [12] (better|worse|not significant)", said)) == 2
+
+
+def test_every_form_of_the_differences_agrees(reported: SweepRun) -> None:
+    folder = reported.folder / "report"
     by_row = list(csv.DictReader(io.StringIO((folder / "differences.csv").read_text())))
     averages = [row for row in by_row if not row["benchmark"]]
     assert len(averages) == 3 * 2 * 4

@@ -132,3 +132,80 @@ def test_paper_is_white_for_those_who_read_in_the_dark(chromium: Browser, report
     chromium.call("Emulation.setEmulatedMedia", page.session, media="print", features=dark)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate(PALE) == []
+
+
+SHOWN = "[...document.querySelectorAll('{}')].filter(one => one.checkVisibility()).map(one => one.dataset.language)"
+CHOOSE = """(([facet, value]) => {{ const one = document.querySelector(`select[data-facet=${{facet}}]`);
+  one.value = value; one.dispatchEvent(new Event('change', {{bubbles: true}})); }})({})"""
+# The first column of the first table of scores, and its figures in the third.
+COLUMN = """[...document.querySelector('#tables table').tBodies[0].rows].map(row => [row.cells[0].firstChild.textContent.trim(),
+  parseFloat(row.cells[2].textContent)])"""
+
+
+def test_filtering_by_language_and_benchmark(chromium: Browser, report: Path) -> None:
+    page = chromium.open(report, 1280, 900)
+    assert set(page.evaluate(SHOWN.format("figure"))) == {"eu", "gl"}
+    page.evaluate(CHOOSE.format('["language", "gl"]'))
+    assert set(page.evaluate(SHOWN.format("figure, #tables td[data-language], .heat th[data-language]"))) == {"gl"}
+    assert not page.evaluate(
+        "[...document.querySelectorAll('#curves h3')].find(h => h.textContent == 'Basque').checkVisibility()"
+    )
+    page.evaluate(CHOOSE.format('["benchmark", "EusTrivia"]'))  # Basque only: together nothing
+    assert page.evaluate(SHOWN.format("figure")) == []
+    assert not page.evaluate("document.querySelector('#curves').checkVisibility()")
+    assert not page.evaluate("document.querySelector('nav a[href=\"#curves\"]').checkVisibility()")
+    assert page.evaluate("document.querySelector('#signatures').checkVisibility()")
+    page.evaluate(CHOOSE.format('["language", ""]'))
+    page.evaluate(CHOOSE.format('["benchmark", ""]'))
+    assert page.evaluate("document.querySelectorAll('.off').length") == 0
+
+
+def test_sorting_a_table(chromium: Browser, report: Path) -> None:
+    page = chromium.open(report, 1280, 900)
+    before = page.evaluate(COLUMN)
+    press = "document.querySelector('#tables table').tHead.rows[0].cells[2].querySelector('button').click()"
+    page.evaluate(press)
+    figures = [value for _, value in page.evaluate(COLUMN)]
+    assert before[-1][0] == page.evaluate(COLUMN)[-1][0] == "chance", "chance is no model: it stays last"
+    assert (
+        figures[:-1] == sorted((value for _, value in before[:-1]), reverse=True) != [value for _, value in before[:-1]]
+    )
+    page.evaluate(press)
+    assert [value for _, value in page.evaluate(COLUMN)][:-1] == sorted(value for _, value in before[:-1])
+    assert page.evaluate("document.querySelector('#tables table').tHead.rows[0].cells[2].ariaSort") == "ascending"
+
+
+def test_two_rows_beside_each_other(chromium: Browser, report: Path) -> None:
+    page = chromium.open(report, 1280, 900)
+    said = page.evaluate("[...document.querySelectorAll('#between tbody tr')].map(row => row.cells[0].textContent)")
+    assert said == ["weights: merge"], "all were measured alike"
+    page.evaluate("""(() => { const [a, b] = document.querySelectorAll('#between select'); b.selectedIndex = a.selectedIndex;
+      b.dispatchEvent(new Event('change', {bubbles: true})); })()""")
+    assert "One measurement" in page.evaluate("document.querySelector('#between').textContent")
+
+
+def test_a_link_to_a_point_opens_what_is_folded(chromium: Browser, tmp_path: Path) -> None:
+    folder = figure1_run(
+        tmp_path, languages=("eu",), methods=("linear",), weights=[f"{n}.0" for n in range(1, 18)], documents=3
+    )
+    page = chromium.open(write_report(folder), 1280, 900)
+    anchor = "point-language=eu_method=linear_weight=9.0"
+    assert not page.evaluate(f"document.getElementById('{anchor}').checkVisibility()")
+    page.evaluate(f"location.hash = '{anchor}'; new Promise(done => setTimeout(done, 200))")
+    assert page.evaluate(f"document.getElementById('{anchor}').checkVisibility()")
+    assert page.evaluate("new Set([...document.querySelectorAll('tr.here')].map(row => row.dataset.point)).size") == 1
+    assert page.evaluate("document.querySelectorAll('tr.here').length") >= 3, "in every table"
+
+
+def test_without_the_script_all_is_said(chromium: Browser, report: Path, tmp_path: Path) -> None:
+    """Nothing is shown that only a script can use, and nothing is hidden."""
+    plain = tmp_path / "plain.html"
+    plain.write_text(report.read_text().replace("<script>", "<script>// changed, so that the policy stops it\n"))
+    page = chromium.open(plain, 390, 844)
+    assert any("Content Security Policy" in said for said in page.complaints)
+    assert (
+        page.evaluate("[...document.querySelectorAll('select, button')].filter(one => one.checkVisibility()).length")
+        == 0
+    )
+    assert page.evaluate("document.querySelector('table.apart').rows.length") > 2
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian import plugin
+from lm_eval_iberian.errors import NotToBeHad
 from lm_eval_iberian.folders import tasks_folder
 
 
@@ -70,3 +72,50 @@ def test_tasks_are_there_though_the_index_of_a_later_lm_eval_is_another() -> Non
         plugin.after_import(module)
     TaskManager()
     assert given == [str(tasks_folder())]
+
+
+def test_our_errors_are_shown_without_the_name_of_a_class(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever ends `lm_eval`; errors of others go to the hook that was there."""
+    others: list[BaseException] = []
+    monkeypatch.setattr("sys.excepthook", lambda kind, error, trace: others.append(error))
+    plugin._install_excepthook()
+    sys.excepthook(NotToBeHad, NotToBeHad("EusTrivia cannot be had."), None)
+    sys.excepthook(ValueError, ValueError("x"), None)
+    assert capsys.readouterr().err == "\nError: EusTrivia cannot be had.\n"
+    assert [type(error) for error in others] == [ValueError]
+
+
+RECIPE = {"merge_method": "linear", "models": [{"model": "org/a"}, {"model": "org/b"}], "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("source", "model_args", "name"),
+    [
+        ("merged", "recipe=runs/mine.yml,backend=hf", "mine"),
+        ("merged", {"recipe": "runs/mine.yml"}, "mine"),
+        ("merged", {"recipe": RECIPE}, "linear a+b"),
+        ("merged", "method=linear,models=org/a:1.0;org/b:0.5", "linear a+b"),
+        ("merged", "pretrained=org/model", "org/model"),
+        ("hf", "pretrained=org/model,recipe=runs/mine.yml", "org/model"),
+    ],
+)
+def test_results_are_named_by_their_recipe(
+    source: str, model_args: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lm_eval 0.4.13 gives a random name where there is no `pretrained=`."""
+    from lm_eval.loggers import EvaluationTracker
+
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs/mine.yml").write_text(str(RECIPE))
+    tracker = EvaluationTracker(output_path="out")
+    tracker.general_config_tracker.log_experiment_args(
+        model_source=source, model_args=model_args, system_instruction=None, chat_template=None,
+        fewshot_as_multiturn=False,
+    )  # fmt: skip
+    assert tracker.general_config_tracker.model_name == name
+    tracker.save_results_aggregated(results={"results": {}})
+    (file,) = Path("out").rglob("results_*.json")
+    assert file.parent.name == name.replace("/", "__")

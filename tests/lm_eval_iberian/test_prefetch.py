@@ -244,9 +244,13 @@ def test_needs_are_what_tasks_read() -> None:
 
 def test_the_suite_needs_every_benchmark() -> None:
     tasks = {task for need in needs(["iberian_suite"]) for task in need.tasks}
-    assert tasks >= {task for b in benchmarks() if b.averaged and b.kind in ("bench", "mt") for task in b.tasks}
+    assert tasks >= {
+        task for b in benchmarks() if b.averaged and b.in_suite and b.kind in ("bench", "mt") for task in b.tasks
+    }
     assert all(
-        task in tasks or b.kind not in ("bench", "mt") or not b.averaged for b in benchmarks() for task in b.tasks
+        task in tasks or b.kind not in ("bench", "mt") or not (b.averaged and b.in_suite)
+        for b in benchmarks()
+        for task in b.tasks
     )
     assert len(leaves("iberian_flores")) == 14
 
@@ -262,7 +266,7 @@ def test_the_doctor_on_samples_and_off_the_network(monkeypatch: pytest.MonkeyPat
     )
     sick = runner.invoke(doctor, ["--tasks", "iberian_eus_trivia,iberian_flores_es-eu"])
     assert sick.exit_code == 1
-    assert f"-> iberian prefetch --tasks iberian_eus_trivia --to {tmp_path}" in sick.output
+    assert f"-> iberian prefetch --tasks iberian_eus_trivia --out {tmp_path}" in sick.output
     assert "-> accept the terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in sick.output
     (tmp_path / "HiTZ/EusTrivia/default").mkdir(parents=True)
     (tmp_path / "HiTZ/EusTrivia/default/test.jsonl").write_text('{"question": "Zein?"}\n')

@@ -33,6 +33,8 @@ def test_the_commands_of_the_readme(llama: dict[str, Path], tmp_path: Path) -> N
     for name, model in (
         ("HiTZ/Latxa-Llama-3.1-8B", "basque"),
         ("meta-llama/Llama-3.1-8B-Instruct", "instruct"),
+        ("Qwen/Qwen3-0.6B", "instruct"),
+        ("Qwen/Qwen3-0.6B-Base", "base"),
     ):
         shutil.copytree(llama[model], tmp_path / name)
     environment = os.environ | {
@@ -55,7 +57,7 @@ def test_the_commands_of_the_readme(llama: dict[str, Path], tmp_path: Path) -> N
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
-    assert list((tmp_path / "out").rglob("results_*.json"))
+    assert list((tmp_path / "out").rglob("results_*.json")) and list((tmp_path / "try").rglob("results_*.json"))
 
 
 @pytest.mark.slow
@@ -75,7 +77,7 @@ def test_the_first_command_and_the_sweep_give_the_same_number(
     assert run(data, tmp_path / "run", here=tmp_path) == {}
     point = read_sweep_run(tmp_path / "run")["weight=1.0"]
 
-    first = blocks("bash")[0].splitlines()[0]
+    first = next(line for block in blocks("bash") for line in block.splitlines() if "recipe=merge.yml" in line)
     assert "--apply_chat_template --fewshot_as_multiturn" in first  # facts/paper.md
     command = first.replace("--tasks iberian_suite", f"--tasks {task}").replace(
         "recipe=merge.yml", "recipe=merge.yml,backend=hf"

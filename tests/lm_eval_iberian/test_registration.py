@@ -92,7 +92,9 @@ def test_installed_and_uninstalled(kind: str, wheel: Path, tmp_path: Path) -> No
     after = environment.inventory()
     assert set(after["models"]) == {*before["models"], "merged"}
     ours = set(after["tasks"]) - set(before["tasks"])
-    assert "iberian_suite" in ours and all(name.startswith(("iberian", "toy_")) or "ifeval" in name for name in ours)
+    assert "iberian_suite" in ours and all(
+        name.startswith(("iberian", "toy_", "companion_")) or "ifeval" in name for name in ours
+    )
     assert set(before["tasks"]) <= set(after["tasks"])
     assert environment.inventory(IBERIAN_AUTOLOAD="0") == before
 

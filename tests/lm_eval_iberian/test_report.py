@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from lm_eval_iberian.commands.report import report as command
 from lm_eval_iberian.scores import paper
 from lm_eval_iberian.scores.formats import write
-from lm_eval_iberian.scores.results import check_run
+from lm_eval_iberian.scores.results import SuiteError, check_run
 from lm_eval_iberian.scores.suite import gather
 from lm_eval_iberian.scores.tables import Cell, Report, Table, report, report_files
 from tests.lm_eval_iberian.results_maker import everything, results
@@ -40,7 +40,7 @@ def rows(table: Table) -> dict[str, list[str]]:
 
 def test_best_and_second() -> None:
     table = made(named("a", 0.5), named("b", 0.7), named("c", 0.6)).tables[0]
-    assert table.heads == ("eu", "gl", "ca", "es", "en")
+    assert table.heads == ("eu", "gl", "ca", "es", "en", "pt")
     assert rows(table)["b"][0] == "70.00*"
     assert rows(table)["c"][0] == "60.00_"
     assert rows(table)["a"][0] == "50.00"
@@ -72,10 +72,10 @@ def test_the_spread_is_the_deviation_over_runs_else_the_standard_error() -> None
 def test_normalised_figures() -> None:
     """Between chance, 0, and a full score, 100; their spread grows by as much."""
     data = results({"iberian_belebele_eu": {"acc": 0.40, "acc_stderr": 0.03}})
-    table = made(data, normalised=True).tables[1]
+    (table,) = made(data, normalised=True).tables  # the average cannot be given: no empty table
     (figure,), (chance,) = cells(table, "org/model"), cells(table, "chance")
     assert (figure.value, figure.spread, chance.value) == pytest.approx((20.0, 4.0, 0.0))
-    (figure,), (chance,) = (cells(made(data).tables[1], name) for name in ("org/model", "chance"))
+    (figure,), (chance,) = (cells(made(data).tables[0], name) for name in ("org/model", "chance"))
     assert (figure.value, figure.spread, chance.value) == pytest.approx((40.0, 3.0, 25.0))
 
 
@@ -171,6 +171,48 @@ def test_against_the_paper() -> None:
     assert shown["Qwen3 14B -merge-EU [paper]"][0] == "63.26_"
     assert shown["Llama 3.1 8B -merge-EU [paper]"][0] == "58.36"
     assert "English column may hold more" in write(made(named("mine", 0.99), against="paper"))
+    assert "Notes on paper:\n- rows marked [paper] are the printed figures" in write(
+        made(named("mine", 0.99), against="paper")
+    )
+
+
+TYPED = "model, reasoning_en,labels_ja\nTIES, 61.25,\nDARE-TIES,58.5,40\n"
+
+
+def test_against_a_file_of_printed_figures(tmp_path: Path) -> None:
+    """The second paper's, say: a row for each with a figure of the average; no one knows how they were prompted."""
+    file = tmp_path / "table1.csv"
+    file.write_text(TYPED, encoding="utf-8")
+    data = results({"companion_reasoning_en": {"acc": 0.6, "acc_stderr": 0.02},
+                    "companion_sentiment_ja": {"macro_f1": 0.5}})  # fmt: skip
+    found = made(data, against=str(file))
+    of_average = {table.title: table for table in found.tables}
+    assert rows(of_average["mCSQA (accuracy)"]) == {
+        "TIES [printed]": ["61.25*"], "DARE-TIES [printed]": ["58.50"], "org/model": ["60.00_"],
+    }  # fmt: skip
+    assert rows(of_average["Labels (macro F1)"]) == {
+        "DARE-TIES [printed]": ["–", "40.00_"], "org/model": ["–", "50.00*"],
+    }  # fmt: skip
+    assert of_average["mCSQA (accuracy)"].prompts[0] == "?"
+    assert found.notes["printed"] == [
+        f"rows marked [printed] are those of {file}: how they were measured is not known here"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "cannot be read as CSV"), ("", "first line should name the columns"),
+     ("name,reasoning_en\na,1\n", "model,reason"),
+     ("model,reasoning_xx\na,1\n", "reasoning_xx: no such average. There are: .*reasoning_zh"),
+     ("model,reasoning_en\na,sixty\n", "a, reasoning_en: 'sixty' is no number")],
+)  # fmt: skip
+def test_a_wrong_file_of_printed_figures_is_named(text: str | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "table1.csv"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    data = results({"companion_reasoning_en": {"acc": 0.6, "acc_stderr": 0.02}})
+    with pytest.raises(SuiteError, match=f"--against .*table1.csv: .*{said}"):
+        made(data, against=str(file))
 
 
 def chat(
@@ -203,12 +245,12 @@ def test_every_row_says_how_it_was_prompted() -> None:
 
 
 def test_rows_prompted_otherwise_are_marked_in_every_form() -> None:
-    found = made(chat("a", 0.5), chat("b", 0.6), named("base", 0.3))
+    found = made(chat("a", 0.7), chat("b", 0.8), named("base", 0.6))
     text = write(found)
     assert next(line for line in text.splitlines() if line.startswith("| base ")).split("|")[3:5] == [
-        " plain     ", " 30.00§ ±0.34       "]  # fmt: skip
+        " plain     ", " 60.00§ ±0.34       "]  # fmt: skip
     assert "§ prompted otherwise than most rows of its column." in text
-    assert r"30.00$^\S$" in write(found, "latex")
+    assert r"60.00$^\S$" in write(found, "latex")
     by_row = {(row["model"], row["column"]): row for row in csv.DictReader(io.StringIO(write(found, "csv")))}
     assert [by_row[name, "eu"]["prompt"] for name in ("base", "a")] == ["plain", "multiturn"]
     assert [by_row[name, "eu"]["odd"] for name in ("base", "a")] == ["yes", "no"]
@@ -240,7 +282,7 @@ def test_what_was_counted_over_the_answers_is_marked_and_noted() -> None:
     }
     found = made(data)
     shown = {name: [cell.flagged for cell in cells] for name, _, cells in found.tables[0].rows}
-    assert shown["a"] == [True, False, False, False, False]
+    assert shown["a"] == [True, False, False, False, False, False]
     assert [note for note in found.notes["a"] if "EusTrivia" in note] == [
         "EusTrivia (eu): prompts cut to the model's window: 3 of 100",
         "EusTrivia (eu): choices that are exactly equally likely, of which the first counts as taken: 1 of 100",

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_iberian.benchmarks.table import benchmarks, of_column
+from lm_eval_iberian.scores.formats import write
 from lm_eval_iberian.scores.results import SuiteError, check_run, read_run
-from lm_eval_iberian.scores.suite import ModelScores, Score, apart_on, gather
+from lm_eval_iberian.scores.suite import BELOW_CHANCE, ModelScores, Score, apart_on, gather, score_of
+from lm_eval_iberian.scores.tables import report
 from lm_eval_iberian.sweep.kept_tasks import our_tasks
 from tests.lm_eval_iberian.results_maker import everything, results
 
@@ -392,6 +394,59 @@ def test_bad_files_get_one_message(tmp_path: Path, text: str, says: str) -> None
     assert str(path) in str(error.value)
 
 
+def test_results_in_memory_are_read_as_their_file_is(tmp_path: Path) -> None:
+    data = results(everything())
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(data))
+    here, there = read_run(data), read_run(path)
+    assert here.identity == there.identity
+    assert gather([here])[0].averages == gather([there])[0].averages
+    with pytest.raises(SuiteError, match='the results: no "results" in it'):
+        read_run({})
+
+
+STORY = "iberian_xstorycloze_eu"  # two endings: chance is 50
+
+
+@pytest.mark.parametrize(
+    ("acc", "stderr", "documents", "is_below"),
+    [
+        (0.20, 0.064, 40, True),  # multiple choice under a chat template
+        (0.40, 0.078, 40, False),
+        (0.31, 0.074, 40, False),  # 2.5 of its own, 2.4 of guessing's
+        (0.25, 0.069, 40, True),  # 3.2 of guessing's (7.9), 3.6 of its own
+        (0.275, 0.072, 40, False),  # 2.8 of guessing's, 3.1 of its own
+        (0.45, 0.010, 2500, True),
+        (0.475, 0.010, 2500, False),
+        (0.475, 0.005, 2500, False),
+        (0.45, 0.030, 2500, False),  # its own is the larger
+        (0.0, 0.0, 40, True),
+        (0.0, 0.0, 2, False),  # all wrong on two documents is bad luck
+        (0.45, 0.010, 0, True),  # a file that does not say how many
+        (0.0, 0.0, 0, False),
+        (1.0, 0.0, 40, False),
+    ],
+)
+def test_a_score_far_below_chance_is_doubted(acc: float, stderr: float, documents: int, is_below: bool) -> None:
+    (model,) = gather([read_run(results({STORY: {"acc": acc, "acc_stderr": stderr}}, documents))])
+    score = next(score for benchmark, score in model.benchmarks.items() if STORY in benchmark.tasks)
+    assert score.doubts == ((BELOW_CHANCE,) if is_below else ())
+    assert (f"XStoryCloze (eu): {BELOW_CHANCE}" in model.notes) is is_below
+    assert ("‡" in write(report([model]))) is is_below
+
+
+def test_many_tasks_are_held_against_chance_together() -> None:
+    """20 % of 100 questions is bad luck in one exam, and not in all 29; BLEU has no chance to be below."""
+    exams = next(one for one in of_column("bench_eu") if one.name == "EusExams")
+    one_low = {task: {"acc": 0.20 if task == exams.tasks[0] else 0.25, "acc_stderr": 0.043} for task in exams.tasks}
+    all_low = {task: {"acc": 0.20, "acc_stderr": 0.04} for task in exams.tasks}
+    assert score_of(exams, [read_run(results(one_low))]).doubts == ()
+    assert score_of(exams, [read_run(results(all_low))]).doubts == (BELOW_CHANCE,)
+    translation = of_column("mt_eu")[0]
+    nothing = {task: {"bleu": 0.0, "bleu_stderr": 0.0} for task in translation.tasks}
+    assert score_of(translation, [read_run(results(nothing))]).doubts == ()
+
+
 @pytest.mark.slow
 def test_a_file_that_lm_eval_wrote(tmp_path: Path) -> None:
     """The names of keys above are ours to get wrong: lm_eval's evaluator is asked for a real one."""
@@ -404,6 +459,7 @@ def test_a_file_that_lm_eval_wrote(tmp_path: Path) -> None:
     found.pop("samples")
     tracker.save_results_aggregated(results=found, samples=None)
     (path,) = tmp_path.rglob("results_*.json")
+    assert read_run(found).identity == read_run(path).identity
     (model,) = gather([read_run(path)])
     score = next(score for benchmark, score in model.benchmarks.items() if benchmark.name == "EusTrivia")
     raw = json.loads(path.read_text())["results"]["iberian_eus_trivia"]

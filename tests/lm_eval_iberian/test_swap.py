@@ -60,6 +60,7 @@ def test_another_model_is_refused_before_anything_changes(llama: dict[str, Path]
     assert same(weights(model), before) and model.signature.digest == stamp
 
 
+@pytest.mark.slow
 def test_another_rope_is_refused(llama: dict[str, Path], tmp_path: Path) -> None:
     """Its weights would fit, and be scored wrongly."""
     import json

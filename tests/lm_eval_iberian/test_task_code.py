@@ -95,7 +95,7 @@ def test_the_checks_and_packs_of_ifeval_count(name: str, ifeval: Any, monkeypatc
 def test_our_task_class_counts_and_lm_evals_does_not(ifeval: Any) -> None:
     files, _ = task_code._defined_in(ifeval)
     names = {file.name for file in task_code._closure(files, list(task_code._our_folders()))}
-    assert {"task.py", "shots.py", "documents.py", "utils.py"} <= names
+    assert {"task.py", "shots.py", "documents.py", "ifeval_task.py"} <= names
     assert not any("site-packages" in str(file) for file in files)
 
 

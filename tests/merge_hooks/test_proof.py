@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from merge_hooks.engines.proof import (
     columns_between,
     columns_of,
     differing,
+    differing_in_float8,
     join,
     of_products,
     probes,
@@ -135,3 +137,48 @@ def test_a_parameter_that_moved_is_named() -> None:
     assert moved(model, addresses) == []
     model[1].weight = torch.nn.Parameter(model[1].weight.detach().clone())
     assert moved(model, addresses) == ["1.weight: it lies elsewhere than captured graphs read it"]
+
+
+def in_float8(weight: torch.Tensor, scales: str) -> torch.Tensor:
+    """As an engine holds it: e4m3 numbers times a scale for each row, or one for all rows (vLLM's `online/fp8.py`)."""
+    whole = weight.float()
+    peaks = whole.abs().amax(dim=1, keepdim=True) if scales == "row" else whole.abs().max().reshape(1, 1)
+    scale = (peaks / 448).clamp_min(1 / (448 * 512))
+    return (whole / scale).clamp(-448, 448).to(torch.float8_e4m3fn).float() * scale
+
+
+def rows_that_differ(weight: torch.Tensor, held: torch.Tensor, scales: str) -> torch.Tensor:
+    """By the prints of a merge's matrix and of a layer with the held one, whose answers have the matrix' dtype."""
+    wanted = take(weight, weight.dtype, quantised=True)
+    assert wanted.peaks is not None
+    if scales == "layer":
+        wanted = replace(wanted, peaks=wanted.peaks.max().expand(len(wanted)))
+    found = of_products((probes(weight.shape[1]).float() @ held.t()).to(weight.dtype))
+    return differing_in_float8(found, wanted, weight.dtype)
+
+
+@pytest.mark.parametrize("scales", ["row", "layer"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_roundings_to_float8(scales: str, dtype: torch.dtype) -> None:
+    """Every rounding passes; rows that were stale by two parts in a hundred, moved, scaled or empty do not."""
+    for seed in range(20):
+        sizes = torch.linspace(0.01, 2, 200)[:, None]
+        weight = (random(200, 300, seed=seed) * sizes).to(dtype)
+        held = in_float8(weight, scales)
+        assert not rows_that_differ(weight, held, scales).any()
+        stale = in_float8(weight + 0.02 * sizes.to(dtype) * random(200, 300, dtype, seed + 100), scales)
+        assert rows_that_differ(weight, stale, scales).float().mean() > 0.7
+        assert rows_that_differ(weight, held.roll(1, dims=0), scales).float().mean() > 0.9
+        # A layer's scale is compared where its rows are large: small ones lie below its smallest steps.
+        assert rows_that_differ(weight, held * 1.02, scales)[100:].all()
+        assert rows_that_differ(weight, torch.zeros_like(held), scales)[100:].all()
+        assert rows_that_differ(weight, held.roll(1, dims=1), scales).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("scales", ["row", "layer"])
+def test_in_float8_the_signs_see_what_columns_do_not(scales: str) -> None:
+    weight = random(100, 400, torch.bfloat16)
+    held = in_float8(weight, scales)
+    unseen = [column for column in range(400) if column not in columns_of(400)]
+    held[:, unseen] = held[:, unseen].roll(1, dims=0)
+    assert rows_that_differ(weight, held, scales).float().mean() > 0.5

@@ -40,7 +40,7 @@ class Fake(Source):
     def __init__(self, number: int, size: int, version: int = 0) -> None:
         super().__init__(f"source {number}", Path(f"/nowhere/{number}"))
         self.number, self.size, self.version = number, size, version
-        self.entries = {"weight": TensorEntry("", "U8", (size // 8,))}  # counted as 8 bytes each
+        self.entries = self.stored = {"weight": TensorEntry("", "U8", (size // 8,))}  # counted as 8 bytes each
 
     def state(self) -> Any:
         return (self.key, self.version)

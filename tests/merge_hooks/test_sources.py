@@ -17,6 +17,7 @@ from merge_hooks.hashing import content_hash, file_hash, hash_once
 from merge_hooks.recipe.recipe import passthrough
 from merge_hooks.recipe.signature import sign
 from merge_hooks.resolve.resolver import from_payload, resolve
+from merge_hooks.sources import facts
 from merge_hooks.sources.adapter import over_base
 from merge_hooks.sources.checkpoint import Source, open_source, read_header
 
@@ -147,3 +148,17 @@ def test_a_file_that_lacks_its_end_is_refused(cut: int, llama: dict[str, Path], 
     (tmp_path / "model.safetensors").write_bytes(content[:-cut])
     with pytest.raises(SourceError, match=rf"{len(content) - cut} of {len(content)} bytes"):
         read_header(tmp_path / "model.safetensors", "model")
+
+
+def test_a_tokenizer_is_read_once_for_each_state_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan asks for it at every point, and it has megabytes; a file that changed is another tokenizer."""
+    read = []
+    monkeypatch.setattr(facts, "_json", lambda path: read.append(path) or json.loads(path.read_text()))
+    file = tmp_path / "tokenizer.json"
+    for tokens in ({"a": 0}, {"a": 0, "bc": 1}):
+        file.write_text(json.dumps({"model": {"vocab": tokens}, "added_tokens": [{"content": "<s>", "id": 9}]}))
+        assert facts.tokens_of(tmp_path) == facts.tokens_of(tmp_path) == tokens | {"<s>": 9}
+    assert read == [file, file]
+    file.unlink()
+    monkeypatch.undo()
+    assert facts.tokens_of(tmp_path) is None

@@ -200,7 +200,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, llama: dict[str, Path]) -> Non
 
 @given(sizes=st.lists(st.integers(0, 9), max_size=30), most=st.integers(0, 20))
 def test_tensors_are_begun_ahead_in_order_and_not_too_many(sizes: list[int], most: int) -> None:
-    from merge_hooks.stream.ahead import Begun, ahead
+    from merge_hooks.stream.lookahead import Queued, lookahead
 
     begun: list[int] = []
     gone_on: list[int] = []
@@ -208,10 +208,10 @@ def test_tensors_are_begun_ahead_in_order_and_not_too_many(sizes: list[int], mos
     def begin() -> Iterator[Any]:
         for place, size in enumerate(sizes):
             begun.append(place)
-            yield Begun(place, size, lambda: None, partial(gone_on.append, place))  # type: ignore[arg-type]
+            yield Queued(place, size, lambda: None, partial(gone_on.append, place))  # type: ignore[arg-type]
 
     used = []
-    for one in ahead(begin(), most):
+    for one in lookahead(begin(), most):
         used.append(one.output)
         waiting = [sizes[place] for place in begun if place not in used]
         # What is used, and the one that made it too many, come on top.

@@ -138,6 +138,7 @@ def main() -> int:
         return 0
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants") as folder:
+        Path(folder).chmod(0o755)  # tests that become another user import from there, too
         copies = [Copy(Path(folder) / str(job) / "copy") for job in range(min(asked.jobs, len(mutants)))]
         try:
             good = unmutated(copies, mutants, asked.limit) and judged(copies, mutants, asked.limit)

@@ -33,7 +33,9 @@ from tests.lm_eval_iberian.results_maker import everything, results
 from tests.lm_eval_iberian.sweep_maker import MadePoint, write_run
 
 README = (ROOT / "tasks" / "README.md").read_text(encoding="utf-8")
-LANGUAGES = ("eu", "gl", "ca", "es", "en")
+LANGUAGES = ("eu", "gl", "ca", "es", "en", "pt")
+# ... and those of the second paper's tasks.
+OTHERS = ("de", "fr", "ja", "zh")
 # A score for each task that is shipped.
 SHIPPED = everything()
 
@@ -63,13 +65,13 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def portuguese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of tasks/ with the change that the README shows for Portuguese, in place of the suite's own."""
+def french(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of tasks/ with the change that the README shows for French, in place of the suite's own."""
     shutil.copytree(ROOT / "tasks", tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
     (change,) = re.findall(r"^```diff\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     subprocess.run(["git", "apply"], cwd=tmp_path, input=change, text=True, check=True)
     samples = tmp_path / "tasks" / "belebele" / "samples" / "facebook" / "belebele"
-    shutil.copytree(samples / "spa_Latn", samples / "por_Latn")
+    shutil.copytree(samples / "spa_Latn", samples / "fra_Latn")
     monkeypatch.setattr(folders, "tasks_folder", lambda: tmp_path / "tasks")
     return tmp_path / "tasks"
 
@@ -112,11 +114,14 @@ def sweep(folder: Path, tasks: list[str]) -> Scores:
 # A benchmark ----------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_added_as_it_is_shipped() -> None:
-    assert groups.added_groups() == {}
-    assert leaves("iberian_suite") == [
-        leaf for group in ("iberian_mc", "iberian_flores", "iberian_ifeval") for leaf in leaves(group)
-    ]
+ADDED = ["iberian_belebele_pt", "iberian_flores_es-pt", "iberian_flores_en-pt"]
+
+
+def test_what_is_added_as_it_is_shipped() -> None:
+    of_paper = ["iberian_mc", "iberian_flores", "iberian_ifeval"]
+    found = groups.added_groups()
+    assert found == {"iberian_pt": ADDED, "iberian_suite": [*of_paper, "iberian_pt"], groups.MORE: found[groups.MORE]}
+    assert leaves("iberian_suite") == [*(leaf for group in of_paper for leaf in leaves(group)), *ADDED]
 
 
 def test_a_benchmark_is_in_the_suite(own: Path) -> None:
@@ -213,9 +218,17 @@ def test_a_partial_average_over_all_is_no_column_of_an_older_sweep(own: Path, tm
 
 def test_in_no_average(own: Path, older: dict[str, Any]) -> None:
     change(own, entry(average="none"))
-    assert groups.added_groups() == {} and "eusdemo" not in table.averages()
+    assert "iberian_eu_added" not in groups.added_groups() and "eusdemo" not in table.averages()
     text = texts(results(SHIPPED | {"iberian_eus_demo": {"acc": 0.9, "acc_stderr": 0.02}}))["markdown"]
     assert table_of(text, "Basque, benchmark by benchmark")["chance"]["EusDemo (not averaged)"] == "50.00"
+
+
+def test_in_iberian_more_instead_of_the_suite(own: Path) -> None:
+    change(own, entry(more=True))
+    assert leaves(groups.MORE).count("iberian_eus_demo") == 1
+    assert "iberian_eu_added" not in groups.added_groups() and "iberian_eus_demo" not in leaves("iberian_suite")
+    (one,) = table.of_column("eusdemo_eu")
+    assert (one.in_more, one.in_suite) == (True, False)
 
 
 def test_an_average_that_two_share(own: Path) -> None:
@@ -311,77 +324,76 @@ def test_a_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # A language -----------------------------------------------------------------------------------------------------------
 
-PORTUGUESE = {"bench_pt": ["Belebele"], "mt_pt": ["es-pt", "en-pt"], "ifeval_pt": ["IFEval"]}
+FRENCH = {"bench_fr": ["Belebele"], "mt_fr": ["en-fr"], "ifeval_fr": ["IFEval"]}
 NEWER = {
-    "iberian_belebele_pt": {"acc": 0.6, "acc_stderr": 0.01},
-    "iberian_flores_es-pt": {"bleu": 30.0, "bleu_stderr": 0.5},
-    "iberian_flores_en-pt": {"bleu": 40.0, "bleu_stderr": 0.5},
-    "ifeval_pt": {"inst_level_strict_acc": 0.7, "inst_level_strict_acc_stderr": "N/A"},
+    "iberian_belebele_fr": {"acc": 0.6, "acc_stderr": 0.01},
+    "iberian_flores_en-fr": {"bleu": 35.0, "bleu_stderr": 0.5},
+    "ifeval_fr": {"inst_level_strict_acc": 0.7, "inst_level_strict_acc_stderr": "N/A"},
 }
 
 
-def test_a_language_is_in_the_suite(portuguese: Path) -> None:
+def test_a_language_is_in_the_suite(french: Path) -> None:
     index = our_tasks()
-    assert table.measured_languages() == (*LANGUAGES, "pt")
-    assert groups.added_groups()["iberian_pt"] == list(NEWER)
-    assert index.task_index["iberian_suite"].cfg["task"][-1] == "iberian_pt"
-    assert {column: [one.name for one in table.of_column(column)] for column in PORTUGUESE} == PORTUGUESE
-    assert {("facebook/belebele", "por_Latn"), ("openlanguagedata/flores_plus", "por_Latn")} <= {
+    assert table.measured_languages() == (*LANGUAGES, *OTHERS)
+    assert groups.added_groups()["iberian_fr"] == list(NEWER)
+    assert index.task_index["iberian_suite"].cfg["task"][-1] == "iberian_fr"
+    assert {column: [one.name for one in table.of_column(column)] for column in FRENCH} == FRENCH
+    assert {("facebook/belebele", "fra_Latn"), ("openlanguagedata/flores_plus", "fra_Latn")} <= {
         (need.path, need.config) for need in needs(["iberian_suite"])
     }
 
 
-def test_a_language_adds_no_task_that_does_not_exist(portuguese: Path) -> None:
+def test_a_language_adds_no_task_that_does_not_exist(french: Path) -> None:
     index = our_tasks()
     assert {task for one in table.benchmarks() for task in one.tasks} <= set(index.all_subtasks)
-    for group in index.all_groups:
+    for group in set(index.all_groups) - {groups.MORE}:  # lm_eval's own
         assert set(leaves(group)) <= set(index.all_subtasks), group
-    (task,) = index.load(["iberian_belebele_pt"])["tasks"].values()
-    assert task.config.dataset_name == "por_Latn"
+    (task,) = index.load(["iberian_belebele_fr"])["tasks"].values()
+    assert task.config.dataset_name == "fra_Latn"
 
 
-def test_a_language_is_in_reports(portuguese: Path, older: dict[str, Any]) -> None:
+def test_a_language_is_in_reports(french: Path, older: dict[str, Any]) -> None:
     newer = named(SHIPPED | NEWER)
     text = texts(older, newer)["markdown"]
     rows = table_of(text, "Benchmark average (accuracy)")
-    assert [row["pt"] for row in rows.values()] == ["–", "60.00 ±1.00", "25.00"]
-    assert table_of(text, "Machine translation (FLORES devtest, BLEU)")["org/newer"]["pt"].startswith("35.00")
-    assert table_of(text, "Portuguese, benchmark by benchmark")["org/newer"]["es-pt"] == "30.00 ±0.50"
-    assert "FLORES es-pt" not in text and "nothing measured for bench_pt" not in text
-    assert "pt" in table_of(texts(newer, against="paper")["markdown"], "Benchmark average (accuracy)")["org/newer"]
+    assert [row["fr"] for row in rows.values()] == ["–", "60.00 ±1.00", "25.00"]
+    assert table_of(text, "Machine translation (FLORES devtest, BLEU)")["org/newer"]["fr"].startswith("35.00")
+    assert table_of(text, "French, benchmark by benchmark")["org/newer"]["en-fr"] == "35.00 ±0.50"
+    assert "FLORES en-fr" not in text and "nothing measured for bench_fr" not in text
+    assert "fr" in table_of(texts(newer, against="paper")["markdown"], "Benchmark average (accuracy)")["org/newer"]
 
 
 def test_a_language_changes_nothing_else(older: dict[str, Any], request: pytest.FixtureRequest) -> None:
     said = [texts(older), texts(older, normalised=True), texts(older, against="paper")]
     before = averages(older)
-    request.getfixturevalue("portuguese")
+    request.getfixturevalue("french")
     assert [texts(older), texts(older, normalised=True), texts(older, against="paper")] == said
     newer = averages(named(SHIPPED | NEWER))
     assert {column: newer[column] for column in before} == before
-    assert set(newer) - set(before) == set(PORTUGUESE)
+    assert set(newer) - set(before) == set(FRENCH)
 
 
-def test_a_language_is_in_sweeps(portuguese: Path, tmp_path: Path) -> None:
+def test_a_language_is_in_sweeps(french: Path, tmp_path: Path) -> None:
     scores = sweep(tmp_path / "run", [*NEWER, "iberian_belebele_eu"])
-    assert scores.languages == ["eu", "pt"]
-    assert [one.title for one in scores.columns if one.language == "pt"] == [
-        "Portuguese · Benchmarks", "Portuguese · Translation", "Portuguese · Instructions",
+    assert scores.languages == ["eu", "fr"]
+    assert [one.title for one in scores.columns if one.language == "fr"] == [
+        "French · Benchmarks", "French · Translation", "French · Instructions",
     ]  # fmt: skip
-    assert find_best(scores.run, ["bench_pt", "ifeval_pt"]).best.point.name == "weight=1.0"
+    assert find_best(scores.run, ["bench_fr", "ifeval_fr"]).best.point.name == "weight=1.0"
     assert scores.instructions == "ifeval"
 
 
 @pytest.mark.slow
-def test_prompts_of_a_language_that_has_none_of_ours(portuguese: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_of_a_language_that_has_none_of_ours(french: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        DocumentsError, match=r"IFEval \(pt\): this project has no prompts.*IBERIAN_IFEVAL_PT must name"
+        DocumentsError, match=r"IFEval \(fr\): this project has no prompts.*IBERIAN_IFEVAL_FR must name"
     ):
-        our_tasks().load(["ifeval_pt"])
-    row = '{"key": 1, "prompt": "Olá", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}\n'
-    write_file(portuguese.parent / "pt.jsonl", row)
-    monkeypatch.setenv("IBERIAN_IFEVAL_PT", str(portuguese.parent / "pt.jsonl"))
-    (task,) = our_tasks().load(["ifeval_pt"])["tasks"].values()
-    assert task.eval_docs[0]["prompt"] == "Olá"
+        our_tasks().load(["ifeval_fr"])
+    row = '{"key": 1, "prompt": "Salut", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}\n'
+    write_file(french.parent / "fr.jsonl", row)
+    monkeypatch.setenv("IBERIAN_IFEVAL_FR", str(french.parent / "fr.jsonl"))
+    (task,) = our_tasks().load(["ifeval_fr"])["tasks"].values()
+    assert task.eval_docs[0]["prompt"] == "Salut"
 
 
 ASTURIAN = "ast: {name: Asturian, code: ast_Latn}\n"
@@ -393,7 +405,7 @@ def test_a_language_that_nobody_knew(own: Path) -> None:
     write_file(own / "languages.yml", ASTURIAN)
     change(own, entry(languages=["ast"]))
     assert languages.language_names()["ast"] == "Asturian"
-    assert table.measured_languages() == (*LANGUAGES, "ast")
+    assert table.measured_languages() == (*LANGUAGES, *OTHERS, "ast")
     assert groups.added_groups()["iberian_ast"] == ["iberian_eus_demo"]
     newer = averages(results(SHIPPED | {"iberian_eus_demo": {"acc": 0.75, "acc_stderr": 0.02}}))
     assert newer["bench_ast"] == pytest.approx(75.0)
@@ -410,5 +422,5 @@ def test_a_wrong_language_is_named(text: str, said: str, own: Path) -> None:
         table.benchmarks()
 
 
-def test_the_toys_speak_their_own_languages(portuguese: Path) -> None:
-    assert {one.language for one in table.benchmarks() if one.kind in TOYS} == set(LANGUAGES)
+def test_the_toys_speak_their_own_languages(french: Path) -> None:
+    assert {one.language for one in table.benchmarks() if one.kind in TOYS} == {*LANGUAGES} - {"pt"}

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from ifeval_multi.errors import PackError
+from ifeval_multi.new_language import TEMPLATES
+from ifeval_multi.pack import LANGUAGES_FOLDER
 from lm_eval_iberian.documents.loader import DocumentsError
+from tests.ifeval_multi.test_own_types import RHYME
 from tests.tasks.common import build
 
 TASKS = {
@@ -18,6 +21,7 @@ TASKS = {
     "ca": "ifeval_ca_multi",
     "es": "ifeval_es_multi",
     "en": "ifeval_en_multi",
+    "pt": "ifeval_pt",
 }
 # One prompt of each kind of trouble: 0 counts, language left out, and a language alone leaves nothing to score.
 ROWS = [
@@ -128,6 +132,41 @@ def test_a_row_that_cannot_be_scored_is_named(prompts: Path) -> None:
     prompts.write_text(json.dumps({**ROWS[0], "kwargs": [{}]}), encoding="utf-8")
     with pytest.raises(PackError, match="line 1"):
         build("ifeval_eu")
+
+
+def test_a_yaml_may_name_pack_and_prompts_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `iberian ifeval new` writes it: a language that we do not know, with a type of its own."""
+    from lm_eval.tasks import TaskManager
+
+    pack = tmp_path / "zz.yaml"
+    pack.write_text((LANGUAGES_FOLDER / "gl.yaml").read_text(encoding="utf-8").replace("code: gl", "code: zz"))
+    pack.with_suffix(".py").write_text(RHYME, encoding="utf-8")
+    ids = ["poetry:rhyme", "zz:letters:kanji"]
+    row = {"key": 1, "prompt": "Un poema.", "instruction_id_list": ids, "kwargs": [{"ending": "ar"}, {}]}
+    (tmp_path / "zz.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    task = (TEMPLATES / "task.yaml").read_text(encoding="utf-8").replace("CODE", "zz")
+    (tmp_path / "ifeval_zz.yaml").write_text(task, encoding="utf-8")
+
+    def load() -> Any:
+        index = TaskManager(include_path=str(tmp_path), include_defaults=False)
+        return index.load(["ifeval_zz"])["tasks"]["ifeval_zz"]
+
+    built = load()
+    said = built.config.metadata
+    assert said["documents"] == f"{tmp_path / 'zz.jsonl'}, 1 prompts"
+    assert said["documents_notes"] == ["left out: 1 x zz:letters:kanji, a type that the pack does not know"]
+    assert scores(built, ["Vou ver o mar."])["strict_poetry_rhyme"] == 1.0
+    assert scores(built, ["O ceo."])["inst_level_strict_acc"] == 0.0
+    pack.with_suffix(".py").write_text(RHYME + "# changed\n", encoding="utf-8")
+    assert load().config.metadata["settings"]["pack"] != said["settings"]["pack"], "another pack, another measurement"
+    finished = pack.read_text(encoding="utf-8")
+    pack.write_text(finished.replace("name: Galician", "name: TODO"), encoding="utf-8")
+    with pytest.raises(PackError, match="the pack is not finished: 1 line with TODO"):
+        load()
+    pack.write_text(finished, encoding="utf-8")
+    (tmp_path / "zz.jsonl").unlink()
+    with pytest.raises(DocumentsError, match=r"ifeval_zz: there is no file .*zz\.jsonl"):
+        load()
 
 
 @pytest.mark.parametrize("language", ["eu", "gl"])

@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 
+from lm_eval_iberian.benchmarks.table import benchmarks
 from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.folders import tasks_folder
 from tests.tasks.common import build, ours, requests
 
-APART = ("iberian_eus_exams", "iberian_flores", "iberian_ifeval")
+# Some are many of a kind; instructions have no shots; what is in iberian_more has tests of its own.
+APART = (
+    "iberian_eus_exams", "iberian_flores", "iberian_ifeval", "iberian_ifbench", "iberian_turns",
+    *(one.listed for one in benchmarks() if one.in_more and one.tasks),
+)  # fmt: skip
 LEAVES = [
     *sorted(t for t in ours().all_subtasks if t.startswith("iberian_") and not t.startswith(APART)),
     "iberian_eus_exams_eu_ejteknikari",

@@ -8,7 +8,7 @@ from typing import Any
 
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
-from lm_eval_iberian.sweep.plan import Plan, engine_name, runs_on_cpu
+from lm_eval_iberian.sweep.plan import Plan, engine_name, is_elsewhere, runs_on_cpu
 from lm_eval_iberian.sweep.pools.local import Pool
 
 # name -> "module:function". The function returns a Pool, and is given: the plan; the jobs; how many engines are wanted
@@ -46,7 +46,8 @@ def choose_pool(
 def _own_pool(plan: Plan, jobs: Sequence[Job], workers: int) -> str:
     """The pool on this machine."""
     kinds = {job.engine for job in jobs}
-    is_one = min(workers, len(jobs)) == 1 and (len(kinds) == 1 or engine_name(plan.sweep.model_args) == "transformers")
+    can_change = is_elsewhere(plan.sweep.model_args) or engine_name(plan.sweep.model_args) == "transformers"
+    is_one = min(workers, len(jobs)) == 1 and (len(kinds) == 1 or can_change)
     return "here" if is_one else "processes"
 
 

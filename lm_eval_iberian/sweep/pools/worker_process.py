@@ -5,9 +5,11 @@ Pools on this machine give each of these a thread; on a Ray cluster each lies in
 
 from __future__ import annotations
 
+import getpass
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -39,6 +41,8 @@ class WorkerProcess:
         self._process: Any = None
         self._lock, self._is_over = threading.Lock(), False
         self._connection: Any = None
+        # A worker that is killed removes nothing: what it and its engine leave goes with this folder.
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def open(self) -> None:
         """Nothing to wait for."""
@@ -58,13 +62,13 @@ class WorkerProcess:
                 self._start()
             self.engine = job.engine
             self._connection.send(job)
-            while not (events and isinstance(events[-1], (Finished, Failed))):
+            while not (events and isinstance(events[-1], (Finished, Failed, Lost))):
                 events = self._gather(size)
                 yield events
         except (EOFError, ConnectionError):
             yield [Lost(job.key, self._reap())]
             return
-        if isinstance(events[-1], Failed) and events[-1].fatal:
+        if isinstance(events[-1], Lost) or (isinstance(events[-1], Failed) and events[-1].fatal):
             self.close()  # what broke may have broken the engine
 
     def _gather(self, size: int) -> list[Event]:
@@ -89,11 +93,18 @@ class WorkerProcess:
             self._is_over, worker = True, self._process
         if worker is not None:
             _kill(worker)
+            self._clean()
+
+    def _clean(self) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        said = (theirs, self.environment, self.folder, self.make_worker)
+        self._temporary = tempfile.TemporaryDirectory(prefix=process.TEMPORARY, ignore_cleanup_errors=True)
+        environment = {**_lasting_caches(), **self.environment, "TMPDIR": self._temporary.name}
+        said = (theirs, environment, self.folder, self.make_worker)
         made = context.Process(target=process.main, args=said, daemon=False)
         with self._lock:
             if self._is_over:
@@ -111,9 +122,19 @@ class WorkerProcess:
         worker.join(LEAVE_SECONDS)  # its pipe may be closed before it is dead
         code = worker.exitcode
         _kill(worker)
+        self._clean()
         connection.close()
         self._process = self._connection = self.engine = None
         return death(code)
+
+
+def _lasting_caches() -> dict[str, str]:
+    """Where compilers keep what the next worker uses again: not in a folder that goes with this one."""
+    user = getpass.getuser()
+    wanted = {"TORCHINDUCTOR_CACHE_DIR": f"torchinductor_{user}"}
+    return {
+        name: str(Path(tempfile.gettempdir()) / folder) for name, folder in wanted.items() if name not in os.environ
+    }
 
 
 def _kill(worker: Any) -> None:

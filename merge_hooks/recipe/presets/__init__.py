@@ -3,7 +3,8 @@
     recipe=preset:merge_and_conquer/linear,instruct=I,language=L,weight=1.0
 
 A preset is a YAML file with `about`, `parameters` (each with `kind: model` or `kind: number`, and perhaps a default),
-and `recipe`, in which the parameter replaces every value that reads `$name`. Values are replaced in the parsed recipe,
+and `recipe`, in which the parameter replaces every value that reads `$name`; a list of recipes is one of several
+stages, all but the last with a `name`. Values are replaced in the parsed recipe,
 never in the YAML text, so nothing that a user passes can become another key.
 """
 
@@ -51,10 +52,11 @@ def fill(name: str, arguments: MutableMapping[str, Any], dtype: str | None = Non
         else:
             wanted = ", ".join(key for key, rule in preset["parameters"].items() if "default" not in rule)
             raise RecipeError(f"preset:{name}: give {parameter}=. It wants {wanted}.")
-    data = _filled(preset["recipe"], values)
-    if dtype not in (None, "auto"):
-        data["dtype"] = dtype
-    return Recipe(yaml.safe_dump(data, sort_keys=False), origin=f"preset:{name}")
+    stages = _filled(preset["recipe"], values)
+    stages = stages if isinstance(stages, list) else [stages]
+    for stage in stages if dtype not in (None, "auto") else ():
+        stage["dtype"] = dtype
+    return Recipe(yaml.safe_dump_all(stages, sort_keys=False), origin=f"preset:{name}")
 
 
 def _checked(name: str, parameter: str, kind: str, value: Any) -> Any:

@@ -130,7 +130,7 @@ def _all_tensors(vectors: Sequence[Vector]) -> list[str]:
 def _weights(source: Source) -> Iterator[str]:
     """The names of what is trained. A tied head is the embedding again, so it does not count."""
     tied = full_config(source).get("tie_word_embeddings")
-    for name, entry in source.entries.items():
+    for name, entry in source.stored.items():
         if name.endswith(_BUFFERS) or (tied and name.endswith("lm_head.weight")):
             continue
         if entry.dtype not in FLOATS:

@@ -42,12 +42,13 @@ def a_sweep(models: dict[str, Path], tasks: Path) -> dict[str, Any]:
 
 
 def run(
-    data: dict[str, Any], folder: Path, make_pool: Callable[[Plan, Any], Pool], shard: tuple[int, int] = (0, 1)
+    data: dict[str, Any], folder: Path, make_pool: Callable[[Plan, Any], Pool], shard: tuple[int, int] = (0, 1),
+    name: str = "test",
 ) -> tuple[dict[str, str], str]:  # fmt: skip
     """Run a sweep; returns what failed, and what was said."""
     said = io.StringIO()
     console = Console(file=said, width=200)
-    failures = run_sweep(make_plan(check_sweep(data, "test")), folder, make_pool, Progress(console), shard)
+    failures = run_sweep(make_plan(check_sweep(data, name)), folder, make_pool, Progress(console), shard)
     return failures, said.getvalue()
 
 

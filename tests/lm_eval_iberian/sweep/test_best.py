@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 
 from lm_eval_iberian.benchmarks.table import of_column
 from lm_eval_iberian.commands import main as cli
+from lm_eval_iberian.commands.best import _lead
 from lm_eval_iberian.compare.best import Best, BestError, Candidate, Goal, _coverage, find_best, pareto
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Store
+from lm_eval_iberian.scores import significance as sig
 from lm_eval_iberian.scores.results import check_run
-from lm_eval_iberian.scores.suite import Score
+from lm_eval_iberian.scores.suite import BELOW_CHANCE, Score
 from tests.lm_eval_iberian.results_maker import results
-from tests.lm_eval_iberian.sweep_maker import figure1_run, figure1_tasks, toy_run
+from tests.lm_eval_iberian.sweep_maker import MadePoint, figure1_run, figure1_tasks, toy_run, write_run
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +196,48 @@ def test_the_command(figure1: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert code == 0
     assert out.startswith(f"The best by the mean of bench_eu, ifeval_eu: {found.best.point.name}\n")
     assert f"It leads {found.ranked[1].point.name} by {found.ranked[0].mean - found.ranked[1].mean:.2f} points" in out
+    assert "\nMethod: mean of 2: " in out and "mean of 1" not in out
     assert "Pareto front" in out and "†" not in out
     assert yaml.safe_load(recipe.read_text(encoding="utf-8")) == {"merge_method": "linear"}
     assert f"--model_args recipe={recipe}" in out
+
+
+def lead_of(changes: dict[str, list[float]]) -> str:
+    """What is said of a lead with these differences, a list of documents for each task."""
+    draws = [sig.mean_draws(some, [0.0] * len(some), stream=task) for task, some in changes.items()]
+    lead = sig.average([sig.average([one]) for one in draws]).times(100).difference()
+    first, second = _candidate(lead.value), _candidate(0.0)
+    return _lead(Best((), (first, second), (), lead, "", ()))
+
+
+def test_few_documents_are_said_where_the_interval_leaves_out_0() -> None:
+    said, method = lead_of({"one": [1.0] * 3 + [0.0] * 7, "two": [1.0] * 2 + [0.0] * 2}).splitlines()
+    assert said.endswith("p = 0.062): not significant: either may be the better one.")
+    assert "95 % interval +" in said
+    assert method == (
+        "Method: mean of 2: paired bootstrap, 10,000 resamples, seed 12345; p is not the bootstrap's, but the least that an "
+        "exact sign test gives where 5 documents differ. The interval leaves out 0 (the bootstrap has seen these few "
+        "documents only); p decides."
+    )
+    assert "where 1 document differs." in lead_of({"one": [1.0, 0.0, 0.0]})
+
+
+def test_a_clear_lead_says_the_method_and_no_p_of_0() -> None:
+    said, method = lead_of({"one": [1.0] * 90 + [-1.0] * 10 + [0.0] * 20}).splitlines()
+    assert said.endswith("p < 0.001): significant.")
+    assert method == "Method: paired bootstrap, 10,000 resamples, seed 12345; p is two-sided, of the same resamples."
+
+
+def test_a_lead_within_luck_has_no_excuse() -> None:
+    said, method = lead_of({"one": [1.0] * 11 + [-1.0] * 9 + [0.0] * 80}).splitlines()
+    assert "not significant" in said and "95 % interval -" in said
+    assert method.endswith("of the same resamples.")
+
+
+def test_an_interval_and_a_p_of_one_bootstrap_may_part_by_a_hair() -> None:
+    lead = sig.Difference(1.0, 0.001, 2.0, 0.0502, 100, "paired bootstrap", 60)
+    said = _lead(Best((), (_candidate(1.0), _candidate(0.0)), (), lead, "", ()))
+    assert said.endswith("The interval leaves out 0 (only just); p decides.")
 
 
 def test_scores_that_are_not_whole_carry_the_dagger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,9 +247,34 @@ def test_scores_that_are_not_whole_carry_the_dagger(tmp_path: Path, capsys: pyte
     assert "† IFEval (eu): embedded samples, not the benchmark" in out
 
 
+def test_a_winner_far_below_chance_is_no_winner_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = "iberian_xstorycloze_eu"
+    write_run(tmp_path, "x", {}, [MadePoint("m")], [task], lambda *_: 0.1)
+    _, out, _ = shown([str(tmp_path), "--by", task], capsys)
+    assert f"CAUTION: m: {task} (eu): {BELOW_CHANCE}.\n" in out
+
+
 def test_an_error_is_one_message(figure1: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert shown([str(figure1), "--by", "nonsense"], capsys)[0] == 1
     assert shown([str(figure1), "--by", "bench_eu", "--pareto"], capsys)[0] == 2
+
+
+@pytest.mark.parametrize("by", [[], ["--by", ""], ["--by", " , "]])
+def test_without_columns_those_that_may_be_named_are_listed(
+    by: list[str], figure1: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, wrong = shown([str(figure1), "--by", "bench_ue"], capsys)
+    code, out, err = shown([str(figure1), *by], capsys)
+    listed = "Columns: bench_eu, mt_eu, ifeval_eu. Tasks: "
+    assert (code, out) == (2, "") and "name at least one column" in err
+    assert err[err.index(listed) :].split() == wrong[wrong.index(listed) :].split()
+
+
+def test_of_nothing_measured_nothing_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path, "x", {}, [MadePoint("m", state="unfinished")], ["t_eu"], lambda *_: 0.5)
+    assert "Columns: none whole. Tasks: none measured yet." in shown([str(tmp_path)], capsys)[2]
 
 
 @pytest.fixture

@@ -13,12 +13,17 @@ from lm_eval_iberian.sweep.spec import Evaluation
 
 def test_our_groups_hold_tasks_of_ours_only() -> None:
     """Else the small index could not load them."""
-    index = KeptTasks()._index(["iberian_suite"])
+    kept = KeptTasks()
+    index = kept._index(["iberian_suite"])
     assert "iberian_suite" in index.all_tasks and "arc_easy" not in index.all_tasks
-    for name in index.all_tasks:
-        children = index.task_index[name].cfg.get("task", []) if index.task_index[name].cfg else []
-        named = [child["task"] if isinstance(child, dict) else child for child in children if name in index.all_groups]
-        assert set(named) <= set(index.all_tasks), name
+    others = {name for name in index.all_groups if not kept._is_ours(name)}
+    assert {"iberian_suite", "companion_suite", "iberian_ifbench", "iberian_turns"}.isdisjoint(others)
+    assert "iberian_more" in others  # lm_eval's own tasks under one roof
+
+
+def test_a_group_with_tasks_of_lm_evals_is_looked_up_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KeptTasks, "_every_task", "the whole index")
+    assert KeptTasks()._index(["iberian_more"]) == "the whole index"
 
 
 def test_tasks_of_lm_eval_and_of_the_user_are_found_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import yaml
 
 from lm_eval_iberian.runs.errors import SweepError
+from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.sweep import kept_tasks
 from lm_eval_iberian.sweep.plan import Plan, make_plan
 from lm_eval_iberian.sweep.spec import check_sweep
-from tests.conftest import linear
+from tests.conftest import ROOT, linear
 from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
-from tests.lm_eval_iberian.sweep.runner import ONLY_OURS
+from tests.lm_eval_iberian.sweep.runner import ONLY_OURS, run
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +122,23 @@ def test_only_true_and_false_are_true_and_false(llama: dict[str, Path], tasks: P
     for said in ({key: value}, {"runs": [{"tasks": "local_choice", key: value}]}):
         with pytest.raises(SweepError, match=f"{key}: {value}: write true or false"):
             planned(llama, tasks, **said)
+
+
+@pytest.mark.slow
+def test_the_sweep_of_the_toys_readme_prompts_each_run_in_its_own_way(llama: dict[str, Path], tmp_path: Path) -> None:
+    """Over tiny models under the same names, two documents of each task and one weight."""
+    text = (ROOT / "lm_eval_iberian/toy/README.md").read_text(encoding="utf-8")
+    (written,) = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    data = yaml.safe_load(written)
+    assert data["axes"] == {"weight": [0.5, 1.0, 1.5]}
+    (tmp_path / "toys").mkdir()
+    for name in ("base", "instruct", "basque"):
+        (tmp_path / "toys" / name).symlink_to(llama[name])
+    data |= {"axes": {"weight": [1.0]}, "parents": False, "limit": 2}
+    assert run(data, tmp_path / "run", here=tmp_path) == {}
+    (point,) = read_sweep_run(tmp_path / "run").points
+    asked = {task: found.prompt.word for found in point.runs for task in found.data["configs"]}
+    assert asked == {
+        "toy_pairs_eu": "plain", "toy_story_eu": "plain", "toy_exam_eu": "plain", "toy_ifeval_eu": "multiturn",
+        "toy_ifeval_es": "multiturn",
+    }  # fmt: skip

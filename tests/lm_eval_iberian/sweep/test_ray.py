@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,10 @@ from lm_eval_iberian.sweep.pools.choose import choose_pool
 from lm_eval_iberian.sweep.pools.local import fill_slots
 from lm_eval_iberian.sweep.pools.ray import RayPool, RaySlot, settings, share
 from tests.conftest import ROOT
+from tests.faults.killed_sweeps import KILLED, KILLS, killed_worker
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, run
-from tests.lm_eval_iberian.sweep.test_pool import Jobs
+from tests.lm_eval_iberian.sweep.test_pool import Jobs, _lives, wait_until
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
@@ -46,8 +50,11 @@ def cluster() -> Iterator[Any]:
 
 def hosts() -> list[psutil.Process]:
     """The actors at work on this machine, each with the worker that it has started."""
-    me = psutil.Process()
-    return [one for one in me.children(recursive=True) if "ray::RayActor.do" in " ".join(one.cmdline()[:1])]
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            found += [one] if "ray::RayActor.do" in " ".join(one.cmdline()[:1]) else []
+    return found
 
 
 def process_of(slot: RaySlot) -> psutil.Process:
@@ -91,7 +98,66 @@ def test_the_tables_of_a_cluster_with_a_worker_killed(
     assert len(killed) >= 2 and not any(psutil.pid_exists(number) for number in killed)
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
+def test_the_tables_of_a_cluster_whose_worker_is_killed_over_an_answer_in_a_swap_and_in_a_proof(
+    cluster: Any, three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The actor lives on, and starts another worker."""
+    import ray
+
+    class Pool:
+        def run(self, next_job: Any, handle: Any) -> None:
+            ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+            try:
+                fill_slots([RaySlot(ray, 0, 1, killed_worker)], next_job, handle)
+            finally:
+                ray.shutdown()
+
+    (tmp_path / "killed").mkdir()
+    monkeypatch.setenv(KILLED, str(tmp_path / "killed"))
+    failures, said = run(three_merges, tmp_path / "run", lambda *_: Pool())
+    assert not failures
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == sorted(KILLS)
+    assert said.count("its worker died (killed; out of memory?); it is tried again") == 3
+    check_same(tmp_path / "run", undisturbed)
+
+
+DRIVER = """
+import sys
+import ray
+from lm_eval_iberian.sweep.pools.local import fill_slots
+from lm_eval_iberian.sweep.pools.ray import RaySlot
+from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
+
+if __name__ == "__main__":
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
+    jobs = [a_job(sys.argv[2], f"child {sys.argv[2]}, sleep 600")]
+    fill_slots([RaySlot(ray, 0, 1, FakeWorker)], lambda _: jobs.pop(), lambda _: None)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_of_a_cluster_outlives_the_driver(cluster: Any, tmp_path: Path, how: signal.Signals) -> None:
+    """Nor the processes that its engine started, though Ray kills the worker alone; and the place is free for others."""
+    (tmp_path / "driver.py").write_text(DRIVER)
+    said = tmp_path / "said"
+    command = [sys.executable, str(tmp_path / "driver.py"), cluster.address, str(said)]
+    driver = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: said.is_file() and said.read_text(), 120)
+        numbers = [int(number) for number in said.read_text().split()]
+        assert len(numbers) == 2 and all(map(_lives, numbers))
+        driver.send_signal(how)
+        driver.wait(60)
+        wait_until(lambda: not any(map(_lives, numbers)), 120)
+        wait_until(lambda: not hosts(), 120)
+    finally:
+        driver.kill()
+        driver.wait(60)
+
+
+@pytest.mark.slow
 def test_a_node_that_is_lost(cluster: Any) -> None:
     """The job of a node that is gone is done by the other."""
     import ray

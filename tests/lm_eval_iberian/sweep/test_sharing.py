@@ -74,6 +74,7 @@ def write_often(folder: Path, start: Any) -> None:
         write_plan(folder, Plan())  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_many_start_at_once(tmp_path: Path) -> None:
     """Nobody meets a store that is not laid out yet, or another's half of plan.json."""
     context = multiprocessing.get_context("fork")

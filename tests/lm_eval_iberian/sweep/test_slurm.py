@@ -226,5 +226,5 @@ def test_an_array_gives_the_tables_of_one_run(
     assert joined.exit_code == whole.exit_code == 0
     assert joined.stdout.replace(str(run), str(undisturbed)) == whole.stdout
     # What an array has measured is not measured again by a sweep that is not divided.
-    _, said = run_again(three_merges, run, never)
+    _, said = run_again(three_merges, run, never, name="sweep")
     assert "3 of 3 evaluations are done already" in said

@@ -48,6 +48,17 @@ def test_results_come_whole(store: Store) -> None:
     assert (reader.flags("job"), reader.seconds("job"), reader.failure("job")) == ({"task": ["loops"]}, 1.5, None)
 
 
+def test_prompts_are_kept_once_and_told_apart(store: Store) -> None:
+    """What two points were asked alike lies there once; stores of 0.1, without prompts, are read without them."""
+    for key, said in (("a", "Zein?"), ("b", "Zein?"), ("c", "<user>Zein?\ud800")):
+        store.finish(key, "s", {}, {}, 0.0, [Document("task", 3, "{}", "0", "hash", "{}", "0", said)])
+    store.finish("d", "s", {}, {}, 0.0, [Document("task", 3, "{}", "0", "hash", "{}", "0")])
+    assert [store.prompt(key, "task", 3) for key in "abcd"] == ["Zein?", "Zein?", "<user>Zein?\ud800", None]
+    assert store.connection.execute("SELECT count(*) FROM prompts").fetchone() == (2,)
+    store.connection.executescript("DROP TABLE asked; DROP TABLE prompts")
+    assert Store(store.path, writes=False).prompt("a", "task", 3) is None
+
+
 def test_each_evaluation_has_its_own_documents(store: Store) -> None:
     """The data changed between two evaluations of one folder: neither shows the other's question beside its answer."""
     for number, (key, question) in enumerate((("before", "Zein?"), ("after", "Nor?"))):

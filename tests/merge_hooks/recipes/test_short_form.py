@@ -139,14 +139,42 @@ def test_presets_are_the_papers_recipes(name: str) -> None:
 def test_every_preset_is_listed_and_only_dare_as_run_has_a_finding() -> None:
     from merge_hooks.recipe.presets import fill, read_preset
 
-    assert names() == [f"merge_and_conquer/{name}" for name in sorted(PAPER)]
-    for name in names():
+    ours = [f"merge_and_conquer/{name}" for name in sorted(PAPER)]
+    scaled = ["language_scaling/upscale_and_merge", "language_scaling/upscaled"]
+    swapped = ["layer_swapping/layers"]
+    assert names() == scaled + [f"language_specific/{name}" for name in SECOND_PAPER] + swapped + ours
+    assert fill(swapped[0], {"instruct": "org/instruct", "language": "org/basque"}).findings == []
+    for name in ours:
         arguments = {key: MODELS[key] for key in read_preset(name)["parameters"] if key in MODELS}
         findings = fill(name, arguments).findings
         if name.endswith("dare_as_run"):
             assert findings and all("prunes nothing" in finding.message for finding in findings)
         else:
             assert findings == []
+
+
+SECOND_PAPER = ("dare_ties", "knots_dare_ties", "knots_ties", "ties")
+ADAPTERS = {language: f"org/{language}" for language in ("english", "german", "french", "japanese", "chinese")}
+
+
+@pytest.mark.parametrize("name", SECOND_PAPER)
+@pytest.mark.parametrize("density", [None, 0.5])
+def test_presets_are_the_second_papers_recipes(name: str, density: float | None) -> None:
+    """Five adapters over one instruct model, weights 1, density 1 or 0.5."""
+    from merge_hooks.recipe.presets import fill
+
+    arguments: dict[str, object] = {"instruct": "org/instruct", **ADAPTERS} | ({"density": density} if density else {})
+    made = fill(f"language_specific/{name}", arguments)
+    parameters = {"weight": 1.0, "density": density or 1.0}
+    adapters = [
+        {"model": {"model": "org/instruct", "lora": one}, "parameters": parameters} for one in ADAPTERS.values()
+    ]
+    assert made.data == {
+        "merge_method": name, "base_model": "org/instruct", "models": adapters, "dtype": "bfloat16"
+    }  # fmt: skip
+    said = [finding.message for finding in made.findings]
+    assert len(said) == (0 if density else 5)
+    assert all("prunes nothing of org/instruct+org/" in message for message in said)
 
 
 @pytest.mark.slow

@@ -58,6 +58,73 @@ def test_equal_to_mergekit_multi(architecture: str, tmp_path: Path, request: pyt
     assert_same(streamed(text), tensors_of(_mergekit_multi(text, tmp_path)))
 
 
+def _upscaled(name: str, models: dict[str, str], **more: object) -> Any:
+    """A preset of up-scaled models over four layers: 0 to 3, then 1 to 4, so six."""
+    from merge_hooks.recipe.presets import fill
+
+    return fill(f"language_scaling/{name}", {**models, "end": 3, "start": 1, "layers": 4, **more}, "float32")
+
+
+def test_upscaled_models_are_merged_layer_by_layer(llama: dict[str, str]) -> None:
+    """By hand: layer 3 of six is layer 1 of four. Density 1, since which of equal magnitudes is kept is an accident."""
+    models = {"base": llama["base"], "first": llama["instruct"], "second": llama["basque"]}
+    recipe = _upscaled("upscale_and_merge", models, density=1.0)
+    assert [document["dtype"] for document in yaml.safe_load_all(recipe.text)] == ["float32"] * 4
+    merged = streamed(recipe.text)
+    plain = streamed(yaml.safe_dump(list(yaml.safe_load_all(recipe.text))[-1] | {
+        "base_model": models["base"],
+        "models": [{"model": models[one], "parameters": {"weight": 1.0, "density": 1.0}} for one in ("first", "second")],
+    }))  # fmt: skip
+    layers = {0: 0, 1: 1, 2: 2, 3: 1, 4: 2, 5: 3}
+    expected = {name: tensor for name, tensor in plain.items() if ".layers." not in name}
+    for ours, theirs in layers.items():
+        prefix = f"model.layers.{theirs}."
+        expected |= {
+            name.replace(prefix, f"model.layers.{ours}."): tensor
+            for name, tensor in plain.items() if name.startswith(prefix)
+        }  # fmt: skip
+    assert_same(merged, expected)
+
+
+@pytest.mark.slow
+def test_fine_tunes_of_an_upscaled_model_merge_over_its_recipe(llama: dict[str, str], tmp_path: Path) -> None:
+    """Two models of six layers on disk, their base by slices of a checkpoint: as mergekit merges them in two runs.
+
+    mergekit-multi 0.1.5 does not write a stage that is a base model (a circular reference).
+    """
+    models = dict.fromkeys(("base", "first", "second"), llama["base"])
+    tall = next(yaml.safe_load_all(_upscaled("upscaled", models).text))
+    base = _merged_by_mergekit({key: value for key, value in tall.items() if key != "name"}, tmp_path / "base")
+    for seed, name in enumerate(("first", "second")):
+        models[name] = str(_moved(base, tmp_path / name, seed))
+    text = _upscaled("upscaled", models, density=1.0).text
+    final = list(yaml.safe_load_all(text))[-1] | {"base_model": str(base)}
+    merged = streamed(text)
+    assert {name.split(".")[2] for name in merged if ".layers." in name} == set("012345")
+    assert_same(merged, tensors_of(_merged_by_mergekit(final, tmp_path / "out")))
+
+
+def _moved(base: Path, folder: Path, seed: int) -> Path:
+    """A checkpoint a small random step away, as a fine-tune is."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def _merged_by_mergekit(recipe: dict[str, Any], folder: Path) -> Path:
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import MergeOptions, run_merge
+
+    options = MergeOptions(quiet=True, copy_tokenizer=True, clone_tensors=True)
+    run_merge(MergeConfiguration.model_validate(recipe), str(folder), options)
+    return folder
+
+
 def test_no_stage_is_written(llama: dict[str, str]) -> None:
     resolved = resolve(read_recipe(_stages(llama)))
     list(open_stream(resolved))

@@ -11,7 +11,7 @@ from merge_hooks.planning.plan import OutputTensor
 
 
 @dataclass(frozen=True)
-class Begun:
+class Queued:
     """A tensor that worker threads are computing.
 
     Args:
@@ -26,18 +26,18 @@ class Begun:
     go_on: Callable[[], object] = lambda: None
 
 
-def ahead(tensors: Iterable[Begun], most: int) -> Iterator[Begun]:
+def lookahead(tensors: Iterable[Queued], most: int) -> Iterator[Queued]:
     """The same tensors, each started before it is used: always one more, and further ones up to `most` bytes.
 
     A merge may need thresholds first. While workers look for those of one tensor, the next tensor is started.
     """
-    waiting: deque[Begun] = deque()
+    waiting: deque[Queued] = deque()
     size = 0
-    for begun in tensors:
+    for queued in tensors:
         if waiting:
             waiting[-1].go_on()
-        waiting.append(begun)
-        size += begun.size
+        waiting.append(queued)
+        size += queued.size
         while len(waiting) > 1 and size > most:
             size -= waiting[0].size
             yield waiting.popleft()
