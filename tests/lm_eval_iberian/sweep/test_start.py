@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from safetensors import safe_open
 
 from lm_eval_iberian.commands.main import cli
 from lm_eval_iberian.sweep import start
@@ -62,7 +63,12 @@ def test_its_files_are_read_by_recipe_check_and_by_sweep(models: dict[str, Path]
     needs = data["needs"]
     assert (needs["evaluations"], needs["requests"]) == (points, points * asked["requests"])
     assert f"{points * asked['requests']:,} requests, {needs['engines']} engine start" in planned.output
-    assert needs["model"] > needs["working"] > 0 and needs["seconds"] > 0
+    # The largest tensor, of each source and merged; the model as large as the instruct model is.
+    with safe_open(models["instruct"] / "model.safetensors", "np") as opened:
+        sizes = [opened.get_tensor(name).nbytes for name in opened.keys()]
+    sources = 2 + with_base
+    assert (needs["model"], needs["working"]) == (sum(sizes), (sources + 1) * max(sizes))
+    assert needs["read"] == sources * needs["model"] and needs["seconds"] > 0
 
 
 def test_nothing_is_written_over(models: dict[str, Path]) -> None:

@@ -32,10 +32,15 @@ def test_one_engine_gives_transformers_answers(llama: dict[str, Path], tmp_path:
     assert [point.name for point in ours.points] == [point.name for point in theirs.points]
     for one, other in zip(ours.points, theirs.points, strict=True):
         assert one.answers("local_choice") == other.answers("local_choice"), one.name
-        assert one.answers("local_words") == other.answers("local_words"), one.name
+        assert one.answers("local_words") == _whole_characters(other.answers("local_words")), one.name
         assert one.scores("local_choice") == other.scores("local_choice")
     assert (tmp_path / "runs" / "trial" / "report" / "report.html").stat().st_size > 10_000
     second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert second.returncode == 0 and "4 of 4 evaluations are done already" in second.stderr
     assert second.stdout == first.stdout
     assert json.loads((tmp_path / "runs" / "trial" / "plan.json").read_text())["axes"] == {"weight": ["0.5", "1.0"]}
+
+
+def _whole_characters(answers: dict[int, list[str]]) -> dict[int, list[str]]:
+    """As vLLM writes them: where the limit cuts an answer within a character, transformers ends it with U+FFFD."""
+    return {document: [text.removesuffix("\ufffd") for text in texts] for document, texts in answers.items()}
