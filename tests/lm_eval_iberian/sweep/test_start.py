@@ -65,7 +65,7 @@ def test_its_files_are_read_by_recipe_check_and_by_sweep(models: dict[str, Path]
     assert f"{points * asked['requests']:,} requests, {needs['engines']} engine start" in planned.output
     # The largest tensor, of each source and merged; the model as large as the instruct model is.
     with safe_open(models["instruct"] / "model.safetensors", "np") as opened:
-        sizes = [opened.get_tensor(name).nbytes for name in opened.keys()]
+        sizes = [opened.get_tensor(name).nbytes for name in opened.keys()]  # noqa: SIM118
     sources = 2 + with_base
     assert (needs["model"], needs["working"]) == (sum(sizes), (sources + 1) * max(sizes))
     assert needs["read"] == sources * needs["model"] and needs["seconds"] > 0
