@@ -23,7 +23,15 @@ from weakref import WeakKeyDictionary
 from merge_hooks.architectures.built import Built, class_of, make
 from merge_hooks.architectures.conversion import Conversion, to_model
 from merge_hooks.engines.bar import with_bar
-from merge_hooks.engines.hf_quantised import configuration, is_packed, is_rounding, pack, scales, shape_of
+from merge_hooks.engines.hf_quantised import (
+    configuration,
+    in_parts_of_blocks,
+    is_packed,
+    is_rounding,
+    pack,
+    scales,
+    shape_of,
+)
 from merge_hooks.engines.weights_digest import Digest
 from merge_hooks.errors import EngineError, PreflightError
 from merge_hooks.stream.tokenizer import generation_config_of
@@ -227,7 +235,9 @@ def _packed(model: Any, name: str, tensor: torch.Tensor, digest: Digest | None) 
     if not digest:
         return {}
     if not is_rounding(module, tensor):
-        raise EngineError(f"{name}: what bitsandbytes made of the merge's tensor is no rounding of it.")
+        raise EngineError(
+            f"{name}: what bitsandbytes made of the merge's tensor is no rounding of it.{in_parts_of_blocks(module)}"
+        )
     parts = {name: new, f"{name}.scales": scales(new)}
     return {place: checksum(held, held, digest) for place, held in parts.items() if held is not None}
 

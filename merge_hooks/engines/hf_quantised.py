@@ -102,6 +102,20 @@ def is_rounding(module: Any, tensor: torch.Tensor) -> bool:
     return bool((apart <= peaks.float() * (step / 2 + 2**-8)).all())
 
 
+def in_parts_of_blocks(module: Any) -> str:
+    """What is known of a layer whose rows end within a block, as the end of a message; "" for all others.
+
+    The kernels that bitsandbytes 0.50 has for CPUs with AVX-512 take each row to start a block.
+    """
+    weight, row = module.weight, module.in_features
+    if type(weight).__name__ != "Params4bit" or row % weight.blocksize == 0:
+        return ""
+    return (
+        f" Its rows of {row} numbers end within a block of {weight.blocksize}; bitsandbytes reads such rows wrongly on "
+        "CPUs with AVX-512. Use a GPU, or quantization=bnb_int8."
+    )
+
+
 def _matrix(module: Any, tensor: torch.Tensor) -> torch.Tensor:
     """A file's tensor as the layer multiplies with it, (out, in), on the layer's device."""
     return (tensor.t() if _is_transposed(module) else tensor).to(module.weight.device)
