@@ -1,5 +1,6 @@
 # make demo      trains tiny models, merges and sweeps them on two cores; at the end a page to look at
-# make check     lint, types and the fast tests: the edit loop
+# make check     lint, types, the quick tests, and all fast tests of what was changed: the edit loop
+# make fast      lint, types and all fast tests
 # make test      lint, types and the tests that CI runs, real vLLM on the CPU included
 # make test-all  these, and what repeats them at length: every architecture in vLLM, toys trained anew, benchmark scripts
 # make mutants   puts known faults in, one by one, and sees whether the fast tests notice (tests/mutants/README.md)
@@ -15,7 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 # Where an image sets it, every process compiles every module, and pytest rewrites every test, again and again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all check mutants lint install clean
+.PHONY: demo test test-all check fast durations mutants lint install clean
 
 install: $(VENV)/.installed
 
@@ -40,7 +41,15 @@ lint: install
 	$(VENV)/bin/lint-imports
 
 check: lint
-	$(PYTHON) -m pytest -n $(WORKERS) --dist=worksteal -m "not slow and not nightly"
+	$(PYTHON) -m pytest -p tests.quick $(FAST)
+
+fast: lint
+	$(PYTHON) -m pytest $(FAST)
+
+# Which tests are quick: tests/quick.py.
+durations: install
+	$(PYTHON) -m pytest $(FAST) --durations=0 --durations-min=0.005 > .durations
+	$(PYTHON) -m tests.quick .durations && rm .durations
 
 test: lint
 	$(PYTHON) -m pytest $(BY_FILE) -m "not nightly" $(IN_ORDER)
@@ -48,9 +57,10 @@ test: lint
 test-all: lint
 	$(PYTHON) -m pytest $(BY_FILE) $(IN_ORDER)
 
+FAST := -n $(WORKERS) --dist=worksteal -m "not slow and not nightly"
 # A file's engines are shared by its tests, so a file stays with one worker; those with engines come first.
 BY_FILE := -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
-IN_ORDER := tests/lm_eval_iberian tests/merge_hooks tests/tasks tests/ifeval_multi $(wildcard tests/test_*.py)
+IN_ORDER := tests/lm_eval_iberian tests/faults tests/merge_hooks tests/tasks tests/ifeval_multi $(wildcard tests/test_*.py)
 
 mutants: install
 	$(PYTHON) tests/mutants/run.py

@@ -30,7 +30,7 @@ FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def first_ones(values: Iterable[Any], count: int = 2, others: Any = pytest.mark.slow) -> list[Any]:
-    """Cases of a parametrized test of which the first ones are fast enough for `make check`, and all others are slow."""
+    """Cases of a parametrized test of which the first ones are fast enough for `make fast`, and all others are slow."""
     slow = [value if isinstance(value, tuple) else (value,) for value in values]
     return [pytest.param(*value, marks=[others] if place >= count else []) for place, value in enumerate(slow)]
 

@@ -74,3 +74,10 @@ def test_pre_commit_runs_what_make_lint_runs() -> None:
     assert lint
     tools = re.findall(r"bin/([\w-]+)(?: (check|format))?", lint[1])
     assert sorted(f"{name}-{verb}" if verb else name for name, verb in tools) == sorted(hooks)
+
+
+def test_make_test_runs_every_test() -> None:
+    """Folders are named in the Makefile, for their order: none may be left out."""
+    (line,) = re.findall(r"^IN_ORDER := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").rglob("*/test_*.py")}
+    assert {f"tests/{name}" for name in folders} == set(line.split()) - {"$(wildcard", "tests/test_*.py)"}
