@@ -147,5 +147,5 @@ def _changed(path: Path) -> int:
 def _build(reader: Reader) -> Pack:
     own, kinds = read_own_types(reader.path), Pack.__annotations__
     found = {_OTHERWISE_CALLED.get(key) or key.rpartition(".")[2]: reader.get(key) for key in SCHEMA}
-    fields = {name: frozenset(value) if kinds[name].startswith("frozenset") else value for name, value in found.items()}
-    return Pack(**fields, own_types=own.types, published=own.published, path=reader.path)
+    found |= {name: frozenset(found[name]) for name in found if kinds[name].startswith("frozenset")}
+    return Pack(**found, own_types=own.types, published=own.published, path=reader.path)
