@@ -107,10 +107,7 @@ def ask_hub(path: str) -> tuple[str, str]:
     except RepositoryNotFoundError:
         return MISSING, f"https://huggingface.co/datasets/{path} is not there (or private: `hf auth login`)"
     except Exception as error:
-        return (
-            UNKNOWN,
-            f"{one_line(error)}; with no network: iberian prefetch --out DIR on a machine that has one",
-        )
+        return (UNKNOWN, f"{one_line(error)}; with no network: iberian prefetch --out DIR on a machine that has one")
     return REACHABLE, ""
 
 

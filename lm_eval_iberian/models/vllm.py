@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lm_eval_iberian.identity.identity import SAME_AS
 from lm_eval_iberian.models.counted import Counted
 from lm_eval_iberian.models.generation import generate
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on, way_of_swapping
-from lm_eval_iberian.models.questions import Pair, Score, truncate
+from lm_eval_iberian.models.questions import Pair, Score
 from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 from merge_hooks.engines import vllm as vllm_loader
 from merge_hooks.engines.alive import note_processes, processes
@@ -205,23 +203,14 @@ class MergedVLLM(Swapping, Counted, VLLM):
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
         if not self.examine(requests):
             return []
-        window = self._window
-        pairs = [Pair(key, *truncate(before, after, window)) for key, before, after in requests]
-        results: list[Score] = [(0.0, False)] * len(pairs)
-        with tqdm(total=len(pairs), disable=disable_tqdm, desc="Running loglikelihood requests") as progress:
+        with self._asked():
+            return self._scored(self._pairs(requests), disable_tqdm, self._ask)
 
-            def take(place: int, score: Score) -> None:
-                results[place] = score
-                if pairs[place].key is not None:  # None: a window of a rolling request, cached by its caller
-                    self.cache_hook.add_partial("loglikelihood", pairs[place].key, score)
-                progress.update(1)
-
-            with self._asked():
-                if self._scoring == "prefix":
-                    score_by_questions(self.model, pairs, take, self.lora_request)
-                else:
-                    score_whole_prompts(self.model, pairs, take, self._read_whole_prompt, self.lora_request)
-        return results
+    def _ask(self, pairs: Sequence[Pair], take: Callable[[int, Score], None]) -> None:
+        if self._scoring == "prefix":
+            score_by_questions(self.model, pairs, take, self.lora_request)
+        else:
+            score_whole_prompts(self.model, pairs, take, self._read_whole_prompt, self.lora_request)
 
     def _read_whole_prompt(self, output: Any, pair: Pair) -> Score:
         tokens = [*pair.prompt, *pair.continuation]

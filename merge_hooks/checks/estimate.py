@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from merge_hooks.errors import PreflightError
 from merge_hooks.machine.memory import free_on_host
-from merge_hooks.planning.plan import OutputTensor
+from merge_hooks.planning.output import OutputTensor
 from merge_hooks.sources.headers import BYTES, TensorEntry
 from merge_hooks.stream.stream import Stream
 

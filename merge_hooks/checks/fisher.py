@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from merge_hooks.sources.fisher_file import FisherMap
 
 if TYPE_CHECKING:
-    from merge_hooks.planning.plan import OutputTensor
+    from merge_hooks.planning.output import OutputTensor
     from merge_hooks.stream.stream import Stream
 from merge_hooks.recipe.fisher_maps import METHOD, PARAMETER, map_paths
 

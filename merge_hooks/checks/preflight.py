@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from merge_hooks.checks.fisher import map_problems
 from merge_hooks.errors import PreflightError, explained
-from merge_hooks.planning.plan import OutputTensor
+from merge_hooks.planning.output import OutputTensor
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, tokens_of
 from merge_hooks.stream.stream import Stream

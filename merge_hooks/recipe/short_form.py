@@ -57,9 +57,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
 
 
 def take_recipe(
-    recipe: str | Path | Mapping[str, Any] | None,
-    arguments: MutableMapping[str, Any],
-    dtype: str | None = None,
+    recipe: str | Path | Mapping[str, Any] | None, arguments: MutableMapping[str, Any], dtype: str | None = None
 ) -> Recipe | None:
     """The recipe that the arguments name, with its part taken out of them; None if they name none.
 

@@ -133,12 +133,7 @@ class MergedSource(Source):
         return (*own, (self.name, self.fingerprint()))
 
     def to_payload(self) -> dict[str, Any]:
-        return {
-            "kind": "merge",
-            "name": self.name,
-            "folder": str(self.folder),
-            "resolved": self.resolved.payload(),
-        }
+        return {"kind": "merge", "name": self.name, "folder": str(self.folder), "resolved": self.resolved.payload()}
 
 
 def open_stage(name: str, resolved: Resolved) -> MergedSource:
