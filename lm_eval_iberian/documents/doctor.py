@@ -14,14 +14,8 @@ from lm_eval_iberian.documents.needs import Need, is_read_by_lm_eval, needs
 from lm_eval_iberian.documents.revisions import Wanted, wanted
 from lm_eval_iberian.documents.trouble import offline, one_line
 
-THERE, GATED, MISSING, DAMAGED, REACHABLE, UNKNOWN = (
-    "there",
-    "gated",
-    "missing",
-    "damaged",
-    "on the Hub",
-    "unreachable",
-)
+THERE, GATED, MISSING, DAMAGED = "there", "gated", "missing", "damaged"
+REACHABLE, UNKNOWN = "on the Hub", "unreachable"
 GOOD = (THERE, REACHABLE)
 
 

@@ -123,7 +123,9 @@ class MergedVLLM(Swapping, Counted, VLLM):
                         tokenizer=prepared.tokenizer.folder,
                         trust_remote_code=trust_remote_code,
                         generation_config=prepared.tokenizer.generation_folder,
-                        hf_overrides=self._config_overrides(prepared),
+                        hf_overrides=_overrides(
+                            prepared.stream.model_config.to_dict(), full_config(prepared.resolved.donor)
+                        ),
                         **({"language_model_only": True} if prepared.stream.plan.has_towers else {}),
                         **vllm_loader.engine_arguments(prepared.resolved, report, self._proves),
                         **arguments,
@@ -138,11 +140,6 @@ class MergedVLLM(Swapping, Counted, VLLM):
             LOG.warning(
                 "merged: not every layer of this engine can be asked what it computes with: %s", self.proof.in_words
             )
-
-    @staticmethod
-    def _config_overrides(prepared: Prepared) -> dict[str, Any]:
-        """What the merged configuration says otherwise than the donor's config.json, which vLLM reads."""
-        return _overrides(prepared.stream.model_config.to_dict(), full_config(prepared.resolved.donor))
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
         encoded: list[list[int]] = VLLM.tok_encode(self, texts)
@@ -252,7 +249,10 @@ class MergedVLLM(Swapping, Counted, VLLM):
 
 
 def _overrides(merged: dict[str, Any], donor: dict[str, Any]) -> dict[str, Any]:
-    """Layers and vocabulary where two configurations differ in them; those of a text decoder within its own part."""
+    """Layers and vocabulary where the merged configuration differs from the donor's, which vLLM reads.
+
+    Those of a text decoder stand within its own part.
+    """
     found: dict[str, Any] = {}
     for key, value in merged.items():
         if isinstance(value, dict) and key.endswith("_config"):

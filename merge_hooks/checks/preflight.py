@@ -196,10 +196,9 @@ def _quantised(stream: Stream) -> Iterator[str]:
     """Weights that are not floating-point numbers: without their scales, a merge would mix codes, not values."""
     strange: dict[str, list[str]] = {}
     for output in stream.plan:
-        for key, names in output.inputs.items():
-            source = stream.resolved.sources[key]
-            held = source.first_held(names)
-            if held is not None and is_code(held, source.entries[held]):
+        for key, held in output.held.items():
+            source = output.sources[key]
+            if is_code(held, source.entries[held]):
                 strange.setdefault(source.name, []).append(f"{held} is {source.entries[held].dtype}")
     for name, tensors in strange.items():
         yield (

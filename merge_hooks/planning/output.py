@@ -13,6 +13,7 @@ from merge_hooks.kernels.operands import Operand, Operands
 from merge_hooks.planning.config import reference_key
 from merge_hooks.planning.reading import in_words, left_where_they_are, run_task
 from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.headers import TensorEntry
 
 if TYPE_CHECKING:
     import torch
@@ -78,10 +79,15 @@ class OutputTensor:
         return {key: name for key, name in found if name}
 
     @property
+    def entries(self) -> list[TensorEntry]:
+        """What lies in the sources that hold it."""
+        return [self.sources[key].entries[name] for key, name in self.held.items()]
+
+    @property
     def elements(self) -> int:
         """How many elements its first source's tensor has; 0 where no source has it."""
-        key, name = next(iter(self.held.items()), (None, None))
-        return math.prod(self.sources[key].entries[name].shape) if key and name else 0
+        entries = self.entries
+        return math.prod(entries[0].shape) if entries else 0
 
     def operands(self, reader: ResidentReader | None = None) -> Operands | None:
         """What a kernel of ours is given; None where mergekit has rules of its own (see `gathered`).

@@ -263,10 +263,9 @@ class Stream:
             source.close()
 
     def _refuse_nan(self, output: OutputTensor) -> None:
-        for key, names in output.inputs.items():
-            source = self.resolved.sources[key]
-            held = source.first_held(names)
-            if held is not None and not is_finite(source.read(held)):
+        for key, held in output.held.items():
+            source = output.sources[key]
+            if not is_finite(source.read(held)):
                 raise SourceError(
                     f"{source.name}: tensor {held} in {source.entries[held].file} holds NaN or infinite "
                     "values, so no merge of it means anything. Use another checkpoint, or mend this one."
