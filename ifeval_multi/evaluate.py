@@ -97,12 +97,7 @@ def _as_published(asked: Instruction) -> dict[str, Any]:
 def variants(response: str) -> dict[str, str]:
     """The eight texts of the loose reading, each once, with what it lacks of the answer ("without its first line")."""
     pieces = response.split("\n")
-    whole = [
-        response,
-        "\n".join(pieces[1:]).strip(),
-        "\n".join(pieces[:-1]).strip(),
-        "\n".join(pieces[1:-1]).strip(),
-    ]
+    whole = [response, "\n".join(pieces[1:]).strip(), "\n".join(pieces[:-1]).strip(), "\n".join(pieces[1:-1]).strip()]
     texts = [*whole, *(text.replace("*", "") for text in whole)]
     found: dict[str, str] = {}
     for text, lacks in zip(texts, _LACKS, strict=True):

@@ -29,19 +29,12 @@ class InstructionType:
 
 
 _TYPES = (
-    InstructionType(
-        "change_case:capital_word_frequency",
-        {"capital_frequency": NUMBER, "capital_relation": RELATION},
-    ),
+    InstructionType("change_case:capital_word_frequency", {"capital_frequency": NUMBER, "capital_relation": RELATION}),
     InstructionType("change_case:english_capital"),
     InstructionType("change_case:english_lowercase"),
     InstructionType("combination:repeat_prompt", {"prompt_to_repeat": TEXT}),
     InstructionType("combination:two_responses"),
-    InstructionType(
-        "detectable_content:number_placeholders",
-        {"num_placeholders": NUMBER},
-        {"relation": RELATION},
-    ),
+    InstructionType("detectable_content:number_placeholders", {"num_placeholders": NUMBER}, {"relation": RELATION}),
     InstructionType("detectable_content:postscript", {"postscript_marker": TEXT}),
     InstructionType("detectable_format:constrained_response"),
     InstructionType("detectable_format:json_format"),
@@ -52,18 +45,13 @@ _TYPES = (
     ),
     InstructionType("detectable_format:number_bullet_lists", {"num_bullets": NUMBER}),
     InstructionType(
-        "detectable_format:number_highlighted_sections",
-        {"num_highlights": NUMBER},
-        {"relation": RELATION},
+        "detectable_format:number_highlighted_sections", {"num_highlights": NUMBER}, {"relation": RELATION}
     ),
     InstructionType("detectable_format:title"),
     InstructionType("keywords:existence", {"keywords": TEXTS}),
     InstructionType("keywords:forbidden_words", {"forbidden_words": TEXTS}),
     InstructionType("keywords:frequency", {"keyword": TEXT, "frequency": NUMBER, "relation": RELATION}),
-    InstructionType(
-        "keywords:letter_frequency",
-        {"letter": TEXT, "let_frequency": NUMBER, "let_relation": RELATION},
-    ),
+    InstructionType("keywords:letter_frequency", {"letter": TEXT, "let_frequency": NUMBER, "let_relation": RELATION}),
     InstructionType("language:response_language", {"language": TEXT}),
     InstructionType(
         "length_constraints:nth_paragraph_first_word",

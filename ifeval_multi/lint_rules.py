@@ -184,12 +184,7 @@ def readings_of(number: int, relation: str | None) -> list[tuple[int, str]]:
     ways = {
         "less than": [(number, "less than"), (number - 1, "at most"), (number - 1, "exactly")],
         "at most": [(number, "at most"), (number + 1, "less than"), (number, "exactly")],
-        "at least": [
-            (number, "at least"),
-            (number - 1, "more than"),
-            (number, "exactly"),
-            (number, "more than"),
-        ],
+        "at least": [(number, "at least"), (number - 1, "more than"), (number, "exactly"), (number, "more than")],
         "more than": [(number, "more than"), (number + 1, "at least")],
     }
     return ways.get(relation or "", [(number, relation or "exactly")])
@@ -222,16 +217,13 @@ def _repeat(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
         yield "text", "prompt_to_repeat is neither the beginning of the prompt nor its end"
 
 
-def _asterisks(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
-    runs = {len(run) for run in regex.findall(r"\*{3,}+", prompt.raw)}
-    if runs and 6 not in runs:
-        yield "asterisks", f"the prompt shows a run of {sorted(runs)} asterisks, the code needs 6"
+def _asterisks(needed: int) -> Callable[..., Iterator[Slip]]:
+    def rule(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
+        runs = {len(run) for run in regex.findall(r"\*{3,}+", prompt.raw)}
+        if runs and needed not in runs:
+            yield "asterisks", f"the prompt shows a run of {sorted(runs)} asterisks, the code needs {needed}"
 
-
-def _divider(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
-    runs = {len(run) for run in regex.findall(r"\*{3,}+", prompt.raw)}
-    if runs and 3 not in runs:
-        yield "asterisks", f"the prompt shows a run of {sorted(runs)} asterisks, the code needs 3"
+    return rule
 
 
 def _first_word(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
@@ -248,10 +240,7 @@ def _case(own: str, other: str) -> Callable[..., Iterator[Slip]]:
             yield "case", f"the prompt asks for {other}, the id is {own}"
         named = any(name in f" {prompt.folded} " for name in pack.english)
         if named and pack.code != "en":
-            yield (
-                PUBLISHED,
-                "the prompt asks for English; the published code wants the pack's language",
-            )
+            yield PUBLISHED, "the prompt asks for English; the published code wants the pack's language"
 
     return rule
 
@@ -268,8 +257,8 @@ _SPECIAL: dict[str, Callable[..., Iterator[Slip]]] = {
     "keywords:letter_frequency": _letter,
     "detectable_format:constrained_response": _options,
     "combination:repeat_prompt": _repeat,
-    "combination:two_responses": _asterisks,
-    "length_constraints:number_paragraphs": _divider,
+    "combination:two_responses": _asterisks(6),
+    "length_constraints:number_paragraphs": _asterisks(3),
     "length_constraints:nth_paragraph_first_word": _first_word,
     "change_case:english_capital": _case("english_capital", "english_lowercase"),
     "change_case:english_lowercase": _case("english_lowercase", "english_capital"),

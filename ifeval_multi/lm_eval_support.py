@@ -20,12 +20,7 @@ from ifeval_multi.evaluate import EDITIONS, evaluate_response, is_unfinished
 from ifeval_multi.instructions import IFEVAL_TYPES, SPANISH_ONLY
 from ifeval_multi.pack import load_pack
 
-LEVELS = (
-    "prompt_level_strict_acc",
-    "inst_level_strict_acc",
-    "prompt_level_loose_acc",
-    "inst_level_loose_acc",
-)
+LEVELS = ("prompt_level_strict_acc", "inst_level_strict_acc", "prompt_level_loose_acc", "inst_level_loose_acc")
 PREFIXES = {"corrected": "", "original": "original_"}
 UNFINISHED = "unfinished_answers"
 # The types that a metric is named after unless others are asked for.

@@ -20,9 +20,16 @@ from typing import Any
 from ifeval_multi.errors import PackError
 from ifeval_multi.instructions import INSTRUCTIONS, InstructionType
 from ifeval_multi.own_types import OwnCheck, OwnType, file_beside, read_own_types
-from ifeval_multi.pack_reader import Reader, read
+from ifeval_multi.pack_reader import SCHEMA, Reader, read
 
 LANGUAGES_FOLDER = Path(__file__).parent / "languages"
+# Keys of the file whose last part is not the name of their field.
+_OTHERWISE_CALLED = {
+    "sections.words": "section_words", "sections.number": "section_number", "postscript.markers": "postscript_markers",
+    "quotation.pairs": "quotation_pairs", "title.brackets": "title_brackets", "words.joiners": "word_joiners",
+    "letters.variants": "letter_variants", "questions.opening": "question_opening",
+    "exclamations.opening": "exclamation_opening",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,54 +145,7 @@ def _changed(path: Path) -> int:
 
 
 def _build(reader: Reader) -> Pack:
-    get, own = reader.get, read_own_types(reader.path)
-    return Pack(
-        code=get("code"),
-        name=get("name"),
-        own_name=get("own_name"),
-        labels=get("identification.labels"),
-        sample=get("identification.sample"),
-        neighbours=get("identification.neighbours"),
-        markers=get("identification.markers"),
-        this_language=get("identification.this_language"),
-        english=get("identification.english"),
-        option_sets=get("constrained_response.option_sets"),
-        section_words=get("sections.words"),
-        section_number=get("sections.number"),
-        postscript_markers=get("postscript.markers"),
-        quotation_pairs=get("quotation.pairs"),
-        title_brackets=get("title.brackets"),
-        commas=get("commas"),
-        bullets=get("bullets"),
-        word_joiners=get("words.joiners"),
-        apostrophe=get("words.apostrophe"),
-        one_word=get("words.one_word"),
-        abbreviations_before_names=frozenset(get("sentences.abbreviations_before_names")),
-        abbreviations=frozenset(get("sentences.abbreviations")),
-        ordinal_dot=get("sentences.ordinal_dot"),
-        ordinal_followers=get("sentences.ordinal_followers"),
-        speech_verbs=frozenset(get("sentences.speech_verbs")),
-        closings=get("sentences.closings"),
-        endings=frozenset(get("keywords.endings")),
-        forbidden_endings=frozenset(get("keywords.forbidden_endings")),
-        replaced_final=get("keywords.replaced_final"),
-        endings_after_vowel=frozenset(get("keywords.endings_after_vowel")),
-        endings_after_consonant=frozenset(get("keywords.endings_after_consonant")),
-        doubled_final=get("keywords.doubled_final"),
-        not_doubled=frozenset(get("keywords.not_doubled")),
-        function_words=frozenset(get("keywords.function_words")),
-        plurals=get("keywords.plurals"),
-        irregular=get("keywords.irregular"),
-        letter_variants=get("letters.variants"),
-        caseless=get("letters.caseless"),
-        accented=get("letters.accented"),
-        question_opening=get("questions.opening"),
-        exclamation_opening=get("exclamations.opening"),
-        numbers=get("prompts.numbers"),
-        relations=get("prompts.relations"),
-        cues=get("prompts.cues"),
-        examples=get("examples"),
-        own_types=own.types,
-        published=own.published,
-        path=reader.path,
-    )
+    own, kinds = read_own_types(reader.path), Pack.__annotations__
+    found = {_OTHERWISE_CALLED.get(key) or key.rpartition(".")[2]: reader.get(key) for key in SCHEMA}
+    found |= {name: frozenset(found[name]) for name in found if kinds[name].startswith("frozenset")}
+    return Pack(**found, own_types=own.types, published=own.published, path=reader.path)

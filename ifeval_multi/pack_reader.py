@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,10 +133,20 @@ class Reader:
             if default is ...:
                 self.refuse(key, "is missing", kind)
             value = default
-        return _CONVERT[kind](self, key, value)
+        _, holds, become = KINDS[kind]
+        if kind == "examples":
+            self._refuse_faulty_examples(value)
+        if not holds(value):
+            self.refuse(key, f"holds {value!r}", kind)
+        return become(value)
+
+    def _refuse_faulty_examples(self, value: Any) -> None:
+        for number, example in enumerate(value, 1):
+            if not isinstance(example, dict) or not {"type", "answer", "followed"} <= set(example):
+                self.refuse("examples", f"has a faulty example, number {number}: {example!r}", "examples")
 
     def refuse(self, key: str, what: str, kind: str) -> None:
-        raise PackError(f"{self.path}{self._line_of(key)}", f"key `{key}` {what}.", _EXPECTED[kind])
+        raise PackError(f"{self.path}{self._line_of(key)}", f"key `{key}` {what}.", KINDS[kind][0])
 
     def _line_of(self, key: str) -> str:
         node: Any = yaml.compose(self.source)
@@ -166,100 +177,67 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
 
 
-def _text(reader: Reader, key: str, value: Any) -> str:
-    if not isinstance(value, str):
-        reader.refuse(key, f"holds {value!r}", "text")
-    return str(value)
+def _are_texts(value: Any, least: int, most: float = math.inf) -> bool:
+    """Whether it is a list of at least one list of so many texts."""
+    is_list = isinstance(value, list) and bool(value)
+    return is_list and all(_is_texts(item) and least <= len(item) <= most for item in value)
 
 
-def _texts(reader: Reader, key: str, value: Any) -> tuple[str, ...]:
-    if not _is_texts(value) or any(not item for item in value):
-        reader.refuse(key, f"holds {value!r}", "texts")
-    return tuple(value)
+def _maps(value: Any, key: type, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(k, key) and holds(v) for k, v in value.items())
 
 
-def _flag(reader: Reader, key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        reader.refuse(key, f"holds {value!r}", "flag")
-    return bool(value)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
-def _choice(reader: Reader, key: str, value: Any) -> str:
-    kind = SCHEMA[key][0]
-    if value not in kind.split("|"):
-        reader.refuse(key, f"holds {value!r}", kind)
-    return str(value)
-
-
-def _sets(reader: Reader, key: str, value: Any) -> tuple[tuple[str, ...], ...]:
-    good = isinstance(value, list) and value and all(_is_texts(i) and len(i) > 1 for i in value)
-    if not good:
-        reader.refuse(key, f"holds {value!r}", "sets of texts")
-    return tuple(tuple(item) for item in value)
-
-
-def _pairs(reader: Reader, key: str, value: Any) -> tuple[tuple[str, str], ...]:
-    good = isinstance(value, list) and value and all(_is_texts(i) and len(i) == 2 for i in value)
-    if not good or any(not part for pair in value for part in pair):
-        reader.refuse(key, f"holds {value!r}", "pairs")
-    return tuple((pair[0], pair[1]) for pair in value)
-
-
-def _text_to_text(reader: Reader, key: str, value: Any) -> dict[str, str]:
-    good = isinstance(value, Mapping) and all(
-        isinstance(k, str) and len(k) == 1 and isinstance(v, str) for k, v in value.items()
-    )
-    if not good:
-        reader.refuse(key, f"holds {value!r}", "text to text")
-    return dict(value)
-
-
-def _text_to_texts(reader: Reader, key: str, value: Any) -> dict[str, tuple[str, ...]]:
-    good = isinstance(value, Mapping) and all(isinstance(k, str) and _is_texts(v) for k, v in value.items())
-    if not good:
-        reader.refuse(key, f"holds {value!r}", "text to texts")
-    return {k: tuple(v) for k, v in value.items()}
-
-
-def _number_to_texts(reader: Reader, key: str, value: Any) -> dict[int, tuple[str, ...]]:
-    good = isinstance(value, Mapping) and all(isinstance(k, int) and _is_texts(v) for k, v in value.items())
-    if not good:
-        reader.refuse(key, f"holds {value!r}", "number to texts")
-    return {k: tuple(v) for k, v in value.items()}
-
-
-def _examples(reader: Reader, key: str, value: Any) -> tuple[dict[str, Any], ...]:
-    names = {"type", "answer", "followed"}
-    for number, example in enumerate(value, 1):
-        if not isinstance(example, dict) or not names <= set(example):
-            reader.refuse(key, f"has a faulty example, number {number}: {example!r}", "examples")
-    return tuple(value)
-
-
-_CONVERT: dict[str, Any] = {
-    "text": _text,
-    "texts": _texts,
-    "flag": _flag,
-    "before|after|either": _choice,
-    "joins|splits": _choice,
-    "sets of texts": _sets,
-    "pairs": _pairs,
-    "text to text": _text_to_text,
-    "text to texts": _text_to_texts,
-    "number to texts": _number_to_texts,
-    "examples": _examples,
-}
-_EXPECTED: dict[str, str] = {
-    "text": 'Expected a text in quotes, as "eu".',
-    "texts": 'Expected a list of texts, none of them empty, as ["one", "two"].',
-    "flag": "Expected true or false.",
-    "before|after|either": "Expected one of: before, after, either (where the number stands).",
-    "joins|splits": "Expected one of: joins (don't is one word), splits (l'home is two).",
-    "sets of texts": 'Expected a list of lists of two or more texts, as [["yes", "no"]].',
-    "pairs": 'Expected a list of pairs of opening and closing mark, as [["«", "»"]].',
-    "text to text": 'Expected one letter to its variants, as {a: "áà"}.',
-    "text to texts": "Expected names to lists of texts, as {at least: [al menos]}.",
-    "number to texts": "Expected numbers to lists of texts, as {2: [dos, dues]}.",
-    "examples": "Expected examples with the keys type, answer, followed and, where the type "
-    "takes arguments, arguments.",
+# kind: (what is expected, whether a value is so, what it becomes)
+KINDS: dict[str, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]] = {
+    "text": ('Expected a text in quotes, as "eu".', _is_text, str),
+    "texts": (
+        'Expected a list of texts, none of them empty, as ["one", "two"].',
+        lambda value: _is_texts(value) and all(value),
+        tuple,
+    ),
+    "flag": ("Expected true or false.", lambda value: isinstance(value, bool), bool),
+    "before|after|either": (
+        "Expected one of: before, after, either (where the number stands).",
+        lambda value: value in ("before", "after", "either"),
+        str,
+    ),
+    "joins|splits": (
+        "Expected one of: joins (don't is one word), splits (l'home is two).",
+        lambda value: value in ("joins", "splits"),
+        str,
+    ),
+    "sets of texts": (
+        'Expected a list of lists of two or more texts, as [["yes", "no"]].',
+        lambda value: _are_texts(value, 2),
+        lambda value: tuple(map(tuple, value)),
+    ),
+    "pairs": (
+        'Expected a list of pairs of opening and closing mark, as [["«", "»"]].',
+        lambda value: _are_texts(value, 2, 2) and all(map(all, value)),
+        lambda value: tuple(map(tuple, value)),
+    ),
+    "text to text": (
+        'Expected one letter to its variants, as {a: "áà"}.',
+        lambda value: _maps(value, str, _is_text) and all(len(letter) == 1 for letter in value),
+        dict,
+    ),
+    "text to texts": (
+        "Expected names to lists of texts, as {at least: [al menos]}.",
+        lambda value: _maps(value, str, _is_texts),
+        lambda value: {key: tuple(texts) for key, texts in value.items()},
+    ),
+    "number to texts": (
+        "Expected numbers to lists of texts, as {2: [dos, dues]}.",
+        lambda value: _maps(value, int, _is_texts),
+        lambda value: {key: tuple(texts) for key, texts in value.items()},
+    ),
+    "examples": (
+        "Expected examples with the keys type, answer, followed and, where the type takes arguments, arguments.",
+        lambda value: True,
+        tuple,
+    ),
 }

@@ -20,20 +20,7 @@ _INVISIBLE = regex.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\
 # CPython sorts a run of combining marks by insertion, so a run of 100,000 takes minutes.
 # No language stacks more than a handful (Unicode's Stream-Safe Text Format allows 30).
 _MARKS = regex.compile(r"(\p{M}{30})\p{M}++")
-_QUOTES = str.maketrans(
-    {
-        "’": "'",
-        "‘": "'",
-        "ʼ": "'",
-        "´": "'",
-        "`": "'",
-        "“": '"',
-        "”": '"',
-        "„": '"',
-        "«": '"',
-        "»": '"',
-    }
-)
+_QUOTES = str.maketrans("’‘ʼ´`“”„«»", "'" * 5 + '"' * 5)
 AS_IS = frozenset({""})
 _FIRST_EASTERN = "\u2e80"  # from here on: Chinese, Japanese, Korean
 _BULLET_OR_NUMBER = regex.compile(r"\s*+(?:[-*+•‣◦]\s++|\d{1,3}[.)]\s++)")

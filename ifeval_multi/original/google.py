@@ -14,13 +14,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from ifeval_multi.original.tokens import (
-    capital_words,
-    fasttext_label,
-    google_words,
-    langdetect_label,
-    punkt_sentences,
-)
+from ifeval_multi.original.tokens import capital_words, fasttext_label, google_words, langdetect_label, punkt_sentences
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import at_least, compare, exactly
 from ifeval_multi.verdict import Verdict
@@ -28,11 +22,7 @@ from ifeval_multi.verdict import Verdict
 # The option strings of the published code; other languages take their pack's first set.
 OPTIONS: dict[str, tuple[str, ...]] = {
     "en": ("My answer is yes.", "My answer is no.", "My answer is maybe."),
-    "eu": (
-        "Nire erantzuna baiezkoa da.",
-        "Nire erantzuna ezezkoa da.",
-        "Nire erantzuna agian da.",
-    ),
+    "eu": ("Nire erantzuna baiezkoa da.", "Nire erantzuna ezezkoa da.", "Nire erantzuna agian da."),
     "gl": ("A resposta é si", "A resposta é non", "A resposta é pode ser"),
     "es": ("Mi respuesta es sí", "Mi respuesta es no", "Mi respuesta es tal vez"),
     "ca": ("La meva resposta és sí", "La meva resposta és no", "La meva resposta és potser"),
@@ -41,10 +31,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 LOWERCASE_TESTS_UPPERCASE = frozenset({"eu", "gl", "es", "ca"})
 
 _DIVIDER = re.compile(r"\s?\*\*\*\s?")
-_BULLETS = (
-    re.compile(r"^[^\S\n]*\*[^*].*$", re.MULTILINE),
-    re.compile(r"^[^\S\n]*-.*$", re.MULTILINE),
-)
+_BULLETS = (re.compile(r"^[^\S\n]*\*[^*].*$", re.MULTILINE), re.compile(r"^[^\S\n]*-.*$", re.MULTILINE))
 _HIGHLIGHT = re.compile(r"\*[^\n*]*\*")
 _DOUBLE_HIGHLIGHT = re.compile(r"\*\*[^\n*]*\*\*")
 _POSTSCRIPTS = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
@@ -201,8 +188,7 @@ def english_capital(response: str, arguments: Mapping[str, Any], pack: Pack) -> 
 def english_lowercase(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     if pack.code in LOWERCASE_TESTS_UPPERCASE:
         return Verdict(
-            english_capital(response, arguments, pack).followed,
-            "the published code tests for capitals here",
+            english_capital(response, arguments, pack).followed, "the published code tests for capitals here"
         )
     if not response.islower():
         return Verdict(False, "not in lower case")

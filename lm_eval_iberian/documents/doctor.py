@@ -14,14 +14,8 @@ from lm_eval_iberian.documents.needs import Need, is_read_by_lm_eval, needs
 from lm_eval_iberian.documents.revisions import Wanted, wanted
 from lm_eval_iberian.documents.trouble import offline, one_line
 
-THERE, GATED, MISSING, DAMAGED, REACHABLE, UNKNOWN = (
-    "there",
-    "gated",
-    "missing",
-    "damaged",
-    "on the Hub",
-    "unreachable",
-)
+THERE, GATED, MISSING, DAMAGED = "there", "gated", "missing", "damaged"
+REACHABLE, UNKNOWN = "on the Hub", "unreachable"
 GOOD = (THERE, REACHABLE)
 
 
@@ -107,10 +101,7 @@ def ask_hub(path: str) -> tuple[str, str]:
     except RepositoryNotFoundError:
         return MISSING, f"https://huggingface.co/datasets/{path} is not there (or private: `hf auth login`)"
     except Exception as error:
-        return (
-            UNKNOWN,
-            f"{one_line(error)}; with no network: iberian prefetch --out DIR on a machine that has one",
-        )
+        return (UNKNOWN, f"{one_line(error)}; with no network: iberian prefetch --out DIR on a machine that has one")
     return REACHABLE, ""
 
 

@@ -192,12 +192,7 @@ def _require_splits(found: Mapping[str, Dataset], wanted: list[str], where: str)
 
 
 def _compare(
-    found: Documents,
-    wanted: list[str],
-    config: str,
-    manifest: Manifest,
-    columns: Mapping[str, str] | None,
-    where: str,
+    found: Documents, wanted: list[str], config: str, manifest: Manifest, columns: Mapping[str, str] | None, where: str
 ) -> tuple[str, ...]:
     """Accepted differences from the manifest. Raises DocumentsError for all others."""
     splits = {split: found[split] for split in wanted or found}

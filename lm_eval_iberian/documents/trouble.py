@@ -63,7 +63,11 @@ def explain(error: Exception, path: str, config: str, task: str) -> str:
         The reason, and below it one line for each way out: where to go, and what to type.
     """
     kind = trouble(error)
-    ways = {**_ways(kind, path, task), **_always(path, config)}
+    ways = {
+        **_ways(kind, path, task),
+        "Your own files": f"IBERIAN_DATA=DIR, as DIR/{path}/{config}/SPLIT.jsonl",
+        "Just to try": "IBERIAN_DATA=samples lm_eval ...",
+    }
     if kind not in (Trouble.OTHER_REVISION, Trouble.OFFLINE):
         ways = {"What came back": one_line(error), **ways}
     width = max(map(len, ways)) + 2
@@ -99,14 +103,6 @@ def _ways(kind: Trouble, path: str, task: str) -> dict[str, str]:
         Trouble.NO_REVISION: {"To read another": another},
         Trouble.GONE: {"If it is private": "hf auth login"},
     }.get(kind, {})
-
-
-def _always(path: str, config: str) -> dict[str, str]:
-    """Ways that need no Hub."""
-    return {
-        "Your own files": f"IBERIAN_DATA=DIR, as DIR/{path}/{config}/SPLIT.jsonl",
-        "Just to try": "IBERIAN_DATA=samples lm_eval ...",
-    }
 
 
 def offline() -> str:

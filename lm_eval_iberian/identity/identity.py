@@ -33,6 +33,7 @@ from importlib.metadata import version
 from typing import Any
 
 from merge_hooks import hashing
+from merge_hooks.recipe.short_form import value_of
 
 # Where results files say what was read.
 KEY = "measured"
@@ -76,15 +77,8 @@ DEFAULTS: Mapping[str, Any] = {
 # Older names of values: vLLM's online float8 was once called fp8.
 SAME_AS = {("quantization", "fp8"): "fp8_per_tensor"}
 # Entries of a task's metadata that say where it lies and what was found there, not what it is.
-SAID_ELSEWHERE = (
-    "config_source",
-    "documents",
-    "documents_hash",
-    "documents_revision",
-    "documents_notes",
-    "dataset_revisions",
-    "differences",
-)
+SAID_ELSEWHERE = ("config_source", "documents", "documents_hash", "documents_revision", "documents_notes",
+                  "dataset_revisions", "differences")  # fmt: skip
 # How functions show in a dumped configuration: at another address in each process.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _NAMES = {"weights": "other weights", "tokenizer": "other tokenizer"}
@@ -204,9 +198,9 @@ def counting(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def parse(arguments: Any) -> dict[str, Any]:
     """lm_eval's model arguments, from a mapping or the text of `--model_args`; numbers and truth values as such."""
     if isinstance(arguments, Mapping):
-        return {str(key): _value(value) for key, value in arguments.items()}
+        return {str(key): value_of(said) if isinstance(said, str) else said for key, said in arguments.items()}
     pairs = [part.partition("=") for part in str(arguments or "").split(",")]
-    return {key.strip(): _value(value) for key, equals, value in pairs if equals}
+    return {key.strip(): value_of(value) for key, equals, value in pairs if equals}
 
 
 def digest(value: Any, length: int = 32) -> str:
@@ -361,20 +355,6 @@ def _shown(value: Any) -> str:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _value(value: Any) -> Any:
-    """A value as lm_eval reads it from the command line (`lm_eval.utils.handle_arg_string`)."""
-    if not isinstance(value, str):
-        return value
-    if value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
 
 
 def _plain(value: Any) -> Any:

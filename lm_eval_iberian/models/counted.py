@@ -7,12 +7,16 @@ longer than the window would be scored in part. Nothing can follow a prompt with
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from tqdm import tqdm
 
 from lm_eval_iberian.models.counts import Tally, task_of
 from lm_eval_iberian.models.encoding import EncodesAhead
+from lm_eval_iberian.models.questions import Pair, Score, truncate
 from merge_hooks.errors import EngineError
 
 
@@ -112,6 +116,31 @@ class Counted(EncodesAhead):
         if not self._only_looks:
             self.answers.warn()
         return not self._only_looks
+
+    def _pairs(self, requests: Sequence[tuple[Any, list[int], list[int]]]) -> list[Pair]:
+        """What is to be scored, cut to the window."""
+        window = self._window
+        return [Pair(key, *truncate(before, after, window)) for key, before, after in requests]
+
+    def _scored(
+        self, pairs: Sequence[Pair], quiet: bool, ask: Callable[[Sequence[Pair], Callable[[int, Score], None]], None]
+    ) -> list[Score]:
+        """Log-likelihoods; lm_eval's cache gets each as soon as it is known. One that is not answered is not a number.
+
+        Args:
+            ask: asks the engine, and calls what it is given with each pair's index and score.
+        """
+        results: list[Score] = [(math.nan, False)] * len(pairs)
+        with tqdm(total=len(pairs), disable=quiet, desc="Running loglikelihood requests") as progress:
+
+            def take(place: int, score: Score) -> None:
+                results[place] = score
+                if pairs[place].key is not None:  # None: a window of a rolling request, cached by its caller
+                    self.cache_hook.add_partial("loglikelihood", pairs[place].key, score)  # type: ignore[attr-defined]
+                progress.update(1)
+
+            ask(pairs, take)
+        return results
 
     def _why_refused(self, key: Any, prompt: list[int], choice: list[int], window: int) -> str | None:
         context, continuation = key or ("", "")

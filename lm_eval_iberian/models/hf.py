@@ -74,7 +74,7 @@ class MergedHF(Swapping, Answers, HFLM):
             arguments["device"] = _default_device()  # HFLM's own is "cuda", there or not
         self.prepared: Prepared = prepare(
             recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
-            holds_model=self._on_cpu(arguments), residents=residents_for(resident),
+            holds_model=str(arguments["device"]).startswith("cpu"), residents=residents_for(resident),
         )  # fmt: skip
         _refuse_unknown(arguments)
         self.arguments = {**arguments, "scoring": scoring, "trust_remote_code": trust_remote_code}
@@ -87,11 +87,6 @@ class MergedHF(Swapping, Answers, HFLM):
             **arguments,
         )
         self.sum_in_float32()
-
-    @staticmethod
-    def _on_cpu(arguments: Mapping[str, Any]) -> bool:
-        """Whether the model will lie in this machine's memory, as HFLM will decide."""
-        return str(arguments["device"]).startswith("cpu")
 
     def _get_config(self, pretrained: str, **_: Any) -> None:
         """The merged model's configuration, which may have another layer count than any source."""

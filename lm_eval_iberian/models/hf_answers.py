@@ -11,12 +11,10 @@ import logging
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from lm_eval_iberian.models.counted import Counted
 from lm_eval_iberian.models.counts import Cut
 from lm_eval_iberian.models.hf_scoring import CacheScorer, why_not
-from lm_eval_iberian.models.questions import Pair, Score, Scorer, truncate
+from lm_eval_iberian.models.questions import Score, Scorer
 from merge_hooks.errors import EngineError
 
 if TYPE_CHECKING:
@@ -67,24 +65,14 @@ class Answers(Counted, HFLM):
         if self._scoring == "prefix" and (reason := why_not(self)):
             LOG.warning("merged: log-likelihoods are computed lm_eval's way (scoring=full), because %s", reason)
             self._scoring = "full"
-        window = self._window
-        pairs = [Pair(key, *truncate(before, after, window)) for key, before, after in requests]
+        pairs = self._pairs(requests)
         if self._scoring == "full":
             # Cut already: HFLM has a warning for each request that it cuts.
             cut = [(pair.key, list(pair.prompt), list(pair.continuation)) for pair in pairs]
             return super()._loglikelihood_tokens(cut, disable_tqdm, override_bs)
-        results: list[Score] = [(0.0, False)] * len(pairs)
+        scorer = CacheScorer(self, override_bs or self._rows(requests))
         quiet = disable_tqdm or self.rank != 0
-        with tqdm(total=len(pairs), disable=quiet, desc="Running loglikelihood requests") as progress:
-
-            def take(place: int, score: Score) -> None:
-                results[place] = score
-                if pairs[place].key is not None:  # None: a window of a rolling request, cached by its caller
-                    self.cache_hook.add_partial("loglikelihood", pairs[place].key, score)
-                progress.update(1)
-
-            CacheScorer(self, override_bs or self._rows(requests)).score(pairs, Scorer(pairs, take))
-        return results
+        return self._scored(pairs, quiet, lambda pairs, take: scorer.score(pairs, Scorer(pairs, take)))
 
     def _rows(self, requests: list[Any]) -> int:
         """How many sequences go through at a time. With batch_size=auto: what HFLM finds to fit; our way needs less."""

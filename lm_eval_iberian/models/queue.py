@@ -42,10 +42,7 @@ class Request:
 
 
 def run_queue(
-    llm: Any,
-    requests: Iterable[Request],
-    take: Callable[[int, Any], None],
-    lora_request: Any = None,
+    llm: Any, requests: Iterable[Request], take: Callable[[int, Any], None], lora_request: Any = None
 ) -> None:
     """Run requests through the engine, first come first served.
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from lm_eval_iberian.identity.identity import SAME_AS
 from lm_eval_iberian.models.counted import Counted
 from lm_eval_iberian.models.generation import generate
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare, switched_on, way_of_swapping
-from lm_eval_iberian.models.questions import Pair, Score, truncate
+from lm_eval_iberian.models.questions import Pair, Score
 from lm_eval_iberian.models.scoring import score_by_questions, score_whole_prompts
 from merge_hooks.engines import vllm as vllm_loader
 from merge_hooks.engines.alive import note_processes, processes
@@ -125,7 +123,9 @@ class MergedVLLM(Swapping, Counted, VLLM):
                         tokenizer=prepared.tokenizer.folder,
                         trust_remote_code=trust_remote_code,
                         generation_config=prepared.tokenizer.generation_folder,
-                        hf_overrides=self._config_overrides(prepared),
+                        hf_overrides=_overrides(
+                            prepared.stream.model_config.to_dict(), full_config(prepared.resolved.donor)
+                        ),
                         **({"language_model_only": True} if prepared.stream.plan.has_towers else {}),
                         **vllm_loader.engine_arguments(prepared.resolved, report, self._proves),
                         **arguments,
@@ -140,11 +140,6 @@ class MergedVLLM(Swapping, Counted, VLLM):
             LOG.warning(
                 "merged: not every layer of this engine can be asked what it computes with: %s", self.proof.in_words
             )
-
-    @staticmethod
-    def _config_overrides(prepared: Prepared) -> dict[str, Any]:
-        """What the merged configuration says otherwise than the donor's config.json, which vLLM reads."""
-        return _overrides(prepared.stream.model_config.to_dict(), full_config(prepared.resolved.donor))
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
         encoded: list[list[int]] = VLLM.tok_encode(self, texts)
@@ -205,23 +200,14 @@ class MergedVLLM(Swapping, Counted, VLLM):
         """lm_eval's hook for log-likelihoods of (key, context tokens, continuation tokens)."""
         if not self.examine(requests):
             return []
-        window = self._window
-        pairs = [Pair(key, *truncate(before, after, window)) for key, before, after in requests]
-        results: list[Score] = [(0.0, False)] * len(pairs)
-        with tqdm(total=len(pairs), disable=disable_tqdm, desc="Running loglikelihood requests") as progress:
+        with self._asked():
+            return self._scored(self._pairs(requests), disable_tqdm, self._ask)
 
-            def take(place: int, score: Score) -> None:
-                results[place] = score
-                if pairs[place].key is not None:  # None: a window of a rolling request, cached by its caller
-                    self.cache_hook.add_partial("loglikelihood", pairs[place].key, score)
-                progress.update(1)
-
-            with self._asked():
-                if self._scoring == "prefix":
-                    score_by_questions(self.model, pairs, take, self.lora_request)
-                else:
-                    score_whole_prompts(self.model, pairs, take, self._read_whole_prompt, self.lora_request)
-        return results
+    def _ask(self, pairs: Sequence[Pair], take: Callable[[int, Score], None]) -> None:
+        if self._scoring == "prefix":
+            score_by_questions(self.model, pairs, take, self.lora_request)
+        else:
+            score_whole_prompts(self.model, pairs, take, self._read_whole_prompt, self.lora_request)
 
     def _read_whole_prompt(self, output: Any, pair: Pair) -> Score:
         tokens = [*pair.prompt, *pair.continuation]
@@ -263,7 +249,10 @@ class MergedVLLM(Swapping, Counted, VLLM):
 
 
 def _overrides(merged: dict[str, Any], donor: dict[str, Any]) -> dict[str, Any]:
-    """Layers and vocabulary where two configurations differ in them; those of a text decoder within its own part."""
+    """Layers and vocabulary where the merged configuration differs from the donor's, which vLLM reads.
+
+    Those of a text decoder stand within its own part.
+    """
     found: dict[str, Any] = {}
     for key, value in merged.items():
         if isinstance(value, dict) and key.endswith("_config"):

@@ -26,14 +26,15 @@ import tempfile
 import time
 import weakref
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lm_eval_iberian.runs.errors import SweepError
 
+Found = TypeVar("Found")
 FILE = "store.sqlite"
 # A claim of a process on another machine is dead when it was not renewed for so long (seconds).
 CLAIM_SECONDS = 120.0
@@ -174,6 +175,12 @@ class Store:
         """Close the file; what was written stays."""
         self.connection.close()
 
+    def _first(self, query: str, given: tuple[Any, ...], read: Callable[..., Found]) -> Found | None:
+        """What `read` makes of the columns of the first row that a query finds; None where there is none."""
+        with self._explained():
+            row = self.connection.execute(query, given).fetchone()
+            return None if row is None else read(*row)
+
     # Answers
 
     def keep_answers(self, answers: Iterable[Answer]) -> None:
@@ -228,36 +235,28 @@ class Store:
 
     def prompt(self, key: str, task: str, document: int) -> str | None:
         """What the model was asked for a document, or None: stores of 0.1 do not know it."""
-        with self._explained():
-            if not self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'asked'").fetchone():
-                return None
-            row = self.connection.execute(
-                "SELECT prompt FROM prompts JOIN asked USING (hash) WHERE evaluation = ? AND task = ? AND document = ?",
-                (key, task, document),
-            ).fetchone()
-            return None if row is None else str(unpacked(row[0]))
+        if not self._first("SELECT 1 FROM sqlite_master WHERE name = 'asked'", (), bool):
+            return None
+        query = "SELECT prompt FROM prompts JOIN asked USING (hash) WHERE evaluation = ? AND task = ? AND document = ?"
+        return self._first(query, (key, task, document), lambda packed: str(unpacked(packed)))
 
     def is_finished(self, key: str) -> bool:
         """Whether an evaluation's results are here."""
-        with self._explained():
-            return self.connection.execute("SELECT 1 FROM evaluations WHERE key = ?", (key,)).fetchone() is not None
+        return bool(self._first("SELECT 1 FROM evaluations WHERE key = ?", (key,), bool))
 
     def results(self, key: str) -> dict[str, Any] | None:
         """lm_eval's results of an evaluation, or None."""
-        with self._explained():
-            row = self.connection.execute("SELECT results FROM evaluations WHERE key = ?", (key,)).fetchone()
-            return None if row is None else mapping(unpacked(row[0]))
+        query = "SELECT results FROM evaluations WHERE key = ?"
+        return self._first(query, (key,), lambda packed: mapping(unpacked(packed)))
 
     def flags(self, key: str) -> dict[str, Any]:
         """task -> what is wrong with its answers."""
-        with self._explained():
-            row = self.connection.execute("SELECT flags FROM evaluations WHERE key = ?", (key,)).fetchone()
-            return {} if row is None else mapping(json.loads(row[0]))
+        query = "SELECT flags FROM evaluations WHERE key = ?"
+        return self._first(query, (key,), lambda said: mapping(json.loads(said))) or {}
 
     def seconds(self, key: str) -> float:
         """How long the evaluation took."""
-        row = self.connection.execute("SELECT seconds FROM evaluations WHERE key = ?", (key,)).fetchone()
-        return 0.0 if row is None else float(row[0])
+        return self._first("SELECT seconds FROM evaluations WHERE key = ?", (key,), float) or 0.0
 
     def documents(self, key: str, task: str | None = None) -> Iterator[tuple[str, int, dict[str, Any], str]]:
         """(task, document, metrics, answer) of an evaluation, in order."""
@@ -277,13 +276,13 @@ class Store:
 
     def text(self, key: str, task: str, document: int) -> tuple[dict[str, Any], str] | None:
         """(document, target) as this evaluation read it, or None."""
-        with self._explained():
-            row = self.connection.execute(
-                "SELECT question, target FROM texts JOIN documents USING (task, document, hash) "
-                "WHERE evaluation = ? AND task = ? AND document = ?",
-                (key, task, document),
-            ).fetchone()
-            return None if row is None else (mapping(json.loads(row[0])), str(row[1]))
+        query = (
+            "SELECT question, target FROM texts JOIN documents USING (task, document, hash) "
+            "WHERE evaluation = ? AND task = ? AND document = ?"
+        )
+        return self._first(
+            query, (key, task, document), lambda question, target: (mapping(json.loads(question)), str(target))
+        )
 
     # Failures
 
@@ -297,11 +296,7 @@ class Store:
 
     def failure(self, key: str, since: float = 0.0) -> str | None:
         """The reason, or None where it has not failed since a moment (seconds since 1970)."""
-        with self._explained():
-            row = self.connection.execute(
-                "SELECT reason FROM failures WHERE key = ? AND moment >= ?", (key, since)
-            ).fetchone()
-            return None if row is None else str(row[0])
+        return self._first("SELECT reason FROM failures WHERE key = ? AND moment >= ?", (key, since), str)
 
     def failures(self, key: str | None = None) -> dict[str, tuple[str, float]]:
         """key -> (reason, moment) of all failures, or of one evaluation's."""
@@ -312,9 +307,8 @@ class Store:
 
     def knows(self, key: str) -> bool:
         """Whether anything is kept of an evaluation: its results, or that somebody works on it."""
-        with self._explained():
-            query = "SELECT 1 FROM evaluations WHERE key = ?1 UNION ALL SELECT 1 FROM claims WHERE key = ?1"
-            return self.connection.execute(query, (key,)).fetchone() is not None
+        query = "SELECT 1 FROM evaluations WHERE key = ?1 UNION ALL SELECT 1 FROM claims WHERE key = ?1"
+        return bool(self._first(query, (key,), bool))
 
     # Claims
 
@@ -362,8 +356,7 @@ class Store:
 
     def weights(self, signature: str) -> str | None:
         """The digest that was noted, or None."""
-        row = self.connection.execute("SELECT digest FROM weights WHERE signature = ?", (signature,)).fetchone()
-        return None if row is None else str(row[0])
+        return self._first("SELECT digest FROM weights WHERE signature = ?", (signature,), str)
 
     # Speeds, for estimates
 
@@ -374,8 +367,7 @@ class Store:
 
     def speed(self, name: str) -> float | None:
         """A speed that was noted, or None."""
-        row = self.connection.execute("SELECT value FROM speeds WHERE name = ?", (name,)).fetchone()
-        return None if row is None else float(row[0])
+        return self._first("SELECT value FROM speeds WHERE name = ?", (name,), float)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -395,12 +387,7 @@ class Store:
             yield
         except sqlite3.Error as error:
             raise SweepError(f"{self.path}: {error}. {_what_it_means(error, self.path)}") from error
-        except (
-            zlib.error,
-            ValueError,
-            RecursionError,
-            OverflowError,
-        ) as error:  # what was read is not what was written
+        except (zlib.error, ValueError, RecursionError, OverflowError) as error:  # not what was written
             raise SweepError(f"{self.path}: {error}. {DAMAGED}") from error
         except OSError as error:
             raise SweepError(f"{self.path}: {error}.") from error

@@ -214,7 +214,7 @@ def run_sweep(
         Store(file, writes=False) for file in sorted({*folder.glob("store*.sqlite")} - {*folder.glob(division)})
     )
     with _writing(folder):
-        write_plan(folder, plan, (store, *others))
+        plan_file.write_plan(folder, plan.as_data(), (store, *others))
     jobs = list({job.key: job for job in plan.jobs}.values())  # two points may be one measurement
     mine = jobs[len(jobs) * shard[0] // shard[1] : len(jobs) * (shard[0] + 1) // shard[1]]  # neighbours share sources
     left = [job for job in mine if not any(one.is_finished(job.key) for one in (store, *others))]
@@ -229,7 +229,9 @@ def run_sweep(
         if left:
             driver.run(make_pool(plan, left))
         with _writing(folder):
-            write_plan(folder, plan, (store, *others))  # a sweep that began meanwhile may have left ours out
+            plan_file.write_plan(
+                folder, plan.as_data(), (store, *others)
+            )  # a sweep that began meanwhile may have left ours out
         return driver.failures
     finally:
         progress.end()
@@ -244,11 +246,6 @@ def _record_problems(plan: Plan, driver: Driver) -> None:
             for evaluation in planned.point.evaluations:
                 driver.store.fail(plan.key(planned, evaluation), planned.problem, planned.details)
             driver.failures[planned.name] = f"{planned.name}: {planned.problem}"
-
-
-def write_plan(folder: Path, plan: Plan, stores: Iterable[Store] = ()) -> None:
-    """plan.json; see `plan_file`."""
-    plan_file.write_plan(folder, plan.as_data(), stores)
 
 
 def _write_down(store: Store, folder: Path, job: Job, event: Event) -> None:

@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 
 from lm_eval_iberian.folders import task_folders
 from lm_eval_iberian.identity.task_code import read_by
+from lm_eval_iberian.models.backends import Backend
 from lm_eval_iberian.sweep.spec import Evaluation
 
 version_of_package = cache(version)  # each look parses a file
@@ -166,23 +167,19 @@ def version_of(task: Any) -> str:
     return str((task.config.metadata or {}).get("version", task.VERSION))
 
 
-def generation_of(evaluation: Evaluation, engine: str) -> dict[str, Any] | None:
-    """Generation settings that override the tasks' own, with the seed where the engine takes one a request (vLLM).
-
-    Args:
-        engine: the package that runs the model.
-    """
+def generation_of(evaluation: Evaluation, backend: Backend) -> dict[str, Any] | None:
+    """Generation settings that override the tasks' own, with the seed where the engine takes one a request (vLLM)."""
     from lm_eval.utils import simple_parse_args_string
 
     given = evaluation.settings.get("gen_kwargs")
     settings = simple_parse_args_string(given) if isinstance(given, str) else dict(given or {})
-    if evaluation.seed is not None and engine != "transformers":
+    if evaluation.seed is not None and backend.takes_seeds:
         settings["seed"] = evaluation.seed
     return settings or None
 
 
 def results_head(
-    evaluation: Evaluation, engine: str, model_args: Mapping[str, Any], info: Mapping[str, Any]
+    evaluation: Evaluation, backend: Backend, model_args: Mapping[str, Any], info: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What lm_eval's command line would write into the results of an evaluation beside the scores.
 
@@ -196,7 +193,7 @@ def results_head(
         "model_source": "merged",
         "config": {
             "model": "merged", "model_args": dict(model_args), **info, "limit": evaluation.settings.get("limit"),
-            "gen_kwargs": generation_of(evaluation, engine), "random_seed": seed, "numpy_seed": FEWSHOT_SEED + seed,
+            "gen_kwargs": generation_of(evaluation, backend), "random_seed": seed, "numpy_seed": FEWSHOT_SEED + seed,
             "torch_seed": FEWSHOT_SEED + seed, "fewshot_seed": FEWSHOT_SEED,
         },
     }  # fmt: skip

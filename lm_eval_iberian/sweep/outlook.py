@@ -97,15 +97,8 @@ def _rows(plan: Plan, store: Store | None) -> list[dict[str, Any]]:
 
 
 def _points_table(plan: Plan, store: Store | None) -> Table:
-    table = Table(
-        "point",
-        "role",
-        "method",
-        "engine",
-        "chat",
-        "state",
-        title=escape(f"{one_line(plan.sweep.name)}: {len(plan.points)} points"),
-    )
+    title = escape(f"{one_line(plan.sweep.name)}: {len(plan.points)} points")
+    table = Table("point", "role", "method", "engine", "chat", "state", title=title)
     for planned, row in zip(plan.points, _rows(plan, store), strict=True):
         state = planned.problem.splitlines()[0] if planned.problem else f"{row['done']} of {row['of']} done"
         engine, chat = str(row["engine"] or ""), "yes" if row["chat"] else "no"
@@ -172,11 +165,8 @@ def _needs_of(plan: Plan, store: Store | None, loads: dict[str, Load]) -> Needs 
     engines = len({point.engine for point, _ in left})
     seconds += engines * START_SECONDS[device]
     requests = sum(loads[one.text].requests for _, one in left)
-    basis = (
-        "measured before in this run folder"
-        if measured == len(left) and left
-        else "a first guess, corrected as it goes"
-    )
+    is_known = left and measured == len(left)
+    basis = "measured before in this run folder" if is_known else "a first guess, corrected as it goes"
     model, working, read = (max(getattr(size, part) for size in sizes) for part in ("model", "working", "read"))
     return Needs(len(left), requests, engines, model, working, read, seconds, basis)
 

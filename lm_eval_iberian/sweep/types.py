@@ -52,10 +52,6 @@ def _refuse_words(arguments: Mapping[str, Any], where: str) -> None:
             raise SweepError(f"{where}: {key}: {value!r} is a text, not true or false. Write it without quotes.")
 
 
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -76,43 +72,32 @@ def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, (str, int)) and not isinstance(one, bool) for one in value)
 
 
-def _are_seeds(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_whole(one) for one in value)
+def _are(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Whether a value is a list of such."""
+    return lambda value: isinstance(value, list) and all(map(each, value))
 
 
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping)
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
 
 
-def _are_mappings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _says_generation(value: Any) -> bool:
-    return isinstance(value, (str, Mapping))
-
-
-_BOOL = (_is_bool, "write true or false, or leave it out")
-_MAPPING = (_is_mapping, "it must be a mapping")
-_MAPPINGS = (_are_mappings, "write a list of mappings")
+_BOOL = (_is(bool), "write true or false, or leave it out")
+_MAPPING = (_is(Mapping), "it must be a mapping")
+_MAPPINGS = (_are(_is(Mapping)), "write a list of mappings")
 _LINE = (_is_line, "write a path on one line")
 # key -> (whether a value is right, what to write)
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tasks": (_are_names, "write a list of tasks and groups, as lm_eval's --tasks"),
     "num_fewshot": (_is_whole, "write a whole number, 0 or more"),
     "limit": (_is_limit, "write a whole number of documents, or a share between 0 and 1"),
-    "gen_kwargs": (_says_generation, "write a mapping, or lm_eval's text"),
-    "system_instruction": (_is_text, "write a text"),
+    "gen_kwargs": (_is(str, Mapping), "write a mapping, or lm_eval's text"),
+    "system_instruction": (_is(str), "write a text"),
     "apply_chat_template": _BOOL, "fewshot_as_multiturn": _BOOL, "parents": _BOOL,
     "log_samples": _BOOL,
     "include_path": _LINE, "output_path": _LINE,
-    "runs": (_are_mappings, "write a list of `{tasks: [...], seeds: [...]}`"),
-    "seeds": (_are_seeds, "write a list of whole numbers"),
+    "runs": (_are(_is(Mapping)), "write a list of `{tasks: [...], seeds: [...]}`"),
+    "seeds": (_are(_is_whole), "write a list of whole numbers"),
     "points": _MAPPINGS, "exclude": _MAPPINGS,
     "model_args": _MAPPING, "parameters": _MAPPING, "axes": _MAPPING, "recipes": _MAPPING, "baselines": _MAPPING,
-    "rng": (_is_text, "write the name of a generator"),
+    "rng": (_is(str), "write the name of a generator"),
 }  # fmt: skip

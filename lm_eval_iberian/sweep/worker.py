@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.identity.identity import KEY, told
+from lm_eval_iberian.models.backends import backend_of
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.store import Document
 from lm_eval_iberian.sweep import flags
@@ -27,7 +28,7 @@ from lm_eval_iberian.sweep.kept_tasks import (
     results_head,
     version_of,
 )
-from lm_eval_iberian.sweep.plan import engine_name, planned_signature
+from lm_eval_iberian.sweep.plan import planned_signature
 from lm_eval_iberian.sweep.results_keys import as_the_command_line, config_keys, samples_files
 from lm_eval_iberian.sweep.stored_lm import StoredLM
 from lm_eval_iberian.sweep.trouble import details, ends_everything, explain
@@ -108,9 +109,8 @@ class Worker:
                 f"{job.point}: the weights in the engine ({self.weights}) are not those that this recipe gave before "
                 f"({job.weights}). Is a disk or memory failing? Nothing was measured."
             )
-        found = planned_signature(
-            self.model.prepared, str(job.model_args["dtype"]), engine_name(job.model_args), job.model_args
-        )
+        engine = backend_of(job.model_args).engine(job.model_args)
+        found = planned_signature(self.model.prepared, str(job.model_args["dtype"]), engine, job.model_args)
         if found != job.signature:
             raise SweepError(
                 f"{job.point}: the engine holds {found}, the plan says {job.signature}: a source or a package changed "
@@ -124,10 +124,10 @@ class Worker:
         from lm_eval import evaluate
 
         evaluation, (apply, multiturn) = job.evaluation, job.chat
-        engine, facts = engine_name(job.model_args), self.model.prepared.tokenizer.facts
+        backend, facts = backend_of(job.model_args), self.model.prepared.tokenizer.facts
         system = evaluation.settings.get("system_instruction")
         loaded.template = f"{facts.hash} {facts.template}" if apply else ""
-        loaded.settle(generation_of(evaluation, engine))
+        loaded.settle(generation_of(evaluation, backend))
         self.model.check_limits(loaded.generation_settings)
         _refuse_changed(job, loaded)
         _seed(evaluation.seed or 0)
@@ -142,7 +142,7 @@ class Worker:
             fewshot_as_multiturn=multiturn,
         )
         assert results is not None  # rank 0
-        head = results_head(evaluation, engine, job.model_args, self.model.get_model_info())
+        head = results_head(evaluation, backend, job.model_args, self.model.get_model_info())
         return {**results, **head, KEY: told(facts.template if apply else None, multiturn, system, loaded.read)}
 
     def _as_the_command_line(self, job: Job, samples: dict[str, Any], start: float) -> dict[str, Any]:

@@ -33,16 +33,8 @@ from lm_eval_iberian.tune.genome import SEARCHED, Genome, axes_of, recipe_of, wo
 from merge_hooks.files import read_text
 from merge_hooks.yaml_files import read_yaml
 
-KEYS = (
-    "genome",
-    "tasks",
-    "limit",
-    "num_fewshot",
-    "shuffle",
-    "random_init",
-    "apply_chat_template",
-    "fewshot_as_multiturn",
-)
+KEYS = ("genome", "tasks", "limit", "num_fewshot", "shuffle", "random_init", "apply_chat_template",
+        "fewshot_as_multiturn")  # fmt: skip
 GENOME_KEYS = ("models", "merge_method", "base_model", "tokenizer_source", "layer_granularity", "normalize",
                "allow_negative_weights", "filters", "smooth")  # fmt: skip
 TASK_KEYS = ("name", "weight", "metric")

@@ -9,6 +9,8 @@ by no table: the engine's proof decides that, each time. The table says what the
 
 from __future__ import annotations
 
+import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -16,7 +18,14 @@ from typing import Any
 
 from merge_hooks.architectures.built import Built
 
-DENSE, HYBRID, MIXTURE, MULTIMODAL = "dense", "hybrid", "mixture of experts", "multimodal"
+DENSE, HYBRID = "dense", "hybrid"
+# Kind -> "module:function" that says of a Built whether it is of this kind, in the order in which kinds are named. A new
+# kind is such a function, and its line here.
+KINDS = {
+    "multimodal": "merge_hooks.architectures.kinds:is_multimodal",
+    HYBRID: "merge_hooks.architectures.kinds:is_hybrid",
+    "mixture of experts": "merge_hooks.architectures.kinds:is_mixture",
+}
 
 
 @dataclass(frozen=True)
@@ -40,21 +49,29 @@ class Family:
 
 def kinds_of(built: Built) -> tuple[str, ...]:
     """What a model is beside a dense text decoder; (DENSE,) if it is nothing else."""
-    decoder = built.model.get_submodule(built.decoder)
-    modules = list(decoder.modules())
-    found = [
-        MULTIMODAL if built.towers else "",
-        HYBRID if any(map(_is_convolution, modules)) else "",
-        MIXTURE if any(map(_has_experts, modules)) else "",
-    ]
-    return tuple(filter(None, found)) or (DENSE,)
+    return tuple(kind for kind, place in KINDS.items() if pkgutil.resolve_name(place)(built)) or (DENSE,)
 
 
-def _is_convolution(module: Any) -> bool:
+def is_multimodal(built: Built) -> bool:
+    """Whether it has towers beside its text decoder."""
+    return bool(built.towers)
+
+
+def is_hybrid(built: Built) -> bool:
     """Short convolutions stand before every state space and linear attention, and in LFM2 in the place of attention."""
     import torch
 
-    return isinstance(module, torch.nn.Conv1d)
+    return any(isinstance(module, torch.nn.Conv1d) for module in _decoder_modules(built))
+
+
+def is_mixture(built: Built) -> bool:
+    """Whether any part of the decoder holds experts."""
+    return any(map(_has_experts, _decoder_modules(built)))
+
+
+def _decoder_modules(built: Built) -> Iterable[Any]:
+    modules: Iterable[Any] = built.model.get_submodule(built.decoder).modules()
+    return modules
 
 
 def _has_experts(module: Any) -> bool:

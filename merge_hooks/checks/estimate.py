@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from merge_hooks.errors import PreflightError
 from merge_hooks.machine.memory import free_on_host
-from merge_hooks.planning.plan import OutputTensor
-from merge_hooks.sources.headers import BYTES, TensorEntry
+from merge_hooks.planning.output import OutputTensor
+from merge_hooks.sources.headers import BYTES
 from merge_hooks.stream.stream import Stream
 
 # What the rest of the program needs (interpreter, torch, tokenizer), when we decide whether memory is enough.
@@ -41,8 +41,7 @@ def estimate(stream: Stream, dtype: str | None = None) -> Estimate:
     """What the headers say. `dtype`: of the weights in the engine; None: as the stream yields them."""
     read = model = working = parameters = 0
     for output in stream.plan:
-        entries = _entries(stream, output)
-        if not entries:
+        if not (entries := output.entries):
             continue
         count = math.prod(entries[0].shape)
         size = BYTES.get(dtype or stream.resolved.dtype or entries[0].dtype, 4)
@@ -54,13 +53,13 @@ def estimate(stream: Stream, dtype: str | None = None) -> Estimate:
 
 def seconds(stream: Stream) -> float:
     """How long the merge takes here, from merging one tensor: the largest one that repeats in every layer."""
-    layered = [output for output in stream.plan if output.vocabulary_axis is None and _entries(stream, output)]
-    probe = max(layered, key=lambda output: _numbers(stream, output))
+    layered = [output for output in stream.plan if output.vocabulary_axis is None and output.held]
+    probe = max(layered, key=_numbers)
     stream.tensor(probe.name)  # a first call makes what later ones find
     start = time.perf_counter()
     stream.tensor(probe.name)
     spent = time.perf_counter() - start
-    return spent * sum(_numbers(stream, output) for output in stream.plan) / _numbers(stream, probe)
+    return spent * sum(map(_numbers, stream.plan)) / _numbers(probe)
 
 
 def refuse_too_large(stream: Stream, dtype: str | None, holds_model: bool) -> None:
@@ -89,11 +88,5 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def _entries(stream: Stream, output: OutputTensor) -> list[TensorEntry]:
-    sources = stream.resolved.sources
-    held = ((sources[key], sources[key].first_held(names)) for key, names in output.inputs.items())
-    return [source.entries[name] for source, name in held if name is not None]
-
-
-def _numbers(stream: Stream, output: OutputTensor) -> int:
-    return sum(math.prod(entry.shape) for entry in _entries(stream, output))
+def _numbers(output: OutputTensor) -> int:
+    return sum(math.prod(entry.shape) for entry in output.entries)

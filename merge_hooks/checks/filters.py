@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from merge_hooks.recipe.documents import Finding
@@ -12,7 +13,7 @@ from merge_hooks.stream.stream import Stream
 def plan_findings(stream: Stream) -> list[Finding]:
     """What mergekit would read and never use, compared with the tensors of this merge."""
     origin = stream.resolved.recipe.origin
-    names = {name for output in stream.plan for name in (output.name, *_input_names(output.inputs))}
+    names = {name for output in stream.plan for name in (output.name, *chain(*output.inputs.values()))}
     found = []
     for document in stream.resolved.recipe.documents:
         if document.data != stream.resolved.recipe.final.data:
@@ -28,11 +29,6 @@ def plan_findings(stream: Stream) -> list[Finding]:
                 )
                 found.append(Finding(message, is_error=False))
     return found
-
-
-def _input_names(inputs: dict[str, list[str]]) -> Iterator[str]:
-    for names in inputs.values():
-        yield from names
 
 
 def _filters(path: tuple[Any, ...], node: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:

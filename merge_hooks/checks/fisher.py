@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from merge_hooks.sources.fisher_file import FisherMap
 
 if TYPE_CHECKING:
-    from merge_hooks.planning.plan import OutputTensor
+    from merge_hooks.planning.output import OutputTensor
     from merge_hooks.stream.stream import Stream
 from merge_hooks.recipe.fisher_maps import METHOD, PARAMETER, map_paths
 
@@ -21,22 +21,18 @@ def map_problems(stream: Stream) -> Iterator[str]:
     if stream.resolved.method != METHOD:
         return
     maps = {str(path): FisherMap.open(path) for path in map_paths(stream.resolved.config)}
-    problems = [problem for output in stream.plan for problem in _of_tensor(stream, output, maps)]
+    problems = [problem for output in stream.plan for problem in _of_tensor(output, maps)]
     yield from problems[:TOLD]
     if len(problems) > TOLD:
         yield f"... and {len(problems) - TOLD} more tensors whose Fisher map does not fit."
 
 
-def _of_tensor(stream: Stream, output: OutputTensor, maps: dict[str, FisherMap]) -> Iterator[str]:
+def _of_tensor(output: OutputTensor, maps: dict[str, FisherMap]) -> Iterator[str]:
     paths = output.parameter_of_inputs(PARAMETER)
-    for key, names in output.inputs.items():
-        source = stream.resolved.sources[key]
-        held = source.first_held(names)
-        if held is None:
-            continue
-        found = maps[paths[key]]
+    for key, held in output.held.items():
+        source, found = output.sources[key], maps[paths[key]]
         entry = found.entry(output.name)
-        if output.name not in names:
+        if output.name not in output.inputs[key]:
             yield (
                 f"{output.name} is {held} of {source.name}: `fisher` cannot follow layers that change their places, as "
                 "mergekit does not tell a method from where a tensor comes."

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from merge_hooks.checks.fisher import map_problems
 from merge_hooks.errors import PreflightError, explained
-from merge_hooks.planning.plan import OutputTensor
+from merge_hooks.planning.output import OutputTensor
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, tokens_of
 from merge_hooks.stream.stream import Stream
@@ -196,10 +196,9 @@ def _quantised(stream: Stream) -> Iterator[str]:
     """Weights that are not floating-point numbers: without their scales, a merge would mix codes, not values."""
     strange: dict[str, list[str]] = {}
     for output in stream.plan:
-        for key, names in output.inputs.items():
-            source = stream.resolved.sources[key]
-            held = source.first_held(names)
-            if held is not None and is_code(held, source.entries[held]):
+        for key, held in output.held.items():
+            source = output.sources[key]
+            if is_code(held, source.entries[held]):
                 strange.setdefault(source.name, []).append(f"{held} is {source.entries[held].dtype}")
     for name, tensors in strange.items():
         yield (

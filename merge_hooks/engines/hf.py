@@ -309,19 +309,6 @@ def places_of(model: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def parameters_digest(model: Any, names: Iterable[str]) -> str:
-    """The digest of a model's parameters and buffers as they are, in the order of a stream's names.
-
-    It equals the stream's if the model has the merge's dtype. A tied head counts as the embedding that it is, so the
-    digest differs from that of a stream with another head.
-    """
-    from merge_hooks.engines.hf_proof import held_by
-    from merge_hooks.engines.weights_digest import digest_of
-
-    held = dict(held_by(model))
-    return digest_of((name, held[name]) for name in names)
-
-
 def engine_dtype(dtype: torch.dtype | str | None, stream: Stream) -> torch.dtype:
     """The dtype of the parameters: as given, else the recipe's, else the merged configuration's."""
     import torch

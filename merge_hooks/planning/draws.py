@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from merge_hooks.kernels.seeding import put_back, seed_all, state_of_all
 
 if TYPE_CHECKING:
-    from merge_hooks.planning.plan import OutputTensor, Plan
+    from merge_hooks.planning.output import OutputTensor
+    from merge_hooks.planning.plan import Plan
 
 DRAWS_AT_ONCE = 1 << 20
 

@@ -141,8 +141,7 @@ class _Linter:
             elif name not in self.shared | self.per_model:
                 known = ", ".join(sorted(self.shared | self.per_model)) or "none"
                 yield self._finding(
-                    (*path, name),
-                    f"`{self.method}` has no parameter `{name}`, so mergekit ignores it. It has: {known}",
+                    (*path, name), f"`{self.method}` has no parameter `{name}`, so mergekit ignores it. It has: {known}"
                 )
             else:
                 yield from self._values((*path, name), str(name), content[name])

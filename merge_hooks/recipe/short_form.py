@@ -52,14 +52,12 @@ def parse_arguments(text: str) -> dict[str, Any]:
             raise RecipeError(f"`{part}`: write key=value, separated by commas.")
         if key in arguments:
             raise RecipeError(f"`{key}` is given twice.")
-        arguments[key] = _value(value)
+        arguments[key] = value_of(value)
     return arguments
 
 
 def take_recipe(
-    recipe: str | Path | Mapping[str, Any] | None,
-    arguments: MutableMapping[str, Any],
-    dtype: str | None = None,
+    recipe: str | Path | Mapping[str, Any] | None, arguments: MutableMapping[str, Any], dtype: str | None = None
 ) -> Recipe | None:
     """The recipe that the arguments name, with its part taken out of them; None if they name none.
 
@@ -119,7 +117,7 @@ def _models(arguments: MutableMapping[str, Any], method: str, needs_weight: bool
     models = []
     for part in filter(None, (part.strip() for part in text.split(";"))):
         name, colon, weight = part.rpartition(":")
-        number = _value(weight) if colon else None
+        number = value_of(weight) if colon else None
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             models.append({"model": name, "parameters": {"weight": number}})
         elif needs_weight:
@@ -129,8 +127,8 @@ def _models(arguments: MutableMapping[str, Any], method: str, needs_weight: bool
     return models
 
 
-def _value(text: str) -> Any:
-    """lm_eval's reading of a value (utils.handle_arg_string): true, false, numbers, else text."""
+def value_of(text: str) -> Any:
+    """lm_eval's reading of a value on the command line (utils.handle_arg_string): true, false, numbers, else text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):

@@ -24,15 +24,7 @@ def surprises(document: Document, origin: str) -> Iterator[Finding]:
     from merge_hooks.recipe.documents import Finding
 
     reader = _Reader(document.data)
-    for rule in (
-        _normalized,
-        _base_among_models,
-        _base_added,
-        _full_density,
-        _idle_density,
-        _residual,
-        _unreached,
-    ):
+    for rule in (_normalized, _base_among_models, _base_added, _full_density, _idle_density, _residual, _unreached):
         for path, message in rule(reader):
             line = document.lines.get(path)
             where = f"{origin}, line {line}" if line else origin

@@ -64,11 +64,7 @@ class MergedSource(Source):
         vocabulary = self.config["vocab_size"] if self.stream.plan.tokenizer_task is not None else None
         found = {}
         for output in self.stream.plan:
-            held = [
-                self.resolved.sources[key].entries[name]
-                for key, names in output.inputs.items()
-                if (name := self.resolved.sources[key].first_held(names))
-            ]
+            held = output.entries
             if not held or (output.is_optional and len(held) < len(output.inputs) and self._is_left_out(output.name)):
                 continue
             shape = list(held[0].shape)
@@ -133,12 +129,7 @@ class MergedSource(Source):
         return (*own, (self.name, self.fingerprint()))
 
     def to_payload(self) -> dict[str, Any]:
-        return {
-            "kind": "merge",
-            "name": self.name,
-            "folder": str(self.folder),
-            "resolved": self.resolved.payload(),
-        }
+        return {"kind": "merge", "name": self.name, "folder": str(self.folder), "resolved": self.resolved.payload()}
 
 
 def open_stage(name: str, resolved: Resolved) -> MergedSource:
@@ -165,7 +156,9 @@ def open_stage(name: str, resolved: Resolved) -> MergedSource:
     if choice.chat_template is not None:
         (folder / "chat_template.jinja").write_text(choice.chat_template, encoding="utf-8")
     if not (folder / "generation_config.json").exists():
-        _copy_if_there(Path(choice.generation_folder) / "generation_config.json", folder)
+        generation = Path(choice.generation_folder) / "generation_config.json"
+        if generation.is_file():
+            shutil.copyfile(generation, folder / generation.name)
     return source
 
 
@@ -176,8 +169,3 @@ def _inner_stages(resolved: Resolved) -> Iterator[MergedSource]:
         if isinstance(source, MergedSource):
             yield source
             yield from _inner_stages(source.resolved)
-
-
-def _copy_if_there(file: Path, folder: Path) -> None:
-    if file.is_file():
-        shutil.copyfile(file, folder / file.name)

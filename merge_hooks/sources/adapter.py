@@ -111,10 +111,7 @@ class LoraSource(Source):
                 module = name.removesuffix(".lora_A.weight")
                 magnitude = f"{module}.lora_magnitude_vector"
                 found[self._in_base(f"{module}.weight")] = _Factors(
-                    name,
-                    f"{module}.lora_B.weight",
-                    False,
-                    magnitude if magnitude in self.adapter_entries else None,
+                    name, f"{module}.lora_B.weight", False, magnitude if magnitude in self.adapter_entries else None
                 )
             elif name.endswith(".lora_embedding_A"):
                 module = name.removesuffix(".lora_embedding_A")
@@ -376,13 +373,7 @@ def over_base(base: Source, adapter_name: str, adapter: Path, revision: str | No
     """An adapter folder over a source."""
     name = f"{base.name}+{adapter_name}"
     return LoraSource(
-        name,
-        base.folder,
-        None,
-        base=base,
-        adapter=adapter,
-        adapter_name=adapter_name,
-        adapter_revision=revision,
+        name, base.folder, None, base=base, adapter=adapter, adapter_name=adapter_name, adapter_revision=revision
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from merge_hooks.kernels.operands import Merged
-from merge_hooks.planning.plan import OutputTensor
+from merge_hooks.planning.output import OutputTensor
 
 
 @dataclass(frozen=True)

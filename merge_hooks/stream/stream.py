@@ -25,7 +25,8 @@ from merge_hooks.kernels.gpu_check import gpu_agrees
 from merge_hooks.kernels.operands import Merged, Operands
 from merge_hooks.kernels.seeding import GENERATORS, alone, seeded_by_name, started_at
 from merge_hooks.planning.draws import generator_states
-from merge_hooks.planning.plan import OutputTensor, Plan
+from merge_hooks.planning.output import OutputTensor
+from merge_hooks.planning.plan import Plan
 from merge_hooks.planning.reading import run_task
 from merge_hooks.recipe.fisher_maps import map_paths
 from merge_hooks.recipe.resolved import Resolved
@@ -61,11 +62,7 @@ class Stream:
     """
 
     def __init__(
-        self,
-        resolved: Resolved,
-        seed: int | None = None,
-        rng: str | None = None,
-        residents: Residents | None = None,
+        self, resolved: Resolved, seed: int | None = None, rng: str | None = None, residents: Residents | None = None
     ) -> None:
         seed, rng = resolved.seed if seed is None else seed, rng or resolved.rng
         if rng not in GENERATORS:
@@ -266,10 +263,9 @@ class Stream:
             source.close()
 
     def _refuse_nan(self, output: OutputTensor) -> None:
-        for key, names in output.inputs.items():
-            source = self.resolved.sources[key]
-            held = source.first_held(names)
-            if held is not None and not is_finite(source.read(held)):
+        for key, held in output.held.items():
+            source = output.sources[key]
+            if not is_finite(source.read(held)):
                 raise SourceError(
                     f"{source.name}: tensor {held} in {source.entries[held].file} holds NaN or infinite "
                     "values, so no merge of it means anything. Use another checkpoint, or mend this one."
@@ -298,10 +294,7 @@ class Stream:
 
 @explained("the merge cannot be planned")
 def open_stream(
-    resolved: Resolved,
-    seed: int | None = None,
-    rng: str | None = None,
-    residents: Residents | None = None,
+    resolved: Resolved, seed: int | None = None, rng: str | None = None, residents: Residents | None = None
 ) -> Stream:
     """The stream of a resolved recipe. See `Stream`."""
     return Stream(resolved, seed, rng, residents)

@@ -78,8 +78,8 @@ def make_map(
     print_, total = survey(texts)
     wanted = _facts(model, stream, print_, settings)
     if to.exists():
-        return _finished(to, wanted)
-    state = _state_of(to)
+        return _same_run(to, wanted, FisherMap.open(to))
+    state = to.with_name(f"{to.name}.partial")
     _refuse_no_room(stream, settings, to)
     earlier = _same_run(state, wanted) if state.exists() else None
     run = _Run(stream, settings, wanted, earlier)
@@ -118,7 +118,8 @@ class _Run:
         self.tokenizer = _tokenizer(stream, settings)
         names = dict(self.model.named_parameters())
         self.sums = {name: torch.zeros_like(parameter, requires_grad=False) for name, parameter in names.items()}
-        prints = {name: prints_of(tensor) for name, tensor in stream if name in _all_names(self.model)}
+        known = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        prints = {name: prints_of(tensor) for name, tensor in stream if name in known}
         aliases = _aliases(self.model)
         prints |= {name: prints[kept] for name, kept in aliases.items() if name not in prints}
         self.facts = replace(earlier.facts if earlier else facts, prints=prints, aliases=aliases)
@@ -278,15 +279,6 @@ def _facts(model: str, stream: Stream, texts: str, settings: Settings) -> Proven
     return Provenance(name, fingerprint, texts, kept, 0, 0, 0, False, {}, {})
 
 
-def _state_of(to: Path) -> Path:
-    return to.with_name(f"{to.name}.partial")
-
-
-def _finished(to: Path, wanted: Provenance) -> FisherMap:
-    """The map that exists already, if it is the wanted one."""
-    return _same_run(to, wanted, FisherMap.open(to))
-
-
 def _same_run(path: Path, wanted: Provenance, found: FisherMap | None = None) -> FisherMap:
     """What lies at `path`. Raises FisherError if it was made from something else than what is wanted now."""
     found = found or read_map(path)
@@ -297,10 +289,6 @@ def _same_run(path: Path, wanted: Provenance, found: FisherMap | None = None) ->
                 "Write to another file, or remove this one."
             )
     return found
-
-
-def _all_names(model: Any) -> set[str]:
-    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
 
 def _aliases(model: Any) -> dict[str, str]:

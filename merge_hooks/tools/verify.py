@@ -80,21 +80,13 @@ def run_mergekit(resolved: Resolved, folder: Path) -> Path:
     documents = _documents(resolved, [])
     config, out = folder / "recipe.yml", folder / "out"
     config.write_text("---\n".join(yaml.safe_dump(document) for document in documents), encoding="utf-8")
-    cache = ["--lora-merge-cache", str(folder / "folded"), "--random-seed", str(resolved.seed)]
-    cache += ["--no-copy-tokenizer", "--quiet", *(["--trust-remote-code"] if resolved.trust_remote_code else [])]
+    options = ["--lora-merge-cache", str(folder / "folded"), "--random-seed", str(resolved.seed)]
+    options += ["--trust-remote-code"] if resolved.trust_remote_code else []
     if len(documents) == 1:
-        command = ["mergekit.scripts.run_yaml", str(config), str(out), *cache]
+        command = ["mergekit.scripts.run_yaml", str(config), str(out), "--no-copy-tokenizer", "--quiet"]
     else:
-        command = [
-            "mergekit.scripts.multimerge",
-            str(config),
-            "--out-path",
-            str(out),
-            "-I",
-            str(folder / "stages"),
-            *cache[:-2],
-        ]
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+        command = ["mergekit.scripts.multimerge", str(config), "--out-path", str(out), "-I", str(folder / "stages")]
+    done = subprocess.run([sys.executable, "-m", *command, *options], capture_output=True, text=True, check=False)
     # mergekit writes all weights before anything else that can fail, e.g. a config that it cannot save.
     if done.returncode and not any(out.glob("*.safetensors")):
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm_eval_iberian.models.counted import Counted
 from lm_eval_iberian.models.counts import Cut, Tally
+from lm_eval_iberian.models.questions import Pair
 from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import EngineError
 
@@ -439,3 +443,12 @@ def test_a_cache_in_front_changes_no_count(models: dict[str, Any], tmp_path: Pat
         counts.append(model.answers.told()["answers"])
     assert counts[0] == {"task": {"cut_prompts": 1, "cut_answers": 1, "ties": 1, "documents": 1}}
     assert counts[1] == counts[2] == {"task": {"cut_prompts": 1, "cut_answers": 2, "ties": 1, "documents": 2}}
+
+
+def test_what_no_engine_answers_is_not_a_number() -> None:
+    """Not 0.0, which would be probability 1, and win."""
+    model: Any = Counted()
+    model.cache_hook = SimpleNamespace(add_partial=lambda *_: None)
+    pairs = [Pair(None, (1,), (2,)), Pair(None, (1,), (3,))]
+    scores = model._scored(pairs, True, lambda pairs, take: take(1, (-2.5, True)))
+    assert math.isnan(scores[0][0]) and scores[0][1] is False and scores[1] == (-2.5, True)

@@ -262,7 +262,7 @@ def test_recipe_or_pretrained_and_not_both(recipe: Any, pretrained: str | None) 
 
 
 def test_no_back_end_names_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lm_eval_iberian.models import choose_backend
+    from lm_eval_iberian.models.backends import choose_backend
     from merge_hooks.engines import vllm as vllm_loader
 
     monkeypatch.setattr(vllm_loader, "distribution", lambda: None)

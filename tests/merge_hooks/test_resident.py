@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lm_eval_iberian.toy.tiny import build_family
-from merge_hooks.engines.hf import build_model, parameters_digest, swap_into
+from merge_hooks.engines.hf import build_model, swap_into
+from merge_hooks.engines.hf_proof import held_by
 from merge_hooks.engines.weights_digest import digest_of
 from merge_hooks.errors import EngineError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
@@ -231,8 +232,8 @@ def test_a_swap_computes_in_the_parameters(method: str, engine_dtype: str, famil
         assert digest == digest_of(stream_of(recipe))
         fresh = build_model(stream_of(recipe), dtype=engine_dtype)
         assert all(map(torch.equal, model.state_dict().values(), fresh.state_dict().values()))
-        names = [name for name, _ in stream_of(recipe)]
-        assert (parameters_digest(model, names) == digest) == (engine_dtype == "bfloat16")
+        names, held = [name for name, _ in stream_of(recipe)], dict(held_by(model))
+        assert (digest_of((name, held[name]) for name in names) == digest) == (engine_dtype == "bfloat16")
     assert places == [parameter.data_ptr() for parameter in model.parameters()]
 
 

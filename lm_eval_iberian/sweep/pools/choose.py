@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lm_eval_iberian.models.backends import backend_of
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Job
-from lm_eval_iberian.sweep.plan import Plan, engine_name, is_elsewhere, runs_on_cpu
+from lm_eval_iberian.sweep.plan import Plan
 from lm_eval_iberian.sweep.pools.local import Pool
 
 # name -> "module:function". The function returns a Pool, and is given: the plan; the jobs; how many engines are wanted
@@ -37,22 +38,20 @@ def choose_pool(
     pool = pool or ("ray" if ray_address is not None else _own_pool(plan, jobs, workers or 1))
     if pool not in POOLS:
         raise SweepError(f"--pool {pool}: there is no such pool. There are: {', '.join(POOLS)}.")
-    module, function = POOLS[pool].split(":")
-    make = getattr(importlib.import_module(module), function)
-    made: Pool = make(plan, jobs, workers, gpus_each(plan.sweep.model_args), ray_address)
+    made: Pool = pkgutil.resolve_name(POOLS[pool])(plan, jobs, workers, gpus_each(plan.sweep.model_args), ray_address)
     return made
 
 
 def _own_pool(plan: Plan, jobs: Sequence[Job], workers: int) -> str:
     """The pool on this machine."""
     kinds = {job.engine for job in jobs}
-    can_change = is_elsewhere(plan.sweep.model_args) or engine_name(plan.sweep.model_args) == "transformers"
-    is_one = min(workers, len(jobs)) == 1 and (len(kinds) == 1 or can_change)
+    is_one = min(workers, len(jobs)) == 1 and (len(kinds) == 1 or backend_of(plan.sweep.model_args).leaves_nothing)
     return "here" if is_one else "processes"
 
 
 def gpus_each(model_args: Mapping[str, Any]) -> int:
     """How many GPUs one engine takes; 0 where it runs on the CPU."""
-    if runs_on_cpu(model_args):
+    backend = backend_of(model_args)
+    if backend.is_elsewhere or backend.holds_model(model_args):
         return 0
     return int(model_args.get("tensor_parallel_size", 1)) * int(model_args.get("pipeline_parallel_size", 1))

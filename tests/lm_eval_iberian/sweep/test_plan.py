@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lm_eval_iberian.models.backends import named
 from lm_eval_iberian.sweep import plan
 from lm_eval_iberian.sweep.plan import in_working_order
 from merge_hooks.planning.config import parse_config
@@ -38,17 +39,17 @@ def test_points_that_share_most_follow_each_other() -> None:
     assert names == ["d2", "d1", "d3", "l1", "l2", "t2", "t1", "t3", "other sources", "other engine"]
 
 
-@pytest.mark.parametrize("engine", ["vllm", "transformers"])
-def test_an_engine_is_shared_by_what_a_swap_can_follow(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", ["vllm", "hf", "server"])
+def test_an_engine_is_shared_by_what_a_swap_can_follow(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "engine_facts", lambda stream: stream)
 
     def key(facts: str = "facts", dtype: str = "bfloat16", tokenizer: str = "t", **settings: Any) -> str:
         tokens = SimpleNamespace(facts=SimpleNamespace(hash=tokenizer))
         prepared = SimpleNamespace(stream=facts, tokenizer=tokens, generation_config=settings)
-        return plan._engine_key(prepared, dtype, engine)  # type: ignore[arg-type]
+        return plan._engine_key(prepared, dtype, named(backend).swaps_generation)  # type: ignore[arg-type]
 
     assert len({key(), key("other"), key(dtype="float32"), key(tokenizer="u")}) == 4
     assert key(top_k=5) == key()
     ends = {key(eos_token_id=1), key(eos_token_id=[1, 2])}
-    assert len(ends) == (2 if engine == "vllm" else 1), "vLLM reads once at which tokens a text ends"
+    assert len(ends) == (1 if backend == "hf" else 2), "vLLM reads once at which tokens a text ends"
     assert key(eos_token_id=[2, 1]) == key(eos_token_id=[1, 2])

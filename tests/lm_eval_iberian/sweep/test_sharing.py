@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian.runs.store import FILE, Store
-from lm_eval_iberian.sweep.driver import Driver, write_plan
+from lm_eval_iberian.sweep.driver import Driver
 from lm_eval_iberian.sweep.job import LATER, Asked, Event, Failed, Finished, Job, Later, Lost, Started
+from lm_eval_iberian.sweep.plan_file import write_plan
 from tests.lm_eval_iberian.sweep.fake_worker import Quiet, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, one_thread, run
 
@@ -71,7 +72,7 @@ def write_often(folder: Path, start: Any) -> None:
     start.wait(60)
     Store(folder / FILE).close()
     for _ in range(40):
-        write_plan(folder, Plan())  # type: ignore[arg-type]
+        write_plan(folder, Plan().as_data())
 
 
 @pytest.mark.slow

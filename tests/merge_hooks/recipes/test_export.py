@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,3 +173,25 @@ def test_verify_of_a_random_method(llama: dict[str, str]) -> None:
     resolved = resolve(read_recipe(data), seed=7, rng="mergekit")
     assert verify(open_stream(resolved)).is_equal
     assert not verify(open_stream(resolved, seed=8)).is_equal
+
+
+@pytest.mark.parametrize(("documents", "script"), [(1, "run_yaml"), (2, "multimerge")])
+@pytest.mark.parametrize("trusts", [False, True])
+def test_mergekit_is_told_whether_code_of_models_is_trusted(
+    documents: int, script: str, trusts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a recipe of stages too."""
+    said: list[str] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        said.extend(command)
+        return SimpleNamespace(returncode=0)
+
+    from merge_hooks.tools import verify as module
+
+    monkeypatch.setattr(module, "_documents", lambda resolved, done: [{}] * documents)
+    monkeypatch.setattr(module.subprocess, "run", run)
+    resolved: Any = SimpleNamespace(seed=7, trust_remote_code=trusts)
+    module.run_mergekit(resolved, tmp_path)
+    assert said[2] == f"mergekit.scripts.{script}" and said[said.index("--random-seed") + 1] == "7"
+    assert ("--trust-remote-code" in said) is trusts
