@@ -39,6 +39,8 @@ def with_logging(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapper(*arguments: Any, **options: Any) -> Any:
         logging.basicConfig(level=logging.INFO if is_verbose() else logging.ERROR)
+        # "Did you mean ...?", before minutes are spent on a Hub that is out of reach.
+        logging.getLogger("merge_hooks.sources.hub").setLevel(logging.WARNING)
         return command(*arguments, **options)
 
     return wrapper
