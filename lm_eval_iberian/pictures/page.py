@@ -29,7 +29,8 @@ from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.head import axes, facts, notices
 from lm_eval_iberian.pictures.tradeoff import Tradeoff, draw_tradeoff
 from lm_eval_iberian.runs.point import SweepPoint
-from lm_eval_iberian.scores.formats import grouped, key
+from lm_eval_iberian.scores.formats import key
+from lm_eval_iberian.scores.notes import notes_of
 from merge_hooks.files import slug
 from merge_hooks.texts import seen
 
@@ -54,7 +55,7 @@ def page(found: Gathered) -> str:
         anchors=points | {found.compact(name): anchor for name, anchor in points.items()},
         benchmarks=_benchmarks(found), script=Markup(script),  # our own file
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        notes={point: grouped(said) for point, said in found.report.notes.items()},
+        notes=notes_of(found.report, found.compact),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.identity import prompting
+from lm_eval_iberian.scores.notes import notes_of
 from lm_eval_iberian.scores.suite import ModelScores, Score
 from lm_eval_iberian.scores.tables import BEST, SECOND, Cell, Report, Table
 from lm_eval_iberian.wording import some
@@ -127,21 +128,10 @@ def _markdown_cell(cell: Cell) -> str:
     return figure + cell.signs + (f" ±{cell.spread:.2f}" if cell.spread is not None else "")
 
 
-def grouped(notes: list[str]) -> list[str]:
-    """Notes that say the same of many benchmarks as one: "embedded samples, ...: Belebele (eu), EusTrivia (eu)"."""
-    titles: dict[str, list[str]] = {}
-    for note in notes:
-        title, _, said = note.partition(": ")
-        titles.setdefault(said or note, []).append(title)
-    return [f"{said}: {', '.join(named)}" if named != [said] else said for said, named in titles.items()]
-
-
 def _notes(report: Report) -> list[str]:
-    parts = []
-    for model, notes in report.notes.items():
-        # What is said of printed rows is a sentence, and no benchmark's title with a word on it.
-        said = notes if all(note.startswith("rows marked [") for note in notes) else grouped(notes)
-        parts.append("\n".join([f"Notes on {model}:", *(f"- {note}" for note in said)]))
+    notes = notes_of(report)
+    blocks = {**({"several rows": notes.several} if notes.several else {}), **notes.own}
+    parts = ["\n".join([f"Notes on {name}:", *(f"- {line}" for line in lines)]) for name, lines in blocks.items()]
     if report.signatures:
         lines = [f"- {model}: `{signature}`" for model, signature in report.signatures.items()]
         parts.append("\n".join(["Signatures:", *lines]))
