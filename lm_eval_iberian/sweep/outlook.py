@@ -57,11 +57,13 @@ def load_of(plan: Plan, evaluation: Evaluation) -> Load:
 def show_plan(plan: Plan, store: Store | None, console: Console) -> None:
     """Print the plan: points, evaluations, memory, time."""
     console.print(_points_table(plan, store))
+    console.print()
     loads = {one.text: (one, load_of(plan, one)) for one in distinct_evaluations(plan.points)}
     table = _table("evaluation", "documents", "requests", "prompt tokens, about", title="Evaluations of each point")
     for one, load in loads.values():
         table.add_row(escape(one_line(one.name)), f"{load.documents:,}", f"{load.requests:,}", f"{load.tokens:,}")
     console.print(table)
+    console.print()
     console.print(
         "\n".join(_needs(plan, store, {key: load for key, (_, load) in loads.items()})), highlight=False, markup=False
     )
@@ -104,14 +106,14 @@ def _points_table(plan: Plan, store: Store | None) -> Group:
         state = planned.problem.splitlines()[0] if planned.problem else f"{row['done']} of {row['of']} done"
         engine, chat = str(row["engine"] or ""), "yes" if row["chat"] else "no"
         body.append([row["point"], row["role"], row["method"], engine, chat, state])
-    same = [place for place in range(3, len(heads)) if len(body) > 1 and len({row[place] for row in body}) == 1]
+    same = [place for place in range(3, len(heads)) if len(body) > 1 and len({cells[place] for cells in body}) == 1]
     shared = [f"{heads[place]} {body[0][place] or 'none'}" for place in same]
     table = _table(
         *(head for place, head in enumerate(heads) if place not in same),
         title=f"{plan.sweep.name}: {len(plan.points)} point{'s' if len(plan.points) != 1 else ''}",
     )
-    for row in body:
-        table.add_row(*(escape(one_line(cell)) for place, cell in enumerate(row) if place not in same))
+    for cells in body:
+        table.add_row(*(escape(one_line(cell)) for place, cell in enumerate(cells) if place not in same))
     return Group(table, *([escape(f"For all: {', '.join(shared)}.")] if shared else []))
 
 

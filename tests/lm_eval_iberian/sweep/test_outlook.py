@@ -9,8 +9,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm_eval_iberian.commands.sweep import by_reason
 from lm_eval_iberian.commands.terminal import make_console
 from lm_eval_iberian.sweep.outlook import _points_table
+from lm_eval_iberian.sweep.progress import Progress
 
 AXES = ["method=task_arithmetic", "method=ties", "language=eu", "weight=0.5", "weight=1.0", "[bold]x", "density=0.33333",
         "org/A-Model-With-A-Name-Without-End-Llama-3.1-8B-Instruct-v0.3-2025-preview"]  # fmt: skip
@@ -52,3 +54,19 @@ def test_what_all_points_share_stands_below() -> None:
     assert lines[4].rstrip() == "For all: engine 1, chat yes, state 0 of 0 done."
     alone = printed(planned(["a"], {}), 80)
     assert alone[1].split() == ["point", "role", "method", "engine", "chat", "state"] and len(alone) == 3
+
+
+def test_points_that_failed_for_one_reason_are_one_line() -> None:
+    said = ["a: t: disk full", "a: b: t: disk full", "c: t: no such folder", "nobody's"]
+    assert by_reason(said, ["a", "a: b", "c"]) == ["t: disk full (a, a: b)", "c: t: no such folder", "nobody's"]
+
+
+def test_a_line_of_a_log_is_wrapped_and_that_of_a_terminal_is_not() -> None:
+    said = "weight=0.5: iberian_eus_trivia: FAILED: " + "a reason in many words " * 12
+    for terminal in (False, True):
+        console = make_console(width=80, force_terminal=terminal, color_system=None)
+        with console.capture() as capture:
+            Progress(console).note(said)
+        lines = capture.get().rstrip("\n").split("\n")
+        assert " ".join(" ".join(lines).split()) == said.strip()
+        assert len(lines) == (1 if terminal else 3) and (terminal or max(map(len, lines)) <= 120)
