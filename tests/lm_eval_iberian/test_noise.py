@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_eval_iberian.noise import LEVEL, LONGEST, VERBOSE, git_commit, quieten, wrap_logs, wrapped
@@ -74,6 +74,7 @@ def log() -> Iterator[Log]:
 WORDS = st.lists(st.text("abc-/.0", min_size=1, max_size=40), min_size=1, max_size=60)
 
 
+@settings(max_examples=50)
 @given(WORDS, st.integers(0, 6))
 def test_a_long_line_is_wrapped_and_no_word_is_lost(words: list[str], indent: int) -> None:
     text = " " * indent + " ".join(words)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lm_eval_iberian.compare.columns import Scores
@@ -64,6 +64,7 @@ def read_again(text: str) -> set[tuple[str, str]]:
     return found
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(NAMES), st.lists(NOTES, max_size=6)), st.sets(st.sampled_from(NAMES)))
 @example({name: ["not measured yet"] for name in NAMES}, set(NAMES[:3]))
 @example({name: ["ifeval_eu: missing"] for name in NAMES[1:6]}, set(NAMES[:6]))

@@ -197,6 +197,7 @@ def test_a_path_like_nothing_that_is_here(written: str, toys_here: Path) -> None
 
 def test_an_absolute_path_that_is_nearly_right(toys_here: Path) -> None:
     assert did_you_mean(f"{toys_here}/hre/toys/basqe") == f" Did you mean {toys_here}/here/toys/basque?"
+    assert did_you_mean("toys/basque") == "", "it is there: something else is wrong"
 
 
 def test_who_asks_the_hub_is_told_what_is_near_before(

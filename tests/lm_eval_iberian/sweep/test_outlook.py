@@ -6,6 +6,7 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,7 @@ def printed(plan: Any, width: int) -> list[str]:
     return capture.get().splitlines()
 
 
+@pytest.mark.slow
 @given(st.lists(NAMES, min_size=2, max_size=6, unique=True), st.sampled_from([40, 60, 80, 120]), st.booleans())
 def test_no_letter_of_a_name_is_cut(names: list[str], width: int, has_problem: bool) -> None:
     problem = "toys/basqe: no such folder here. Did you mean toys/basque?"
