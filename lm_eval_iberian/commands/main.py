@@ -18,6 +18,7 @@ import click
 from lm_eval_iberian import __version__
 from lm_eval_iberian.commands.habits import with_habits
 from lm_eval_iberian.commands.terminal import echo, interrupted, no_tracebacks, safe_errors
+from merge_hooks.machine.hushed import hush_imports
 from merge_hooks.machine.stopping import unwind_on_sigterm
 
 COMMANDS = {
@@ -86,6 +87,7 @@ class LazyGroup(click.Group):
             return super().make_context(*arguments, **options)
 
     def invoke(self, context: click.Context) -> Any:
+        hush_imports()
         with interrupted(), safe_errors(), no_tracebacks():
             return super().invoke(context)
 

@@ -13,7 +13,7 @@ import click
 from lm_eval_iberian.commands.bars import bars
 from lm_eval_iberian.commands.habits import json_option, old_place, out_option, required_out
 from lm_eval_iberian.commands.terminal import echo, note
-from lm_eval_iberian.noise import is_verbose
+from lm_eval_iberian.noise import is_verbose, wrap_logs
 
 TRUST = click.option(
     "--trust-remote-code",
@@ -39,6 +39,9 @@ def with_logging(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapper(*arguments: Any, **options: Any) -> Any:
         logging.basicConfig(level=logging.INFO if is_verbose() else logging.ERROR)
+        wrap_logs()
+        # "Did you mean ...?", before minutes are spent on a Hub that is out of reach.
+        logging.getLogger("merge_hooks.sources.hub").setLevel(logging.WARNING)
         return command(*arguments, **options)
 
     return wrapper

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,7 @@ def sweep(
     Killed at any moment, the same command goes on. At the end there are tables and a report.html in the run folder.
     """
 
+    from lm_eval_iberian.noise import wrapped
     from lm_eval_iberian.sweep.spec import read_sweep
 
     quiet()
@@ -66,9 +68,22 @@ def sweep(
     if shard is None:
         _report(folder, console, as_json)
     if failures:
-        echo("\nFailed:\n" + "\n".join(f"- {line}" for line in failures.values()), err=True)
+        lines = by_reason(list(failures.values()), [point.name for point in plan.points])
+        said = "\nFailed:\n" + "\n".join(f"- {line}" for line in lines)
+        echo(said if console.is_terminal else wrapped(said), err=True)
         echo("The same command tries these again and nothing else.", err=True)
         sys.exit(1)
+
+
+def by_reason(failures: Sequence[str], points: Sequence[str]) -> list[str]:
+    """What failed for one reason at several points as one line: "reason (a, b)" for "a: reason" and "b: reason"."""
+    found: dict[str, list[str]] = {}
+    for line in failures:
+        named = [name for name in points if line.startswith(f"{name}: ")]
+        point = max(named, key=len, default="")
+        found.setdefault(line.removeprefix(f"{point}: ") if point else line, []).append(point)
+    return [f"{reason} ({', '.join(names)})" if len(names) > 1 else ": ".join(filter(None, [names[0], reason]))
+            for reason, names in found.items()]  # fmt: skip
 
 
 def run_folder(read: Any, out: Path | None) -> Path:
@@ -157,13 +172,15 @@ def quiet() -> None:
     """lm_eval, transformers and vLLM say much that a sweep's log need not hold; errors still come."""
     import os
 
-    from lm_eval_iberian.noise import is_verbose, quieten
+    from lm_eval_iberian.noise import is_verbose, quieten, wrap_logs
 
     if is_verbose():
-        return logging.basicConfig(level=logging.INFO)
+        logging.basicConfig(level=logging.INFO)
+        return wrap_logs()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     quieten()
     logging.basicConfig(level=logging.WARNING)
+    wrap_logs()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # It calls every metric of a task's own an error.
     logging.getLogger("lm_eval.api.registry").setLevel(logging.CRITICAL)

@@ -122,7 +122,12 @@ def find_best(run: SweepRun, names: Sequence[str], any_role: bool = False) -> Be
         BestError: a name is no column of this run, no point can win, or points were measured in different ways.
     """
     scores = Scores(run)
-    goals = goals_of(scores, names)
+    return best_of(scores, goals_of(scores, names), any_role)
+
+
+def best_of(scores: Scores, goals: Sequence[Goal], any_role: bool = False) -> Best:
+    """As `find_best`, by goals that are known. Raises BestError."""
+    run, names = scores.run, [goal.name for goal in goals]
     candidates = [_candidate(scores, point, goals, any_role) for point in run.points]
     candidates = _on_the_same_documents(candidates, goals)
     able = [candidate for candidate in candidates if not candidate.refused]

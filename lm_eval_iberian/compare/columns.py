@@ -159,7 +159,7 @@ class Scores:
         """A point's figure in one benchmark."""
         key = (point.name, benchmark)
         if key not in self._known:
-            self._known[key] = score_of(benchmark, point.model_scores.runs)
+            self._known[key] = score_of(benchmark, point.model_scores.runs, point.asked)
         return self._known[key]
 
 

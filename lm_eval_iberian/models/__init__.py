@@ -14,7 +14,7 @@ from typing import Any
 from lm_eval.api.model import LM
 
 from lm_eval_iberian.models.backends import choose_backend, named
-from lm_eval_iberian.noise import quieten
+from lm_eval_iberian.noise import quieten, wrap_logs
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
@@ -33,6 +33,7 @@ class Merged(LM):
 
     def __new__(cls, backend: str = "auto", **arguments: Any) -> Any:
         quieten()
+        wrap_logs()
         chosen = choose_backend(backend)
         LOG.info("merged: backend=%s%s", chosen, " (chosen by backend=auto)" if backend == "auto" else "")
         return named(chosen).make(**arguments)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lm_eval_iberian.compare.answers import Example, examples
 from lm_eval_iberian.compare.columns import Scores
 from lm_eval_iberian.compare.differences import Compared, Comparer
+from lm_eval_iberian.compare.result import Result, results
 from lm_eval_iberian.compare.shape import Shape, shape_of
 from lm_eval_iberian.compare.tables import sweep_report
 from lm_eval_iberian.pictures.curves import Row, rows
@@ -28,6 +29,7 @@ class Gathered:
         short_names: merge -> its name without what its panel says.
         left_out_lines: lines for which the curves have no colour.
         forests: (title, differences) of each column.
+        results: the best merge of each column.
     """
 
     run: SweepRun
@@ -44,6 +46,7 @@ class Gathered:
     heat: Heat
     compared: list[Compared]
     forests: list[tuple[str, Sequence[Compared]]]
+    results: list[Result]
     examples: list[Example]
 
     def compact(self, point: str) -> str:
@@ -60,7 +63,7 @@ def gather(run: SweepRun) -> Gathered:
     return Gathered(
         run, scores, shape, sweep_report(scores), rows(scores, shape), lines, rules, rule_names(scores, shape),
         {merge.name: shape.short(merge) for merge in scores.merges}, left_out(scores, shape), tradeoffs(scores, shape),
-        heat_map(scores, shape), compared, _forests(scores, shape, compared), examples(scores),
+        heat_map(scores, shape), compared, _forests(scores, shape, compared), results(scores), examples(scores),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.compare.apart import Apart, apart
 from lm_eval_iberian.compare.differences import Compared
+from lm_eval_iberian.compare.result import what_bold_says
 from lm_eval_iberian.compare.tables import DIFFERENCES_KEY, averages_of
 from lm_eval_iberian.pictures import style
 from lm_eval_iberian.pictures.curves import Panel, draw_panel
@@ -27,9 +28,10 @@ from lm_eval_iberian.pictures.forest import draw_forest
 from lm_eval_iberian.pictures.found_by import anchors, document_id, facets, link, of_columns, tags
 from lm_eval_iberian.pictures.gathered import Gathered
 from lm_eval_iberian.pictures.head import axes, facts, notices
-from lm_eval_iberian.pictures.tradeoff import Tradeoff, draw_tradeoff
+from lm_eval_iberian.pictures.tradeoff import Tradeoff, draw_tradeoff, why_none
 from lm_eval_iberian.runs.point import SweepPoint
-from lm_eval_iberian.scores.formats import grouped, key
+from lm_eval_iberian.scores.formats import key
+from lm_eval_iberian.scores.notes import notes_of
 from merge_hooks.files import slug
 from merge_hooks.texts import seen
 
@@ -42,7 +44,7 @@ def page(found: Gathered) -> str:
     examples = {task: [one for one in found.examples if one.task == task]
                 for task in dict.fromkeys(one.task for one in found.examples)}  # fmt: skip
     sections = {
-        "curves": _curves(found), "tradeoff": [_tradeoff(number, panel) for number, panel in enumerate(found.tradeoffs)],
+        "curves": _curves(found), "tradeoff": _tradeoffs(found),
         "methods": found.heat if found.heat.rows and found.heat.columns else None, "tables": found.report.tables,
         "differences": _differences(found), "answers": examples, "apart": _apart(found), "signatures": found.run.points,
     }  # fmt: skip
@@ -50,11 +52,11 @@ def page(found: Gathered) -> str:
     points = anchors(found.run)
     return _environment().get_template("page.html.j2").render(
         found=found, sections=sections, axes=axes(found.run), facts=facts(found.run), notices=list(notices(found)),
-        swept=found.shape.swept or "", key=key(found.report), stamps=_stamps, facets=facets(found.scores),
+        swept=found.shape.swept or "", bold=what_bold_says(found.results), key=key(found.report), stamps=_stamps, facets=facets(found.scores),
         anchors=points | {found.compact(name): anchor for name, anchor in points.items()},
         benchmarks=_benchmarks(found), script=Markup(script),  # our own file
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        notes={point: grouped(said) for point, said in found.report.notes.items()},
+        notes=notes_of(found.report, found.compact),
     )  # fmt: skip
 
 
@@ -121,6 +123,13 @@ def _curves(found: Gathered) -> list[tuple[str, list[Drawn]]]:
         return Drawn(_figure((320, 236), name, title, panel.described, drawn), of_columns(panel.column))
 
     return [(row.title, [figure(panel) for panel in row.panels]) for row in found.rows]
+
+
+def _tradeoffs(found: Gathered) -> dict[str, Any] | None:
+    """The pictures, or why there are none; None where nothing was measured."""
+    figures = [_tradeoff(number, panel) for number, panel in enumerate(found.tradeoffs)]
+    why = "" if figures else why_none(found.scores)
+    return {"figures": figures, "why": why} if figures or why else None
 
 
 def _tradeoff(number: int, panel: Tradeoff) -> Drawn:

@@ -107,6 +107,16 @@ def tradeoffs(scores: Scores, shape: Shape) -> list[Tradeoff]:
     return made
 
 
+def why_none(scores: Scores) -> str:
+    """Why there is no panel, in a sentence; "" where nothing was measured at all."""
+    columns = scores.columns
+    if len(columns) < 2:
+        return "".join(f"only one figure was measured, {one.title}, and a trade-off is between two." for one in columns)
+    if pairs(scores):
+        return "no merge and another point were both measured on both sides of it."
+    return f"no language was measured in two kinds; there are: {', '.join(column.title for column in columns)}."
+
+
 def _dot(scores: Scores, shape: Shape, point: SweepPoint, x: Column, y: Column) -> Dot | None:
     """A point of a panel; None where it was not measured, or is meant for another language."""
     across, up = scores.score(point, x).value, scores.score(point, y).value

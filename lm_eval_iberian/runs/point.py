@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from lm_eval_iberian.benchmarks.table import of_task
 from lm_eval_iberian.runs.store import Store
 from lm_eval_iberian.scores.results import Run, check_run
 from lm_eval_iberian.scores.suite import ModelScores
@@ -138,7 +139,15 @@ class SweepPoint:
     @cached_property
     def model_scores(self) -> ModelScores:
         """The benchmarks and averages of the suite; see `lm_eval_iberian.scores.suite`."""
-        return ModelScores(self.runs, self.name)
+        return ModelScores(self.runs, self.name, self.asked)
+
+    @cached_property
+    def asked(self) -> frozenset[str] | None:
+        """The leaf tasks that it was to be measured on; None while a name that may be a group is not measured."""
+        waiting = [task for one in self.evaluations if one.store is None for task in one.tasks]
+        if any(of_task(task) is None for task in waiting):
+            return None
+        return frozenset([*self.tasks, *waiting])
 
     @cached_property
     def runs(self) -> list[Run]:

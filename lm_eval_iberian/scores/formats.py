@@ -13,6 +13,7 @@ from typing import Any
 
 from lm_eval_iberian.benchmarks.benchmark import Benchmark
 from lm_eval_iberian.identity import prompting
+from lm_eval_iberian.scores.notes import CHANCE, notes_of
 from lm_eval_iberian.scores.suite import ModelScores, Score
 from lm_eval_iberian.scores.tables import BEST, SECOND, Cell, Report, Table
 from lm_eval_iberian.wording import some
@@ -27,8 +28,10 @@ FORMATS = {
     "every_eval_ever": "lm_eval_iberian.scores.every_eval_ever:records",
 }
 
+RANKS = "Best bold, second underlined."
+UNRANKED = "None is bold: no figure is of a whole benchmark (†), so none is told apart as best."
 KEY = (
-    "Percent. Best bold, second underlined. ± is the sample SD over runs where there are several, else the standard "
+    f"Percent. {RANKS} ± is the sample SD over runs where there are several, else the standard "
     "error over documents. † not whole (see notes), not ranked; – cannot be given (see notes)."
 )
 
@@ -44,7 +47,10 @@ FLAG_KEY = (
 def key(report: Report) -> str:
     """What the signs in the tables mean; flags and odd prompts are explained where there are any."""
     cells = [cell for table in report.tables for _, _, row in table.rows for cell in row]
-    said = [KEY, *([FLAG_KEY] if any(cell.flagged for cell in cells) else []), prompting.KEY]
+    figures = [cell for table in report.tables for _, role, row in table.rows if role != CHANCE for cell in row
+               if cell.value is not None]  # fmt: skip
+    told = KEY.replace(RANKS, UNRANKED) if figures and all(cell.marked for cell in figures) else KEY
+    said = [told, *([FLAG_KEY] if any(cell.flagged for cell in cells) else []), prompting.KEY]
     said += [prompting.ODD_KEY] if any(cell.odd for cell in cells) else []
     several = prompting.has_several(prompt for cell in cells for prompt in cell.prompts)
     return " ".join([*said, *([prompting.TEMPLATES] if several else [])])
@@ -127,21 +133,10 @@ def _markdown_cell(cell: Cell) -> str:
     return figure + cell.signs + (f" ±{cell.spread:.2f}" if cell.spread is not None else "")
 
 
-def grouped(notes: list[str]) -> list[str]:
-    """Notes that say the same of many benchmarks as one: "embedded samples, ...: Belebele (eu), EusTrivia (eu)"."""
-    titles: dict[str, list[str]] = {}
-    for note in notes:
-        title, _, said = note.partition(": ")
-        titles.setdefault(said or note, []).append(title)
-    return [f"{said}: {', '.join(named)}" if named != [said] else said for said, named in titles.items()]
-
-
 def _notes(report: Report) -> list[str]:
-    parts = []
-    for model, notes in report.notes.items():
-        # What is said of printed rows is a sentence, and no benchmark's title with a word on it.
-        said = notes if all(note.startswith("rows marked [") for note in notes) else grouped(notes)
-        parts.append("\n".join([f"Notes on {model}:", *(f"- {note}" for note in said)]))
+    notes = notes_of(report)
+    blocks = {**({"several rows": notes.several} if notes.several else {}), **notes.own}
+    parts = ["\n".join([f"Notes on {name}:", *(f"- {line}" for line in lines)]) for name, lines in blocks.items()]
     if report.signatures:
         lines = [f"- {model}: `{signature}`" for model, signature in report.signatures.items()]
         parts.append("\n".join(["Signatures:", *lines]))

@@ -31,6 +31,8 @@ WORDS = 3
 # A doubt about a score: multiple choice under a chat template may fall so low.
 BELOW_CHANCE = "below chance by more than 3 standard errors: look at how it was prompted"
 NOTHING_MEASURED = "nothing measured for"  # a note on a column of the paper
+# Why a benchmark has no score: it should have one, or nobody asked for it.
+MISSING, NOT_ASKED = "missing", "not asked for"
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,18 @@ class ModelScores:
     Args:
         runs: its files: one for every task, several of one task, or both.
         label: the row's name.
+        asked: the tasks that it was to be measured on; None where that is not known, as of results files.
     """
 
-    def __init__(self, runs: Sequence[Run], label: str) -> None:
+    def __init__(self, runs: Sequence[Run], label: str, asked: Collection[str] | None = None) -> None:
         self.runs = list(runs)
         self.label = label
+        self.asked = asked
 
     @cached_property
     def benchmarks(self) -> dict[Benchmark, Score]:
         """Every benchmark of the table, found or not."""
-        return {benchmark: score_of(benchmark, self.runs) for benchmark in benchmarks()}
+        return {benchmark: score_of(benchmark, self.runs, self.asked) for benchmark in benchmarks()}
 
     @cached_property
     def averages(self) -> dict[str, Score]:
@@ -236,15 +240,19 @@ def _free(name: str, taken: Sequence[str]) -> str:
     return free
 
 
-def score_of(benchmark: Benchmark, runs: Sequence[Run]) -> Score:
-    """A benchmark's score: our tasks where any of them is there, else lm_eval's own."""
+def score_of(benchmark: Benchmark, runs: Sequence[Run], asked: Collection[str] | None = None) -> Score:
+    """A benchmark's score: our tasks where any of them is there, else lm_eval's own.
+
+    Args:
+        asked: the tasks that were to be measured; None where that is not known: what is not there is missing then.
+    """
     ours = any(task in run.tasks for run in runs for task in benchmark.tasks)
     tasks = benchmark.tasks if ours or not benchmark.upstream else benchmark.upstream
     found = {task: [run.leaf(task, benchmark.metric) for run in runs if task in run.tasks] for task in tasks}
     missing = [task for task, leaves in found.items() if not leaves]
     if len(missing) == len(tasks):
-        return Score(None, None, None, 0, benchmark.chance, ("missing",))
-    problems = _problems(found, missing)
+        return Score(None, None, None, 0, benchmark.chance, (_why_not((*benchmark.tasks, *benchmark.upstream), asked),))
+    problems = _problems(found, {task: _why_not([task], asked) for task in missing})
     notes = _notes(benchmark, found, by_upstream=not ours)
     doubts = _by_task({task: [doubt for leaf in leaves for doubt in leaf.doubts] for task, leaves in found.items()})
     prompts = tuple(dict.fromkeys(leaf.prompt for leaves in found.values() for leaf in leaves))
@@ -318,9 +326,15 @@ def _stderr(scores: Sequence[Score]) -> float | None:
     return math.sqrt(sum(score.stderr**2 for score in scores if score.stderr is not None)) / len(scores)
 
 
-def _problems(found: dict[str, list[Leaf]], missing: list[str]) -> tuple[str, ...]:
+def _why_not(tasks: Iterable[str], asked: Collection[str] | None) -> str:
+    """Why tasks have no score."""
+    return MISSING if asked is None or any(task in asked for task in tasks) else NOT_ASKED
+
+
+def _problems(found: dict[str, list[Leaf]], missing: Mapping[str, str]) -> tuple[str, ...]:
+    """Why a score is not whole, or not there. `missing`: task -> why it was not measured."""
     said = {task: [problem for leaf in leaves for problem in leaf.problems] for task, leaves in found.items()}
-    return _by_task(said | {task: ["missing"] for task in missing})
+    return _by_task(said | {task: [why] for task, why in missing.items()})
 
 
 def _by_task(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -57,11 +57,13 @@ def load_of(plan: Plan, evaluation: Evaluation) -> Load:
 def show_plan(plan: Plan, store: Store | None, console: Console) -> None:
     """Print the plan: points, evaluations, memory, time."""
     console.print(_points_table(plan, store))
+    console.print()
     loads = {one.text: (one, load_of(plan, one)) for one in distinct_evaluations(plan.points)}
-    table = Table("evaluation", "documents", "requests", "prompt tokens, about", title="Evaluations of each point")
+    table = _table("evaluation", "documents", "requests", "prompt tokens, about", title="Evaluations of each point")
     for one, load in loads.values():
         table.add_row(escape(one_line(one.name)), f"{load.documents:,}", f"{load.requests:,}", f"{load.tokens:,}")
     console.print(table)
+    console.print()
     console.print(
         "\n".join(_needs(plan, store, {key: load for key, (_, load) in loads.items()})), highlight=False, markup=False
     )
@@ -96,14 +98,31 @@ def _rows(plan: Plan, store: Store | None) -> list[dict[str, Any]]:
     return rows
 
 
-def _points_table(plan: Plan, store: Store | None) -> Table:
-    title = escape(f"{one_line(plan.sweep.name)}: {len(plan.points)} points")
-    table = Table("point", "role", "method", "engine", "chat", "state", title=title)
+def _points_table(plan: Plan, store: Store | None) -> Group:
+    """A row a point. Nothing is cut, for names may differ in their last letter; what all points share is said below."""
+    heads = ("point", "role", "method", "engine", "chat", "state")
+    body = []
     for planned, row in zip(plan.points, _rows(plan, store), strict=True):
         state = planned.problem.splitlines()[0] if planned.problem else f"{row['done']} of {row['of']} done"
         engine, chat = str(row["engine"] or ""), "yes" if row["chat"] else "no"
-        cells = (row["point"], row["role"], row["method"], engine, chat, state)
-        table.add_row(*(escape(one_line(cell)) for cell in cells))
+        body.append([row["point"], row["role"], row["method"], engine, chat, state])
+    same = [place for place in range(3, len(heads)) if len(body) > 1 and len({cells[place] for cells in body}) == 1]
+    shared = [f"{heads[place]} {body[0][place] or 'none'}" for place in same]
+    table = _table(
+        *(head for place, head in enumerate(heads) if place not in same),
+        title=f"{plan.sweep.name}: {len(plan.points)} point{'s' if len(plan.points) != 1 else ''}",
+    )
+    for cells in body:
+        table.add_row(*(escape(one_line(cell)) for place, cell in enumerate(cells) if place not in same))
+    return Group(table, *([escape(f"For all: {', '.join(shared)}.")] if shared else []))
+
+
+def _table(*heads: str, title: str) -> Table:
+    """A table whose words are broken where they do not fit, and never cut."""
+    table = Table(title=escape(one_line(title)), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0),
+                  header_style="bold")  # fmt: skip
+    for head in heads:
+        table.add_column(head, overflow="fold")
     return table
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from lm_eval_iberian.benchmarks.table import of_task
+from lm_eval_iberian.noise import wrapped
 from lm_eval_iberian.sweep.job import Answered, Asked, Event, Failed, Finished, Job, Lost, Started
 from lm_eval_iberian.wording import some
 from merge_hooks.texts import one_line, seen
@@ -60,8 +61,9 @@ class Progress:
         self.bar.stop()
 
     def note(self, text: str) -> None:
-        """One line."""
-        self.console.print(seen(text), markup=False, highlight=False, soft_wrap=True)
+        """One line; without a terminal, which wraps by itself, a paragraph where it is long."""
+        said = seen(text) if self.console.is_terminal else wrapped(seen(text))
+        self.console.print(said, markup=False, highlight=False, soft_wrap=True)
         self.last_line = time.monotonic()
 
     def finished_elsewhere(self, job: Job) -> None:

@@ -85,10 +85,12 @@ def config_keys(model: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def surroundings() -> dict[str, Any]:
     """Commits of the current folder and the one above it, and the machine; looked up once a process."""
-    from lm_eval.loggers.utils import get_commit_from_path, get_git_commit_hash
+    from lm_eval.loggers.utils import get_commit_from_path
+
+    from lm_eval_iberian.noise import git_commit
 
     return {
-        "git_hash": get_git_commit_hash(), "upper_git_hash": get_commit_from_path(Path.cwd().parent),
+        "git_hash": git_commit(), "upper_git_hash": get_commit_from_path(Path.cwd().parent),
         "pretty_env_info": "\n".join(_machine()),
     }  # fmt: skip
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_hooks.engines.alive import asking
 from merge_hooks.errors import EngineError, EngineLostError, MergeHooksError, UnprovedError
+from merge_hooks.machine.hushed import hush_imports
 from merge_hooks.machine.memory import free_on_host
 from merge_hooks.machine.stopping import end_with_parent
 from merge_hooks.texts import one_line
@@ -72,6 +73,7 @@ class Proof:
 
 def register() -> None:
     """Make `load_format="merged"` known to this vLLM process. vLLM calls it in every process; twice does no harm."""
+    hush_imports()
     if os.environ.get(OURS):
         end_with_parent()  # vLLM's own would outlive a driver that was killed, and hold its GPU
     if "llvmlite" in sys.modules:

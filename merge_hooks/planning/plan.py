@@ -19,6 +19,7 @@ from merge_hooks.architectures.built import Built, built_from, layer_counts, sib
 from merge_hooks.architectures.conversion import Conversion, Part, to_files, to_model
 from merge_hooks.architectures.kinds import HYBRID, kinds_of
 from merge_hooks.errors import PreflightError
+from merge_hooks.machine.hushed import TORCH_DTYPE, hushed
 from merge_hooks.planning.architecture import Own, architecture_of, is_of
 from merge_hooks.planning.config import MAX_LAYERS, dump_config, ordered_references, reference_key
 from merge_hooks.planning.output import OutputTensor
@@ -72,7 +73,8 @@ class Plan:
         try:
             with self.reading():
                 architecture = architecture_of(config, options, self.built, self.donor)
-                self.model_config = _model_out_config(config, architecture, trust_remote_code)
+                with hushed(*TORCH_DTYPE):
+                    self.model_config = _model_out_config(config, architecture, trust_remote_code)
                 _follow_layers(self.model_config, config, trust_remote_code)
                 planner = MergePlanner(config, architecture, options, self.model_config)
                 # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a

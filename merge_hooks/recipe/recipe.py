@@ -19,7 +19,8 @@ import yaml
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.recipe import lint
 from merge_hooks.recipe.documents import Document, Finding, final_document, load_documents
-from merge_hooks.sources.hub import explain_hub_error
+from merge_hooks.sources.hub import explain_hub_error, say_what_is_near
+from merge_hooks.sources.near import did_you_mean
 from merge_hooks.texts import seen
 
 LOG = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def find_recipe(recipe: str | Path | Mapping[str, Any] | Recipe) -> Recipe:
     if path.is_file():
         return Recipe(text=_read_text(path), origin=str(path), folder=path.parent.resolve())
     if path.suffix in {".yml", ".yaml"} or text.startswith((".", "/", "~")) or text.count("/") != 1:
-        raise RecipeError(f"{text}: no such recipe. Looked in {Path.cwd()}.")
+        raise RecipeError(f"{text}: no such recipe. Looked in {Path.cwd()}.{did_you_mean(text, files=True)}")
     return Recipe(text=_download_recipe(text), origin=f"{text}/{CONFIG_FILE}")
 
 
@@ -125,15 +126,16 @@ def _download_recipe(repository: str) -> str:
     from huggingface_hub import errors, hf_hub_download
 
     name, _, revision = repository.partition("@")
+    say_what_is_near(name, revision or None, files=True)
     try:
         return _read_text(Path(hf_hub_download(name, CONFIG_FILE, revision=revision or None)))
     except errors.EntryNotFoundError as error:
         if isinstance(error, errors.LocalEntryNotFoundError):
-            raise SourceError(explain_hub_error(error, name, revision or None)) from error
+            raise SourceError(explain_hub_error(error, name, revision or None, files=True)) from error
         raise RecipeError(
             f"{repository}: this Hub model holds no {CONFIG_FILE}, so its recipe is not known."
         ) from error
     except RecipeError:
         raise
     except Exception as error:
-        raise SourceError(explain_hub_error(error, name, revision or None)) from error
+        raise SourceError(explain_hub_error(error, name, revision or None, files=True)) from error

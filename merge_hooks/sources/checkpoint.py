@@ -18,6 +18,7 @@ from merge_hooks.errors import SourceError
 from merge_hooks.hashing import file_stamp, hash_once
 from merge_hooks.sources.headers import INDEX, TensorEntry, read_header, read_json, refuse_odd_files, with_floats
 from merge_hooks.sources.hub import download, snapshot_revision
+from merge_hooks.sources.near import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -266,9 +267,9 @@ def open_source(path: str, revision: str | None = None, beside: Path | None = No
     if _looks_like_path(path):
         raise SourceError(
             f"{path}: no such folder. Paths in a recipe are relative to the folder you start from "
-            f"({Path.cwd()})" + (f" or to the recipe's ({beside})." if beside else ".")
+            f"({Path.cwd()})" + (f" or to the recipe's ({beside})." if beside else ".") + did_you_mean(path, beside)
         )
-    folder = download(path, revision)
+    folder = download(path, revision, beside)
     refuse_odd_files(folder, path)
     return Source(name=path, folder=folder, revision=snapshot_revision(folder) or revision)
 

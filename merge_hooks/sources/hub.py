@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -9,9 +10,14 @@ from pathlib import Path
 
 from merge_hooks.errors import SourceError
 from merge_hooks.sources.headers import INDEX, read_json
+from merge_hooks.sources.near import did_you_mean
+from merge_hooks.texts import seen
+
+LOG = logging.getLogger(__name__)
 
 # What is fetched of a Hub model beside its weights. Code is only run where `trust_remote_code` says so.
 # README.md says language and licence, for the cards of merges.
+KNOWN_BY = ("config.json", "adapter_config.json", "mergekit_config.yml")  # one of these, and the cache holds a model
 SMALL_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
 
 
@@ -22,10 +28,15 @@ def snapshot_revision(folder: Path) -> str | None:
     return folder.name if is_snapshot else None
 
 
-def download(repository: str, revision: str | None) -> Path:
-    """The files of a Hub model that are read, and no others: a repository may hold its weights in several formats."""
+def download(repository: str, revision: str | None, beside: Path | None = None) -> Path:
+    """The files of a Hub model that are read, and no others: a repository may hold its weights in several formats.
+
+    Args:
+        beside: the recipe's folder, in which a folder of nearly that name may have been meant.
+    """
     from huggingface_hub import snapshot_download
 
+    say_what_is_near(repository, revision, beside)
     try:
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=SMALL_PATTERNS))
         # The same commit again, though a branch may have moved on.
@@ -34,7 +45,24 @@ def download(repository: str, revision: str | None) -> Path:
     except SourceError:
         raise
     except Exception as error:
-        raise SourceError(explain_hub_error(error, repository, revision)) from error
+        raise SourceError(explain_hub_error(error, repository, revision, beside=beside)) from error
+
+
+def say_what_is_near(
+    repository: str, revision: str | None = None, beside: Path | None = None, files: bool = False
+) -> None:
+    """Before minutes are spent on a Hub that is out of reach: a folder here has nearly that name.
+
+    Only said of what the Hub's cache does not hold, and where the Hub may be asked at all.
+    """
+    from huggingface_hub import constants, errors, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE or not (hint := did_you_mean(repository, beside, files)):
+        return
+    with suppress(errors.HFValidationError):
+        if any(isinstance(try_to_load_from_cache(repository, file, revision=revision), str) for file in KNOWN_BY):
+            return
+    LOG.warning("%s: no such folder here.%s The Hub is asked for it.", seen(repository), seen(hint))
 
 
 def _weights_in(folder: Path, repository: str) -> list[str]:
@@ -54,9 +82,18 @@ def _connection_errors() -> tuple[type[Exception], ...]:
     return tuple(found)
 
 
-def explain_hub_error(error: Exception, repository: str, revision: str | None, kind: str = "model") -> str:
-    """Say in one line what the Hub's refusal means and how to mend it."""
+def explain_hub_error(
+    error: Exception, repository: str, revision: str | None, kind: str = "model", beside: Path | None = None,
+    files: bool = False,
+) -> str:  # fmt: skip
+    """Say in one line what the Hub's refusal means and how to mend it.
+
+    Args:
+        beside, files: where a model's name may have been meant for a path, and for which; see `near`.
+    """
     from huggingface_hub import errors
+
+    near = did_you_mean(repository, beside, files) if kind == "model" else ""
 
     at = f"{repository}@{revision}" if revision else repository
     fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
@@ -66,17 +103,18 @@ def explain_hub_error(error: Exception, repository: str, revision: str | None, k
         case errors.RevisionNotFoundError():
             mend = "the Hub has no such revision"
         case errors.RepositoryNotFoundError():
-            mend = (
-                f"no such folder here ({Path.cwd()}) and no such {kind} on the Hub (or it is private: `hf auth login`)"
-            )
+            on_the_hub = f"no such {kind} on the Hub (or it is private: `hf auth login`)"
+            here = f"no such folder here ({Path.cwd()})"
+            mend = f"{here}.{near} There is {on_the_hub}" if near else f"{here} and {on_the_hub}"
         case errors.HFValidationError():
-            mend = "neither a folder nor a valid Hub id"
+            mend = f"neither a folder nor a valid Hub id.{near}".removesuffix(".")
         case error if isinstance(error, (errors.LocalEntryNotFoundError, *_connection_errors())):
+            here = f"no such folder here.{near} As a model of the Hub," if near else "no such folder here,"
             mend = (
-                "no such folder here, it is not whole in the Hub's cache, and the Hub is out of reach: there is no network "
+                f"{here} it is not whole in the Hub's cache, and the Hub is out of reach: there is no network "
                 "here, or it is forbidden (HF_HUB_OFFLINE). "
                 f"On a node with network: `{fetch}` (or `iberian prefetch --models RECIPE`), then run with HF_HUB_OFFLINE=1"
             )
         case _:
             mend = f"the Hub answered {type(error).__name__}: {error}"
-    return f"{at}: {mend}."
+    return f"{at}: {mend}" + "." * (not mend.endswith("?"))

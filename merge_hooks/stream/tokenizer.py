@@ -25,6 +25,7 @@ from merge_hooks.hashing import content_hash, digest
 from merge_hooks.planning.config import chat_template_of, reference_key
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.headers import refuse_odd_files
+from merge_hooks.sources.near import did_you_mean
 from merge_hooks.stream.stream import Stream
 from merge_hooks.stream.template import refuse_endless
 
@@ -79,7 +80,8 @@ class TokenizerChoice:
                     "trust it say trust_remote_code=True; or name another tokenizer with tokenizer=FOLDER_OR_HUB_ID."
                 ) from error
             raise SourceError(
-                f"no tokenizer to be had from {self.folder}: {str(error).splitlines()[0]} "
+                f"no tokenizer to be had from {self.folder}: {str(error).splitlines()[0]}"
+                f"{'' if Path(self.folder).is_dir() else did_you_mean(self.folder)} "
                 "Name one with tokenizer=FOLDER_OR_HUB_ID."
             ) from error
         if self.chat_template is not None:

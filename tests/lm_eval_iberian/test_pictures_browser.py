@@ -13,7 +13,7 @@ import pytest
 from lm_eval_iberian.pictures.write import write_report
 from tests.lm_eval_iberian import browser
 from tests.lm_eval_iberian.browser import Browser, Page
-from tests.lm_eval_iberian.sweep_maker import figure1_run
+from tests.lm_eval_iberian.sweep_maker import MadePoint, figure1_run, write_run
 
 pytestmark = [
     pytest.mark.slow,
@@ -209,3 +209,28 @@ def test_without_the_script_all_is_said(chromium: Browser, report: Path, tmp_pat
     )
     assert page.evaluate("document.querySelector('table.apart').rows.length") > 2
     assert page.evaluate("document.documentElement.scrollWidth") <= page.width
+
+
+def test_curves_stand_beside_each_other_where_they_fit(chromium: Browser, tmp_path: Path) -> None:
+    """Languages with one panel each: one row on a desk, one below another on a phone."""
+    points = [MadePoint(f"w={weight}", labels={"w": weight}) for weight in ("0.5", "1.0")]
+    tasks = ["iberian_eus_trivia", "ifeval_gl", "iberian_belebele_ca"]
+    file = write_report(write_run(tmp_path, "x", {"w": ["0.5", "1.0"]}, points, tasks, lambda *_: 0.6, 8))
+    tops = "[...document.querySelectorAll('#curves figure')].map(one => Math.round(one.getBoundingClientRect().top))"
+    lefts = tops.replace(".top", ".left")
+    for width, height, in_a_row in ((1280, 900, 3), (900, 900, 2), (390, 844, 1)):
+        page = chromium.open(file, width, height)
+        assert len(page.evaluate(lefts)) == 3 and len(set(page.evaluate(lefts))) == in_a_row
+        assert len(set(page.evaluate(tops))) == -(-3 // in_a_row)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(CUT) == []
+
+
+def test_the_result_is_seen_first(chromium: Browser, report: Path) -> None:
+    page = chromium.open(report, 1280, 900)
+    box = page.evaluate("document.querySelector('.result').getBoundingClientRect().toJSON()")
+    assert (
+        0 < box["top"] < 200 and page.evaluate("document.querySelector('.result').textContent").count("told apart") == 6
+    )
+    page.evaluate(CHOOSE.format('["language", "gl"]'))
+    assert set(page.evaluate(SHOWN.format(".result li"))) == {"gl"}

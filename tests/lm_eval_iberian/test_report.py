@@ -93,7 +93,7 @@ def test_limited_scores_are_marked_and_not_ranked() -> None:
     text = write(made(limited, named("whole", 0.5), named("low", 0.4)))
     line = next(line for line in text.splitlines() if line.startswith("| limited "))
     assert "| 90.00† " in line
-    assert "**50.00**" in text
+    assert "**50.00**" in text and "Best bold, second underlined." in text and "None is bold" not in text
     assert "- limited: 5 of 100 documents: Belebele (eu)" in text
 
 

@@ -204,3 +204,19 @@ def test_what_is_drawn_is_said_and_handed_on(llama: dict[str, Path], seed: int, 
         again = from_payload(resolved.payload())
         assert (again.draws, again.seed, again.rng, again.trust_remote_code) == (draws, seed, rng, True)
     assert resolve(read_recipe(linear(llama)), seed, rng).draws == "none"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("merge.ymll", "merge.yml"), ("toys/merg.yml", "toys/merge.yml"), ("./toys/basqe", "toys/basque"),
+                           ("toys/merge", "toys/merge.yml"), ("quite-another.yml", "")],
+)  # fmt: skip
+def test_a_recipe_that_is_nearly_there(
+    written: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toys/basque").mkdir(parents=True)
+    for name in ("merge.yml", "toys/merge.yml"):
+        (tmp_path / name).write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((RecipeError, SourceError), match=r"no such (recipe|folder)") as found:
+        read_recipe(written)
+    assert f"Did you mean {meant}?" in str(found.value) if meant else "Did you mean" not in str(found.value)

@@ -20,6 +20,7 @@ from merge_hooks.resolve.resolver import from_payload, resolve
 from merge_hooks.sources import facts
 from merge_hooks.sources.adapter import over_base
 from merge_hooks.sources.checkpoint import Source, open_source, read_header
+from merge_hooks.sources.near import did_you_mean
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -162,3 +163,58 @@ def test_a_tokenizer_is_read_once_for_each_state_of_its_file(tmp_path: Path, mon
     file.unlink()
     monkeypatch.undo()
     assert facts.tokens_of(tmp_path) is None
+
+
+@pytest.fixture
+def toys_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where somebody works: toys/basque, toys/instruct, toys/merge.yml; elsewhere a recipe's own folder."""
+    for name in ("here/toys/basque", "here/toys/instruct", "recipes/models/galician"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "here/toys/merge.yml").write_text("merge_method: linear\n")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("toys/basqe", "toys/basque"), ("toy/basque", "toys/basque"), ("./toys/Basqe", "toys/basque"), ("basque", "toys/basque"),
+     ("toys/insrtuct", "toys/instruct"), ("models/galicain", "models/galician"), ("../recipes/models/galicia", "../recipes/models/galician")],
+)  # fmt: skip
+def test_a_path_that_is_nearly_right(written: str, meant: str, toys_here: Path) -> None:
+    with pytest.raises(SourceError, match=r"no such folder.* Did you mean (\S+)\?") as found:
+        open_source(written, beside=toys_here / "recipes")
+    assert f"Did you mean {meant}?" in str(found.value)
+    assert (toys_here / "here" / meant).is_dir() or (toys_here / "recipes" / meant).is_dir()
+
+
+@pytest.mark.parametrize("written", ["Qwen/Qwen3-0.6B", "./x/y", "/nowhere/at/all", "toys/merge.ym"])
+def test_a_path_like_nothing_that_is_here(written: str, toys_here: Path) -> None:
+    """A file is no model; and a name of the Hub is none of a folder."""
+    with pytest.raises(SourceError, match=r"no such folder") as found:
+        open_source(written)
+    assert "Did you mean" not in str(found.value)
+
+
+def test_an_absolute_path_that_is_nearly_right(toys_here: Path) -> None:
+    assert did_you_mean(f"{toys_here}/hre/toys/basqe") == f" Did you mean {toys_here}/here/toys/basque?"
+    assert did_you_mean("toys/basque") == "", "it is there: something else is wrong"
+
+
+def test_who_asks_the_hub_is_told_what_is_near_before(
+    toys_here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name of the Hub stays one, whatever folder is here: it is asked, and nothing is said of what the cache holds."""
+    said: list[str] = []
+
+    def snapshot_download(repository: str, **_: Any) -> str:
+        said.append(caplog.text)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    for offline, cached, warned in ((True, None, False), (False, None, True), (False, "/cache/config.json", False)):
+        caplog.clear()
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, found=cached, **__: found)
+        with pytest.raises(SourceError, match=r"Did you mean toys/basque\?.*As a model of the Hub, .*out of reach"):
+            open_source("toys/basqe")
+        assert ("toys/basqe: no such folder here. Did you mean toys/basque?" in said.pop()) == warned and not said
