@@ -167,7 +167,6 @@ def test_other_dtypes_in_and_out(method: str) -> None:
     replace(case_of(method, large, weights), dtype=BFLOAT16, out_dtype=FLOAT16).check(*WAYS[:2])
 
 
-
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_linear_merge_whose_base_is_stored_in_another_dtype(place: int) -> None:
     """A recipe may name one of the sources of `linear` as its base: it is summed like the others."""
