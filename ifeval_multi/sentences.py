@@ -118,10 +118,11 @@ class _Dot:
         # A capital alone is an initial, whatever the pack says of small letters: "s." is a century, "S." is a name.
         initials = self.cased and self.token.isupper() and (len(self.token) == 1 or _DOUBLED.fullmatch(self.token))
         lowered = "" if initials else self.token.lower()
-        if lowered in self.pack.abbreviations_before_names:
-            may_end = lowered in self.pack.abbreviations and self.cased and not self.goes_on
-            return not (may_end and self._opens_sentence())
-        if not self.pack.abbreviations.isdisjoint((lowered, *self._written_together())):
+        forms = (lowered, *self._written_together())
+        may_end = not self.pack.abbreviations.isdisjoint(forms)
+        if not self.pack.abbreviations_before_names.isdisjoint(forms):
+            return not (may_end and self.cased and not self.goes_on and self._opens_sentence())
+        if may_end:
             return self._goes_on_after_abbreviation()
         if _DOUBLED.fullmatch(self.token) and not (self.pack.ordinal_dot and self._is_roman(self.token)):
             return self._goes_on_after_abbreviation()
@@ -155,7 +156,7 @@ class _Dot:
         short = len(self.token) <= 3 and after.endswith(".") and len(after) <= 4
         return short and any(
             f"{self.token}.{after.rstrip('.')}".lower() == known[: len(self.token) + len(after)]
-            for known in self.pack.abbreviations
+            for known in self.pack.abbreviations | self.pack.abbreviations_before_names
             if known.startswith(self.token.lower() + ".")
         )
 

@@ -20,6 +20,12 @@ _INVISIBLE = regex.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\
 # CPython sorts a run of combining marks by insertion, so a run of 100,000 takes minutes.
 # No language stacks more than a handful (Unicode's Stream-Safe Text Format allows 30).
 _MARKS = regex.compile(r"(\p{M}{30})\p{M}++")
+# Spaces and hyphens that differ from the plain ones in where a line may break, or in width: "P. S.", "Section 1" and
+# "vint-i-dos" are typeset with them. U+2027 is a Catalan l·l as some fonts want it.
+_TYPESET = str.maketrans({
+    **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f", " "),
+    "\u2010": "-", "\u2011": "-", "\u2027": "·",
+})  # fmt: skip
 _QUOTES = str.maketrans("’‘ʼ´`“”„«»", "'" * 5 + '"' * 5)
 AS_IS = frozenset({""})
 _FIRST_EASTERN = "\u2e80"  # from here on: Chinese, Japanese, Korean
@@ -41,7 +47,13 @@ _MARKER = regex.compile(
 
 @lru_cache(maxsize=64)
 def normalise(text: str) -> str:
-    """NFC, \\n line ends, no invisible characters: what is the same on screen is the same here."""
+    """NFC, \\n line ends, no invisible characters, plain spaces and hyphens: what is the same on screen is the same here."""
+    found = visible(text)
+    return found if found.isascii() else found.translate(_TYPESET)
+
+
+def visible(text: str) -> str:
+    """The same with its spaces and hyphens as they are, for what a program reads: JSON knows no other space."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", shorten_marks(text))
         text = _INVISIBLE.sub("", text)

@@ -87,8 +87,36 @@ class DocumentTask(ConfigurableTask):
 
     def build_all_requests(self, *, tokenizer_name: str = "", **options: Any) -> None:
         """lm_eval's requests. `--cache_requests` keys them by task and tokenizer; ours also by documents."""
+        self._look_at_targets()
         read = (self.config.metadata or {})["documents_hash"]
         super().build_all_requests(tokenizer_name=f"{tokenizer_name}-{read}", **options)
+
+    def _look_at_targets(self) -> None:
+        """Say how many documents have a right answer that is none of their choices: lm_eval counts these as wrong, and
+        stops after all answers where there is none at all.
+
+        Raises:
+            DocumentsError: a document has no right answer.
+        """
+        if self.config.output_type != "multiple_choice" or callable(self.config.process_results):
+            return
+        wrong = 0
+        for number, document in enumerate(self.eval_docs):
+            place = self.doc_to_text if self.multiple_input else self.doc_to_target  # as lm_eval scores
+            target, choices = place(document), self.doc_to_choice(document)
+            if target is None:
+                raise DocumentsError(
+                    f"{self.config.task}: document {number} of {self.config.dataset_path} has no right answer (its target "
+                    "is null). Is this the split whose answers are published?"
+                )
+            targets = target if isinstance(target, list) else [target]
+            wrong += not all(one in choices if isinstance(one, str) else 0 <= one < len(choices) for one in targets)
+        if wrong:
+            said = list((self.config.metadata or {}).get("differences") or ())
+            word = (
+                f"{wrong:,} documents count as wrong whatever is answered: their right answer is none of their choices"
+            )
+            self.say(differences=list(dict.fromkeys([*said, word])))
 
 
 class DrawnTask(DocumentTask):

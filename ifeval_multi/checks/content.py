@@ -50,7 +50,8 @@ def _marker_patterns(marker: str) -> tuple[regex.Pattern[str], regex.Pattern[str
         return at_line, regex.compile(rf"(?<=[.!?…»”\"'][ \t*_]){word}(?!\p{{L}})")
     initials = [regex.escape(sign) for sign in marker if sign.isalnum()]
     loose = r"\.?[ \t-]?".join(initials)
-    at_line = regex.compile(rf"{before}{loose}(?!\p{{L}}|\.[ \t]?\p{{L}}\.)", _LINES)
+    # Nor are "PS5" and "PS4" postscripts.
+    at_line = regex.compile(rf"{before}{loose}(?![\p{{L}}\p{{N}}]|\.[ \t]?\p{{L}}\.)", _LINES)
     dotted = r"\.[ \t-]?".join(initials)
     after_sentence = rf"(?<=[.!?…»”\"'][ \t*_]){regex.escape(marker)}(?!\p{{L}})"
     not_inside = r"(?<![\p{L}\p{N}]|(?<!\p{L})\p{L}\.[ \t]?)"  # the S. of P.P.S. is not P.S.

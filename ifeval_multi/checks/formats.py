@@ -13,7 +13,7 @@ from ifeval_multi.emphasis import find_emphasis
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import compare, exactly
 from ifeval_multi.sentences import sentence_texts
-from ifeval_multi.text import fold, lines, normalise, occurrences
+from ifeval_multi.text import fold, lines, normalise, occurrences, visible
 from ifeval_multi.verdict import Verdict
 
 _FENCE = regex.compile(r"\A```[ \t]*+(?:json[\w]*+)?[ \t]*+\n?", regex.IGNORECASE)
@@ -85,7 +85,7 @@ def _section_pattern(word: str, side: str) -> regex.Pattern[str]:
 
 def json_format(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """The whole answer is one JSON object or array, with or without a ``` fence."""
-    text = normalise(response).strip()
+    text = visible(response).strip()
     fenced = _FENCE.match(text)
     if fenced and text.endswith("```"):
         text = text[fenced.end() : -3]

@@ -17,6 +17,8 @@ from ifeval_multi.verdict import Verdict
 # A divider is a line of asterisks, or three asterisks inside a line that emphasise nothing: "one *** two",
 # "one. ***Two." ***bold italic*** is none.
 _LONGEST_LINE = 50_000
+_BEFORE_LETTERS = regex.compile(r"^[^\p{L}\p{N}]++")
+_NUMBER = regex.compile(r"^\d{1,3}[.)]\s++")
 _DIVIDER_LINE = regex.compile(r"[ \t>]*+(?:\*[ \t]?+){3,}+")
 
 
@@ -62,7 +64,7 @@ def _divided(line: str) -> list[str]:
 def nth_paragraph_first_word(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """Exactly as many paragraphs as asked, and the nth begins with the word (or words) asked.
 
-    What stands before the first letter (quotation mark, ** or a list marker) does not count.
+    What stands before the first letter (quotation mark, ** or a list marker, also a number's) does not count.
     """
     found = paragraphs(normalise(response))
     count = exactly(len(found), arguments["num_paragraphs"], "paragraphs")
@@ -71,7 +73,9 @@ def nth_paragraph_first_word(response: str, arguments: Mapping[str, Any], pack: 
     number, asked = arguments["nth_paragraph"], fold(arguments["first_word"])
     if not 1 <= number <= len(found):
         return Verdict(False, f"there is no paragraph {number}")
-    start = regex.sub(r"^[^\p{L}\p{N}]++", "", fold(found[number - 1][: len(asked) + 200]))
-    rest = start[len(asked) : len(asked) + 1]
-    begins = start.startswith(asked) and not rest.isalnum()
+    start = _BEFORE_LETTERS.sub("", fold(found[number - 1][: len(asked) + 200]))
+    unnumbered = _BEFORE_LETTERS.sub("", _NUMBER.sub("", start))  # where "1." itself is not what was asked
+    begins = any(
+        one.startswith(asked) and not one[len(asked) : len(asked) + 1].isalnum() for one in (start, unnumbered)
+    )
     return Verdict(begins, f"paragraph {number} begins {start[:30]!r}, {asked!r} asked")

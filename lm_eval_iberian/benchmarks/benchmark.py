@@ -106,6 +106,17 @@ def full_score(metric: str) -> float:
     return 1.0 if metric.partition(",")[0] in SHARES else 100.0
 
 
+def is_possible(metric: str, value: float) -> bool:
+    """Whether a metric can have a value, as lm_eval writes it: a share lies between 0 and 1, BLEU between 0 and 100.
+
+    Some of lm_eval's tasks write f1 and exact match in percent (squadv2).
+    """
+    name, rounding = metric.partition(",")[0], 1e-6
+    if name in SHARES - {"f1", "em", "exact_match"}:
+        return (-1.0 if name == "mcc" else 0.0) - rounding <= value <= 1.0 + rounding
+    return name not in OF_HUNDRED or (value >= 0.0 and (name == "ter" or value <= 100.0 + rounding))
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """One benchmark in one language: one number, whatever the number of its tasks.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from lm_eval_iberian.benchmarks.benchmark import ALL, CHOICE, KINDS, PLACES, TOYS, Benchmark, Kind
+from lm_eval_iberian.benchmarks.benchmark import ALL, CHOICE, KINDS, PLACES, TOYS, Benchmark, Kind, full_score
 from lm_eval_iberian.benchmarks.entries import benchmarks_of
 from lm_eval_iberian.benchmarks.files import BENCHMARKS, fault, manifest_files
 from lm_eval_iberian.benchmarks.languages import languages
@@ -42,6 +42,13 @@ def of_column(column: str) -> list[Benchmark]:
 def of_task(task: str) -> Benchmark | None:
     """The benchmark that a leaf task, ours or lm_eval's own, is of; None for a task that no manifest knows."""
     return _by_task(task_folders()).get(task)
+
+
+def full_score_of(task: str, metric: str) -> float:
+    """What a weighted sum takes for the full score of a task's metric: as tables show it where they do, else by its name
+    (`full_score`)."""
+    known = of_task(task)
+    return known.percent if known and known.metric == metric.partition(",")[0] else full_score(metric)
 
 
 def columns(average: str) -> list[str]:

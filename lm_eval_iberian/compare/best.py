@@ -18,8 +18,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lm_eval_iberian.benchmarks.benchmark import OF_HUNDRED, Benchmark, full_score
-from lm_eval_iberian.benchmarks.table import of_column, of_task
+from lm_eval_iberian.benchmarks.benchmark import OF_HUNDRED, Benchmark
+from lm_eval_iberian.benchmarks.table import full_score_of, of_column, of_task
 from lm_eval_iberian.compare.columns import Scores, others
 from lm_eval_iberian.compare.differences import SAME, Comparer
 from lm_eval_iberian.runs.point import SweepPoint
@@ -195,7 +195,7 @@ def _weighted(scores: Scores, name: str) -> Goal:
         benchmarks = _benchmarks(scores, column, less=weight < 0)
         for benchmark in benchmarks:
             if not _has_scale(column):
-                benchmark = replace(benchmark, percent=full_score(benchmark.metric))
+                benchmark = replace(benchmark, percent=full_score_of(column.partition(":")[0], benchmark.metric))
             weights[benchmark] = weights.get(benchmark, 0.0) + weight / len(benchmarks)
     return Goal(name, tuple(weights), tuple(weights.values()))
 

@@ -14,6 +14,7 @@ compared with the manifest of its task (manifests.py), except for the number of 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -45,7 +46,7 @@ class Documents(dict[str, "Dataset"]):
     Args:
         origin: "samples", the mirror's folder or "Hub"; the last two with "@" and the commit if it is known.
         revision: "<Hub id>@<commit>" of what was read; empty if no commit is known.
-        differences: what differs from the manifest and was accepted (IBERIAN_ROWS=any).
+        differences: what differs from the manifest and was accepted (IBERIAN_ROWS=any), and texts that are not there.
         notes: what stands beside a score although nothing is wrong: that the data set is not pinned.
     """
 
@@ -212,7 +213,8 @@ def _compare(
             f"fetched again with `iberian prefetch`; if the data set has changed, {ROWS_VARIABLE}=any reads it all the "
             "same and marks the score."
         )
-    return tuple(rows)
+    nulls = [f"split {s}: {word}" for s, data in splits.items() for word in manifests.nulls(data, manifest, columns)]
+    return (*rows, *nulls)
 
 
 def _read_folder(folder: Path) -> dict[str, Dataset]:
@@ -221,6 +223,11 @@ def _read_folder(folder: Path) -> dict[str, Dataset]:
         raise DocumentsError(
             f"{folder}: no .jsonl or .parquet files. A mirror holds one file a split, e.g. test.jsonl."
         )
+    for first, second in itertools.pairwise(files):  # sorted: files of one split are neighbours
+        if first.stem == second.stem:
+            raise DocumentsError(
+                f"{folder}: {first.name} and {second.name} are both the split {first.stem}. Remove the one that is not meant."
+            )
     return {file.stem: _read_file(file) for file in files}
 
 
@@ -243,7 +250,7 @@ def _read_file(file: Path) -> Dataset:
 def _read_lines(file: Path) -> list[dict[str, Any]]:
     documents = []
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise DocumentsError(f"{file}: not UTF-8 text. Copy it again.") from None
     for number, line in enumerate(lines, start=1):

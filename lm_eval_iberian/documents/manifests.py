@@ -127,6 +127,33 @@ def wrong_columns(data: Dataset, manifest: Manifest, columns: Mapping[str, str] 
     return said
 
 
+def nulls(data: Dataset, manifest: Manifest, columns: Mapping[str, str] | None = None) -> list[str]:
+    """Each column of texts that is empty in some rows: a prompt would read "None" there."""
+    wanted = manifest.columns if columns is None else columns
+    texts = [name for name in wanted if kind_of(data.features[name]) in ("string", "strings", "choices")]
+    if not texts:
+        return []
+    table = data.select_columns(texts).with_format("arrow")[:]
+    found = {name: _count_nulls(table.column(name)) for name in texts}
+    return [
+        f'column {name} is null {count:,} times, where prompts say "None"' for name, count in found.items() if count
+    ]
+
+
+def _count_nulls(column: Any) -> int:
+    """Nulls of a column, and inside its lists and structs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    count, kind = int(column.null_count), column.type
+    column = column.filter(pc.is_valid(column))  # a struct that is null has fields that are
+    if pa.types.is_struct(kind):
+        count += sum(_count_nulls(pc.struct_field(column, [place])) for place in range(kind.num_fields))
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        count += _count_nulls(pc.list_flatten(column))
+    return count
+
+
 def wrong_rows(found: Mapping[str, Dataset], config: str, manifest: Manifest) -> list[str]:
     """Each split whose number of rows is not the known one."""
     known = manifest.configs.get(config, {})

@@ -39,11 +39,11 @@ TASKS = (*CHOSEN, *FROM_LIST, *YES_OR_NO, *LETTERS, *FOUND_WORDS, *MADE_WORDS, *
 CUES = {
     "length": {
         "en": ("more|longer|longest", "less|fewer|shorter|shortest"),
-        "es": ("más letras|más larg[ao]", "menos letras|más cort[ao]"),
-        "ca": ("més lletres|més llarg[ua]?", "menys lletres|més curta?"),
-        "gl": ("máis letras|máis long[ao]|máis larg[ao]", "menos letras|máis curt[ao]"),
+        "es": (r"más\b(?! cort)|mayor (?:número|cantidad)", r"menos\b|más cort|menor (?:número|cantidad)"),
+        "ca": (r"més\b(?! curt)|major (?:nombre|quantitat)", r"menys\b|més curt|menor (?:nombre|quantitat)"),
+        "gl": (r"máis\b(?! curt)|maior (?:número|cantidade)", r"menos\b|máis curt|menor (?:número|cantidade)"),
         "eu": ("gehiago|gehien|luzeago|luzeen", "gutxiago|gutxien|laburrago|laburren"),
-        "pt": ("mais letras|mais long[ao]|mais comprid[ao]|maior", "menos letras|mais curt[ao]|menor"),
+        "pt": (r"mais\b(?! curt)|maior", r"menos\b|mais curt|menor"),
     },
     "size": {
         "en": ("bigger|biggest|larger|largest|greater|greatest|higher|highest", "smaller|smallest|less|lower|lowest"),
@@ -75,7 +75,9 @@ LAST_VERBS = {"eu": ("da", "dira", "du", "dago", "dator")}
 _JOINED = re.compile(r"[\s\",;]*(?:(?:and|or|y|e|o|u|i|ou|eta|edo)\b)?[\s\",;]*")
 _QUOTED = re.compile(r'"([^"]{1,300})"')
 _WORD = re.compile(r"[^\W\d_]+(?:['’·-][^\W\d_]+)*")
-_MARKS = str.maketrans({**dict.fromkeys("“”«»„‟", '"'), **dict.fromkeys("*`_", ""), "’": "'", "‘": "'"})
+_MARKS = str.maketrans({**dict.fromkeys("“”«»„‟", '"'), **dict.fromkeys("*`_", "")})
+# **river**, `river`, 'river': a word that is set apart in another way than by double quotes.
+_APART = re.compile(r"(?<!\w)(\*{1,3}|_{1,2}|`|')([^\W_](?:[\w·-]{0,60}[^\W_])?)\1(?!\w)")
 
 
 def verdict(task: str, facts: Mapping[str, Any], answer: str, language: str) -> bool | None:
@@ -125,13 +127,24 @@ def needed(task: str) -> tuple[str, ...]:
 
 
 def said(answer: str) -> str:
-    """The first line that says something, and the next after a colon; small letters, plain quotes, no emphasis."""
-    text = unicodedata.normalize("NFC", answer.rpartition("</think>")[2]).translate(_MARKS).lower()
-    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip(' .,;:!?"-')]
-    taken = lines[:1]
-    if taken and taken[0].endswith(":"):
-        taken += lines[1:2]
+    """The first line that says something, and the next after a colon; small letters, plain quotes.
+
+    A single word in emphasis or single quotes is put in double ones; other emphasis is left out.
+    """
+    text = unicodedata.normalize("NFC", answer.rpartition("</think>")[2]).lower()
+    taken: list[str] = []
+    for line in text.splitlines():
+        if line.translate(_MARKS).strip(' .,;:!?"-'):
+            taken.append(_plain(line[: 2 * LONGEST]))
+            if len(taken) == 2 or not taken[0].endswith(":"):
+                break
     return " ".join(taken)[:LONGEST]
+
+
+def _plain(line: str) -> str:
+    """A line with single blanks, plain quotes and no emphasis."""
+    set_apart = _APART.sub(r'"\2"', line.replace("’", "'").replace("‘", "'"))
+    return " ".join(set_apart.translate(_MARKS).split())
 
 
 def named(options: Sequence[Any], text: str, task: str, language: str) -> int | None:
@@ -139,7 +152,9 @@ def named(options: Sequence[Any], text: str, task: str, language: str) -> int | 
 
     A repetition of the options ("of the words a and b, ...") is passed over. Of two that are compared it is the one
     before the comparison ("a is longer"), else the first after it ("the longer one is a"), and the other one where only
-    words of the other end are used ("b is shorter"). Else it is the first.
+    words of the other end are used ("b is shorter"). Where nothing is compared and both are named ("b has 3 letters and a
+    has 5"), it is the one that the answer begins or ends with as such ("a, not b", "b (3), a (5): a"), or none.
+    Of other options it is the first.
     """
     everywhere = mentions(options, text, language)
     places = after_repetition(everywhere, text)
@@ -154,9 +169,19 @@ def named(options: Sequence[Any], text: str, task: str, language: str) -> int | 
     more, less = (re.search(rf"\b(?:{cues})", rest) for cues in CUES[COMPARED[task]][language])
     own, other = (less, more) if task in LESSER else (more, less)
     cue = own or other
+    if cue is None and len({number for *_, number in places}) > 1:
+        return _set_apart(places, text)
     before = [place for place in places if cue and place[1] <= cue.start()]
     chosen = (before[-1] if before else places[0])[2]
     return 1 - chosen if other and not own else chosen
+
+
+def _set_apart(places: list[Place], text: str) -> int | None:
+    """Of several options the one that the text begins with, before a comma or dot, or ends with, after a colon."""
+    (first, end, number), (last, _, final) = places[0], places[-1]
+    if not text[:first].strip('" ') and re.match(r'"?[.,;:!]', text[end:]):
+        return number
+    return final if re.search(r':\s*"?$', text[:last]) else None
 
 
 # Where an option stands in a text: start, end, number of the option.
@@ -191,13 +216,17 @@ def after_repetition(places: list[Place], text: str) -> list[Place]:
 
 
 def yes_or_no(text: str, language: str) -> bool | None:
-    """True for yes: the first word, or the only one of both that occurs."""
+    """True for yes: the first word, or the only one of both that occurs.
+
+    A no inside a sentence counts only where a mark follows it or nothing: "there are no others" says neither.
+    """
     words = _WORD.findall(text)
     for pairs in (YES_NO, FIRST_YES_NO):
         for is_yes_word, pattern in zip((True, False), pairs.get(language, ()), strict=False):
             if words and re.fullmatch(pattern, words[0]):
                 return is_yes_word
-    yes, no = (any(re.fullmatch(pattern, one) for one in words) for pattern in YES_NO[language])
+    yes = any(re.fullmatch(YES_NO[language][0], one) for one in words)
+    no = bool(re.search(rf"(?<!\w)(?:{YES_NO[language][1]})\s*(?:[^\w\s'-]|$)", text))
     return yes if yes != no else None
 
 
@@ -220,11 +249,15 @@ def letter(text: str, language: str) -> str | None:
 
 
 def word(text: str, language: str, leave_out: str = "") -> str | None:
-    """The one word that is quoted, but for `leave_out`; else the last one of the first sentence."""
+    """The one word that is quoted, but for `leave_out`; else the last one of the first sentence, or where that is
+    `leave_out`, its first ("left comes after boat").
+    """
     quoted = {one for one in _quoted_words(text) if one != leave_out.lower()}
     if quoted:
         return quoted.pop() if len(quoted) == 1 else None
     words = _ended(text, language)
+    if words and words[-1] == leave_out.lower():
+        words = words[:1]
     return words[-1] if words else None
 
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.benchmarks.benchmark import is_possible
 from lm_eval_iberian.identity.identity import Identity, of_results, parse
 from lm_eval_iberian.identity.prompting import PLAIN, Prompt, of_chat
 from merge_hooks.errors import ForPeople
@@ -114,11 +115,17 @@ class Run:
         """A task's score by a metric. Raises KeyError where the task is not in this file."""
         found = self.tasks[task]
         value = _number(_of_metric(found, metric))
+        stderr = _number(_of_metric(found, metric, "_stderr"))
         problems = [] if value is not None else [f"failed: no number for {metric}"]
+        if value is not None and not is_possible(metric, value):
+            problems = [
+                f"failed: {metric} is {value:g}, which it cannot be: was the file changed, or is it in percent?"
+            ]
+            value = stderr = None
         problems += self._shortened(task)
         return Leaf(
             value,
-            _number(_of_metric(found, metric, "_stderr")),
+            stderr,
             tuple(problems),
             _whole(self.data.get("n-shot", {}).get(task)),
             tuple(map(str, self._metadata(task).get("documents_notes") or ())),

@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from lm_eval_iberian.benchmarks.benchmark import full_score
+from lm_eval_iberian.benchmarks.table import full_score_of
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.spec import MAX_BYTES, refuse_unknown
 from lm_eval_iberian.tune.genome import SEARCHED, Genome, axes_of, recipe_of, word
@@ -204,7 +204,7 @@ def _objective(written: Any, name: str) -> dict[str, float]:
     weights: dict[str, float] = {}
     for task, metric, weight in _tasks(written, name):
         column = f"{task}:{metric}"
-        weights[column] = weights.get(column, 0.0) + weight * full_score(metric)
+        weights[column] = weights.get(column, 0.0) + weight * full_score_of(task, metric)
     return weights
 
 

@@ -270,6 +270,22 @@ def _tokens_without_rows(stream: Stream, sources: list[Source], facts: list[Fact
                 f"e.g. {token!r}, which is {beyond[token]}. Give it the rows once: `model.resize_token_embeddings("
                 "len(tokenizer))` and save it; or take the tokenizer of the model that it was trained from."
             )
+    yield from _added_tokens(stream)
+
+
+def _added_tokens(stream: Stream) -> Iterator[str]:
+    """Tokens of `tokens:` that mergekit adds to the base's own tokenizer, for which it then wants a row of the base."""
+    settings = stream.resolved.config.tokenizer
+    if settings is None or settings.source != "base":
+        return
+    base = stream.resolved.donor
+    added = [token for token in settings.tokens or {} if token not in (tokens_of(base.folder) or {})]
+    if added:
+        yield (
+            f"`tokenizer:`, `tokens:` gives {', '.join(map(repr, added[:3]))} a row, and {base.name}, whose tokenizer is "
+            "the merge's (`source: base`), has no such token; mergekit then stops. Write `source: union`, or the path of "
+            "a model that has it."
+        )
 
 
 def _token_difference(first: str, tokens: dict[str, int], name: str, own: dict[str, int]) -> str:

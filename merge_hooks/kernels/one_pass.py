@@ -71,10 +71,14 @@ def begin(operands: Operands, workers: Workers, seed: int, in_torch: bool, in_ro
 
 
 def _alike(operands: Operands) -> Operands:
-    """With all sources but the base stored alike, in one of DTYPES: where not, cast to the dtype of the merge."""
-    others = {operand.tensor.dtype for operand in operands.others}
+    """With all that are summed stored alike, in one of DTYPES: where not, cast to the dtype of the merge.
+
+    A base is not summed, but for `linear`, to which it is a source like the others.
+    """
+    summed = operands.inputs if operands.method == "linear" else operands.others
+    dtypes = {operand.tensor.dtype for operand in summed}
     inputs = [
-        operand if operand.tensor.dtype in DTYPES and (operand.place is None or len(others) == 1)
+        operand if operand.tensor.dtype in DTYPES and (len(dtypes) == 1 or all(operand is not one for one in summed))
         else replace(operand, tensor=operand.tensor.to(operands.dtype))
         for operand in operands.inputs
     ]  # fmt: skip

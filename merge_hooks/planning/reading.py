@@ -72,6 +72,7 @@ def run_task(task: Any, memory: dict[str, Any]) -> Any:
         memory: results to keep between calls. Only the tokenizer is kept; tensors are freed at once.
     """
     from mergekit.tokenizer import BuildTokenizer
+    from mergekit.tokenizer.embed import PermutedVocabulary
 
     if isinstance(task, BuildTokenizer):
         if "tokenizer" not in memory:
@@ -80,7 +81,16 @@ def run_task(task: Any, memory: dict[str, Any]) -> Any:
             except (RuntimeError, ValueError, KeyError, TypeError, AssertionError, OSError) as error:
                 raise PreflightError(_no_tokenizer(task, error)) from error
         return memory["tokenizer"]
-    return task.execute(**{name: run_task(needed, memory) for name, needed in task.arguments().items()})
+    needed = {name: run_task(one, memory) for name, one in task.arguments().items()}
+    if not isinstance(task, PermutedVocabulary):
+        return task.execute(**needed)
+    try:
+        return task.execute(**needed)
+    except (AssertionError, KeyError, NotImplementedError, ValueError) as error:
+        raise PreflightError(
+            f"mergekit cannot align the vocabularies of this recipe: {in_words(error)}. Look at `tokenizer:`, `tokens:`; or "
+            "take `tokenizer_source: union`."
+        ) from error
 
 
 def _no_tokenizer(task: Any, error: Exception) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.documents.loader import DocumentsError
-from lm_eval_iberian.documents.manifests import kind_of, manifests
+from lm_eval_iberian.documents.manifests import kind_of, manifests, nulls
 from lm_eval_iberian.folders import tasks_folder
 from tests.conftest import SHARED
 from tests.tasks.common import build
@@ -269,3 +269,75 @@ def test_choices_have_texts_and_labels() -> None:
 
     for other in ({"text": List(Value("string"))}, {"text": List(Value("string")), "label": List(Value("int32"))}):
         assert kind_of(other) not in ("choices", "string", "strings", "integer")
+
+
+# Answers and texts that are not there ---------------------------------------------------------------------------------
+
+
+def trivia(mirror: Path, **first: Any) -> Any:
+    """The task on eight questions, the second of which is changed."""
+    rows = [{**QUESTION, "id": number, "question": f"Zein {number}?"} for number in range(8)]
+    write(mirror, "HiTZ/EusTrivia", "default", "test", [rows[0], {**rows[1], **first}, *rows[2:]])
+    task = build("iberian_eus_trivia")
+    task.build_all_requests(limit=None, rank=0, world_size=1)
+    return task
+
+
+@pytest.mark.parametrize("first", [{"question": None}, {"candidates": ["bat", None]}])
+def test_a_text_that_is_null_marks_the_score(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch, first: dict[str, Any]
+) -> None:
+    """The prompt would say "None", and nobody would know."""
+    monkeypatch.setenv("IBERIAN_ROWS", "any")
+    found = trivia(mirror, **first).config.metadata["differences"]
+    (column,) = first
+    assert f'split test: column {column} is null 1 times, where prompts say "None"' in found
+    assert len(trivia(mirror).config.metadata["differences"]) == 1, "the number of rows"
+
+
+def test_nulls_are_counted_wherever_they_are() -> None:
+    from datasets import Dataset
+
+    choices = [{"text": ["a", None], "label": ["A", "B"]}, {"text": ["b", "c"], "label": [None, "B"]}, None]
+    data = Dataset.from_dict(
+        {"question_stem": [None, "x", None], "choices": choices, "answerKey": ["A"] * 3, "z": [None] * 3}
+    )
+    manifest = next(one for one in manifests().values() if "choices" in one.columns.values())
+    column = next(name for name, kind in manifest.columns.items() if kind == "choices")
+    found = nulls(data.rename_column("choices", column) if column != "choices" else data, manifest,
+                  {"question_stem": "string", column: "choices"})  # fmt: skip
+    assert [word.split(",")[0] for word in found] == [
+        "column question_stem is null 2 times",
+        f"column {column} is null 3 times",
+    ]
+
+
+def test_an_answer_that_is_no_choice_marks_the_score(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm_eval counts it as wrong. -1 is what splits with hidden answers hold."""
+    monkeypatch.setenv("IBERIAN_ROWS", "any")
+    task = trivia(mirror, answer=-1)
+    words = "1 documents count as wrong whatever is answered: their right answer is none of their choices"
+    assert task.config.metadata["differences"][1:] == [words]
+    task.build_all_requests(limit=None, rank=0, world_size=1)
+    assert task.config.metadata["differences"][1:] == [words], "said once"
+
+
+def test_no_answer_is_refused_before_anything_is_asked(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IBERIAN_ROWS", "any")
+    with pytest.raises(DocumentsError, match="document 1 of HiTZ/EusTrivia has no right answer"):
+        trivia(mirror, answer=None)
+
+
+def test_two_files_of_one_split_are_refused(mirror: Path) -> None:
+    """Either may be the newer one."""
+    file = write(mirror, "HiTZ/EusTrivia", "default", "test", [QUESTION])
+    documents._read_file(file).to_parquet(str(file.with_suffix(".parquet")))
+    with pytest.raises(DocumentsError, match=r"test\.jsonl and test\.parquet are both the split test"):
+        documents.load("HiTZ/EusTrivia", None, ["test"])
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IBERIAN_ROWS", "any")
+    file = write(mirror, "HiTZ/EusTrivia", "default", "test", [QUESTION])
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert documents.load("HiTZ/EusTrivia", None, ["test"])["test"].to_list() == [QUESTION]

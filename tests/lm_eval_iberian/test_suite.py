@@ -36,6 +36,26 @@ def test_exams_weigh_as_one_benchmark() -> None:
     assert one(results(scores)).averages["bench_eu"].value == pytest.approx(57.0)
 
 
+@pytest.mark.parametrize(("task", "metric", "value"), [
+    ("iberian_eus_trivia", "acc", 50.0), ("iberian_eus_trivia", "acc", -0.1), ("iberian_cola_es", "mcc", -1.2),
+    ("iberian_flores_es-eu", "bleu", 1234.0), ("iberian_flores_es-eu", "bleu", -1.0),
+])  # fmt: skip
+def test_what_a_metric_cannot_be_is_no_score(task: str, metric: str, value: float) -> None:
+    """A file that was edited, or one in percent."""
+    leaf = check_run(results({task: {metric: value, f"{metric}_stderr": 0.01}}), "x.json").leaf(task, metric)
+    assert leaf.value is None and leaf.stderr is None
+    assert leaf.problems == (
+        f"failed: {metric} is {value:g}, which it cannot be: was the file changed, or is it in percent?",
+    )
+
+
+@pytest.mark.parametrize(("metric", "value"), [("acc", 1.0), ("acc", 0.0), ("mcc", -0.2), ("bleu", 100.00000000000004),
+                                               ("chrf", 40.0), ("ter", 130.0), ("f1", 75.3), ("perplexity", 12.0)])  # fmt: skip
+def test_what_a_metric_can_be_is_a_score(metric: str, value: float) -> None:
+    """f1 and exact match are in percent in some of lm_eval's tasks; sacreBLEU gives a little over 100."""
+    assert check_run(results({"x": {metric: value}}), "x.json").leaf("x", metric).value == value
+
+
 def scored(title: str, model: ModelScores) -> Score:
     """Of one benchmark."""
     return next(score for benchmark, score in model.benchmarks.items() if benchmark.title == title)

@@ -36,6 +36,7 @@ def rows(language: str) -> list[dict[str, Any]]:
 
 TWO = {"answer": "river", "distractor": "sun"}
 RIO = {"answer": "río", "distractor": "sol"}
+MARIPOSA = {"answer": "mariposa", "distractor": "sol"}
 RIU = {"answer": "papallona", "distractor": "riu"}
 MENDI = {"answer": "tximeleta", "distractor": "ibai"}
 LIST = {"answer": "pear", "distractors": ["saw", "nail", "hammer", "pear tree"]}
@@ -78,6 +79,22 @@ VERDICTS = [
     ("more_letters", MENDI, "eu", '"ibai" hitzak baino letra gehiago ditu "tximeleta" hitzak.', True),
     ("more_letters", MENDI, "eu", '"ibai" laburragoa da.', True),
     ("more_letters", MENDI, "eu", "Ibai da luzeagoa.", False),
+    # counted before they are compared; compared without "letters"; not compared at all
+    ("more_letters", MARIPOSA, "es", "Sol tiene 3 letras y mariposa tiene 8, así que mariposa tiene más.", True),
+    ("more_letters", MARIPOSA, "es", "Mariposa tiene 8 letras y sol tiene menos.", True),
+    ("more_letters", MARIPOSA, "es", "Sol tiene 3 letras y mariposa 8: sol es más larga.", False),
+    ("more_letters", MARIPOSA, "es", "Sol es más corta que mariposa.", True),
+    ("more_letters", MARIPOSA, "es", "La que tiene mayor número de letras es mariposa.", True),
+    ("less_letters", {"answer": "sol", "distractor": "mariposa"}, "es", "Mariposa tiene más.", True),
+    ("more_letters", RIU, "ca", "Riu en té 3 i papallona 9, per tant papallona en té més.", True),
+    ("more_letters", RIU, "ca", "Riu és més curta.", True),
+    ("more_letters", {"answer": "bolboreta", "distractor": "río"}, "gl", "Río ten 3 e bolboreta 9; bolboreta ten máis.", True),
+    ("more_letters", {"answer": "borboleta", "distractor": "rio"}, "pt", "Rio tem 3, logo borboleta tem mais.", True),
+    ("more_letters", TWO, "en", "'Sun' has 3 letters and 'river' has 5 letters.", None),
+    ("more_letters", TWO, "en", "'Sun' (3 letters) vs. 'river' (5 letters): 'river'.", True),
+    ("more_letters", TWO, "en", "River, not sun.", True),
+    ("more_letters", TWO, "en", "Sun, not river.", False),
+    ("more_letters", TWO, "en", "Both river and the sun.", None),
     # words that are compared and look like words of a comparison
     ("more_letters", {"answer": "lesson", "distractor": "cat"}, "en", "Lesson", True),
     ("more_letters", {"answer": "lesson", "distractor": "cat"}, "en", "Cat", False),
@@ -119,6 +136,11 @@ VERDICTS = [
     ("all_words_from_category", {"num_distractors": 0, "num_words": 5}, "eu", "Batzuk bai, baina beste batzuk ez", None),
     ("all_words_from_category", {"num_distractors": 0, "num_words": 5}, "pt", "Sim, todas.", True),
     ("all_words_from_category", {"num_distractors": 0, "num_words": 5}, "pt", "Não", False),
+    ("all_words_from_category", {"num_distractors": 0, "num_words": 5}, "en", "All are, there are no exceptions.", None),
+    ("all_words_from_category", {"num_distractors": 0, "num_words": 5}, "es", "Todas, no hay ninguna otra.", None),
+    ("all_words_from_category", {"num_distractors": 0, "num_words": 5}, "ca", "Ho són totes, no n'hi ha d'altres.", None),
+    ("all_words_from_category", {"num_distractors": 1, "num_words": 5}, "es", "Creo que no, mesa es un mueble.", True),
+    ("all_words_from_category", {"num_distractors": 1, "num_words": 5}, "en", "The answer is no", True),
     # letters
     ("first_letter", {"answer": "c", "word": "cat"}, "en", "C", True),
     ("first_letter", {"answer": "c", "word": "cat"}, "en", 'The first letter of "cat" is "c".', True),
@@ -132,7 +154,17 @@ VERDICTS = [
     ("first_letter", {"answer": "l", "word": "lore"}, "eu", "Lehenengo letra l da.", True),
     ("first_letter", {"answer": "l", "word": "lore"}, "eu", '"l" da, ez "o".', None),
     ("first_letter", {"answer": "á", "word": "árbol"}, "es", "Á", True),
-    # words of a sentence
+    ("first_letter", {"answer": "a", "word": "apple"}, "en", "'A' is the first letter of 'apple'.", True),
+    ("first_letter", {"answer": "a", "word": "apple"}, "en", "‘B’ is the first letter of **apple**.", False),
+    # words of a sentence, set apart by whatever marks
+    ("word_after", WORDS, "en", "'Left' comes after 'boat'.", True),
+    ("word_after", WORDS, "en", "**Left** comes after _boat_.", True),
+    ("word_after", WORDS, "en", "Left comes after boat.", True),
+    ("word_after", WORDS, "en", "'The' comes after `boat`.", False),
+    ("word_before", {"answer": "the", "query": "boat"}, "en", "'The' is before 'boat'.", True),
+    ("last_word", {"answer": "formatge"}, "ca", "‘Formatge’ és l'última paraula.", True),
+    ("sentence_containing", {"word": "garden"}, "en", "The 'garden' is **full** of roses.", True),
+    ("starts_with_word", {"word": "the"}, "en", "The **old** garden is full.", True),
     ("word_after", WORDS, "en", "left", True),
     ("word_after", WORDS, "en", 'The word after "boat" is "left".', True),
     ("word_after", WORDS, "en", 'After "boat" comes "the".', False),

@@ -24,7 +24,7 @@ from lm_eval_iberian.tune.evolve import Evolved, count_layers, evolved, read_evo
 from lm_eval_iberian.tune.space import Space, check_space, make_space
 from tests.conftest import first_ones
 from tests.lm_eval_iberian.sweep.tuning import OPTIMUM, OTHER, TASK, Invented, search
-from tests.lm_eval_iberian.sweep_maker import figure1_run, toy_run
+from tests.lm_eval_iberian.sweep_maker import MadePoint, figure1_run, toy_run, write_run
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "lm_eval_iberian" / "tune" / "mergekit_evolve.md"
@@ -76,6 +76,29 @@ def test_a_weighted_sum_by_hand(toys_run: SweepRun) -> None:
         errors = (100 * choice["acc_stderr,none"], 0.5 * translation["bleu_stderr,none"], 2 * 0.1)
         assert score.stderr == pytest.approx(math.hypot(*errors))
         assert score.chance == 0.0 and score.deviation is None
+
+
+@pytest.fixture(scope="module")
+def truth_run(tmp_path_factory: pytest.TempPathFactory) -> SweepRun:
+    """A benchmark whose metric is a share that only the suite knows as one."""
+    points = [MadePoint("weight=1.0", "merge", {"weight": "1.0"})]
+    folder = tmp_path_factory.mktemp("truth") / "run"
+    return read_sweep_run(write_run(folder, "truth", {"weight": ["1.0"]}, points, [TRUTH], lambda *_: 0.5))
+
+
+TRUTH = "iberian_veritasqa_gl"
+
+
+@pytest.mark.parametrize("column", [TRUTH, f"{TRUTH}:mc1", f"{TRUTH}:mc1,none"])
+def test_a_metric_that_tables_show_in_percent_is_added_in_percent(truth_run: SweepRun, column: str) -> None:
+    """Also where it is named: MC1 was a hundredth of what it is in tables. mergekit-evolve's sum stays the same."""
+    written = truth_run["weight=1.0"].results[0]["results"][TRUTH]["mc1,none"]
+    assert 0 < written < 1
+    assert figure(truth_run, f"2*{column}", "weight=1.0").value == pytest.approx(200 * written)
+    objective = make_space(
+        read(GENOME, [{"name": TRUTH, "metric": "mc1,none", "weight": 0.5}]).data, "e", None
+    ).objectives[0]
+    assert figure(truth_run, objective, "weight=1.0").value == pytest.approx(100 * 0.5 * written)
 
 
 def test_a_filter_is_taken_as_it_is_named(toys_run: SweepRun) -> None:

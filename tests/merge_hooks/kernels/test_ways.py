@@ -167,6 +167,14 @@ def test_other_dtypes_in_and_out(method: str) -> None:
     replace(case_of(method, large, weights), dtype=BFLOAT16, out_dtype=FLOAT16).check(*WAYS[:2])
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_linear_merge_whose_base_is_stored_in_another_dtype(place: int) -> None:
+    """A recipe may name one of the sources of `linear` as its base: it is summed like the others."""
+    stored = [BFLOAT16 if number == place else FLOAT32 for number in range(3)]
+    given = [{"weight": weight} for weight in (0.6, -0.2, 1.0)]
+    Case("linear", family((67, 257), stored), given, place, dtype=BFLOAT16).check(*WAYS[:2])
+
+
 @pytest.mark.parametrize("dtype", [BFLOAT16, pytest.param(FLOAT16, marks=pytest.mark.slow)], ids=str)
 def test_a_sum_that_rounds_to_infinity(dtype: torch.dtype) -> None:
     largest, eps = torch.finfo(dtype).max, torch.finfo(dtype).eps

@@ -228,6 +228,36 @@ def test_rows_that_mean_other_tokens_are_refused(
         check_fit(opened(linear(llama["base"], str(other))))
 
 
+@pytest.mark.parametrize(
+    ("source", "donor", "words"),
+    [
+        ("base", "other", r"'<\|ez\|>' a row, and .*base, whose tokenizer is the merge's .* Write `source: union`"),
+        (
+            "union",
+            "base",
+            r"cannot align the vocabularies .* Token '<\|ez\|>' not found in model .*Look at `tokenizer:`",
+        ),
+        ("union", "other", None),
+    ],
+)
+def test_a_token_whose_row_cannot_be_had(
+    source: str, donor: str, words: str | None, llama: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]
+) -> None:
+    """mergekit stops with a KeyError, or an AssertionError."""
+    other = with_rows(llama["instruct"], tmp_path / "other", 2001)
+    _add_token(Path(other))
+    donors = {"base": llama["base"], "other": other}
+    data = linear(llama["base"], other, base_model=llama["base"])
+    data["tokenizer"] = {"source": source, "tokens": {"<|ez|>": {"source": donors[donor]}}}
+    if words is None:
+        check_fit(opened(data))
+        assert_same(streamed(data), tensors_of(mergekit(data)))
+        return
+    with pytest.raises(PreflightError, match=words):
+        check_fit(opened(data))
+        dict(opened(data))
+
+
 # --- everything else -------------------------------------------------------------------------------------------
 
 # What is changed in config.json, and what the refusal says without a `base_model:`.
