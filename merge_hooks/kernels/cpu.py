@@ -17,17 +17,20 @@ import numpy as np
 from numba import njit
 
 from merge_hooks.kernels.constants import LANES, LEVELS, ROW
-from merge_hooks.kernels.float_bits import fit, flag, magnitude, multiply_add, rounded, same_sign, store
+from merge_hooks.kernels.float_bits import cast, fit, flag, magnitude, multiply_add, rounded, same_sign, store, widest
 
-STRIP, DRAWN_AT_ONCE, GROUP = 1 << 13, 512, 64
+STRIP, DRAWN_AT_ONCE, GROUP = 1 << 13, 128, 64
 STEP = np.uint64(0x9E3779B97F4A7C15)
 FIRST_FACTOR, SECOND_FACTOR = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-ZERO, ONE, FINE = np.float32(0), np.float32(1), np.int32(0)
+# Four numbers of 16 bits in a word: 1 in each of them, and the upper bit of each.
+EACH, UPPER = np.uint64(0x0001000100010001), np.uint64(0x8000800080008000)
+ZERO, ONE = np.float32(0), np.float32(1)
 
 
 def linear(out: Any, sources: Any, weights: Any, divisor: Any, like: Any) -> Any:
-    """The weighted sum of the sources, over `divisor`. Negative if something is not finite."""
-    totals, seen = np.empty(STRIP, np.float32), FINE
+    """The weighted sum of the sources, over `divisor`. 0, or NaN if something is not finite."""
+    widest()
+    totals, seen = np.empty(STRIP, np.float32), ZERO
     for begin in range(0, len(out), STRIP):
         end = min(begin + STRIP, len(out))
         strip, total = out[begin:end], totals[: end - begin]
@@ -36,9 +39,8 @@ def linear(out: Any, sources: Any, weights: Any, divisor: Any, like: Any) -> Any
             for i in range(len(strip)):
                 sum_ = multiply_add(fit(one[i], like), weights[0], ZERO)
                 value = multiply_add(fit(two[i], like), weights[1], sum_) / divisor
-                seen = flag(seen, value, like)
-                value = rounded(value, like)
-                seen = flag(seen, value, strip[i])
+                value = cast(rounded(value, like), like, strip[i])
+                seen = flag(seen, value)
                 strip[i] = store(value, strip[i])
             continue
         total[:] = ZERO
@@ -48,9 +50,8 @@ def linear(out: Any, sources: Any, weights: Any, divisor: Any, like: Any) -> Any
                 total[i] = multiply_add(fit(source[i], like), weight, total[i])
         for i in range(len(strip)):
             value = total[i] / divisor
-            seen = flag(seen, value, like)
-            value = rounded(value, like)
-            seen = flag(seen, value, strip[i])
+            value = cast(rounded(value, like), like, strip[i])
+            seen = flag(seen, value)
             strip[i] = store(value, strip[i])
     return seen
 
@@ -59,7 +60,7 @@ def mix(
     out: Any, base: Any, sources: Any, start: Any, weights: Any, bands: Any, draws: Any, scales: Any, elect: Any,
     divisor: Any, factor: Any, like: Any,
 ) -> Any:  # fmt: skip
-    """The base plus the sum of two or four sources' weighted deltas. Negative if something is not finite.
+    """The base plus the sum of two or four sources' weighted deltas. 0, or NaN if something is not finite.
 
     Args:
         start: the place in the tensor of the first element, for bands and draws.
@@ -69,9 +70,10 @@ def mix(
         scales: what drawn deltas are multiplied by.
         elect: True: only values with the sign of their sum count.
         divisor: of the sum; where signs are elected each element has its own, and this only says that it is divided.
-        factor: what the sum is multiplied by (`lambda`).
+        factor: what the sum is multiplied by (`lambda`); None: by nothing.
     """
-    count, models, seen, begin = len(out), len(sources), FINE, 0
+    widest()
+    count, models, seen, begin = len(out), len(sources), ZERO, 0
     words = np.empty((models, STRIP // 4), np.uint64)
     kept = words.view(np.int16)
     above, below = np.empty(models, np.int32), np.empty(models, np.int32)
@@ -87,9 +89,9 @@ def mix(
         strip = out[begin:end], base[begin:end], sources[0][begin:end], sources[1][begin:end]
         options = weights, bands, above, below, draws, kept, scales, elect, divisor, factor, like
         if len(sources) == 2:
-            seen |= mix_strip(*strip, None, None, *options)
+            seen += mix_strip(*strip, None, None, *options)
         else:
-            seen |= mix_strip(*strip, sources[2][begin:end], sources[3][begin:end], *options)
+            seen += mix_strip(*strip, sources[2][begin:end], sources[3][begin:end], *options)
         begin = end
     return seen
 
@@ -100,7 +102,6 @@ def weighted(
     like: Any,
 ) -> Any:  # fmt: skip
     """The weighted delta of source j at element i, or 0 where it is not kept."""
-    delta = rounded(delta, like)
     if bands is not None:
         size = magnitude(delta)
         delta = delta if (size > above[j]) & (size < below[j]) else ZERO
@@ -118,23 +119,25 @@ def mix_strip(
 
     Written out for four sources: with a loop over sources inside, the loop over elements is not vectorised.
     """
-    seen = FINE
+    widest()
+    seen = ZERO
     for i in range(len(out)):
         own = fit(base[i], like)
-        delta, delta_2 = fit(one[i], like) - own, fit(two[i], like) - own
-        seen = flag(flag(seen, delta, like), delta_2, like)
+        delta, delta_2 = rounded(fit(one[i], like) - own, like), rounded(fit(two[i], like) - own, like)
+        if bands is not None or draws is not None:  # else the result shows what is not finite
+            seen = flag(flag(seen, delta), delta_2)
         value = weighted(delta, 0, i, weights, bands, above, below, draws, kept, scales, like)
         value_2 = weighted(delta_2, 1, i, weights, bands, above, below, draws, kept, scales, like)
         total = ZERO + value + value_2
         if three is not None:
-            delta_3, delta_4 = fit(three[i], like) - own, fit(four[i], like) - own
-            seen = flag(flag(seen, delta_3, like), delta_4, like)
+            delta_3, delta_4 = rounded(fit(three[i], like) - own, like), rounded(fit(four[i], like) - own, like)
+            if bands is not None or draws is not None:
+                seen = flag(flag(seen, delta_3), delta_4)
             value_3 = weighted(delta_3, 2, i, weights, bands, above, below, draws, kept, scales, like)
             value_4 = weighted(delta_4, 3, i, weights, bands, above, below, draws, kept, scales, like)
             total = total + value_3 + value_4
         if elect is not None:
-            seen = flag(seen, total, like)
-            sign = rounded(total, like)
+            sign = total  # rounded, it would have the same
             total = ZERO + agreeing(value, value, sign) + agreeing(value_2, value_2, sign)
             shared = ZERO + agreeing(weights[0], value, sign) + agreeing(weights[1], value_2, sign)
             if three is not None:
@@ -148,10 +151,10 @@ def mix_strip(
             mixed = rounded(total, like)
             if divisor is not None:
                 mixed = rounded(mixed / divisor, like)
-        result = own + rounded(mixed * factor, like)
-        seen = flag(seen, result, like)
-        result = rounded(result, like)
-        seen = flag(seen, result, out[i])
+        if factor is not None:
+            mixed = rounded(mixed * factor, like)
+        result = cast(rounded(own + mixed, like), like, out[i])
+        seen = flag(seen, result)
         out[i] = store(result, out[i])
     return seen
 
@@ -198,32 +201,39 @@ def draw(values: Any, words: Any, start: Any, draws: Any) -> None:
         start: a multiple of 4.
         draws: the mask's key, tie key, level and tie level as uint64.
     """
-    key, level = draws[0], np.int16(draws[2])
+    widest()
     if draws[2] == np.uint64(LEVELS):
         values[:] = -1
         return
-    for begin in range(0, len(values), DRAWN_AT_ONCE):
-        end = min(begin + DRAWN_AT_ONCE, len(values))
-        some, counter = words[begin // 4 : (end + 3) // 4], key + np.uint64((start + begin) // 4 + 1) * STEP
+    levels = draws[2] * EACH
+    for begin in range(0, len(words), DRAWN_AT_ONCE):
+        some, tied = words[begin : begin + DRAWN_AT_ONCE], np.uint64(0)
+        counter = draws[0] + np.uint64(start // 4 + begin + 1) * STEP
         for place in range(len(some)):
-            some[place] = scramble(counter)
+            # Four numbers of 15 bits less the level, which is taken from each apart: the upper bit is there to borrow.
+            word = ((scramble(counter) | UPPER) - levels) ^ UPPER
+            some[place] = word
+            tied |= any_is_zero(word)
             counter += STEP
-        group, is_tied = values[begin:end], False
-        for place in range(len(group)):
-            value = np.int16((group[place] & np.int16(LEVELS - 1)) - level)
-            group[place] = value
-            is_tied |= value == 0
-        if is_tied and draws[3]:  # one element in 32768: few groups have one
-            decide_ties(group, start + begin, draws)
+        if tied and draws[3]:  # one element in 32768: few groups have one
+            decide_ties(values[4 * begin :], some, start + 4 * begin, draws)
+
+
+@njit(inline="always", error_model="numpy")
+def any_is_zero(word: Any) -> Any:
+    """Not 0 if one of the four numbers in a word is."""
+    return (word - EACH) & ~word & UPPER
 
 
 @njit(nogil=True, error_model="numpy")
-def decide_ties(values: Any, start: Any, draws: Any) -> None:
+def decide_ties(values: Any, words: Any, start: Any, draws: Any) -> None:
     """Elements on the threshold itself, decided by a word of their own."""
-    for place in range(len(values)):
-        if values[place] == 0:
-            index = np.uint64(start + place + 1)
-            values[place] = -1 if scramble(index * STEP + draws[1]) >> np.uint64(32) < draws[3] else 0
+    for place in range(len(words)):
+        if any_is_zero(words[place]):
+            for i in range(4 * place, min(4 * place + 4, len(values))):
+                if values[i] == 0:
+                    own = scramble(np.uint64(start + i + 1) * STEP + draws[1])
+                    values[i] = -1 if own >> np.uint64(32) < draws[3] else 0
 
 
 @njit(inline="always", error_model="numpy")
@@ -233,6 +243,7 @@ def delta_of(base: Any, source: Any, like: Any) -> Any:
 
 def count_upper(counts: Any, base: Any, source: Any, dropped: Any, like: Any) -> None:
     """Add to `counts` (int32) each delta's magnitude without its lowest `dropped` bits."""
+    widest()
     sizes = np.empty(STRIP, np.int32)
     for begin in range(0, len(base), STRIP):
         some, theirs = base[begin : begin + STRIP], source[begin : begin + STRIP]
@@ -301,17 +312,19 @@ def sums_of_magnitudes(lanes: Any, rest: Any, base: Any, source: Any, start: Any
 
     Added to `lanes` [rows, LANES]; magnitudes after the last whole row are written to `rest`.
     """
+    widest()
     strip, words = np.empty(STRIP, np.float32), np.empty(STRIP // 4, np.uint64)
+    kept = words.view(np.int16)
     for begin in range(0, len(base), STRIP):
         size = min(STRIP, len(base) - begin)
         some, theirs = base[begin : begin + size], source[begin : begin + size]
-        for i in range(size):
-            strip[i] = abs(delta_of(some[i], theirs[i], like))
         if draws is not None:
-            kept = words.view(np.int16)[:size]
-            draw(kept, words[: (size + 3) // 4], start + begin, draws)
-            for i in range(size):
-                strip[i] = strip[i] if kept[i] < 0 else ZERO
+            draw(kept[:size], words[: (size + 3) // 4], start + begin, draws)
+        for i in range(size):
+            number = abs(delta_of(some[i], theirs[i], like))
+            if draws is not None:
+                number = number if kept[i] < 0 else ZERO
+            strip[i] = number
         row = begin // ROW
         if row < len(lanes):  # a row is so many whole strips
             sums = lanes[row]

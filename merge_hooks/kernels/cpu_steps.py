@@ -26,7 +26,7 @@ PIECES_A_THREAD, SMALLEST_PIECE, ROUNDED = 2, 1 << 17, 1 << 14
 class CpuSteps:
     """Steps in one dtype. A part of a tensor that begins at element `start` is drawn and cut as in the whole.
 
-    `linear` and `mix` return a number that is negative if something was not finite.
+    `linear` and `mix` return a number that is NaN if something was not finite.
     """
 
     smallest_block = 0
@@ -50,21 +50,21 @@ class CpuSteps:
         pieces = max(1, min(PIECES_A_THREAD * threads, count // SMALLEST_PIECE))
         return -(-count // pieces // ROUNDED) * ROUNDED
 
-    def linear(self, out: Array, sources: tuple[Array, ...], weights: Array, divisor: np.float32) -> int:
-        return int(call(cpu.linear, out, sources, weights, divisor, self.like))
+    def linear(self, out: Array, sources: tuple[Array, ...], weights: Array, divisor: np.float32) -> float:
+        return float(call(cpu.linear, out, sources, weights, divisor, self.like))
 
     def mix(
         self, out: Array, base: Array, sources: tuple[Array, ...], start: int, weights: Array, bands: Array | None,
         draws: Array | None, scales: Array | None, elect: bool, divisor: np.float32 | None, factor: np.float32,
-    ) -> int:  # fmt: skip
+    ) -> float:  # fmt: skip
         more = (2 if len(sources) <= 2 else 4) - len(sources)
         if more:  # sources of weight 0: they add 0, and no sign
             sources, weights = sources + sources[:1] * more, np.append(weights, np.zeros(more, np.float32))
             bands = None if bands is None else np.vstack([bands, [WHOLE_BAND] * more])
             draws = None if draws is None else np.vstack([draws, np.array([WHOLE_DRAW] * more, np.uint64)])
             scales = None if scales is None else np.append(scales, np.ones(more, np.float32))
-        options = bands, draws, scales, elect or None, divisor, factor, self.like
-        return int(call(cpu.mix, out, base, sources, start, weights, *options))
+        options = bands, draws, scales, elect or None, divisor, None if factor == 1 else factor, self.like
+        return float(call(cpu.mix, out, base, sources, start, weights, *options))
 
     def count_upper(self, counts: Array, base: Array, source: Array) -> None:
         call(cpu.count_upper, counts, base, source, self.lower_bits, self.like)

@@ -17,8 +17,6 @@ from numba.extending import intrinsic
 # One number of each dtype, by whose type the functions below know it.
 FLOAT32, BFLOAT16, FLOAT16 = np.float32(0), np.uint16(0), np.int16(0)
 _INT, _SHORT, _FLOAT, _HALF = ir.IntType(32), ir.IntType(16), ir.FloatType(), ir.HalfType()
-# Added to |value|'s pattern, these reach the sign bit where the value is NaN, infinite, or rounds to infinity.
-_TO_SIGN = {types.float32: 0x00800000, types.uint16: 0x00808000, types.int16: 0x38801000}
 
 
 def _number(value: int) -> Any:
@@ -33,7 +31,7 @@ def _widened(builder: Any, value: Any, kind: Any) -> Any:
 
 
 def _rounded(builder: Any, value: Any, kind: Any) -> Any:
-    """A float32 rounded to the values of `kind`, ties to even. For bfloat16 a NaN may become any number."""
+    """A float32 rounded to the values of `kind`, ties to even; see `rounded` for NaN."""
     if kind == types.uint16:
         pattern = builder.bitcast(value, _INT)
         odd = builder.and_(builder.lshr(pattern, _number(16)), _number(1))
@@ -42,23 +40,39 @@ def _rounded(builder: Any, value: Any, kind: Any) -> Any:
     return builder.fpext(builder.fptrunc(value, _HALF), _FLOAT) if kind == types.int16 else value
 
 
+def _as_kind(builder: Any, value: Any, kind: Any, wanted: Any) -> Any:
+    """A float32 with a value of `kind`, rounded to the values of `wanted`; NaN stays NaN."""
+    if wanted in (kind, types.float32):
+        return value
+    is_nan = builder.fcmp_unordered("uno", value, value)
+    return builder.select(is_nan, ir.Constant(_FLOAT, float("nan")), _rounded(builder, value, wanted))
+
+
+@intrinsic
+def widest(context: Any) -> Any:
+    """Let the function that says this use vectors of 512 bits: for Intel's processors LLVM takes half of that."""
+
+    def code(inner: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # Not by its own `add`: llvmlite knows only some of LLVM's attributes.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return inner.get_dummy_value()
+
+    return types.void(), code
+
+
 @intrinsic
 def fit(context: Any, stored: Any, like: Any) -> Any:
     """A stored number as float32, rounded to the dtype of `like`; NaN stays NaN."""
 
     def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = _widened(builder, arguments[0], stored)
-        if like in (stored, types.float32):
-            return value
-        is_nan = builder.fcmp_unordered("uno", value, value)
-        return builder.select(is_nan, value, _rounded(builder, value, like))
+        return _as_kind(builder, _widened(builder, arguments[0], stored), stored, like)
 
     return types.float32(stored, like), code
 
 
 @intrinsic
 def rounded(context: Any, value: Any, like: Any) -> Any:
-    """A float32 rounded to the dtype of `like`. NaN and infinite values must have been seen by `flag`."""
+    """A float32 rounded to the dtype of `like`. NaN stays NaN if it comes from values of that dtype."""
 
     def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _rounded(builder, arguments[0], like)
@@ -67,27 +81,37 @@ def rounded(context: Any, value: Any, like: Any) -> Any:
 
 
 @intrinsic
+def cast(context: Any, value: Any, like: Any, kind: Any) -> Any:
+    """A float32 with a value of the dtype of `like`, rounded to the dtype of `kind`; NaN stays NaN."""
+
+    def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _as_kind(builder, arguments[0], like, kind)
+
+    return types.float32(types.float32, like, kind), code
+
+
+@intrinsic
 def store(context: Any, value: Any, kind: Any) -> Any:
-    """A float32 rounded to the dtype of `kind`, as it is stored."""
+    """A float32 with a value of the dtype of `kind`, as it is stored."""
 
     def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if kind == types.uint16:
-            pattern = builder.bitcast(_rounded(builder, arguments[0], kind), _INT)
-            return builder.trunc(builder.lshr(pattern, _number(16)), _SHORT)
+            return builder.trunc(builder.lshr(builder.bitcast(arguments[0], _INT), _number(16)), _SHORT)
         return builder.bitcast(builder.fptrunc(arguments[0], _HALF), _SHORT) if kind == types.int16 else arguments[0]
 
     return kind(types.float32, kind), code
 
 
 @intrinsic
-def flag(context: Any, seen: Any, value: Any, like: Any) -> Any:
-    """`seen`, an int32, made negative for ever if a float32 is NaN or infinite once rounded to the dtype of `like`."""
+def flag(context: Any, seen: Any, value: Any) -> Any:
+    """`seen`, a float32 that is 0, made NaN for ever if a float32 is NaN or infinite."""
 
     def code(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pattern = builder.and_(builder.bitcast(arguments[1], _INT), _number(0x7FFFFFFF))
-        return builder.or_(arguments[0], builder.add(pattern, _number(_TO_SIGN[like])))
+        # In any order and fused, which gives the same here, so that the loop around it is vectorised.
+        nothing = builder.fmul(arguments[1], ir.Constant(_FLOAT, 0.0), flags=("contract",))
+        return builder.fadd(arguments[0], nothing, flags=("reassoc", "contract"))
 
-    return types.int32(types.int32, types.float32, like), code
+    return types.float32(types.float32, types.float32), code
 
 
 @intrinsic

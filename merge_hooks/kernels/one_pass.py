@@ -109,7 +109,7 @@ def _begin_pass(
 
 
 def _all_finite(seen: list[Any]) -> bool:
-    """From the steps' answers for each block: a number that is negative where not, or a tensor's truth value."""
+    """From the steps' answers for each block: a number that is NaN where not, or a tensor's truth value."""
     if isinstance(seen[0], torch.Tensor):
         return bool(torch.stack(seen).all())
     return all(answer >= 0 for answer in seen)

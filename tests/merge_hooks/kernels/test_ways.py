@@ -134,6 +134,15 @@ def test_four_models() -> None:
         assert not case_of("ties", bad, *pruned).ours(way=way).is_finite
 
 
+@pytest.mark.parametrize("place", [1, 2])
+def test_nan_that_is_drawn_out_is_seen(place: int) -> None:
+    """With rescaling the scale would show it."""
+    tensors = family((67, 257), [BFLOAT16] * 3)
+    tensors[place][17, 3] = float("nan")
+    case = case_of("dare_linear", tensors, {"weight": 0.6, "density": 0.0}, rescale=False)
+    assert not any(case.ours(way=way).is_finite for way in WAYS)
+
+
 @pytest.mark.parametrize("weights", [(0.6, 0.3), (0.6, -0.6), (-0.6, 0.1), (5e-9, 2e-9)], ids=str)
 def test_sums_of_weights(weights: tuple[float, float]) -> None:
     """The sum divides, but for one that mergekit takes for 0."""
