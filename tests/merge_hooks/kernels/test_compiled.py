@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba import config
+from numba import config, njit
 
 from merge_hooks.kernels import compiled, cpu
-from merge_hooks.kernels.float_bits import FLOAT32
+from merge_hooks.kernels.float_bits import FLOAT32, widest
 from tests.conftest import ROOT
 
 
@@ -132,7 +132,7 @@ def test_the_next_process_compiles_nothing(tmp_path: Path) -> None:
     code = """
 import numpy as np
 from merge_hooks.kernels import compiled, cpu
-from merge_hooks.kernels.float_bits import FLOAT32
+from merge_hooks.kernels.float_bits import FLOAT32, widest
 ones = np.ones(4, np.float32)
 compiled.call(cpu.linear, ones, (ones, ones), ones[:2], np.float32(2), FLOAT32)
 print(ones)
@@ -142,3 +142,15 @@ print(ones)
     first, second = (subprocess.run([sys.executable, "-c", code], **options) for _ in range(2))  # type: ignore[call-overload]
     assert "data saved" in first.stdout and "data saved" not in second.stdout and "data loaded" in second.stdout
     assert second.stdout.endswith("[1. 1. 1. 1.]\n")
+
+
+def test_kernels_ask_for_the_widest_vectors() -> None:
+    """llvmlite has no public way to that: see `float_bits.widest`."""
+
+    @njit
+    def wide(values: np.ndarray) -> float:
+        widest()
+        return values[0]
+
+    wide(np.ones(1))
+    assert '"prefer-vector-width"="512"' in next(iter(wide.inspect_llvm().values()))
