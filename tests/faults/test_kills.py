@@ -272,7 +272,8 @@ def test_nothing_outlives_a_driver_that_is_killed_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["swap", pytest.param("proof", marks=pytest.mark.nightly)])
+@pytest.mark.nightly  # its parts one by one; the test of one that is killed three times has them in a row
+@pytest.mark.parametrize("kind", ["swap", "proof"])
 def test_a_vllm_whose_processes_are_killed(tmp_path: Path, kind: str) -> None:
     """The scheduler's during a swap, of which vLLM says nothing; then, in the engine that took its place, a worker's."""
     from lm_eval_iberian.models.hf import MergedHF

@@ -83,6 +83,7 @@ def test_same_scores_as_the_written_checkpoint(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # test_vllm_swaps.py holds it below lm_eval
 def test_a_swap_gives_the_fresh_engine_and_back(llama: dict[str, Path]) -> None:
     """A -> B -> A in a running vLLM: A's numbers and text again, B's those of an engine started with B.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,11 +46,11 @@ def run(
     data: dict[str, Any], folder: Path, make_pool: Callable[[Plan, Any], Pool], shard: tuple[int, int] = (0, 1),
     name: str = "test",
 ) -> tuple[dict[str, str], str]:  # fmt: skip
-    """Run a sweep; returns what failed, and what was said."""
+    """Run a sweep; returns what failed, and what was said, a line a message."""
     said = io.StringIO()
     console = Console(file=said, width=200)
     failures = run_sweep(make_plan(check_sweep(data, name)), folder, make_pool, Progress(console), shard)
-    return failures, said.getvalue()
+    return failures, re.sub(r"\n {4,}", " ", said.getvalue())  # long ones are wrapped
 
 
 def run_here(data: dict[str, Any], folder: Path) -> Path:

@@ -65,6 +65,7 @@ def process_of(slot: RaySlot) -> psutil.Process:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # the next one kills three times, and over an answer too
 def test_the_tables_of_a_cluster_with_a_worker_killed(
     cluster: Any, three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
