@@ -19,7 +19,6 @@ from typing import Any
 
 from lm_eval_iberian.folders import task_folders
 from lm_eval_iberian.identity.identity import KEY, parse
-from lm_eval_iberian.noise import git_commit
 
 CHECKED_VERSIONS = ("0.4.13",)
 MODEL_NAME = "merged"
@@ -159,6 +158,8 @@ def _say_what_was_read(evaluator: ModuleType) -> None:
     It also writes the chat template and the system prompt, which lm_eval's command line writes and `simple_evaluate`
     does not.
     """
+    from lm_eval_iberian.noise import git_commit  # imports merge_hooks, which needs what lm_eval has loaded by now
+
     _name_results_by_their_recipe()
     if hasattr(evaluator, "get_git_commit_hash"):
         # The same, but git complains to nobody.

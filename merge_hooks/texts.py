@@ -3,6 +3,7 @@
     seen("weight\\x1b[2J")          # what would not be seen, or would be obeyed, is shown as a replacement character
     one_line("a name\\nof two")     # and no line ends
     json_text(["\\u202e"])          # JSON that says the same, in characters that every terminal shows
+    value_of("0.5")                 # and read as lm_eval's command line reads it: a number
 
 A name of a model, a key of somebody's YAML, an answer: whoever wrote it must not move the cursor, turn the direction of
 what follows, or begin a line of a script.
@@ -42,6 +43,18 @@ def shortened(text: str, most: int) -> str:
 def json_text(value: Any, **options: Any) -> str:
     """JSON with its letters as they are, and with an escape for each character that would not be seen."""
     return UNSEEN.sub(_escaped, json.dumps(value, ensure_ascii=False, **options))
+
+
+def value_of(text: str) -> Any:
+    """lm_eval's reading of a value on the command line (utils.handle_arg_string): true, false, numbers, else text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _escaped(match: re.Match[str]) -> str:

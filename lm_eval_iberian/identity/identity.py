@@ -33,7 +33,7 @@ from importlib.metadata import version
 from typing import Any
 
 from merge_hooks import hashing
-from merge_hooks.recipe.short_form import value_of
+from merge_hooks.texts import value_of
 
 # Where results files say what was read.
 KEY = "measured"

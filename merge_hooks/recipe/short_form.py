@@ -19,6 +19,7 @@ import yaml
 
 from merge_hooks.errors import RecipeError
 from merge_hooks.recipe.recipe import Recipe, find_recipe
+from merge_hooks.texts import value_of
 
 # Keys of the short form beside `method`, `models` and `dtype`, and where they go in the recipe.
 KEYS = {"base": "base_model", "out_dtype": "out_dtype", "tokenizer_source": "tokenizer_source",
@@ -125,18 +126,6 @@ def _models(arguments: MutableMapping[str, Any], method: str, needs_weight: bool
         else:
             models.append({"model": part})
     return models
-
-
-def value_of(text: str) -> Any:
-    """lm_eval's reading of a value on the command line (utils.handle_arg_string): true, false, numbers, else text."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _hint(arguments: Mapping[str, Any], written: str) -> str:
