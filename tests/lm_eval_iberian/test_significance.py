@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -64,6 +64,15 @@ def test_two_systems_change_places(pairs: list[tuple[float, float]]) -> None:
     assert there.low <= there.high and 0 < there.p <= 1
     if 8 * len(np.unique(np.subtract(first, second))) >= len(pairs):  # drawn one by one: the same documents
         assert (there.low, there.p) == (pytest.approx(-back.high), pytest.approx(back.p))
+
+
+def test_resamples_without_a_difference_speak_for_none() -> None:
+    """Resamples with as many wins as losses are against either side: p by how often wins do not outnumber losses."""
+    first, second = [1.0] * 14 + [0.0] * 86, [0.0] * 14 + [1.0] * 6 + [0.0] * 80
+    wins, losses, _ = np.random.default_rng(1).multinomial(100, [0.14, 0.06, 0.8], size=200_000).T
+    found = sig.paired_bootstrap(first, second, resamples=20_000)
+    assert found.p == pytest.approx(2 * (wins <= losses).mean(), abs=0.01)
+    assert 2 * (wins == losses).mean() > 0.03  # else they would not show
 
 
 @given(PAIRS)
@@ -218,6 +227,7 @@ def test_what_cannot_be_compared(first: list[float], second: list[float]) -> Non
 
 
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=8))
+@example([0.01, 0.04])
 def test_holm_by_its_definition(values: list[float]) -> None:
     """Against the step-down procedure itself: at each level, walk up the sorted p until one is too large."""
     family = {index: sig.Difference(0, 0, 0, p, 1, "") for index, p in enumerate(values)}

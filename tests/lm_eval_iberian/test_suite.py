@@ -332,6 +332,12 @@ def test_results_of_a_sweep_are_named_after_their_points() -> None:
     assert [model.label for model in models] == ["w=1 (max_length 64)", "w=2", "w=1 (max_length 32)"]
 
 
+def test_the_seed_of_sampling_is_no_setting_that_sets_rows_apart() -> None:
+    other = changed(changed(merge(0.6, max_length=64), "config/torch_seed", 1), "config/random_seed", 7)
+    models = gather(check_run(data, str(number)) for number, data in enumerate((merge(0.4), other)))
+    assert [model.label for model in models] == ["eu (max_length not set)", "eu (max_length 64)"]
+
+
 def test_three_settings_of_one_merge_are_told_apart() -> None:
     models = gather(check_run(merge(value, **said), str(value)) for value, said in (
         (0.1, {}), (0.2, {"max_length": 64}), (0.3, {"max_length": 32}), (0.4, {}), (0.5, {"max_length": 64, "truncation": True}),
