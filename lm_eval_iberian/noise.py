@@ -16,6 +16,7 @@ import textwrap
 
 from merge_hooks.machine.hushed import VERBOSE as VERBOSE
 from merge_hooks.machine.hushed import hush_imports
+from merge_hooks.machine.hushed import is_verbose as is_verbose
 
 # vLLM's own variable, which the processes of its engine inherit.
 LEVEL = "VLLM_LOGGING_LEVEL"
@@ -23,11 +24,6 @@ LEVEL = "VLLM_LOGGING_LEVEL"
 LONGEST = 120
 # Loggers with handlers of their own, and the root.
 _LOGGERS = ("", "lm_eval")
-
-
-def is_verbose() -> bool:
-    """Whether what libraries log is to be shown."""
-    return os.environ.get(VERBOSE, "") not in ("", "0")
 
 
 def quieten() -> None:

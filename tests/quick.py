@@ -15,13 +15,12 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.mutants.lists import ROOT, read
+
 LEFT_OUT = ROOT / "tests" / "left_out_of_check.txt"
 # Seconds, over all cases of a test. Below it lie two thirds of the fast tests, and a tenth of their time.
 QUICK = 0.2
@@ -48,7 +47,7 @@ def tests_of(changed: Iterable[str]) -> set[str]:
     files = set(changed)
     found = {file for file in files if file.startswith("tests/")}
     if files - found:
-        found |= {test for fault in _faults() if fault["file"] in files for test in fault["tests"].split()}
+        found |= {test for fault in read() if fault.file in files for test in fault.tests.split()}
     named = {f"test_{Path(file).stem}.py" for file in files if file.endswith(".py")}
     return found | {str(path.relative_to(ROOT)) for name in named for path in (ROOT / "tests").rglob(name)}
 
@@ -56,15 +55,6 @@ def tests_of(changed: Iterable[str]) -> set[str]:
 def is_of(test: str, wanted: Iterable[str]) -> bool:
     """Whether a test, FILE::NAME, is one of the wanted, lies in one of their files or below one of their folders."""
     return any(test == one.partition("[")[0] or test.startswith((f"{one}::", f"{one}/")) for one in wanted)
-
-
-@cache
-def _faults() -> list[dict[str, str]]:
-    lists = sorted((ROOT / "tests" / "mutants").glob("*.yml"))
-    return [fault for one in lists for fault in yaml.load(one.read_text(encoding="utf-8"), _LOADER)]
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

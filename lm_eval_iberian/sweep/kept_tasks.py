@@ -48,6 +48,10 @@ class KeptTasks:
         self.include_path, self.metadata = include_path, metadata or {}
         self.loaded: dict[str, LoadedOnce] = {}
 
+    def are_like(self, others: KeptTasks) -> bool:
+        """Whether the others would be loaded as these: lm_eval writes the model's arguments into each task."""
+        return (self.include_path, self.metadata) == (others.include_path, others.metadata)
+
     @cached_property
     def _every_task(self) -> TaskManager:
         return TaskManager(include_path=self.include_path, metadata=self.metadata)

@@ -180,14 +180,15 @@ def make_plan(sweep: Sweep, like: Plan | None = None) -> Plan:
     """The plan of a sweep: opens every source's headers, hashes what has no revision, loads the tasks.
 
     Args:
-        like: a plan on the same tasks, whose loaded tasks are used again.
+        like: a plan whose loaded tasks are used again, if they were loaded for the same arguments of the engine.
     Raises:
         SweepError: something that concerns every point (tasks, engine arguments).
     """
     planner = _Planner(sweep)
     points = [planner.plan(point) for point in sweep.points]
     points = planner.with_parents(points) if sweep.adds_parents else points
-    tasks = like.tasks if like else KeptTasks(sweep.include_path, dict(sweep.model_args))
+    tasks = KeptTasks(sweep.include_path, dict(sweep.model_args))
+    tasks = like.tasks if like and like.tasks.are_like(tasks) else tasks
     _check_tasks(points, tasks)
     plan = Plan(sweep, points, tasks, like._asked if like else {})
     plan.points = [_identified(plan, point) for point in points]

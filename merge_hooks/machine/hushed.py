@@ -20,6 +20,11 @@ AT_IMPORT = {"bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forw
 TORCH_DTYPE = ("transformers.configuration_utils", "`torch_dtype` is deprecated")
 
 
+def is_verbose() -> bool:
+    """Whether everything is to be shown."""
+    return os.environ.get(VERBOSE, "") not in ("", "0")
+
+
 @dataclass(frozen=True)
 class Hush:
     """A filter that leaves out one message."""
@@ -27,7 +32,7 @@ class Hush:
     beginning: str
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return os.environ.get(VERBOSE, "") not in ("", "0") or not record.getMessage().startswith(self.beginning)
+        return is_verbose() or not record.getMessage().startswith(self.beginning)
 
 
 def hush_imports() -> None:

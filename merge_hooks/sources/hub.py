@@ -17,8 +17,9 @@ LOG = logging.getLogger(__name__)
 
 # What is fetched of a Hub model beside its weights. Code is only run where `trust_remote_code` says so.
 # README.md says language and licence, for the cards of merges.
-KNOWN_BY = ("config.json", "adapter_config.json", "mergekit_config.yml")  # one of these, and the cache holds a model
 SMALL_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
+# The Hub's cache holds a model where it holds one of these.
+KNOWN_BY = ("config.json", "adapter_config.json", "mergekit_config.yml")
 
 
 def snapshot_revision(folder: Path) -> str | None:

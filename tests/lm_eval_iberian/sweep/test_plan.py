@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 from lm_eval_iberian.models.backends import named
 from lm_eval_iberian.sweep import plan
 from lm_eval_iberian.sweep.plan import in_working_order
+from lm_eval_iberian.sweep.spec import check_sweep
 from merge_hooks.planning.config import parse_config
+from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
+from tests.lm_eval_iberian.sweep.test_resume import a_sweep
 
 
 def planned(
@@ -53,3 +57,18 @@ def test_an_engine_is_shared_by_what_a_swap_can_follow(backend: str, monkeypatch
     ends = {key(eos_token_id=1), key(eos_token_id=[1, 2])}
     assert len(ends) == (1 if backend == "hf" else 2), "vLLM reads once at which tokens a text ends"
     assert key(eos_token_id=[2, 1]) == key(eos_token_id=[1, 2])
+
+
+def test_loaded_tasks_are_used_again_only_for_the_same_arguments(llama: dict[str, Path], tmp_path: Path) -> None:
+    """lm_eval writes the model's arguments into each task, and so they would count for the next sweep of a process."""
+    plain = a_sweep(llama, write_tasks(tmp_path / "tasks", 4))
+    narrow = {**plain, "model_args": {**plain["model_args"], "max_length": 256}}
+    first = plan.make_plan(check_sweep(narrow, "narrow"))
+    again = plan.make_plan(check_sweep(narrow, "narrow"), like=first)
+    assert again.tasks is first.tasks and keys(again) == keys(first)
+    alone = keys(plan.make_plan(check_sweep(plain, "plain")))
+    assert keys(plan.make_plan(check_sweep(plain, "plain"), like=first)) == alone != keys(first)
+
+
+def keys(made: plan.Plan) -> list[str]:
+    return [one["key"] for point in made.as_data()["points"] for one in point["evaluations"]]

@@ -86,18 +86,15 @@ class Invented:
 
 def search(space: Path, folder: Path, pool: Invented | None = None, **given: Any) -> Tuner:
     """Search with invented scores. Returns the tuner; its study is Optuna's."""
-    wanted = read_space(space, given)
-    arguments = repr(yaml.safe_load(space.read_text()).get("model_args"))
-    tuner = Tuner(wanted, folder, Progress(Console(file=io.StringIO())), like=_loaded.get(arguments))
+    tuner = Tuner(read_space(space, given), folder, Progress(Console(file=io.StringIO())), like=_loaded.get("plan"))
     with patch.object(plan, "prepare", _prepare_by_method):
         tuner.run(lambda plan, jobs: pool or Invented())
     assert tuner.like is not None
-    _loaded[arguments] = tuner.like
+    _loaded["plan"] = tuner.like
     return tuner
 
 
-# lm_eval's index of thousands of YAML files takes seconds: made once a process for each set of the engine's arguments,
-# which lm_eval writes into the tasks.
+# lm_eval's index of thousands of YAML files takes seconds: made once a process.
 _loaded: dict[str, Plan] = {}
 
 
