@@ -59,6 +59,7 @@ def test_an_engine_is_shared_by_what_a_swap_can_follow(backend: str, monkeypatch
     assert key(eos_token_id=[2, 1]) == key(eos_token_id=[1, 2])
 
 
+@pytest.mark.slow
 def test_loaded_tasks_are_used_again_only_for_the_same_arguments(llama: dict[str, Path], tmp_path: Path) -> None:
     """lm_eval writes the model's arguments into each task, and so they would count for the next sweep of a process."""
     plain = a_sweep(llama, write_tasks(tmp_path / "tasks", 4))
