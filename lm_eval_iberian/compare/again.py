@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval_iberian.folders import VARIABLE as TASKS
 from lm_eval_iberian.folders import task_folders
+from lm_eval_iberian.models.backends import BACKENDS, named
 
 if TYPE_CHECKING:
     from lm_eval_iberian.runs.point import SweepPoint
 
 OPTIONS = ("batch_size", "max_batch_size", "device")
-# What the worker takes on transformers where sweep.yml says nothing; lm_eval's own is 1, and rounding depends on it.
-BATCH_SIZE = 8
 SAFE = re.compile(r"[\w./:@+~-]+")
 IFEVAL = re.compile(r"ifeval_([a-z]{2,3})(?:_multi|_native)?")
 
@@ -88,8 +87,8 @@ def _model(point: SweepPoint, result: Mapping[str, Any], recipe: Path) -> Iterat
     if point.merge_seed or point.rng != "iberian":
         arguments |= {"merge_seed": point.merge_seed, "rng": point.rng}
     options = {key: arguments.pop(key) for key in OPTIONS if key in arguments}
-    if _stamp(result).get("backend") == "hf":
-        options.setdefault("batch_size", BATCH_SIZE)
+    if (backend := _stamp(result).get("backend")) in BACKENDS and (batch_size := named(backend).batch_size):
+        options.setdefault("batch_size", batch_size)
     yield from ("--model_args", written(arguments))
     for key, value in options.items():
         if value is not None:

@@ -41,6 +41,8 @@ class Backend(ABC):
     swaps_generation = False
     # Whether the engine takes a seed with each request.
     takes_seeds = True
+    # `batch_size` in a sweep that names none; None: the engine sees to it. lm_eval's own is 1, and rounding depends on it.
+    batch_size: int | None = None
 
     def why_not(self) -> str:
         """Why it cannot be used here, and how to mend that; "" if it can."""
@@ -84,6 +86,7 @@ class OnTransformers(Backend):
 
     swaps_generation = True
     takes_seeds = False
+    batch_size = 8
 
     def why_not(self) -> str:
         return "" if find_spec("transformers") else NO_TRANSFORMERS

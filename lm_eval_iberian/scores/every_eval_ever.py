@@ -81,10 +81,13 @@ def _library(run: Run) -> dict[str, Any]:
 
 
 def _engine(stamp: Mapping[str, Any]) -> dict[str, Any]:
-    """What computed the answers, as the signature names it."""
-    pairs = dict(pair.partition(":")[::2] for pair in str(stamp.get("signature", "")).split("|"))
-    name = next((one for one in ("vllm", "transformers") if one in pairs), None)
-    return {"inference_engine": {"name": name, "version": pairs[name]}} if name else {}
+    """What computed the answers: of the packages of the signature the one that is there for nothing else."""
+    versions = stamp.get("versions")
+    if not isinstance(versions, Mapping):
+        return {}
+    others = [name for name in versions if name not in ("mergekit", "transformers", "lm_eval_iberian")]
+    name = others[0] if others else "transformers"
+    return {"inference_engine": {"name": name, "version": str(versions[name])}} if name in versions else {}
 
 
 def _entries(run: Run) -> Iterator[dict[str, Any]]:

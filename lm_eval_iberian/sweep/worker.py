@@ -195,8 +195,8 @@ def _start(job: Job) -> Any:
     from lm_eval_iberian.models import Merged
 
     arguments = {"resident": "auto", **job.model_args}
-    if arguments.get("backend", "auto") != "vllm":
-        arguments.setdefault("batch_size", 8)
+    if batch_size := backend_of(job.model_args).batch_size:
+        arguments.setdefault("batch_size", batch_size)
     return Merged(recipe=_recipe(job), merge_seed=job.merge_seed, rng=job.rng, **arguments)
 
 

