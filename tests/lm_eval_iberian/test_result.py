@@ -107,6 +107,7 @@ def test_what_may_be_concluded_from_bold(tmp_path: Path) -> None:
     assert what_bold_says([sure, even]).endswith("in Basque · XStoryCloze only (paired bootstrap)")
     assert what_bold_says([untested]).endswith("it was not tested against the next")
     assert "(not tested: no documents)" in untested.outcome
+    assert sure.outcome.startswith("100.00 points more than {next}")
 
 
 @pytest.mark.parametrize(
