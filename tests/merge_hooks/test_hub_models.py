@@ -41,7 +41,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]
         monkeypatch.setattr(constants, name, value)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(sources_hub, "PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(sources_hub, "_COMMITS", {})
     monkeypatch.chdir(tmp_path)
     yield server
     server.close()

@@ -113,7 +113,6 @@ def test_only_the_weights_that_are_read_are_fetched(
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    monkeypatch.setattr("merge_hooks.sources.hub._COMMITS", {})
     source = open_source("HiTZ/tiny", "main")
     assert (source.folder, source.revision) == (folder, COMMIT)
     assert sorted(file.name for file in folder.glob("*.safetensors")) == wanted
