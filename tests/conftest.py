@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,14 @@ def loud() -> Iterator[None]:
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Branches of the Hub stand for a commit as long as a process runs; here, a test."""
+    for module in ("merge_hooks.sources.hub", "lm_eval_iberian.documents.hub"):
+        if module in sys.modules:
+            monkeypatch.setattr(f"{module}._COMMITS", {})
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lm_eval_iberian.documents.manifests import Manifest
-from lm_eval_iberian.documents.revisions import COMMIT, Wanted
+from lm_eval_iberian.documents.revisions import COMMIT, NEWEST, Wanted
 from lm_eval_iberian.documents.trouble import Trouble, may_pass, offline, one_line, trouble
 from merge_hooks.files import write_whole
 
@@ -27,6 +28,9 @@ PARQUET_BRANCH = "refs/convert/parquet"
 TRIES = 6
 FIRST_PAUSE_SECONDS = 1.0
 Found = TypeVar("Found")
+# What the newest of a data set, or its branch or tag, was when this process first read it: (endpoint, cache, Hub id,
+# branch) -> commit. All of a run reads one commit, also if the branch moves meanwhile.
+_COMMITS: dict[tuple[str, ...], str] = {}
 
 
 class OtherRevision(Exception):  # noqa: N818, as our other errors
@@ -65,7 +69,7 @@ def _by_datasets(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Data
     """What `datasets` reads, at the wanted revision: without the Hub it would take any that its cache holds."""
     from datasets import load_dataset
 
-    commit = wanted.commit or (_commit_of(path, wanted.revision) if wanted.revision else None)
+    commit = wanted.commit or (_commit_of(path, wanted.revision) if wanted.revision else _newest(path))
     if commit and (kept := _kept(path, config, commit)):
         return kept, commit
     found = dict(load_dataset(path, None if config == "default" else config, revision=commit))
@@ -74,7 +78,38 @@ def _by_datasets(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Data
     read = next((name for name in folders if COMMIT.fullmatch(name)), None)
     if wanted.revision and read != commit:
         raise OtherRevision(f"only commit {read} of it is in the cache here, and {wanted.revision} is wanted")
+    if read and not wanted.revision:
+        _COMMITS.setdefault(_branch(path, NEWEST), read)
     return found, read
+
+
+def _branch(path: str, revision: str) -> tuple[str, ...]:
+    """A key of `_COMMITS`."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT, constants.HF_HUB_CACHE, path, revision
+
+
+def _newest(path: str) -> str | None:
+    """The commit of `main`; without the Hub the one of when it was last asked. None where that is not known: then it is
+    whatever `datasets` finds, which in its cache may be a commit that was named once.
+    """
+    if commit := _COMMITS.get(_branch(path, NEWEST)):
+        return commit
+    with suppress(Exception):  # what is wrong with it is found, and said, when it is read
+        return _commit_of(path, NEWEST)
+    return None
+
+
+def _snapshot(path: str, revision: str, patterns: list[str]) -> Path:
+    """The folder of a data set's files at a revision."""
+    from huggingface_hub import snapshot_download
+
+    asked = revision if offline() else _COMMITS.get(_branch(path, revision), revision)
+    folder = Path(snapshot_download(path, repo_type="dataset", revision=asked, allow_patterns=patterns))
+    if COMMIT.fullmatch(folder.name):
+        _COMMITS.setdefault(_branch(path, revision), folder.name)
+    return folder
 
 
 def _kept(path: str, config: str, commit: str) -> dict[str, Dataset] | None:
@@ -101,13 +136,18 @@ def _commit_of(path: str, revision: str) -> str | None:
 
     # Where the Hub's cache keeps it: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     file = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=path, repo_type="dataset") / "refs" / revision
+    commit = None
     try:
         if not offline():
-            write_whole(file, str(HfApi().dataset_info(path, revision=revision).sha))
+            commit = str(HfApi().dataset_info(path, revision=revision).sha)
     except Exception as error:
         if not file.is_file() or trouble(error) is not Trouble.UNREACHABLE:
             raise
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+    if commit is None:
+        return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+    with suppress(OSError):  # a cache that is only read
+        write_whole(file, commit)
+    return commit
 
 
 def _parquet_or_other_files(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Dataset], str | None]:
@@ -131,9 +171,8 @@ def _parquet_or_other_files(path: str, config: str, wanted: Wanted) -> tuple[dic
 def _parquet_files(path: str, config: str, revision: str) -> tuple[dict[str, Dataset], str | None]:
     """The files `<config>/<split>/*.parquet` or, in the older layout, `<config>/*-<split>.parquet`."""
     from datasets import concatenate_datasets
-    from huggingface_hub import snapshot_download
 
-    folder = Path(snapshot_download(path, repo_type="dataset", revision=revision, allow_patterns=[f"{config}/*"]))
+    folder = _snapshot(path, revision, [f"{config}/*"])
     by_split: dict[str, list[Path]] = {}
     for file in sorted((folder / config).rglob("*.parquet")):
         inside = file.relative_to(folder / config).parts
@@ -150,10 +189,9 @@ def _jsonl_files(path: str, config: str, column: str, wanted: Wanted) -> tuple[d
     them too, and forget which row is of which file.
     """
     from datasets import Dataset, concatenate_datasets
-    from huggingface_hub import snapshot_download
 
-    revision = wanted.revision or "main"
-    folder = Path(snapshot_download(path, repo_type="dataset", revision=revision, allow_patterns=[f"{config}/*.jsonl"]))
+    revision = wanted.revision or NEWEST
+    folder = _snapshot(path, revision, [f"{config}/*.jsonl"])
     files = sorted((folder / config).glob("*.jsonl"))
     if not files:
         raise FileNotFoundError(f"404: no .jsonl files in {config} at {revision}")

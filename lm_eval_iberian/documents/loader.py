@@ -148,6 +148,11 @@ def _read_mirror(folder: Path, path: str, config: str, wanted: Wanted, task: str
             f"{folder / key}: {', '.join(changed)} is not as it was fetched (checksum). "
             "Run the same `iberian prefetch` again."
         )
+    if other := mirrors.other_files(folder, key, record, SUFFIXES):
+        raise DocumentsError(
+            f"{folder / key}: {', '.join(other)} was not fetched with the others ({mirrors.FILE}), and would be read as of "
+            "their commit. Remove it, or put it into a mirror of its own."
+        )
     commit = mirrors.commit(record, key)
     if wanted.named_by and wanted.revision not in (commit, mirrors.asked(record, key)):
         raise DocumentsError(

@@ -49,6 +49,13 @@ def changed_files(mirror: Path, key: str, record: dict[str, Any]) -> list[str]:
     return [name for name, said in files.items() if checksum(mirror / key / name) != said.get("sha256")]
 
 
+def other_files(mirror: Path, key: str, record: dict[str, Any], suffixes: tuple[str, ...]) -> list[str]:
+    """Documents in a configuration's folder that were not fetched; none where it was made by hand."""
+    files = (record.get(key) or {}).get("files") or {}
+    there = sorted(file.name for file in (mirror / key).iterdir() if file.suffix in suffixes)
+    return [name for name in there if name not in files] if files else []
+
+
 def checksum(path: Path) -> str | None:
     """SHA-256 of a file; None if there is none."""
     try:

@@ -16,6 +16,7 @@ from lm_eval_iberian.models.merge import Prepared, prepare
 from merge_hooks.engines.vllm import LOAD_FORMAT, QUANTISED
 from merge_hooks.engines.vllm_server import HOW_TO_START, RefusedError, Server, understood
 from merge_hooks.errors import EngineError
+from merge_hooks.hashing import digest
 from merge_hooks.resolve.resolver import from_payload
 from merge_hooks.stream.stream import open_stream
 
@@ -24,8 +25,20 @@ ENGINE = "vllm-server"
 KEY_VARIABLE = "VLLM_API_KEY"
 # Said of a server that cannot be asked what it computes with.
 NOT_PROVED = "the server cannot be asked what it computes with"
+# vLLM's configuration, by section (all of it where no keys are named): what changes answers, though the weights are the
+# same.
+OF_ANSWERS: Mapping[str, tuple[str, ...]] = {
+    "model_config": (
+        "hf_overrides", "hf_config_path", "disable_sliding_window", "override_attention_dtype", "logits_processors",
+    ),
+    "cache_config": ("cache_dtype", "mamba_cache_dtype", "kv_cache_dtype_skip_layers"),
+    "watermark_config": (), "diffusion_config": (),
+}  # fmt: skip
 # A text that tokenizers read in different ways.
 READ_ALIKE = "Kaixo! ¿Qué tal, à la mañana?  L'Ànec\n\tñandú 1234,5 — «bo día» 🦆 <s> [INST] Übung\n"
+
+# How many special tokens are compared, and how many in one text, which must fit into the window.
+MOST_SPECIAL, TOKENS_A_TEXT = 128, 32
 
 
 @dataclass(frozen=True)
@@ -81,10 +94,26 @@ class Served:
         said = self.states[0]["dtype"] if self.states else self.of("model_config", "dtype")
         return None if said is None else str(said).removeprefix("torch.")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What else it was started with that answers depend on, but not weights; empty if it does not say."""
+        said: dict[str, Any] = {}
+        for section, keys in OF_ANSWERS.items():
+            said |= {key: self.of(section, key) for key in keys} or {section: (self.configuration or {}).get(section)}
+        return {key: value for key, value in said.items() if value not in (None, "", "auto", False, [], {})}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must stay as it is while a run lasts. Weights may be put in again."""
+        named = ("version", "name", "root", "window", "dtype", "quantization", "why_no_swap", "block_size", "settings")
+        return {what: getattr(self, what) for what in named}
+
     def engine(self, is_proved: bool) -> str:
         """For signatures: the engine, its version, and what else of the server its answers depend on."""
-        cache = self.of("cache_config", "cache_dtype") or "auto"
-        more = "" if cache == "auto" else f" cache {cache}"
+        settings = dict(self.settings)
+        cache = settings.pop("cache_dtype", None)
+        more = f" cache {cache}" if cache else ""
+        more += f" settings {digest(settings, 8)}" if settings else ""
         return f"{ENGINE}={self.version} window {self.window}{more}" + ("" if is_proved else ";not proved")
 
 
@@ -111,11 +140,19 @@ def look(server: Server, name: str | None = None) -> Served:
 
 def _card(server: Server, name: str | None) -> dict[str, Any]:
     """The model's entry in /v1/models."""
-    models = [card for card in server.models if not card.get("parent")]
-    found = [card for card in models if name in (None, card["id"])]
+    models = {str(card["id"]): card for card in server.models}
+    own = {name: card for name, card in models.items() if not card.get("parent")}
+    names = ", ".join(own)
+    if name in models and name not in own:
+        raise EngineError(
+            f"{server.base_url}: {name} is an adapter over {models[name]['parent']}, which is not asked here. Score it as "
+            "pretrained=base+adapter, with the folders of both, where the server can be swapped."
+        )
+    found = [card for id_, card in own.items() if name in (None, id_)]
     if not found:
-        names = ", ".join(str(card["id"]) for card in models)
         raise EngineError(f"{server.base_url}: the server does not serve {name}. It serves: {names}.")
+    if len({str(card["root"]) for card in found}) > 1:
+        raise EngineError(f"{server.base_url}: there are several models: {names}. Name one with served=.")
     return found[0]
 
 
@@ -190,20 +227,30 @@ def prepare_running(served: Served, trust_remote_code: bool) -> Prepared:
 
 def refuse_other_tokenizer(server: Server, served: Served, tokenizer: Any, origin: str) -> None:
     """Raises EngineError if the server makes other tokens of a text than the tokenizer here."""
-    ours = list(tokenizer(READ_ALIKE)["input_ids"])
-    try:
-        with understood(served.url):
-            theirs = list(server.post("/tokenize", {"model": served.name, "prompt": READ_ALIKE})["tokens"])
-    except RefusedError as error:
-        raise EngineError(
-            f"{served.url}: the server does not say how it makes tokens ({error.status}), so nobody can tell whether its "
-            f"are those of {origin}. Start it without --skip-tokenizer-init and --tokens-only."
-        ) from error
-    if ours != theirs:
-        raise EngineError(
-            f"{served.url}: the server makes other tokens of a text than {origin}: {len(theirs)}, here {len(ours)}. "
-            f"Start it with --tokenizer {origin}, or name the tokenizer of {served.root} with tokenizer=."
-        )
+    for text in (READ_ALIKE, *_special_texts(tokenizer)):
+        ours = list(tokenizer(text)["input_ids"])
+        try:
+            with understood(served.url):
+                theirs = list(server.post("/tokenize", {"model": served.name, "prompt": text})["tokens"])
+        except RefusedError as error:
+            raise EngineError(
+                f"{served.url}: the server does not say how it makes tokens ({error.status}), so nobody can tell whether its "
+                f"are those of {origin}. Start it without --skip-tokenizer-init and --tokens-only."
+            ) from error
+        if ours != theirs:
+            raise EngineError(
+                f"{served.url}: the server makes other tokens of a text ({text.strip()!r:.40}) than {origin}: {len(theirs)}, "
+                f"here {len(ours)}. Start it with --tokenizer {origin}, or name the tokenizer of {served.root} with "
+                "tokenizer=."
+            )
+
+
+def _special_texts(tokenizer: Any) -> list[str]:
+    """The tokens of turns and ends, as texts: they are tokens of the merge, and the server ends and decodes answers."""
+    template = str(tokenizer.chat_template or "")
+    named = [*tokenizer.all_special_tokens, *(token for token in tokenizer.get_added_vocab() if token in template)]
+    found = list(dict.fromkeys(token for token in named if token.strip()))[:MOST_SPECIAL]
+    return ["".join(found[start : start + TOKENS_A_TEXT]) for start in range(0, len(found), TOKENS_A_TEXT)]
 
 
 def how_to_start(served: Served) -> str:

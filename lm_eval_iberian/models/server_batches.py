@@ -6,6 +6,7 @@ that is not the same, the answers of the batch are dropped, the server is put ri
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,12 +16,17 @@ from typing import Any, Protocol
 from merge_hooks.engines.vllm_server import Server, ServerAwayError, understood
 from merge_hooks.errors import EngineError
 
+# Below lm_eval's own logger, whose handler and level its command line sets.
+LOG = logging.getLogger("lm_eval.iberian")
 # How long a batch takes requests (seconds): what a killed run loses at most, beside what is under way.
 BATCH_SECONDS = 10.0
 # How often one batch is asked before that is given up.
 TIMES = 4
 RENEW_SECONDS = 20.0
 COMPLETIONS = "/v1/completions"
+# How an answer ends that counts: by itself or at a stop, or at the number of tokens that was asked for.
+ENDINGS = ("stop", "length")
+_NOTHING_BETWEEN = "Give the address of vLLM itself: something between it and here changes requests or answers."
 
 Body = dict[str, Any]
 Numbered = tuple[int, Body]
@@ -84,10 +90,11 @@ def _ask(
                 holder.hold()
                 answers = _batch(holder, pool, waiting, sent, finish, seconds)
                 holder.check()
-            except (ServerAwayError, ChangedError):
+            except (ServerAwayError, ChangedError) as error:
                 times += 1
                 if times >= TIMES:
                     raise
+                LOG.warning("merged: %s Its last answers are dropped and asked again.", error)
                 holder.recover()
                 waiting = chain(sent, waiting)
                 continue
@@ -97,6 +104,40 @@ def _ask(
             for place, answer in answers:
                 with understood(holder.server.base_url):
                     take(place, answer)
+
+
+def complete(server: Server, body: Body) -> Any:
+    """The answer to a request for completions, if it is one to this request.
+
+    Raises:
+        ChangedError: somebody else had it aborted. EngineError: see `_check`, and `Server.post`.
+    """
+    answer = server.post(COMPLETIONS, body)
+    with understood(server.base_url):
+        _check(server.base_url, answer, body)
+    return answer
+
+
+def _check(url: str, answer: Any, body: Body) -> None:
+    """See that an answer is to every prompt of its request, that these were read as sent, and that it has an end.
+
+    vLLM answers so. Something between (a gateway, a router) may leave out prompts, cut them, or filter answers.
+    """
+    prompts = body["prompt"] if body["prompt"] and isinstance(body["prompt"][0], list) else [body["prompt"]]
+    places = sorted(int(choice["index"]) for choice in answer["choices"])
+    if places != list(range(len(prompts))):
+        raise EngineError(f"{url}: the server answered prompts {places!s:.60} of {len(prompts)}. {_NOTHING_BETWEEN}")
+    for choice in answer["choices"]:
+        if choice["finish_reason"] == "abort":
+            raise ChangedError(f"{url}: somebody else had the requests of this server aborted.")
+        if choice["finish_reason"] not in ENDINGS:
+            raise EngineError(
+                f"{url}: the server ended an answer for another reason than its end or its length "
+                f"({choice['finish_reason']!r:.60}). {_NOTHING_BETWEEN}"
+            )
+    sent, read = sum(map(len, prompts)), int(answer["usage"]["prompt_tokens"])
+    if read != sent:
+        raise EngineError(f"{url}: the server read {read} tokens of the prompts, sent were {sent}. {_NOTHING_BETWEEN}")
 
 
 def _batch(
@@ -114,7 +155,7 @@ def _batch(
                 if found is None:
                     break
                 sent.append(found)
-                running[pool.submit(holder.server.post, COMPLETIONS, finish(found[1]))] = found[0]
+                running[pool.submit(complete, holder.server, finish(found[1]))] = found[0]
             if not running:
                 return answers
             done, _ = wait(running, timeout=RENEW_SECONDS, return_when=FIRST_COMPLETED)

@@ -33,8 +33,10 @@ PLAIN: Body = {
     "temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
     "frequency_penalty": 0.0, "add_special_tokens": False,
 }  # fmt: skip
-# Log-probabilities above this are none.
+# Log-probabilities above this are none; nor do they differ by more between two places in one answer.
 ROUNDING = 1e-4
+# By how much the probabilities of an answer may be more than 1 together.
+SURPLUS = 1e-3
 
 Ask = Callable[[Iterable[Body], Callable[[int, Any], None]], None]
 
@@ -74,7 +76,8 @@ def score_by_questions(
 
         def heard(place: int, answer: Any, grouped: list[_Asked] = grouped, hidden: list[Question] = hidden) -> None:
             questions = grouped[place].questions
-            for question, choice in zip(questions, _choices(answer, len(questions)), strict=True):
+            choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+            for question, choice in zip(questions, choices, strict=True):
                 wanted, way, again = read(choice, question)
                 scorer.answer(question, wanted, way)
                 hidden += again
@@ -103,14 +106,6 @@ def _grouped(questions: Iterable[Question]) -> Iterable[_Asked]:
             yield _Asked(some)
 
 
-def _choices(answer: Any, count: int) -> list[Any]:
-    """The answers to each prompt of a request, in order."""
-    choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
-    if len(choices) != count:
-        raise EngineError(f"the server answered {len(choices)} of {count} prompts.")
-    return choices
-
-
 def read(choice: Any, question: Question) -> tuple[dict[int, Said], dict[int, Said], list[Question]]:
     """What an answer says, by wanted token and by index into the lead, and what must be asked again.
 
@@ -126,8 +121,19 @@ def read(choice: Any, question: Question) -> tuple[dict[int, Said], dict[int, Sa
     if missing:
         raise EngineError(f"the server answered about other tokens than were asked for ({missing[0]} is missing).")
     is_hidden = sampled == 0 and top == -math.inf
+    numbers = {token: _number(value) for token, value in found.items()}
+    if not is_hidden and (above := max(numbers.values())) > top + ROUNDING:
+        raise EngineError(
+            f"the server says that another token ({above:.4f}) is likelier than the one that it wrote ({top:.4f}), though "
+            "it was asked for the likeliest. Does something between change requests, or is vLLM started with logits processors?"
+        )
+    if (total := math.fsum(map(math.exp, numbers.values()))) > 1.0 + SURPLUS:
+        raise EngineError(
+            f"the server's log-probabilities are none: {len(numbers)} tokens together are likelier than sure ({total:.4g}). "
+            "Is it started with another --logprobs-mode?"
+        )
     hidden = [token for token in question.wanted if is_hidden or (token == 0 and _number(found[0]) == -math.inf)]
-    wanted = {token: (_number(found[token]), top) for token in question.wanted if token not in hidden}
+    wanted = {token: (numbers[token], top) for token in question.wanted if token not in hidden}
     again = [
         Question(question.prompt, (*question.lead, token), {}, {len(question.lead): question.wanted[token]}, whole=True)
         for token in hidden

@@ -12,10 +12,10 @@ from typing import Any
 
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare_swap, sign_model
 from lm_eval_iberian.models.served import NOT_PROVED, Served, how_to_start, look, prepare_running, states_of
-from lm_eval_iberian.models.server_batches import COMPLETIONS, ChangedError
+from lm_eval_iberian.models.server_batches import ChangedError, complete
 from lm_eval_iberian.models.server_scoring import PLAIN
 from merge_hooks.engines import vllm as vllm_loader
-from merge_hooks.engines.vllm_server import Server, ServerAwayError, understood
+from merge_hooks.engines.vllm_server import RefusedError, Server, ServerAwayError, understood
 from merge_hooks.engines.weights_digest import digest_of
 from merge_hooks.errors import EngineError, UnprovedError
 from merge_hooks.planning.config import dump_config
@@ -187,8 +187,13 @@ class HoldsWeights(Swapping):
         if not self._can_swap:
             self.check()
             return
-        self._take_turn()
+        try:
+            self._take_turn()
+        except RefusedError:
+            self._refuse_another()
+            raise
         if states_of(self.server) != self._states:
+            self._refuse_another()  # it may have been started anew
             LOG.warning("merged: somebody changed the weights of %s; they are put in again", self.served.url)
             before = self.swap_digest
             if self._swap_now(self.prepared) != before:
@@ -201,8 +206,8 @@ class HoldsWeights(Swapping):
         self._lease(LEASE_SECONDS)
 
     def release(self) -> None:
-        """See `Holder`. A server that is away has forgotten whose turn it was."""
-        with suppress(ServerAwayError):
+        """See `Holder`. A server that is away, or is another one now, has forgotten whose turn it was."""
+        with suppress(ServerAwayError, RefusedError):
             self._lease(0.0)
 
     def _lease(self, seconds: float) -> None:
@@ -212,6 +217,7 @@ class HoldsWeights(Swapping):
     def check(self) -> None:
         """See `Holder`."""
         if not self._is_proved:
+            self._refuse_another()
             self._refuse_other_canary()
             return
         if states_of(self.server) != self._states:
@@ -230,15 +236,19 @@ class HoldsWeights(Swapping):
     def recover(self) -> None:
         """See `Holder`."""
         self.server.wait()
-        now, before = look(self.server, self._name), self.served
-        for what in ("version", "name", "root", "window", "dtype", "why_no_swap"):
-            if getattr(now, what) != getattr(before, what):
-                raise EngineError(
-                    f"{before.url}: the server came back as another one: {what} is {getattr(now, what)!r}, before "
-                    f"{getattr(before, what)!r}."
-                )
+        self._refuse_another()
         if self._is_proved and not self._can_swap:
             self._recognise()
+
+    def _refuse_another(self) -> None:
+        """Raises EngineError if the server is not what it was at the start of this run, weights aside."""
+        before, now = self.served.facts, look(self.server, self._name).facts
+        other = [what for what in before if now[what] != before[what]]
+        if other:
+            raise EngineError(
+                f"{self.served.url}: the server came back as another one: {other[0]} is {now[other[0]]!r:.300}, before "
+                f"{before[other[0]]!r:.300}. Start it as it was, or this run anew."
+            )
 
     def _take_turn(self) -> None:
         """Wait until nobody else swaps the server, and say that it is our turn. Raises EngineError after `patience`."""
@@ -265,7 +275,7 @@ class HoldsWeights(Swapping):
         ]
         body = {**PLAIN, "model": self.served.name, "prompt": tokens, "max_tokens": 1, "prompt_logprobs": 1}
         with understood(self.served.url):
-            rows = self.server.post(COMPLETIONS, body)["choices"][0]["prompt_logprobs"]
+            rows = complete(self.server, body)["choices"][0]["prompt_logprobs"]
             return [float(row[str(token)]["logprob"]) for token, row in zip(tokens[1:], rows[1:], strict=True)]
 
     def _refuse_other_canary(self) -> None:

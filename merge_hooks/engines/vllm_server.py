@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +34,9 @@ HOW_TO_START = (
 PASSING = (429, 502, 503, 504)
 TRIES = 5
 LONGEST_PAUSE = 30.0  # seconds
+REDIRECTS = (301, 302, 303, 307, 308)
+# What is left out of an address: lm_eval's `local-completions` wants the whole path of its requests.
+ENDS = ("/v1/completions", "/v1/chat/completions", "/v1")
 LONGEST_WATCH = 5.0  # seconds between two looks whether a server is back
 # The longest answer that is read: log-probabilities of a prompt take some 100 bytes a token.
 MOST_BYTES = 1_000_000_000
@@ -56,16 +60,37 @@ class RefusedError(EngineError):
         self.status = status
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What came of a request.
+
+    Args:
+        status: the HTTP status; None if there was no answer.
+        content: JSON or text; without an answer, what went wrong.
+        wait: seconds to wait before the same request, as the server says.
+        location: where a redirect leads to.
+        is_late: whether the time was up.
+    """
+
+    status: int | None
+    content: Any
+    wait: float = 0.0
+    location: str = ""
+    is_late: bool = False
+
+
 @dataclass
 class Server:
     """One vLLM server.
 
     Args:
-        base_url: "http://host:8000"; a "/v1" at its end is left out.
+        base_url: "http://host:8000"; what follows from "/v1" on is left out.
         key: what the server was given as --api-key.
         timeout: seconds that one answer may take.
-        patience: seconds to wait for a server that is away.
+        patience: seconds to wait for a server that is away, or that says how long it is busy.
         pause: waits so many seconds (for tests).
+    Raises:
+        EngineError: the address is none, or holds a key; or the key is none.
     """
 
     base_url: str
@@ -75,9 +100,13 @@ class Server:
     pause: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def __post_init__(self) -> None:
-        self.base_url = self.base_url.rstrip("/").removesuffix("/v1")
-        if not re.match(r"https?://[^/]", self.base_url):
-            raise EngineError(f"base_url={self.base_url}: write it with http://, as http://127.0.0.1:8000.")
+        self.base_url = _address(self.base_url)
+        self.key = (self.key or "").strip() or None
+        if self.key and not (self.key.isascii() and self.key.isprintable()):
+            raise EngineError(
+                "VLLM_API_KEY holds line breaks or letters that no HTTP header takes. Set it to the server's --api-key, "
+                "and nothing else."
+            )
 
     @cached_property
     def _client(self) -> Any:
@@ -101,28 +130,32 @@ class Server:
         return self._ask("POST", path, body, tries)
 
     def _ask(self, method: str, path: str, body: Any, tries: int = TRIES) -> Any:
-        """Ask, and again after a while where that may help.
+        """Ask, and again after a while where that may help. What took too long would take as long again.
 
         Raises:
             ServerAwayError: no answer, after so many tries.
             RefusedError: the server's own words.
         """
-        trouble = ""
-        for number in range(tries):
-            if number:
-                self.pause(min(LONGEST_PAUSE, 0.25 * 2**number) * random.uniform(0.5, 1.0))
-            status, said = self._send(method, path, body)
-            if status == 200:
-                return said
-            trouble = f"{said}" if status is None else f"status {status}: {_message(said)}"
-            if status is not None and status not in PASSING:
-                raise self._refusal(path, status, said)
+        trouble, waited = "", 0.0
+        for number in range(1, tries + 1):
+            said = self._send(method, path, body)
+            if said.status == 200:
+                return said.content
+            trouble = f"{said.content}" if said.status is None else f"status {said.status}: {_message(said.content)}"
+            if said.status is not None and said.status not in PASSING:
+                raise self._refusal(path, said)
+            if said.is_late or number == tries or (said.wait and waited + said.wait > self.patience):
+                break
+            pause = max(said.wait, min(LONGEST_PAUSE, 0.25 * 2**number) * random.uniform(0.5, 1.0))
+            self.pause(pause)
+            waited += pause
         raise ServerAwayError(
             f"{self.base_url}: the server does not answer ({path}: {trouble:.300}). Is it running, and is this its address?"
+            f"{self._proxy_in_words()}"
         )
 
-    def _send(self, method: str, path: str, body: Any) -> tuple[int | None, Any]:
-        """(status, answer); (None, what went wrong) if there was no answer."""
+    def _send(self, method: str, path: str, body: Any) -> _Said:
+        """The answer, or what went wrong if there was none."""
         import httpx
 
         until = time.monotonic() + self.timeout
@@ -130,25 +163,51 @@ class Server:
             with self._client.stream(method, path, json=body) as answer:
                 content = b"".join(_pieces(answer.iter_bytes(), until))
             is_json = answer.headers.get("content-type", "").startswith("application/json")
-            return answer.status_code, json.loads(content) if is_json and content else content.decode(errors="replace")
-        except (httpx.TimeoutException, TimeoutError):
-            return None, f"no answer within {self.timeout:.0f} s; timeout= waits longer"
+            said = json.loads(content) if is_json and content else content.decode(errors="replace")
+            head = answer.headers
+            return _Said(answer.status_code, said, _seconds(head.get("retry-after", "")), head.get("location", ""))
+        except (httpx.TimeoutException, TimeoutError) as error:
+            is_late = not isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout))
+            return _Said(None, f"no answer within {self.timeout:.0f} s; timeout= waits longer", is_late=is_late)
         except (httpx.HTTPError, ValueError, RecursionError) as error:  # ValueError: no JSON, or too long
-            return None, f"{type(error).__name__}: {error}"
+            return _Said(None, f"{type(error).__name__}: {error}")
 
-    def _refusal(self, path: str, status: int, said: Any) -> EngineError:
+    def _refusal(self, path: str, said: _Said) -> EngineError:
+        status, words = int(said.status or 0), _message(said.content)
+        if status in REDIRECTS:
+            return RefusedError(
+                f"{self.base_url}{path}: there is only a redirect ({status}) to {one_line(said.location):.300}, which is not "
+                "followed, because prompts and key would go there. If that is the server, say so with base_url=.",
+                status,
+            )
         if status in (401, 403):
             return RefusedError(
-                f"{self.base_url}{path}: the server wants a key, or another one. Set VLLM_API_KEY to its --api-key.",
+                f"{self.base_url}{path}: the server wants a key, or another one ({status}). Set VLLM_API_KEY to its "
+                f"--api-key.{self._proxy_in_words()}",
                 status,
             )
         if status >= 500 and not self.is_healthy():
-            return ServerAwayError(f"{self.base_url}: the server's engine has died ({path}: {_message(said):.300}).")
-        return RefusedError(f"{self.base_url}{path}: the server refused ({status}): {_message(said):.600}", status)
+            return ServerAwayError(f"{self.base_url}: the server's engine has died ({path}: {words:.300}).")
+        return RefusedError(f"{self.base_url}{path}: the server refused ({status}): {words:.600}", status)
+
+    def _proxy_in_words(self) -> str:
+        """For errors: that requests go through a proxy; "" if they do not."""
+        from urllib.request import getproxies, proxy_bypass
+
+        import httpx
+
+        address = httpx.URL(self.base_url)
+        scheme, host = address.scheme, address.host
+        if not any(getproxies().get(kind) for kind in (scheme, "all")) or proxy_bypass(host):
+            return ""
+        return (
+            f" Requests go through the proxy that {scheme.upper()}_PROXY (or ALL_PROXY) names: if it cannot reach the "
+            f"server, export NO_PROXY={host}."
+        )
 
     def is_healthy(self) -> bool:
         """Whether the server and its engine live, asked once."""
-        return self._send("GET", "/health", None)[0] == 200
+        return self._send("GET", "/health", None).status == 200
 
     def wait(self) -> None:
         """Return when the server is healthy. Raises ServerAwayError after `patience` seconds."""
@@ -256,6 +315,41 @@ def understood(base_url: str) -> Iterator[None]:
             f"{base_url}: the server answered otherwise than vLLM does ({said:.200}). Is it vLLM {' '.join(CHECKED_VERSIONS)} "
             "that listens there, with nothing between that changes answers?"
         ) from error
+
+
+def _address(url: str) -> str:
+    """A server's address, without what its paths begin with. Raises EngineError if it is none, or holds a secret."""
+    import httpx
+
+    url = url.strip().rstrip("/")
+    if not re.match(r"https?://[^/:]", url):
+        raise EngineError(f"base_url={url:.200}: write it with http://, as http://127.0.0.1:8000.")
+    if "@" in url:
+        raise EngineError(
+            "base_url= holds a name or a password (before an @), and arguments are written into results files. Leave it out, "
+            "and set the environment variable VLLM_API_KEY to the server's key."
+        )
+    if "?" in url or "#" in url:
+        raise EngineError(f"base_url={re.split('[?#]', url)[0]:.200}: write it so, without what follows the path.")
+    for end in ENDS:
+        url = url.removesuffix(end)
+    try:
+        if not 0 < int(httpx.URL(url).port or 80) < 1 << 16 or not re.fullmatch(r"[!-~]+", url):
+            raise ValueError("its port")
+        httpx.Request("GET", url)
+    except (httpx.InvalidURL, ValueError, TypeError):
+        raise EngineError(f"base_url={url:.200}: this is no address. Write it as http://127.0.0.1:8000.") from None
+    return url.rstrip("/")
+
+
+def _seconds(said: str) -> float:
+    """How long to wait, by the header Retry-After: seconds, or a date. 0 where it does not say."""
+    try:
+        if re.fullmatch(r"\s*\d{1,9}(\.\d*)?\s*", said):
+            return float(said)
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
 
 
 def _dicts(found: Any) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from merge_hooks.hashing import digest
+from merge_hooks.hashing import content_hash, digest
 from merge_hooks.planning.config import dump_config
 from merge_hooks.recipe.fisher_maps import map_prints
 from merge_hooks.recipe.resolved import Resolved
@@ -51,7 +51,7 @@ class Signature:
     @property
     def weights(self) -> str:
         """16 hex digits for the weights alone: what was merged and how, without tokenizer, engine and versions."""
-        merged = [pair for pair in self.pairs if pair[0] in ("method", "recipe", "seed", "proof")]
+        merged = [pair for pair in self.pairs if pair[0] in ("method", "recipe", "seed", "code", "proof")]
         return digest([[print_ for _, print_ in self.sources], merged], length=16)
 
 
@@ -88,11 +88,27 @@ def sign(
         ("template", template),
         ("generation", generation),
     )
+    if code := _code(resolved):
+        pairs = (*pairs, ("code", code))
     engine, _, unproved = engine.partition(";")
     if unproved:
         pairs = (*pairs, ("proof", "none"))
     packages = dict.fromkeys(("mergekit", "transformers", engine, "lm_eval_iberian"))
     return Signature(sources, pairs, tuple(_with_version(package) for package in packages))
+
+
+def _code(resolved: Resolved) -> str:
+    """A hash of the Python files that models bring, which are run where they are trusted; "" if they are not, or none do.
+
+    Code that a configuration names in another repository is not in it.
+    """
+    if not resolved.trust_remote_code:
+        return ""
+    found = []
+    for folder in dict.fromkeys(source.folder for source in resolved.sources.values()):
+        files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.py"))
+        found += [content_hash(folder, files)] if files else []
+    return digest(found) if found else ""
 
 
 def recipe_digest(resolved: Resolved, dtype: str | None = None) -> str:

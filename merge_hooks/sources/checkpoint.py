@@ -6,6 +6,8 @@ reading one takes no memory of its own until it is used.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -19,9 +21,13 @@ from merge_hooks.hashing import file_stamp, hash_once
 from merge_hooks.sources.headers import INDEX, TensorEntry, read_header, read_json, refuse_odd_files, with_floats
 from merge_hooks.sources.hub import download, snapshot_revision
 from merge_hooks.sources.near import did_you_mean
+from merge_hooks.texts import seen
 
 if TYPE_CHECKING:
     import torch
+
+LOG = logging.getLogger(__name__)
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass
@@ -118,6 +124,11 @@ class Source:
         """The safetensors files, in the index's order. Raises SourceError if one is missing."""
         if (self.folder / INDEX).is_file():
             files = sorted(set(self._promised.values()))
+            if "model.safetensors" not in files and (self.folder / "model.safetensors").is_file():
+                LOG.warning(
+                    "%s: %s holds shards, which are read, and model.safetensors, which transformers would read. Remove what "
+                    "is not meant.", seen(self.name), seen(str(self.folder)),
+                )  # fmt: skip
             if outside := [file for file in files if Path(file).name != file]:
                 raise SourceError(f"{self.name}: the index names files outside of its folder: {outside[0]}.")
         else:
@@ -142,6 +153,12 @@ class Source:
         if (self.folder / "adapter_config.json").is_file():
             return (
                 f"{self.name}: this is a LoRA adapter, not a model. Write it behind its base model, as `base+adapter`."
+            )
+        if snapshot_revision(self.folder):
+            return (
+                f"{self.name}: the Hub's model has no model.safetensors, nor a {INDEX}. If its weights are pytorch_model.bin "
+                "files, which can run code, convert it once: "
+                f"AutoModelForCausalLM.from_pretrained({self.name!r}).save_pretrained(new_folder), and name that folder."
             )
         return f"{self.name}: no model.safetensors in {self.folder}. Is this the folder of a checkpoint?"
 
@@ -262,6 +279,7 @@ def open_source(path: str, revision: str | None = None, beside: Path | None = No
     """
     for candidate in _candidates(path, beside):
         if candidate.is_dir():
+            _refuse_revision(candidate, path, revision)
             refuse_odd_files(candidate, path)
             return Source(name=path, folder=candidate.resolve(), revision=snapshot_revision(candidate))
     if _looks_like_path(path):
@@ -272,6 +290,21 @@ def open_source(path: str, revision: str | None = None, beside: Path | None = No
     folder = download(path, revision, beside)
     refuse_odd_files(folder, path)
     return Source(name=path, folder=folder, revision=snapshot_revision(folder) or revision)
+
+
+def _refuse_revision(folder: Path, path: str, revision: str | None) -> None:
+    """A folder here is taken before the Hub's model of that name. Raises SourceError if it is not of that revision.
+
+    `main` is lm_eval's default and says nothing.
+    """
+    found = snapshot_revision(folder.resolve())
+    if revision in (None, "main", found) or (found and not COMMIT.fullmatch(str(revision))):
+        return
+    raise SourceError(
+        f"{path}@{revision}: {folder.absolute()} is a folder here and is taken before the Hub's model of that name, and "
+        f"{f'it is of commit {found}' if found else 'no revision of it is known'}. Leave out the revision to take the "
+        "folder, or start from another folder to take the Hub's model."
+    )
 
 
 def _candidates(path: str, beside: Path | None) -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -11,7 +12,7 @@ from pathlib import Path
 from merge_hooks.errors import SourceError
 from merge_hooks.sources.headers import INDEX, read_json
 from merge_hooks.sources.near import did_you_mean
-from merge_hooks.texts import seen
+from merge_hooks.texts import one_line, seen
 
 LOG = logging.getLogger(__name__)
 
@@ -19,6 +20,11 @@ LOG = logging.getLogger(__name__)
 # README.md says language and licence, for the cards of merges.
 SMALL_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
 # The Hub's cache holds a model where it holds one of these.
+# Answers of the Hub after which the same may be asked again, and after how many seconds.
+BUSY = (429, 500, 502, 503, 504)
+PAUSES = (1.0, 2.0, 4.0, 8.0)
+# What a branch or tag stood for when this process first asked: all of a run reads one commit of it, also if it moves.
+_COMMITS: dict[tuple[str, ...], str] = {}
 KNOWN_BY = ("config.json", "adapter_config.json", "mergekit_config.yml")
 
 
@@ -35,18 +41,41 @@ def download(repository: str, revision: str | None, beside: Path | None = None) 
     Args:
         beside: the recipe's folder, in which a folder of nearly that name may have been meant.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants
 
     say_what_is_near(repository, revision, beside)
+    asked = (constants.ENDPOINT, constants.HF_HUB_CACHE, repository, revision or "main")
     try:
-        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=SMALL_PATTERNS))
+        folder = _snapshot(repository, _COMMITS.get(asked, revision), SMALL_PATTERNS)
         # The same commit again, though a branch may have moved on.
         commit = snapshot_revision(folder) or revision
-        return Path(snapshot_download(repository, revision=commit, allow_patterns=_weights_in(folder, repository)))
+        if commit:
+            _COMMITS[asked] = commit
+        return _snapshot(repository, commit, _weights_in(folder, repository))
     except SourceError:
         raise
     except Exception as error:
         raise SourceError(explain_hub_error(error, repository, revision, beside=beside)) from error
+
+
+def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Path:
+    """Files of a commit. Asked again after 1, 2, 4 and 8 seconds while the Hub is busy."""
+    from huggingface_hub import snapshot_download
+
+    for pause in (*PAUSES, None):
+        try:
+            return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        except Exception as error:
+            if pause is None or _status(error) not in BUSY:
+                raise
+            LOG.warning("%s: the Hub is busy (%s); asked again in %g s.", seen(repository), _status(error), pause)
+        time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status of a refusal."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def say_what_is_near(
@@ -69,7 +98,9 @@ def say_what_is_near(
 def _weights_in(folder: Path, repository: str) -> list[str]:
     """The weight files of a Hub model, or of an adapter, whose small files lie here."""
     if (folder / INDEX).is_file():
-        return sorted(set(read_json(folder / INDEX, repository).get("weight_map", {}).values()))
+        files = read_json(folder / INDEX, repository).get("weight_map", {})
+        is_index = isinstance(files, dict) and all(isinstance(file, str) for file in files.values())
+        return sorted(set(files.values())) if is_index else [INDEX]  # what is wrong is said where the files are opened
     return ["model.safetensors", "adapter_model.safetensors"]
 
 
@@ -95,6 +126,8 @@ def explain_hub_error(
     from huggingface_hub import errors
 
     near = did_you_mean(repository, beside, files) if kind == "model" else ""
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, errors.HfHubHTTPError):
+        error = error.__cause__  # the cache holds a part, and the Hub refuses the rest
 
     at = f"{repository}@{revision}" if revision else repository
     fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
@@ -102,7 +135,10 @@ def explain_hub_error(
         case errors.GatedRepoError():
             mend = "it is gated: accept its terms on its Hub page, then `hf auth login`"
         case errors.RevisionNotFoundError():
-            mend = "the Hub has no such revision"
+            mend = (
+                "the Hub has no such revision. Its page lists branches and tags under `Files`, and commits under `History`; "
+                "a commit is written with all its 40 digits"
+            )
         case errors.RepositoryNotFoundError():
             on_the_hub = f"no such {kind} on the Hub (or it is private: `hf auth login`)"
             here = f"no such folder here ({Path.cwd()})"
@@ -116,6 +152,10 @@ def explain_hub_error(
                 "here, or it is forbidden (HF_HUB_OFFLINE). "
                 f"On a node with network: `{fetch}` (or `iberian prefetch --models RECIPE`), then run with HF_HUB_OFFLINE=1"
             )
+        case error if _status(error) in BUSY:
+            mend = (
+                f"the Hub is busy or has a fault ({_status(error)}). Start this again later: what was fetched is kept"
+            )
         case _:
-            mend = f"the Hub answered {type(error).__name__}: {error}"
+            mend = f"the Hub answered {type(error).__name__}: {one_line(str(error)):.300}"
     return f"{at}: {mend}" + "." * (not mend.endswith("?"))

@@ -157,7 +157,8 @@ def test_log_probabilities_that_are_none_are_refused(hasty: None, fault: str) ->
     }
     found: list[Any] = []
     for said in (good, good | CHOICES[fault]):
-        hostile = Hostile(http(json.dumps({"choices": [{"index": 0, "logprobs": said}]}).encode()))
+        choice = {"index": 0, "finish_reason": "length", "logprobs": said}
+        hostile = Hostile(http(json.dumps({"choices": [choice], "usage": {"prompt_tokens": 2}}).encode()))
         server = Server(hostile.url, timeout=5.0, pause=lambda _: None)
         try:
             score(server, [Pair(("", ""), (1, 2), (3,))])

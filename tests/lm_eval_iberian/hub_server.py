@@ -1,6 +1,7 @@
 """A local server that speaks as much of the Hub's HTTP as `datasets` and huggingface_hub need, with its bad days.
 
-Repositories are folders: ROOT/<owner>/<name>/<revision>/files. A revision that is no commit stands for COMMIT. What goes wrong with which is told by `trouble`:
+Repositories are folders: ROOT/<owner>/<name>/<revision>/files. A revision that is no commit stands for COMMIT, or for the
+commit that `move` says. What goes wrong with which is told by `trouble`:
   gated    401 without a token, with the Hub's headers        refused  403
   missing  404                                                 busy     503 for the first two requests of a file
   cut      half of the file, then the connection is closed, once        slow  an answer that stalls, once
@@ -51,6 +52,12 @@ class StandInHub:
         self._server.shutdown()
         self._server.server_close()
 
+    def move(self, repository: str, branch: str, commit: str) -> None:
+        """Let a branch or tag stand for a commit whose files were added."""
+        link = self.root / repository / branch.replace("/", "%2F")
+        link.unlink(missing_ok=True)
+        link.symlink_to(commit)
+
     def add(self, repository: str, file: str, content: bytes, revision: str = "main") -> None:
         """A file in a repository."""
         path = self.root / repository / revision.replace("/", "%2F") / file
@@ -78,13 +85,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, head: bool, asked: bytes = b"") -> None:
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         self.hub.log.append(f"{self.command} {self.path}")
-        is_put = self.command == "POST" or "/".join(parts[2:4]) in self.hub.made
+        is_put = (self.command == "POST" and parts[-2:-1] != ["paths-info"]) or "/".join(parts[2:4]) in self.hub.made
         if parts in (["api", "validate-yaml"], ["api", "repos", "create"]) or (
             parts[:2] == ["api", "models"] and is_put
         ):
             return self._upload(parts[1:], asked)
-        if parts[:2] == ["api", "datasets"] and len(parts) >= 4:
+        if parts[:2] in (["api", "datasets"], ["api", "models"]) and len(parts) >= 4:
             return self._api("/".join(parts[2:4]), parts[4:], asked)
+        if len(parts) > 4 and parts[2] == "resolve":
+            return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]), head)
         if parts[0] == "datasets" and len(parts) > 5 and parts[3] == "resolve":
             return self._file("/".join(parts[1:3]), parts[4], "/".join(parts[5:]), head)
         return self._json({"error": "Not Found"}, 404)
@@ -136,7 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.hub.root / repository / revision.replace("/", "%2F")
         if revision == COMMIT:
             folder = next(one for one in sorted((self.hub.root / repository).iterdir()) if _commit_of(one) == COMMIT)
-        return folder
+        if not folder.is_dir() and re.fullmatch("[0-9a-f]{7,39}", revision):  # a short hash
+            folder = next((self.hub.root / repository).glob(f"{revision}*"), folder)
+        return folder.resolve()
 
     def _api(self, repository: str, rest: list[str], asked: bytes) -> None:
         if self._refused(repository):

@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
@@ -32,7 +33,8 @@ def complete(weights: str, body: dict[str, Any], fills_up: bool = True) -> dict[
     """vLLM's answer to a request for completions of one token, or of more: then "abc"."""
     prompts = body["prompt"] if isinstance(body["prompt"][0], list) else [body["prompt"]]
     choices = [_choice(weights, body, prompt, fills_up) | {"index": place} for place, prompt in enumerate(prompts)]
-    return {"choices": choices[::-1], "usage": {"completion_tokens": body["max_tokens"]}}
+    usage = {"completion_tokens": body["max_tokens"], "prompt_tokens": sum(map(len, prompts))}
+    return {"choices": choices[::-1], "usage": usage}
 
 
 def _choice(weights: str, body: dict[str, Any], prompt: list[int], fills_up: bool) -> dict[str, Any]:
@@ -65,6 +67,8 @@ class StandInServer:
         trouble: statuses to answer next, one a request; 0 closes the connection without a word.
         weights: name of what is in it. `stamp`, `digest`, `merged`: what its worker says of it.
         changes_after: after so many completions somebody else changes the weights, once.
+        spoil: what somebody between does to an answer to a request for completions: (request, answer) -> answer.
+        headers: sent with every answer. `served`: entries of /v1/models, where these are others than usual.
         asked: path -> how often.
     """
 
@@ -75,6 +79,9 @@ class StandInServer:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.trouble: list[int] = []
         self.changes_after: int | None = None
+        self.spoil: Callable[[Any, Any], Any] = lambda body, answer: answer
+        self.headers: dict[str, str] = {}
+        self.served: list[dict[str, Any]] = []
         self.asked: Counter[str] = Counter()
         self.salts: set[str] = set()
         self.model_config: dict[str, Any] = {"model": root, "tokenizer": root, "dtype": "torch.float32"}
@@ -101,7 +108,7 @@ class StandInServer:
             return self.answers[path]
         simple = {
             "/health": "", "/version": {"version": self.version}, "/pause": {}, "/resume": {},
-            "/v1/models": {"data": [{"id": self.root, "root": self.root, "max_model_len": self.window}]},
+            "/v1/models": {"data": self.served or [{"id": self.root, "root": self.root, "max_model_len": self.window}]},
             "/metrics": 'vllm:cache_config_info{block_size="4",enable_prefix_caching="True"} 1.0\n',
             "/reset_prefix_cache": {"success": True},
         }  # fmt: skip
@@ -124,7 +131,7 @@ class StandInServer:
             self.changes_after -= 1
             if self.changes_after == 0:
                 self.change("somebody else's", "0" * 32)
-        return 200, complete(self.weights, body)
+        return 200, self.spoil(body, complete(self.weights, body))
 
     def _worker(self, method: str, arguments: list[Any]) -> Any:
         if method == "merge_state":
@@ -172,5 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "text/plain" if isinstance(said, str) else "application/json")
         self.send_header("Content-Length", str(len(data)))
+        for name, value in server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)

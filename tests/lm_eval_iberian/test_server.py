@@ -443,8 +443,7 @@ def test_answers_that_the_server_cuts_itself_are_refused(of_llama: StandInServer
     ours = model(of_llama)
     asked = Instance("generate_until", {}, ("Kaixo", {"until": ["\n"], "max_gen_toks": 9}), 0)
     assert ours.generate_until([asked], disable_tqdm=True) == ["abc"]
-    found = complete("x", {"prompt": [1], "max_tokens": 4})
-    of_llama.answers["/v1/completions"] = (200, found)
+    of_llama.spoil = lambda _, answer: answer | {"usage": answer["usage"] | {"completion_tokens": 4}}
     with pytest.raises(EngineError, match="cuts answers after 4 tokens, wanted are up to 9"):
         ours.generate_until([asked], disable_tqdm=True)
 

@@ -103,3 +103,23 @@ def test_the_first_pair_is_the_method_and_the_short_form_is_short(llama: dict[st
     ]
     long = dict(part.split(":", 1) for part in str(found).split("|"))
     assert all(print_ in long["sources"] for _, print_ in found.sources)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_code_that_is_run_is_in_both_and_other_code_in_none(
+    llama: dict[str, Path], tmp_path: Path, trusted: bool
+) -> None:
+    """Weights and config.json stay as they are; what is computed with them does not."""
+    shutil.copytree(llama["base"], tmp_path / "model")
+
+    def signed() -> Signature:
+        return sign(resolve(passthrough(str(tmp_path / "model")), trust_remote_code=trusted), **STAMP)
+
+    found = [signed()]
+    for file, text in (("modeling_x.py", "a = 1"), ("modeling_x.py", "a = 2"), ("below/more.py", "a = 2")):
+        (tmp_path / "model" / file).parent.mkdir(exist_ok=True)
+        (tmp_path / "model" / file).write_text(text)
+        found.append(signed())
+    number = len(found) if trusted else 1
+    assert len({one.digest for one in found}) == len({one.weights for one in found}) == number
+    assert ("|code:" in str(found[-1])) == trusted
