@@ -280,6 +280,8 @@ def score_of(benchmark: Benchmark, runs: Sequence[Run], asked: Collection[str] |
         return Score(None, None, None, 0, benchmark.chance, (_why_not((*benchmark.tasks, *benchmark.upstream), asked),))
     problems = _problems(found, {task: _why_not([task], asked) for task in missing})
     notes = _notes(benchmark, found, by_upstream=not ours)
+    if ours and any(task in run.tasks for run in runs for task in benchmark.upstream):
+        notes = (*notes, "lm_eval's own tasks of it are in the files too, and not counted")
     doubts = _by_task({task: [doubt for leaf in leaves for doubt in leaf.doubts] for task, leaves in found.items()})
     prompts = tuple(dict.fromkeys(leaf.prompt for leaves in found.values() for leaf in leaves))
     count = max(len(leaves) for leaves in found.values())

@@ -142,7 +142,13 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
     notes = {model.label: notes for model in models if (notes := _said(model, made))}
     if against:
         own = f"rows marked [printed] are those of {against}: how they were measured is not known here"
-        notes["paper" if against == PAPER else "printed"] = [paper.CAUTION if against == PAPER else own]
+        of_shares = (
+            against != PAPER and Path(against).suffix not in leaderboards.ENDINGS and paper.are_shares(Path(against))
+        )
+        notes["paper" if against == PAPER else "printed"] = [
+            paper.CAUTION if against == PAPER else own,
+            *([f"rows marked [printed]: no figure of {against} is more than 1, and tables are in percent"] if of_shares else []),
+        ]  # fmt: skip
     signed = {
         model.label: str(run.stamp["signature"]) for model in models for run in model.runs if "signature" in run.stamp
     }
