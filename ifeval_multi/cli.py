@@ -56,6 +56,16 @@ def _say_findings(data: Path, language: str, edition: str) -> None:
         click.echo(f"{said}: iberian ifeval lint {shlex.quote(str(data))} --language {shlex.quote(language)}", err=True)
 
 
+def _refuse_to_write(out: Path | None, *read: Path) -> None:
+    """Before anything is scored: a file that cannot be written, or that is read."""
+    if out is None:
+        return
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise PackError(str(out), "cannot be written: no file can be there.", "Give a file in a folder that is there.")
+    if any(out.exists() and path.exists() and out.samefile(path) for path in read):
+        raise PackError(str(out), "is the file that is read.", "Give another name.")
+
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 
 
@@ -123,7 +133,7 @@ def check(language: str | None, as_json: bool) -> None:
     "--responses",
     required=True,
     type=click.Path(path_type=Path),
-    help='Answers, JSONL: {"key": ..., "response": ...} or {"prompt": ..., "response": ...}.',
+    help='Answers, JSONL: {"key": ..., "response": ...} or {"prompt": ..., "response": ...}, or samples that lm_eval logged.',
 )
 @click.option(
     "--edition",
@@ -151,7 +161,11 @@ def score(
 ) -> None:
     """Score the answers to a prompt set, without lm_eval."""
     refuse_unfinished(pack := load_pack(language))
+    to = out or verdicts
+    _refuse_to_write(to, data, responses)
     asked = reading.read(data, pack)
+    if not asked:
+        raise PackError(str(data), "no prompt in it.", "Give the prompts as JSONL, one a line.")
     answers = reading.match_responses(asked, responses)
     if unused := reading.answers_to_no_prompt(asked, responses):
         said = f"{_counted(len(unused), 'answer')} not used, no prompt of {data} is theirs: {_some(unused)}"
@@ -174,6 +188,6 @@ def score(
     if as_json:
         click.echo(json.dumps(reports, indent=1, ensure_ascii=False))
     _say_findings(data, language, edition)
-    if to := out or verdicts:
+    if to:
         to.write_text("\n".join(lines) + "\n", encoding="utf-8")
         click.echo(f"wrote {len(lines)} verdicts to {to}", err=as_json)

@@ -37,6 +37,7 @@ from ifeval_multi.instructions import (
 from ifeval_multi.pack import Pack, languages, load_pack
 from ifeval_multi.relations import COMPARISONS, canonical_relation
 
+MAX_DIGITS = 20  # of a number that is written as a text
 _QUOTED = re.compile(r"[\"'“”‘’\[\]]+")
 
 
@@ -78,7 +79,26 @@ def read(path: str | Path, pack: Pack | None = None) -> list[Document]:
     Raises:
         PackError: the file is not there, or a row is not a prompt with instructions.
     """
-    return [from_row(row, where, pack) for where, row in rows(path)]
+    return [from_row(row, where, pack) for where, row in prompt_rows(path)]
+
+
+def prompt_rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a file; of lm_eval's samples (samples_TASK_DATE.jsonl) the prompt's row with the answer."""
+    for where, row in rows(path):
+        yield where, _of_sample(row, where) if isinstance(row.get("doc"), dict) and "resps" in row else row
+
+
+def _of_sample(sample: dict[str, Any], where: str) -> dict[str, Any]:
+    """The row of one sample that lm_eval logged: our tasks keep it whole in `doc.row`, lm_eval's own are the `doc`."""
+    doc = sample["doc"]
+    row = _object(_parse(doc["row"], where), where) if isinstance(doc.get("row"), str) else doc
+    found = sample.get("filtered_resps") or sample["resps"]
+    while isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if not isinstance(found, str):
+        told = f"{len(found)} answers to one prompt." if isinstance(found, list) else "`resps` holds no text."
+        raise PackError(where, told, "Give samples of an IFEval task with one answer a prompt (`repeats: 1`).")
+    return {**row, "response": found}
 
 
 def rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -86,7 +106,12 @@ def rows(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     file = Path(path)
     if not file.is_file():
         raise PackError(str(file), "there is no such file.", "Give the path of a JSONL file.")
-    source = file.read_text(encoding="utf-8-sig")
+    try:
+        source = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PackError(str(file), f"not UTF-8 ({error.reason}, byte {error.start}).", "Save it as UTF-8.") from None
+    except OSError as error:
+        raise PackError(str(file), f"cannot be read ({error.strerror}).", "Give the path of a JSONL file.") from None
     if source.lstrip().startswith("["):
         yield from _list_rows(file, source)
         return
@@ -105,7 +130,7 @@ def _list_rows(file: Path, source: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PackError(where, f"not valid JSON: {error}.", "One JSON object a line.") from None
 
 
@@ -231,11 +256,11 @@ def _text_to_text(name: str, value: Any, where: str) -> dict[str, str]:
 
 
 def _number(name: str, value: Any, where: str) -> int:
-    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value)
-    if isinstance(value, str) and value.strip().isdigit():
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < MAX_DIGITS:
         return int(value)
+    whole = isinstance(value, (int, float)) and not isinstance(value, bool) and value % 1 == 0  # NaN and inf: NaN
     if not whole or value < 0:
-        raise PackError(where, f"{name} is {value!r}.", "Expected a whole number, 0 or more.")
+        raise PackError(where, f"{name} is {value!r:.60}.", "Expected a whole number, 0 or more.")
     return int(value)
 
 
@@ -257,16 +282,16 @@ def match_responses(documents: list[Document], path: str | Path) -> list[dict[st
     """
     by_prompt, by_key = _by_prompt_and_key(path)
     _refuse_shared_keys(documents, by_key)
-    return [_answer(document, by_prompt[document.prompt], by_key[str(document.key)], path) for document in documents]
+    return [_answer(document, by_prompt[document.prompt], by_key[_key(document.key)], path) for document in documents]
 
 
 def answers_to_no_prompt(documents: list[Document], path: str | Path) -> list[str]:
     """Where the answers of a JSONL file stand that match_responses() does not need ("line 3")."""
-    keys, prompts = {str(document.key) for document in documents}, {document.prompt for document in documents}
+    keys, prompts = {_key(document.key) for document in documents}, {document.prompt for document in documents}
     return [
         _line(where)
-        for where, row in rows(path)
-        if (row["prompt"] not in prompts if _has_prompt(row) else str(row.get("key")) not in keys)
+        for where, row in prompt_rows(path)
+        if (row["prompt"] not in prompts if _has_prompt(row) else _key(row.get("key")) not in keys)
     ]
 
 
@@ -276,17 +301,17 @@ Answers = list[tuple[int, str, dict[str, Any]]]  # each with its number, and whe
 def _by_prompt_and_key(path: str | Path) -> tuple[dict[str, Answers], dict[str, Answers]]:
     by_prompt: dict[str, Answers] = defaultdict(list)
     by_key: dict[str, Answers] = defaultdict(list)
-    for number, (where, row) in enumerate(rows(path)):
+    for number, (where, row) in enumerate(prompt_rows(path)):
         if _has_prompt(row):
             by_prompt[row["prompt"]].append((number, where, row))
         if "key" in row:
-            by_key[str(row["key"])].append((number, where, row))
+            by_key[_key(row["key"])].append((number, where, row))
     return by_prompt, by_key
 
 
 def _answer(document: Document, by_prompt: Answers, by_key: Answers, path: str | Path) -> dict[str, Any]:
     """The one answer to a document, of those that carry its prompt and those that carry its key."""
-    own_key = [answer for answer in by_prompt if str(answer[2].get("key")) == str(document.key)]
+    own_key = [answer for answer in by_prompt if _key(answer[2].get("key")) == _key(document.key)]
     found = sorted((own_key or by_prompt) + [answer for answer in by_key if not _has_prompt(answer[2])])
     if not found and by_key:
         raise PackError(
@@ -306,14 +331,18 @@ def _answer(document: Document, by_prompt: Answers, by_key: Answers, path: str |
             f"a second answer to key {document.key}; {_line(found[0][1])} has the first.",
             "Keep one of the two: which of them counts is not for the score to choose.",
         )
-    return found[0][2]
+    _, where, row = found[0]
+    if not isinstance(row.get("response"), str):
+        has = f"key `response` holds no text; the answer has {', '.join(row)}."
+        raise PackError(where, has, 'Give answers as {"key": ..., "response": "..."}; an empty one is "".')
+    return row
 
 
 def _refuse_shared_keys(documents: list[Document], by_key: Mapping[str, Answers]) -> None:
     """Two documents with one key are told apart by their prompts alone, if every answer carries its prompt."""
     first: dict[str, Document] = {}
     for document in documents:
-        key = str(document.key)
+        key = _key(document.key)
         other = first.setdefault(key, document)
         same = document.prompt == other.prompt
         if other is not document and (same or not all(_has_prompt(row) for *_, row in by_key.get(key, ()))):
@@ -322,6 +351,11 @@ def _refuse_shared_keys(documents: list[Document], by_key: Mapping[str, Answers]
                 f"key {key} comes twice; {_line(other.where)} has it, too.",
                 "Take one of the two away." if same else "Give each prompt a key of its own, and its answer too.",
             )
+
+
+def _key(value: Any) -> str:
+    """A key as it is compared: 1, "1" and 1.0 (as spreadsheets and pandas write it) are one."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _has_prompt(row: Mapping[str, Any]) -> bool:

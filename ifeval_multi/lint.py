@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ifeval_multi import lint_held_out, lint_rules
-from ifeval_multi.documents import Document, from_row, rows
+from ifeval_multi.documents import Document, from_row, prompt_rows
 from ifeval_multi.errors import PackError, seen
 from ifeval_multi.instructions import IFEVAL_TYPES, INSTRUCTIONS, RESPONSE_LANGUAGE, canonical_id
 from ifeval_multi.pack import Pack, load_pack
@@ -56,7 +56,7 @@ def lint(file: str | Path, language: str | Path, complete: bool = False) -> list
     pack = load_pack(language)
     findings: list[Finding] = []
     documents: list[Document] = []
-    for where, row in rows(file):
+    for where, row in prompt_rows(file):
         findings += _form(where, row, complete, pack)
         try:
             document = from_row(row, where, pack)

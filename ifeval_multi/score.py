@@ -97,7 +97,7 @@ class Report:
         out = [
             f"ifeval_multi, language {self.language}, edition {self.edition}: "
             f"{len(self.scored)} prompts, {asked} instructions",
-            "  ".join(f"{name} {100 * value:.2f}" for name, value in self.totals().items()),
+            "  ".join(f"{name} {_percent(value)}" for name, value in self.totals().items()),
         ]
         out += self._left_out()
         out += ["", f"{'type':<50} {'asked':>5} {'strict':>7} {'loose':>7}"]
@@ -130,6 +130,10 @@ class Report:
         if self.truncated:
             notes.append(f"cut by the token limit: {self.truncated} of {len(self.rows)} answers")
         return notes
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def _mean(values: Iterable[bool]) -> float:

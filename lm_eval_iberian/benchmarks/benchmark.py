@@ -68,11 +68,22 @@ KINDS = {
 }  # fmt: skip
 # Metrics whose full score is 100; all others are shares of 1.
 OF_HUNDRED = ("bleu", "chrf", "ter")
+# ... and those of lm_eval 0.4.13's tasks beside them: TruthfulQA's and NorSumm's.
+IN_PERCENT = frozenset((
+    "chrf++", *(f"{metric}_{of}" for metric in ("bleu", "rouge1", "rouge2", "rougeL") for of in ("max", "avg", "diff")),
+))  # fmt: skip
 # Metrics that are shares of 1 for sure, whatever their values.
 SHARES = frozenset((
     "acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em", "f1", "macro_f1", "mcc", "pass@1", "pass_at_1",
     "prompt_level_strict_acc", "prompt_level_loose_acc", "inst_level_strict_acc", "inst_level_loose_acc",
+    "mc1", "mc2", "mc3", "bleu_acc", "rouge1_acc", "rouge2_acc", "rougeL_acc",
 ))  # fmt: skip
+# Tasks of lm_eval 0.4.13 that write metrics on another scale than their names say: task -> metrics (None: all but
+# accuracies) and their full score. SQuAD 2 and SCROLLS write f1, em and ROUGE in percent, the medical ones BLEU as a share.
+OWN_SCALES: tuple[tuple[re.Pattern[str], frozenset[str] | None, float], ...] = (
+    (re.compile(r"squadv2|scrolls_\w+"), None, 100.0),
+    (re.compile(r"meqsum|mediqa_qa2019|mimic_repsum|mts_dialog|olaph"), frozenset(("bleu",)), 1.0),
+)
 
 # What the paper averages: frozen, whatever manifests say. Also the order of columns and notes.
 PAPER = (
@@ -106,15 +117,46 @@ def full_score(metric: str) -> float:
     return 1.0 if metric.partition(",")[0] in SHARES else 100.0
 
 
-def is_possible(metric: str, value: float) -> bool:
+def own_scale(task: str, metric: str) -> float | None:
+    """The full score of a metric that a task of lm_eval writes on a scale of its own (OWN_SCALES), or None."""
+    name = metric.partition(",")[0]
+    return next((full for tasks, metrics, full in OWN_SCALES if tasks.fullmatch(task)
+                 and (not name.startswith("acc") if metrics is None else name in metrics)), None)  # fmt: skip
+
+
+def shown_of(task: str, metric: str, highest: float) -> float:
+    """The full score of a metric that no manifest names, as tables show it: what lm_eval writes of shares, in percent.
+
+    Args:
+        highest: of the values that were measured, without sign. A share is never more than 1, so other metrics than the
+            known ones are told by that; the known ones are not, for a bad model has little BLEU.
+    """
+    name = metric.partition(",")[0]
+    known = own_scale(task, metric)
+    return known or (100.0 if name in OF_HUNDRED or name in IN_PERCENT or highest > 1 else 1.0)
+
+
+def is_possible(metric: str, value: float, full: float | None = None) -> bool:
     """Whether a metric can have a value, as lm_eval writes it: a share lies between 0 and 1, BLEU between 0 and 100.
 
-    Some of lm_eval's tasks write f1 and exact match in percent (squadv2).
+    Some of lm_eval's tasks write f1 and exact match in percent (OWN_SCALES).
+
+    Args:
+        full: its full score, where that is known.
     """
     name, rounding = metric.partition(",")[0], 1e-6
-    if name in SHARES - {"f1", "em", "exact_match"}:
-        return (-1.0 if name == "mcc" else 0.0) - rounding <= value <= 1.0 + rounding
+    if full == 1.0 or name in SHARES - {"f1", "em", "exact_match"}:
+        least = 0.0 if name in SHARES - {"mcc"} else -1.0
+        return least - rounding <= value <= 1.0 + rounding
     return name not in OF_HUNDRED or (value >= 0.0 and (name == "ter" or value <= 100.0 + rounding))
+
+
+def most_error(metric: str, full: float | None = None) -> float:
+    """What a standard error of a metric cannot be more than; see `is_possible`."""
+    name = metric.partition(",")[0]
+    if full == 1.0 or name in SHARES - {"f1", "em", "exact_match"}:
+        return 1.0
+    return 100.0 if name in OF_HUNDRED and name != "ter" else float("inf")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import click
 
 from lm_eval_iberian.commands.habits import json_option, other_out_option, out_option
 from lm_eval_iberian.commands.terminal import echo, note
+from lm_eval_iberian.wording import some
 
 if TYPE_CHECKING:
     from lm_eval_iberian.compare.best import Best, Candidate, Goal
@@ -87,6 +88,7 @@ def best_json(found: Best) -> str:
             "best": found.best.point.name,
             "recipe": found.best.point.recipe,
             "ranked": [row(one) for one in found.ranked],
+            "added_as_written": [column for goal in found.goals for column in goal.as_written],
             "front": [one.point.name for one in found.front],
             "refused": [row(one) for one in found.refused],
         },
@@ -124,6 +126,11 @@ def _lines(found: Best, pareto: bool) -> list[str]:
         lines += ["", *(f"- {one.point.name}: {one.refused}" for one in found.refused)]
     if problems := _problems(found):
         lines += ["", *(f"† {problem}" for problem in problems)]
+    if as_written := list(dict.fromkeys(column for goal in found.goals for column in goal.as_written)):
+        lines += [
+            "",
+            f"Added as lm_eval writes it, for what a full score of it is, is not known here: {some(as_written, 4)}.",
+        ]
     if any(
         prompted_otherwise(*pair) for one in found.ranked for pair in zip(found.best.scores, one.scores, strict=True)
     ):
@@ -154,8 +161,8 @@ def _table(candidates: Sequence[Candidate], goals: tuple[Goal, ...], rows: int |
 
 
 def _cell(score: Score) -> str:
-    spread = score.deviation if score.runs > 1 and score.deviation is not None else score.stderr
-    return f"{score.value:.2f}" + (f" ± {spread:.2f}" if spread is not None else "") + (" †" if score.problems else "")
+    spread = f" ± {score.spread:.2f}" if score.spread is not None else ""
+    return f"{score.value:.2f}{spread}" + (" †" if score.problems else "")
 
 
 def _lead(found: Best) -> str:

@@ -18,8 +18,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from lm_eval_iberian.benchmarks.benchmark import OF_HUNDRED, Benchmark
-from lm_eval_iberian.benchmarks.table import full_score_of, of_column, of_task
+from lm_eval_iberian.benchmarks.benchmark import Benchmark, shown_of
+from lm_eval_iberian.benchmarks.table import full_score_of, has_known_scale, of_column, of_task
 from lm_eval_iberian.compare.columns import Scores, others
 from lm_eval_iberian.compare.differences import SAME, Comparer
 from lm_eval_iberian.runs.point import SweepPoint
@@ -41,11 +41,13 @@ class Goal:
 
     Args:
         weights: of a weighted sum, one a benchmark; empty for a plain mean.
+        as_written: columns of the sum whose full score nobody here knows: what lm_eval writes is added.
     """
 
     name: str
     benchmarks: tuple[Benchmark, ...]
     weights: tuple[float, ...] = ()
+    as_written: tuple[str, ...] = ()
 
     def score(self, scores: Scores, point: SweepPoint) -> Score:
         """A point's figure; without a value where any benchmark has none."""
@@ -191,13 +193,15 @@ def _weighted(scores: Scores, name: str) -> Goal:
     """A weighted sum of columns, as one of their benchmarks. Columns weigh in as tables show them: in percent, or in
     points; of metrics that only lm_eval knows, as it writes them."""
     weights: dict[Benchmark, float] = {}
+    as_written = []
     for column, weight in terms_of(name).items():
         benchmarks = _benchmarks(scores, column, less=weight < 0)
         for benchmark in benchmarks:
             if not _has_scale(column):
-                benchmark = replace(benchmark, percent=full_score_of(column.partition(":")[0], benchmark.metric))
+                benchmark = replace(benchmark, percent=full_score_of(benchmark.name, benchmark.metric))
+                as_written += [] if has_known_scale(benchmark.name, benchmark.metric) else [column]
             weights[benchmark] = weights.get(benchmark, 0.0) + weight / len(benchmarks)
-    return Goal(name, tuple(weights), tuple(weights.values()))
+    return Goal(name, tuple(weights), tuple(weights.values()), tuple(dict.fromkeys(as_written)))
 
 
 def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -251,9 +255,8 @@ def _by_metric(run: SweepRun, task: str, metric: str, less: bool) -> Benchmark:
             "negative weight."
         )
     values = [value for point in run.points for value in point.scores(task).get(name, [])]
-    of_hundred = name in OF_HUNDRED or max(map(abs, values)) > 1
-    return Benchmark(task, "", metric, (task,), metric=metric, chance=0.0, shots=None,
-                     percent=100.0 if of_hundred else 1.0)  # fmt: skip
+    percent = shown_of(task, metric, max(map(abs, values)))
+    return Benchmark(task, "", metric, (task,), metric=metric, chance=0.0, shots=None, percent=percent)
 
 
 def _unknown(scores: Scores, name: str) -> str:

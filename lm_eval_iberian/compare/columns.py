@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lm_eval_iberian.benchmarks.benchmark import INSTRUCTIONS, OF_HUNDRED, TOY_INSTRUCTIONS, Benchmark
+from lm_eval_iberian.benchmarks.benchmark import INSTRUCTIONS, OF_HUNDRED, TOY_INSTRUCTIONS, Benchmark, shown_of
 from lm_eval_iberian.benchmarks.languages import language_names, languages
 from lm_eval_iberian.benchmarks.table import averages, measured_languages, of_column, of_task
 from lm_eval_iberian.identity.prompting import odd_ones
@@ -203,7 +203,7 @@ def others(run: SweepRun) -> list[Benchmark]:
 def _benchmark(task: str, metric: str, points: Sequence[SweepPoint]) -> Benchmark:
     ending = re.search(rf"[-_]({'|'.join(languages())})(?:_multi|_native)?$", task)
     highest = max((abs(value) for point in points for value in point.scores(task).get(metric, [])), default=0.0)
-    percent = 100.0 if metric in OF_HUNDRED or highest > 1 else 1.0
+    percent = shown_of(task, metric, highest)
     return Benchmark(
         task, ending.group(1) if ending else "", metric, (task,), metric=metric, chance=0.0, shots=None, percent=percent
     )

@@ -11,7 +11,7 @@ from lm_eval_iberian.compare.columns import Column, Scores, is_flagged, others
 from lm_eval_iberian.compare.differences import Compared
 from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.scores.formats import csv_text, latex_text, markdown_text
-from lm_eval_iberian.scores.tables import Report, Table, cell_of, pruned, ranked, report, with_odd_ones
+from lm_eval_iberian.scores.tables import NOT_NORMALISED, Report, Table, cell_of, pruned, ranked, report, with_odd_ones
 from merge_hooks.texts import seen
 
 
@@ -20,7 +20,8 @@ def sweep_report(scores: Scores, against: str | None = None, normalised: bool = 
     points = scores.points
     made = report([point.model_scores for point in points], against, normalised) if points else Report([], {})
     own = others(scores.run)
-    made.tables += [with_odd_ones(ranked(table)) for table in _other_tables(scores, own)]
+    beside = [with_odd_ones(ranked(table)) for table in _other_tables(scores, own)]
+    made.tables += [replace(table, title=table.title + NOT_NORMALISED) for table in beside] if normalised else beside
     made.tables = [_flagged(table, scores) for table in made.tables]
     if not against:
         made.tables = [whole for table in made.tables if (whole := pruned(table)).heads]

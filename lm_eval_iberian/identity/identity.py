@@ -27,7 +27,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -90,9 +90,12 @@ class Identity:
 
     Args:
         parts: section -> name -> plain JSON value; see the head of this file.
+        counted: leaf task -> what lm_eval's own files say of its documents (`_documents_of_file`): compared where one of
+            two files does not say which documents were read. Not in the digests.
     """
 
     parts: Mapping[str, Mapping[str, Any]]
+    counted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def digest(self) -> str:
@@ -111,11 +114,11 @@ class Identity:
 
     def only(self, *sections: str) -> Identity:
         """These sections alone."""
-        return Identity({name: part for name, part in self.parts.items() if name in sections})
+        return replace(self, parts={name: part for name, part in self.parts.items() if name in sections})
 
     def without(self, *sections: str) -> Identity:
         """All but these sections."""
-        return Identity({name: part for name, part in self.parts.items() if name not in sections})
+        return replace(self, parts={name: part for name, part in self.parts.items() if name not in sections})
 
     def agrees(self, other: Identity) -> bool:
         """Whether both may stand in one row: same model, and tasks that both hold are measured in the same way."""
@@ -139,7 +142,7 @@ class Identity:
         """The parts that files of all models state in the same words."""
         parts = self.without("tokenizer", "generation_config").parts
         told = {"weights": ("dtype",), "versions": ("lm_eval", "transformers")}
-        return Identity({
+        return replace(self, parts={
             name: {key: part[key] for key in told.get(name, part) if key in part} for name, part in parts.items()
         })  # fmt: skip
 
@@ -153,8 +156,14 @@ class Identity:
         """Differences in tasks that both hold. A part that one of them does not state is not compared."""
         ours, theirs = self.parts.get("tasks") or {}, other.parts.get("tasks") or {}
         return list(dict.fromkeys(
-            word for task in ours if task in theirs for word in _task_words(task, ours[task], theirs[task])
+            word for task in ours if task in theirs for word in
+            (*_task_words(task, ours[task], theirs[task]),
+             *_documents_words(task, self._documents(task), other._documents(task)))
         ))  # fmt: skip
+
+    def _documents(self, task: str) -> dict[str, Any]:
+        """What is known of a task's documents: which were read, and what lm_eval's own files say."""
+        return {"documents": self.parts["tasks"][task].get("documents"), **self.counted.get(task, {})}
 
 
 def of_results(data: Mapping[str, Any]) -> Identity:
@@ -165,13 +174,14 @@ def of_results(data: Mapping[str, Any]) -> Identity:
     model = _merged(stamp, given, config) if stamp else _other(data, given, config)
     versions = {name: data.get(f"{name}_version") for name in ("lm_eval", "transformers")}
     told = _mapping(data.get(KEY))
+    leaves = _leaves(data)
     return Identity({
         **model,
         "versions": {name: value for name, value in {**model["versions"], **versions}.items() if value is not None},
         "chat": _chat(told["chat"]) if "chat" in told else _chat_of_file(data),
         "seed": _seeds(data, config, given),
-        "tasks": {task: _task(data, told, task, given) for task in sorted(_mapping(data.get("configs")))},
-    })  # fmt: skip
+        "tasks": {task: _task(data, told, task, given) for task in leaves},
+    }, {task: _documents_of_file(data, task) or {} for task in leaves})  # fmt: skip
 
 
 def of_model(info: Mapping[str, Any], seed: Any = None) -> Identity:
@@ -279,9 +289,16 @@ def _seeds(data: Mapping[str, Any], config: Mapping[str, Any], given: Mapping[st
     return {name: value for name, value in found.items() if value not in (None, [])}
 
 
+def _leaves(data: Mapping[str, Any]) -> list[str]:
+    """The leaf tasks of a results file: lm_eval names each in two places; a file that lost both has its scores."""
+    named = {**_mapping(data.get("configs")), **_mapping(data.get("n-samples"))}
+    return sorted(named or set(_mapping(data.get("results"))) - set(_mapping(data.get("groups"))))
+
+
 def _task(data: Mapping[str, Any], told: Mapping[str, Any], task: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the score of a leaf task depends on beside the model."""
     config = dict(_mapping(_mapping(data.get("configs")).get(task)))
+    is_told = bool(config)
     settings = _mapping(config.pop("generation_kwargs", None))
     shots = _mapping(data.get("n-shot")).get(task, config.get("num_fewshot"))
     read = _mapping(_mapping(told.get("tasks")).get(task))
@@ -291,7 +308,7 @@ def _task(data: Mapping[str, Any], told: Mapping[str, Any], task: str, given: Ma
         "shots": shots,
         "shot_seed": seed if shots else None,
         "generation": {key: value for key, value in settings.items() if key != "seed"},
-        "configuration": _configuration(config, given),
+        "configuration": _configuration(config, given) if is_told else None,
         "code": read.get("code"),
         "documents": read.get("documents"),
         "read": None if read.get("documents") else _documents_of_file(data, task),
@@ -308,9 +325,12 @@ def _configuration(config: dict[str, Any], given: Mapping[str, Any]) -> str:
 
 
 def _documents_of_file(data: Mapping[str, Any], task: str) -> dict[str, Any] | None:
-    """What lm_eval's own files say of the documents: how many, and a hash if samples were logged."""
-    counts = _mapping(_mapping(data.get("n-samples")).get(task))
+    """What lm_eval's own files say of the documents: how many (or at most, in files that do not say how many), and a hash
+    if samples were logged."""
+    counts, config = _mapping(_mapping(data.get("n-samples")).get(task)), _mapping(data.get("config"))
     found = {"count": counts.get("effective"), "hash": _mapping(data.get("task_hashes")).get(task)}
+    if found["count"] is None and "limit" in config:
+        found["limit"] = config["limit"] or "none"
     return {key: value for key, value in found.items() if value is not None} or None
 
 
@@ -333,10 +353,9 @@ def _chat_word(key: str, value: Any, theirs: Any) -> str:
 
 def _task_words(task: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     words = []
-    for key in ("version", "configuration", "code", "documents", "read"):
+    for key in ("version", "configuration", "code"):
         if None not in (ours.get(key), theirs.get(key)) and ours[key] != theirs[key]:
-            shown = "documents" if key == "read" else key
-            words.append(f"{task}: version {ours[key]}" if key == "version" else f"{task}: other {shown}")
+            words.append(f"{task}: version {ours[key]}" if key == "version" else f"{task}: other {key}")
     if ours.get("shots") != theirs.get("shots"):
         words.append(f"{ours.get('shots')} shots")
     elif ours.get("shot_seed") != theirs.get("shot_seed"):
@@ -346,6 +365,16 @@ def _task_words(task: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -
         if settings.get(key) != others.get(key):
             words.append(f"{key} {_shown(settings[key])}" if key in settings else f"{key} not set")
     return words
+
+
+def _documents_words(task: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What sets documents apart: which they are where both say so, else each thing that both of lm_eval's files say."""
+    first, *others = ("documents", "count", "limit", "hash")
+    keys = [first] if None not in (ours.get(first), theirs.get(first)) else others
+    differ = [key for key in keys if None not in (ours.get(key), theirs.get(key)) and ours[key] != theirs[key]]
+    # Fewer documents have another hash: it says nothing more.
+    words = {"count": f"{task}: {ours.get('count')} documents", "limit": f"{task}: limit {ours.get('limit')}"}
+    return [words.get(differ[0], f"{task}: other documents")] if differ else []
 
 
 def _shown(value: Any) -> str:

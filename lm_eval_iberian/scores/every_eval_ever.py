@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.benchmarks.benchmark import OF_HUNDRED
+from lm_eval_iberian.benchmarks.benchmark import IN_PERCENT, OF_HUNDRED, own_scale
 from lm_eval_iberian.identity.prompting import shown
-from lm_eval_iberian.scores.results import Run
+from lm_eval_iberian.scores.results import Leaf, Run
 from lm_eval_iberian.scores.suite import ModelScores
 from lm_eval_iberian.scores.tables import Report
 from merge_hooks.texts import json_text
@@ -32,7 +32,13 @@ ARGUMENTS = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "
 
 def records(report: Report) -> str:
     """The report's models as records, one a line."""
-    return "".join(json_text(record(model)) + "\n" for model in report.models)
+    made: dict[str, dict[str, Any]] = {}
+    for one in map(record, report.models):
+        name = one["evaluation_id"]
+        if name in made:  # another row of the same model
+            name = f"{name}/{one['dedupe_identity']['run_fingerprint']}"
+        made[name] = {**one, "evaluation_id": name}
+    return "".join(json_text(one) + "\n" for one in made.values())
 
 
 def record(model: ModelScores) -> dict[str, Any]:
@@ -91,16 +97,17 @@ def _engine(stamp: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entries(run: Run) -> Iterator[dict[str, Any]]:
-    """One for each leaf task and metric."""
+    """One for each leaf task and metric that has a value which it can have."""
     for task in run.data.get("configs") or {}:
-        for key, value in (run.tasks.get(task) or {}).items():
+        for key in run.tasks.get(task) or {}:
             metric, comma, filter_name = key.partition(",")
-            if comma and not metric.endswith("_stderr") and isinstance(value, (int, float)) and value == value:
-                yield _entry(run, task, metric, filter_name, float(value))
+            leaf = run.leaf(task, key, own_scale(task, metric))
+            if comma and not metric.endswith("_stderr") and leaf.value is not None:
+                yield _entry(run, task, metric, filter_name, leaf)
 
 
-def _entry(run: Run, task: str, metric: str, filter_name: str, value: float) -> dict[str, Any]:
-    leaf = run.leaf(task, metric)
+def _entry(run: Run, task: str, metric: str, filter_name: str, leaf: Leaf) -> dict[str, Any]:
+    assert leaf.value is not None
     higher = (run.data.get("higher_is_better") or {}).get(task)
     better = higher.get(metric, True) if isinstance(higher, Mapping) else True
     config = (run.data.get("configs") or {}).get(task) or {}
@@ -111,14 +118,14 @@ def _entry(run: Run, task: str, metric: str, filter_name: str, value: float) -> 
         **_moment(run),
         "metric_config": {
             "evaluation_description": f"{metric} of lm_eval's task {task}", "lower_is_better": not better,
-            **_range(metric), "additional_details": _texts({"metric": metric, "filter": filter_name}),
+            **_range(task, metric, leaf.value), "additional_details": _texts({"metric": metric, "filter": filter_name}),
         },
         "score_details": {
-            "score": value,
+            "score": leaf.value,
             "details": _texts({
                 "prompt": shown([leaf.prompt], False), "identity": run.identity.digest, "weights": run.stamp.get("signature_digest"),
                 "not_whole": "; ".join(one for one in leaf.problems if "no number" not in one) or None,
-                "look_at_the_answers": "; ".join(leaf.doubts) or None,
+                "look_at_the_answers": "; ".join(leaf.doubts) or None, "seeds": run.identity.parts["seed"] or None,
             }),
             **_uncertainty(run, task, metric, leaf.stderr),
         },
@@ -142,10 +149,16 @@ def _source(config: Mapping[str, Any], task: str, documents: str, count: int) ->
     return {**found, **({"samples_number": count} if count else {}), "additional_details": details}
 
 
-def _range(metric: str) -> dict[str, Any]:
-    """Known ends of a metric; a record without them says no type of score either."""
-    top = 100.0 if metric in OF_HUNDRED else 1.0 if metric.startswith(SHARES) else None
-    return {} if top is None else {"score_type": "continuous", "min_score": 0.0, "max_score": top}
+def _range(task: str, metric: str, value: float) -> dict[str, Any]:
+    """Known ends of a metric; a record without them says no type of score either. Values beyond them say that they are
+    not known: TER may be more than 100."""
+    of_hundred = metric in OF_HUNDRED or metric in IN_PERCENT
+    top = own_scale(task, metric) or (100.0 if of_hundred else 1.0 if metric.startswith(SHARES) else None)
+    return (
+        {}
+        if top is None or not 0.0 <= value <= top
+        else {"score_type": "continuous", "min_score": 0.0, "max_score": top}
+    )
 
 
 def _uncertainty(run: Run, task: str, metric: str, stderr: float | None) -> dict[str, Any]:

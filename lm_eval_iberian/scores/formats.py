@@ -211,7 +211,7 @@ def _latex_cell(cell: Cell) -> str:
 _LATEX_SIGNS = {"†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"$^\S$"}
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "\n": " ", "\r": " ",
+    "}": r"\}", "*": "{*}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "\n": " ", "\r": " ",
 }  # fmt: skip
 
 
@@ -220,11 +220,12 @@ def latex_text(text: str) -> str:
 
 
 def as_json(report: Report) -> str:
-    """Every figure with all that is known of it, at full precision."""
+    """Every figure with all that is known of it, at full precision; and the tables, as the other forms have them."""
     models = [_model(model) for model in report.models]
     document: dict[str, Any] = {
         "key": KEY,
         "models": models,
+        "tables": [_table(table) for table in report.tables],
         "signatures": report.signatures,
         "notes": report.notes,
         "left_out": report.left_out,
@@ -237,6 +238,17 @@ def as_json(report: Report) -> str:
     if published:
         document["published"] = published
     return json_text(document, indent=2) + "\n"
+
+
+def _table(table: Table) -> dict[str, Any]:
+    """A table's figures, as they are before they are rounded for print."""
+    rows = [{"model": name, "role": role, "prompt": prompt, "figures": [_figure(cell) for cell in cells]}
+            for (name, role, cells), prompt in zip(table.rows, table.prompts, strict=True)]  # fmt: skip
+    return {"title": table.title, "columns": list(table.heads), "rows": rows}
+
+
+def _figure(cell: Cell) -> dict[str, Any]:
+    return {"value": cell.value, "spread": cell.spread, "rank": cell.rank, "signs": cell.signs}
 
 
 def _model(model: ModelScores) -> dict[str, Any]:

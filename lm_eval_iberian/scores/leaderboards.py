@@ -13,6 +13,7 @@ known here. So such rows have tables of their own, with the names that their pub
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,10 @@ def _of_euroeval(record: Mapping[str, Any], where: str) -> Iterator[Figure]:
 def _figure(publisher: str, model: Any, column: str, value: Any, stderr: Any, where: str) -> Figure:
     if not isinstance(model, str) or isinstance(value, bool) or not isinstance(value, (int, float)):
         raise SuiteError(f"--against {where}: {column}: no model, or no number ({value!s:.40}).")
-    error = float(stderr) if isinstance(stderr, (int, float)) and not isinstance(stderr, bool) else None
+    if not math.isfinite(value):
+        raise SuiteError(f"--against {where}: {column}: {value} is no figure. Take the record out of the file.")
+    is_number = isinstance(stderr, (int, float)) and not isinstance(stderr, bool) and math.isfinite(stderr)
+    error = float(stderr) if is_number else None
     return Figure(one_line(publisher), one_line(model), one_line(column), float(value), error)
 
 

@@ -43,7 +43,8 @@ def of_file(path: Path, average: str) -> Printed:
     """The rows of a file that have a figure in an average, as `published` gives the paper's.
 
     Raises:
-        SuiteError: it is not there, has no column `model`, a column that is no average, or a figure that is no number.
+        SuiteError: it is not there, has no column `model`, a column that is no average or comes twice, a figure that is no
+            percentage, or a model without a name or on two lines.
     """
     found: Printed = {}
     for row in _read(path):
@@ -53,31 +54,55 @@ def of_file(path: Path, average: str) -> Printed:
     return found
 
 
+def are_shares(path: Path) -> bool:
+    """Whether all figures of a file are 1 or less, as shares are; tables are in percent. Raises SuiteError."""
+    figures = [_number(path, row["model"], key, text) for row in _read(path) for key, text in row.items()
+               if key != "model" and text]  # fmt: skip
+    return bool(figures) and any(figures) and max(figures) <= 1
+
+
 def _read(path: Path) -> list[dict[str, str]]:
     """The rows of a file, spaces stripped."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [
-                {str(key).strip(): (text or "").strip() for key, text in row.items()} for row in csv.DictReader(file)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error, AttributeError) as error:
+            lines = [[text.strip() for text in line] for line in csv.reader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SuiteError(f"--against {path}: cannot be read as CSV ({error}).") from None
-    heads = set(rows[0]) if rows else set()
+    named, *lines = [line for line in lines if any(line)] or [[]]
+    heads = set(named)
     if "model" not in heads:
         raise SuiteError(f"--against {path}: the first line should name the columns: model,reasoning_en,...")
+    rows = [dict(zip(named, line, strict=False)) for line in lines]
+    for line in lines:
+        if len(line) > len(named):
+            raise SuiteError(
+                f"--against {path}: {line[0]}: {len(line)} cells under {len(named)} columns. A number with a comma in it? "
+                "Write 61.25."
+            )
+    if twice := [name for name in named if name and named.count(name) > 1]:
+        raise SuiteError(f"--against {path}: the column {twice[0]} comes twice. Leave one of the two in the file.")
     known = {column for average in averages() for column in columns(average)}
     if other := sorted(heads - known - {"model"}):
         raise SuiteError(
             f"--against {path}: {', '.join(other)}: no such average. There are: {', '.join(sorted(known))}."
         )
+    models = [row.get("model", "") for row in rows]
+    if "" in models:
+        raise SuiteError(f"--against {path}: a line has no model. Name it in the column model.")
+    if again := next((name for name in models if models.count(name) > 1), None):
+        raise SuiteError(f"--against {path}: {again} stands on two lines. Give each row a name of its own.")
     return rows
 
 
 def _number(path: Path, model: str, column: str, text: str) -> float:
+    where = f"--against {path}: {model}, {column}: {text!r} is no"
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
-        raise SuiteError(f"--against {path}: {model}, {column}: {text!r} is no number.") from None
+        raise SuiteError(f"{where} number. Write figures in percent, with a point: 61.25.") from None
+    if not -100 <= found <= 100:
+        raise SuiteError(f"{where} percentage. Write figures from 0 to 100, or leave the cell empty.")
+    return found
 
 
 def published(kind: str) -> Printed:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lm_eval_iberian.benchmarks.benchmark import is_possible
+from lm_eval_iberian.benchmarks.benchmark import is_possible, most_error
 from lm_eval_iberian.identity.identity import Identity, of_results, parse
 from lm_eval_iberian.identity.prompting import PLAIN, Prompt, of_chat
 from merge_hooks.errors import ForPeople
@@ -111,17 +111,24 @@ class Run:
         sources = self.stamp.get("sources") or []
         return {str(source.get("name")): str(source.get("fingerprint")) for source in sources}
 
-    def leaf(self, task: str, metric: str) -> Leaf:
-        """A task's score by a metric. Raises KeyError where the task is not in this file."""
+    def leaf(self, task: str, metric: str, full: float | None = None) -> Leaf:
+        """A task's score by a metric. Raises KeyError where the task is not in this file.
+
+        Args:
+            full: the metric's full score, where it is known: a share of more than 1 is none.
+        """
         found = self.tasks[task]
         value = _number(_of_metric(found, metric))
         stderr = _number(_of_metric(found, metric, "_stderr"))
         problems = [] if value is not None else [f"failed: no number for {metric}"]
-        if value is not None and not is_possible(metric, value):
+        if value is not None and not is_possible(metric, value, full):
             problems = [
                 f"failed: {metric} is {value:g}, which it cannot be: was the file changed, or is it in percent?"
             ]
             value = stderr = None
+        if stderr is not None and not 0 <= stderr <= most_error(metric, full):
+            problems.append(f"the standard error of {metric} is {stderr:g}, which it cannot be: was the file changed?")
+            stderr = None
         problems += self._shortened(task)
         return Leaf(
             value,

@@ -8,9 +8,11 @@ samples_TASK_DATE.jsonl beside it, which is no results file. So in a folder ever
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 from lm_eval_iberian.scores.results import Run, SuiteError, read_run
@@ -48,7 +50,7 @@ def find_runs(given: Iterable[Path]) -> Found:
     for path in given:
         if not path.is_dir():
             found.runs.append(read_run(path))
-        elif sum(_look_into(found, file) for file in _files(path)) == 0:
+        elif sum(_look_into(found, file) for file in _files(found, path)) == 0:
             raise SuiteError(f"{path}: no results of lm_eval in it{_why(found)}. {WHERE}")
     return found
 
@@ -58,9 +60,30 @@ def _why(found: Found) -> str:
     return f" ({'; '.join(said)})" if said else ""
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Every file that may hold results, and samples, in order."""
-    yield from sorted(file for file in (*folder.rglob("*.json"), *folder.rglob("samples_*.jsonl")) if file.is_file())
+def _files(found: Found, folder: Path) -> Iterator[Path]:
+    """Every file that may hold results, and samples, in order; links to folders are followed, each folder once."""
+    named: list[Path] = []
+    seen = {os.path.realpath(folder)}
+
+    def unreadable(error: OSError) -> None:
+        found.leave_out(Path(error.filename or folder), f"cannot be read ({error.strerror})")
+
+    for place, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        at = Path(place)
+        folders[:] = [name for name in sorted(folders) if not _is_among(seen, at / name)]
+        named += [at / name for name in files if name.endswith(".json") or fnmatch(name, "samples_*.jsonl")]
+    for file in sorted(named):
+        if file.is_symlink() and not file.exists():
+            found.leave_out(file, "a link to nothing")
+        elif file.is_file():
+            yield file
+
+
+def _is_among(seen: set[str], folder: Path) -> bool:
+    """Whether a folder was met before, under whatever name; from now on it was."""
+    before = len(seen)
+    seen.add(os.path.realpath(folder))
+    return len(seen) == before
 
 
 def _look_into(found: Found, file: Path) -> bool:

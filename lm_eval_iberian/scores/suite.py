@@ -49,6 +49,7 @@ class Score:
         notes: what a reader should know though the score stands (shots, upstream's task).
         doubts: why to look at the answers before the score (cut prompts, ties, far below chance, ...).
         prompts: how the prompts behind it were made, each way once.
+        parts: what an average is the mean of; none of a benchmark's score.
     """
 
     value: float | None
@@ -60,6 +61,7 @@ class Score:
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     prompts: tuple[Prompt, ...] = ()
+    parts: tuple[Score, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -68,10 +70,29 @@ class Score:
 
     @property
     def normalised(self) -> float | None:
-        """0 at chance and 100 at a full score, as IberoBench reports; below 0 where guessing would do better."""
+        """0 at chance and 100 at a full score, as IberoBench reports; below 0 where guessing would do better.
+
+        An average is the mean of its benchmarks' normalised scores: their chances differ, so it is not what the mean
+        score would give.
+        """
         if self.value is None:
             return None
+        if self.parts:
+            return statistics.fmean(part.normalised for part in self.parts if part.normalised is not None)
         return 100 * (self.value - self.chance) / (100 - self.chance)
+
+    @property
+    def spread(self) -> float | None:
+        """What stands after the "±": the SD over runs where there are several, else the standard error."""
+        return self.deviation if self.runs > 1 and self.deviation is not None else self.stderr
+
+    @property
+    def normalised_spread(self) -> float | None:
+        """The spread in the unit of `normalised`."""
+        if len(self.parts) > 1:
+            spreads = [100 * part.stderr / (100 - part.chance) for part in self.parts if part.stderr is not None]
+            return math.hypot(*spreads) / len(self.parts) if len(spreads) == len(self.parts) else None
+        return None if self.spread is None else 100 * self.spread / (100 - self.chance)
 
 
 class ModelScores:
@@ -152,10 +173,11 @@ def average(measured: Mapping[Benchmark, Score]) -> Score:
     values = [score.value for score in scores if score.value is not None]
     runs = max(score.runs for score in scores)
     if len(values) < len(scores):
-        return Score(None, None, None, runs, chance, problems, (), doubts, prompts)
+        return Score(None, None, None, runs, chance, problems, (), doubts, prompts, tuple(scores))
     # Benchmarks are averaged run by run only where each has the same runs; that is so for IFEval, one benchmark.
     deviation = scores[0].deviation if len(scores) == 1 else None
-    return Score(statistics.fmean(values), _stderr(scores), deviation, runs, chance, problems, (), doubts, prompts)
+    return Score(statistics.fmean(values), _stderr(scores), deviation, runs, chance, problems, (), doubts, prompts,
+                 tuple(scores))  # fmt: skip
 
 
 def weighted_sum(measured: Mapping[Benchmark, Score], weights: Mapping[Benchmark, float]) -> Score:
@@ -168,7 +190,7 @@ def weighted_sum(measured: Mapping[Benchmark, Score], weights: Mapping[Benchmark
     stderr = math.sqrt(sum((weight * error) ** 2 for weight, error in errors)) if len(errors) == len(parts) else None
     value = math.fsum(weight * score.value for weight, score in parts if score.value is not None)
     chance = math.fsum(weight * score.chance for weight, score in parts)
-    return replace(mean, value=value, stderr=stderr, deviation=None, chance=chance)
+    return replace(mean, value=value, stderr=stderr, deviation=None, chance=chance, parts=())
 
 
 def gather(runs: Iterable[Run]) -> list[ModelScores]:
@@ -229,8 +251,11 @@ def apart_on(first: Iterable[Run], second: Iterable[Run], tasks: Collection[str]
 
 def _on(run: Run, tasks: Collection[str]) -> Identity:
     """What was measured there, without what is a model's own."""
-    parts = run.identity.without(*OF_A_MODEL).parts
-    return Identity({**parts, "tasks": {task: said for task, said in parts["tasks"].items() if task in tasks}})
+    found = run.identity.without(*OF_A_MODEL)
+    parts = found.parts
+    return replace(
+        found, parts={**parts, "tasks": {task: said for task, said in parts["tasks"].items() if task in tasks}}
+    )
 
 
 def _free(name: str, taken: Sequence[str]) -> str:
@@ -248,12 +273,15 @@ def score_of(benchmark: Benchmark, runs: Sequence[Run], asked: Collection[str] |
     """
     ours = any(task in run.tasks for run in runs for task in benchmark.tasks)
     tasks = benchmark.tasks if ours or not benchmark.upstream else benchmark.upstream
-    found = {task: [run.leaf(task, benchmark.metric) for run in runs if task in run.tasks] for task in tasks}
+    found = {task: [run.leaf(task, benchmark.metric, benchmark.percent) for run in runs if task in run.tasks]
+             for task in tasks}  # fmt: skip
     missing = [task for task, leaves in found.items() if not leaves]
     if len(missing) == len(tasks):
         return Score(None, None, None, 0, benchmark.chance, (_why_not((*benchmark.tasks, *benchmark.upstream), asked),))
     problems = _problems(found, {task: _why_not([task], asked) for task in missing})
     notes = _notes(benchmark, found, by_upstream=not ours)
+    if ours and any(task in run.tasks for run in runs for task in benchmark.upstream):
+        notes = (*notes, "lm_eval's own tasks of it are in the files too, and not counted")
     doubts = _by_task({task: [doubt for leaf in leaves for doubt in leaf.doubts] for task, leaves in found.items()})
     prompts = tuple(dict.fromkeys(leaf.prompt for leaves in found.values() for leaf in leaves))
     count = max(len(leaves) for leaves in found.values())

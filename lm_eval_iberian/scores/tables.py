@@ -25,6 +25,9 @@ from lm_eval_iberian.wording import some
 BEST, SECOND = "best", "second"
 PAPER = "paper"
 UNKNOWN = Prompt(is_known=False)
+# Behind the titles of tables.
+NORMALISED = ", normalised: 0 is chance"
+NOT_NORMALISED = ", not normalised: what guessing scores is not known here"
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,13 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
     notes = {model.label: notes for model in models if (notes := _said(model, made))}
     if against:
         own = f"rows marked [printed] are those of {against}: how they were measured is not known here"
-        notes["paper" if against == PAPER else "printed"] = [paper.CAUTION if against == PAPER else own]
+        of_shares = (
+            against != PAPER and Path(against).suffix not in leaderboards.ENDINGS and paper.are_shares(Path(against))
+        )
+        notes["paper" if against == PAPER else "printed"] = [
+            paper.CAUTION if against == PAPER else own,
+            *([f"rows marked [printed]: no figure of {against} is more than 1, and tables are in percent"] if of_shares else []),
+        ]  # fmt: skip
     signed = {
         model.label: str(run.stamp["signature"]) for model in models for run in model.runs if "signature" in run.stamp
     }
@@ -181,7 +190,7 @@ def _averages(average: str, models: Sequence[ModelScores], against: str | None, 
         rows = [*_printed(against, average, heads), *rows]
     else:
         rows.append(("chance", "chance", _chance([_first(models, head) for head in heads], normalised)))
-    title = averages()[average].title + (", normalised: 0 is chance" if normalised else "")
+    title = averages()[average].title + (NORMALISED if normalised else "")
     counted = tuple(tuple(of_column(head)) for head in heads)
     return Table(title, tuple(head.rpartition("_")[2] for head in heads), tuple(rows), counted)
 
@@ -211,7 +220,8 @@ def _by_language(language: str, models: Sequence[ModelScores], normalised: bool)
     rows.append(("chance", "chance", _chance([models[0].benchmarks[b] for b in measured], normalised)))
     heads = tuple(b.name if b.averaged else f"{b.name} (not averaged)" for b in measured)
     counted = tuple((benchmark,) for benchmark in measured)
-    return Table(f"{language_names()[language]}, benchmark by benchmark", heads, tuple(rows), counted)
+    title = f"{language_names()[language]}, benchmark by benchmark" + (NORMALISED if normalised else "")
+    return Table(title, heads, tuple(rows), counted)
 
 
 def cell_of(score: Score, normalised: bool = False) -> Cell:
@@ -219,9 +229,7 @@ def cell_of(score: Score, normalised: bool = False) -> Cell:
     value = score.normalised if normalised else score.value
     if value is None:
         return Cell(None)
-    spread = score.deviation if score.runs > 1 and score.deviation is not None else score.stderr
-    if normalised and spread is not None:
-        spread = 100 * spread / (100 - score.chance)
+    spread = score.normalised_spread if normalised else score.spread
     return Cell(value, spread, bool(score.problems), flagged=bool(score.doubts), prompts=score.prompts)
 
 

@@ -243,6 +243,80 @@ def test_two_prompts_with_one_key_are_refused(tmp_path: Path) -> None:
     assert code == 0 and "prompt_strict 50.00" in told, "each answer says to which of the two"
 
 
+def sample(row: dict[str, Any], answer: Any, ours: bool = True, **other: Any) -> dict[str, Any]:
+    """A line of lm_eval's samples: our tasks put the row into `doc` as a text, lm_eval's own are the `doc`."""
+    doc = {"prompt": row["prompt"], "language": "fr", "row": json.dumps(row)} if ours else row
+    return {
+        "doc_id": 0,
+        "doc": doc,
+        "target": "0",
+        "resps": [[answer]],
+        "filtered_resps": [answer],
+        "filter": "none",
+    } | other
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_samples_that_lm_eval_logged_are_scored(tmp_path: Path, ours: bool) -> None:
+    rows = [json.loads(line) for line in PROMPTS.splitlines()]
+    wanted = scored(tmp_path, [ONE, TWO])
+    answers = [sample(row, said["response"], ours) for row, said in zip(rows, (ONE, TWO), strict=True)]
+    assert scored(tmp_path, answers) == wanted
+    assert scored(tmp_path, answers, "".join(f"{json.dumps(one)}\n" for one in answers)) == wanted, "prompts of samples"
+    unfiltered = [{key: value for key, value in one.items() if key != "filtered_resps"} for one in answers]
+    assert scored(tmp_path, unfiltered) == wanted
+    several = [answers[0], sample(rows[1], "a", ours, filtered_resps=[["a", "b"]])]
+    assert "a.jsonl, line 2: 2 answers to one prompt. Give samples" in scored(tmp_path, several)[1]
+    assert (
+        "line 1: `resps` holds no text"
+        in scored(tmp_path, [sample(rows[0], [1.0, False], ours, filtered_resps=[-2.5])])[1]
+    )
+    twice = scored(tmp_path, [*answers, answers[0]])
+    assert twice[0] == 1 and "line 3: a second answer to key 1; line 1 has the first" in twice[1]
+
+
+def test_a_key_is_a_number_a_text_or_what_a_spreadsheet_makes_of_it(tmp_path: Path) -> None:
+    wanted = scored(tmp_path, [ONE, TWO])
+    assert scored(tmp_path, [{**ONE, "key": 1.0}, {**TWO, "key": "2"}]) == wanted
+    assert "there is no answer to key 2" in scored(tmp_path, [ONE, {**TWO, "key": 2.5}])[1]
+
+
+def test_a_file_that_cannot_be_scored_says_where_and_why(tmp_path: Path) -> None:
+    said = scored(tmp_path, [ONE, {"key": 2, "output": "a"}])[1]
+    assert "a.jsonl, line 2: key `response` holds no text; the answer has key, output. Give answers as" in said
+    assert "p.jsonl: no prompt in it. Give the prompts" in scored(tmp_path, [], "\n")[1], "it was nan, with exit code 0"
+    (tmp_path / "a.jsonl").write_bytes(b'{"key": 1, "response": "\xff"}')
+    words = ("score", "-l", "fr", "--data", tmp_path / "p.jsonl", "--responses", tmp_path / "a.jsonl")
+    (tmp_path / "p.jsonl").write_text(PROMPTS, encoding="utf-8")
+    assert "a.jsonl: not UTF-8 (invalid start byte, byte 24). Save it as UTF-8." in cli(*words)[1]
+
+
+@pytest.mark.parametrize("name", ["no/such/folder.jsonl", ".", "p.jsonl", "a.jsonl"])
+def test_verdicts_that_cannot_be_written_are_refused_before_anything_is_scored(tmp_path: Path, name: str) -> None:
+    """The answers were overwritten by their verdicts."""
+    code, said = scored(tmp_path, [ONE, TWO], PROMPTS, "--out", str(tmp_path / name))
+    assert (
+        code == 1
+        and "prompt_strict" not in said
+        and ("cannot be written" in said or "is the file that is read" in said)
+    )
+    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0]) == ONE
+
+
+@pytest.mark.parametrize("number", ["²", float("nan"), float("inf"), -1, 2.5, True, "9" * 5000, "-1", None, [1]])
+def test_a_number_that_is_none_is_a_message(tmp_path: Path, number: Any) -> None:
+    row = {"key": 1, "prompt": "x", "instruction_id_list": ["length_constraints:number_words"],
+           "kwargs": [{"num_words": number, "relation": "at least"}]}  # fmt: skip
+    code, said = scored(tmp_path, [ONE], json.dumps(row))
+    assert code == 1 and "p.jsonl, line 1" in said and "Traceback" not in said and len(said) < 300
+
+
+def test_of_prompts_without_an_instruction_no_score_is_shown(tmp_path: Path) -> None:
+    row = {"key": 1, "prompt": "x", "instruction_id_list": [], "kwargs": []}
+    code, said = scored(tmp_path, [ONE], json.dumps(row))
+    assert code == 0 and "prompt_strict –  prompt_loose –" in said and "nan" not in said
+
+
 def test_score_says_that_lint_has_findings(tmp_path: Path) -> None:
     """The score is as it was: lint is another command."""
     faulty = PROMPTS.replace("au moins 20 mots", "au moins 30 mots")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lm_eval_iberian.benchmarks.benchmark import CHOICE, INSTRUCTIONS, KINDS, TRANSLATION, Benchmark
-from lm_eval_iberian.benchmarks.table import benchmarks, columns, of_column
+from lm_eval_iberian.benchmarks.benchmark import CHOICE, INSTRUCTIONS, KINDS, TRANSLATION, Benchmark, shown_of
+from lm_eval_iberian.benchmarks.table import benchmarks, columns, full_score_of, of_column
 
 # Latxa (arXiv 2403.20266), table 3, for the Basque sets; one in so many options for all others.
 CHANCE = {
@@ -46,6 +46,20 @@ def test_metrics_and_their_full_scores() -> None:
     assert {(one.metric, one.percent) for one in of_kind(CHOICE)} == {("acc", 1.0)}
     assert {(one.metric, one.percent) for one in of_kind(TRANSLATION)} == {("bleu", 100.0)}
     assert {(one.metric, one.percent) for one in of_kind(INSTRUCTIONS)} == {("inst_level_strict_acc", 1.0)}
+
+
+@pytest.mark.parametrize(("task", "metric", "highest", "shown", "added"), [
+    ("squadv2", "f1", 75.3, 100.0, 100.0), ("squadv2", "f1", 0.7, 100.0, 100.0), ("squadv2", "HasAns_exact", 0.5, 100.0, 100.0),
+    ("scrolls_qasper", "f1", 0.4, 100.0, 100.0), ("scrolls_quality", "em,none", 40.0, 100.0, 100.0),
+    ("scrolls_quality", "acc", 0.4, 1.0, 1.0), ("scrolls_govreport", "rougeL", 0.9, 100.0, 100.0),
+    ("meqsum", "bleu", 0.03, 1.0, 1.0), ("wmt16-ro-en", "bleu", 0.03, 100.0, 100.0), ("x", "chrf++", 0.8, 100.0, 100.0),
+    ("truthfulqa_gen", "rouge1_max", 0.9, 100.0, 100.0), ("truthfulqa_gen", "bleu_acc", 0.4, 1.0, 1.0),
+    ("drop", "f1", 0.4, 1.0, 1.0), ("coqa", "em,none", 0.4, 1.0, 1.0), ("x", "words", 12.0, 100.0, 100.0),
+    ("x", "rougeL", 0.4, 1.0, 100.0),
+])  # fmt: skip
+def test_a_metric_has_the_scale_of_its_task(task: str, metric: str, highest: float, shown: float, added: float) -> None:
+    """In tables, and in weighted sums: SQuAD 2's f1 is in percent, and 75.3 was added as 7530; 0.7 was shown as 70."""
+    assert (shown_of(task, metric, highest), full_score_of(task, metric)) == (shown, added)
 
 
 @pytest.mark.parametrize(

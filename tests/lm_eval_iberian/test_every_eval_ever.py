@@ -147,6 +147,44 @@ def test_what_is_not_whole_says_so_and_models_have_a_line_each(tmp_path: Path) -
     assert second["model_info"]["id"] == "org/model" and second["eval_library"]["version"] == "unknown"
 
 
+def test_ranges_hold_what_they_are_of_and_what_cannot_be_is_left_out(tmp_path: Path) -> None:
+    """SQuAD 2's f1 of 75.3 stood beside a highest score of 1, as did an accuracy of 50 and an infinite one."""
+    data = a_merge(squadv2={"f1": 75.3}, truthfulqa_gen={"rouge1_max": 33.0}, drop={"f1": 0.4}, own={"f1": 75.3, "ter": 130.0},
+                   x={"acc": 50.0, "exact_match": float("inf"), "acc_norm": 0.5, "mcc": -0.2})  # fmt: skip
+    (found,) = records_of(tmp_path, data)
+    jsonschema.validate(found, SCHEMA)
+    ends = {(one["evaluation_name"], one["metric_config"]["additional_details"]["metric"]):
+            one["metric_config"].get("max_score") for one in found["evaluation_results"]}  # fmt: skip
+    assert ends == {
+        ("squadv2", "f1"): 100, ("truthfulqa_gen", "rouge1_max"): 100, ("drop", "f1"): 1, ("own", "f1"): None,
+        ("own", "ter"): None, ("x", "acc_norm"): 1, ("x", "mcc"): None,
+    }  # fmt: skip
+    for one in found["evaluation_results"]:
+        assert one["score_details"]["score"] <= one["metric_config"].get("max_score", 1000)
+
+
+def test_two_rows_of_one_model_have_two_ids_and_runs_their_seeds(tmp_path: Path) -> None:
+    files = [results({"iberian_eus_trivia": {"acc": value}}, 10) for value in (0.2, 0.3, 0.4)]
+    files[0]["n-shot"]["iberian_eus_trivia"] = 0
+    files[2]["config"]["torch_seed"] = 7
+    shots, several = records_of(tmp_path, *files)
+    assert shots["evaluation_id"] != several["evaluation_id"]
+    assert [one["score_details"]["details"].get("seeds") for one in several["evaluation_results"]] == [
+        None, '{"torch_seed": 7}'
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "words"), [("NaN", "nan is no figure"), ("-Infinity", "-inf is no figure")])
+def test_a_published_figure_is_a_number(value: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"dataset": "d", "model": "m", "results": {"total": {"test_f1": VALUE}}}'.replace("VALUE", value))
+    code, said = reported(tmp_path, file)
+    assert code == 1 and f"record 1: d (f1): {words}. Take the record out" in said
+    file.write_text('{"dataset": "d", "model": "m", "results": {"total": {"test_f1": 40.0, "test_f1_se": NaN}}}')
+    row = next(line for line in reported(tmp_path, file)[1].splitlines() if ",m [printed]," in line)
+    assert ",40.0000,,yes" in row
+
+
 def test_the_schema_here_refuses_something() -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"schema_version": "0.2.1"}, SCHEMA)

@@ -123,6 +123,45 @@ def test_what_does_not_matter_is_not(data: Data, path: str, value: Any) -> None:
     assert changed(data, path, value) == of_results(data)
 
 
+def without(data: Data, *keys: str) -> Data:
+    return {key: value for key, value in copy.deepcopy(data).items() if key not in keys}
+
+
+def test_a_file_without_configurations_still_says_how_it_was_measured() -> None:
+    """Five shots and none were averaged into one row, without a word."""
+    for lost in (("configs",), ("configs", "n-samples")):
+        data = without(THEIRS, *lost)
+        other = copy.deepcopy(data)
+        other["n-shot"]["task"] = 0
+        assert of_results(other).differences(of_results(data)) == ["0 shots"]
+        assert of_results(data).agrees(of_results(copy.deepcopy(data)))
+    some = copy.deepcopy(THEIRS) | {"configs": {"another": {}}}
+    fewer = copy.deepcopy(some)
+    fewer["n-shot"]["task"] = 0
+    assert of_results(fewer).differences(of_results(some)) == ["0 shots"]
+
+
+def test_a_limit_counts_where_a_file_does_not_say_how_many_documents() -> None:
+    whole, limited = without(THEIRS, "n-samples"), without(THEIRS, "n-samples")
+    whole["config"]["limit"], limited["config"]["limit"] = None, 10
+    assert of_results(limited).differences(of_results(whole)) == ["task: limit 10"]
+    assert of_results(whole).differences(of_results(limited)) == ["task: limit none"]
+
+
+def test_how_many_documents_is_compared_where_one_file_does_not_say_which() -> None:
+    """A limited run without the plugin and a whole one with it were averaged."""
+    told, plain = copy.deepcopy(THEIRS), copy.deepcopy(THEIRS)
+    told[KEY] = {"tasks": {"task": {"code": "c", "documents": "d"}}}
+    assert of_results(told).agrees(of_results(plain))
+    plain["n-samples"]["task"]["effective"] = 5
+    assert of_results(plain).differences(of_results(told)) == ["task: 5 documents"]
+    assert of_results(told).without("seed").differences(of_results(plain).without("seed")) == ["task: 20 documents"]
+
+
+def test_samples_that_only_one_of_two_runs_logged_set_nothing_apart() -> None:
+    assert of_results(without(THEIRS, "task_hashes")).agrees(of_results(THEIRS))
+
+
 def without_template(data: Data) -> None:
     data[KEY]["chat"] = {"template": None, "multiturn": True, "system": None}
 

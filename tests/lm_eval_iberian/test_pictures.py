@@ -587,6 +587,26 @@ def test_the_page_says_the_outcome_of_each_merge(hostile: Page) -> None:
     assert len(re.findall(r"minus parent [^:]*: [12] (better|worse|not significant)", said)) == 2
 
 
+def test_every_form_and_the_page_have_the_figures_of_tasks_that_no_table_knows(reported: SweepRun) -> None:
+    """JSON had none of them."""
+    report = sweep_report(Scores(reported))
+    figures = [cell for table in report.tables for _, _, cells in table.rows for cell in cells]
+    assert len(figures) == 2 * 2 * 5 + 2 * 2 * 5, "two tables of averages, and one a language"
+    said = json.loads(write(report, "json"))["tables"]
+    assert [one["value"] for table in said for row in table["rows"] for one in row["figures"]] == [
+        cell.value for cell in figures
+    ]
+    listed = list(csv.DictReader(io.StringIO(write(report, "csv"))))
+    assert [row["value"] for row in listed] == [f"{cell.value:.4f}" for cell in figures]
+    markdown = re.findall(r"(?<=[|*>] )?(\d+\.\d\d)[*<†]", write(report))
+    assert len(markdown) == len(figures) and sorted(markdown) == sorted(cell.shown for cell in figures)
+    html = (reported.folder / "report" / "report.html").read_text()
+    shown = re.findall(r"<td[^>]*>(?:<[^>]*>)?(\d+\.\d\d)(?:<[^>]*>)?†", html)
+    assert shown[: len(figures)] == [cell.shown for cell in figures]
+    titles = [table.title for table in sweep_report(Scores(reported), normalised=True).tables]
+    assert all(title.endswith(", not normalised: what guessing scores is not known here") for title in titles)
+
+
 def test_every_form_of_the_differences_agrees(reported: SweepRun) -> None:
     folder = reported.folder / "report"
     by_row = list(csv.DictReader(io.StringIO((folder / "differences.csv").read_text())))

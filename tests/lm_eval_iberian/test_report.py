@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import statistics
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lm_eval_iberian.scores.results import SuiteError, check_run
 from lm_eval_iberian.scores.suite import gather
 from lm_eval_iberian.scores.tables import Cell, Report, Table, report, report_files
 from tests.lm_eval_iberian.results_maker import everything, results
+from tests.lm_eval_iberian.test_suite import CHANCES
 
 
 def named(name: str, value: float, **config: object) -> dict:
@@ -77,6 +79,12 @@ def test_normalised_figures() -> None:
     assert (figure.value, figure.spread, chance.value) == pytest.approx((20.0, 4.0, 0.0))
     (figure,), (chance,) = (cells(made(data).tables[0], name) for name in ("org/model", "chance"))
     assert (figure.value, figure.spread, chance.value) == pytest.approx((40.0, 3.0, 25.0))
+
+
+def test_titles_say_what_is_normalised() -> None:
+    found = made(named("a", 0.5), normalised=True)
+    assert {table.title.endswith(", normalised: 0 is chance") for table in found.tables} == {True}
+    assert not any("normalised" in table.title for table in made(named("a", 0.5)).tables)
 
 
 def test_chance_is_not_ranked() -> None:
@@ -204,7 +212,14 @@ def test_against_a_file_of_printed_figures(tmp_path: Path) -> None:
     [(None, "cannot be read as CSV"), ("", "first line should name the columns"),
      ("name,reasoning_en\na,1\n", "model,reason"),
      ("model,reasoning_xx\na,1\n", "reasoning_xx: no such average. There are: .*reasoning_zh"),
-     ("model,reasoning_en\na,sixty\n", "a, reasoning_en: 'sixty' is no number")],
+     ("model,reasoning_en\na,sixty\n", "a, reasoning_en: 'sixty' is no number. Write figures in percent, with a point"),
+     ("model,reasoning_en\na,nan\n", "a, reasoning_en: 'nan' is no percentage"),
+     ("model,reasoning_en\na,inf\n", "a, reasoning_en: 'inf' is no percentage"),
+     ("model,reasoning_en\na,6125\n", "a, reasoning_en: '6125' is no percentage"),
+     ("model,reasoning_en\na,61\n\na,40\n", "a stands on two lines. Give each row a name of its own"),
+     ("model,reasoning_en\n,61\n", "a line has no model"),
+     ("model,reasoning_en\na,61,25\n", "a: 3 cells under 2 columns. A number with a comma in it"),
+     ("model,reasoning_en,reasoning_en\na,61,40\n", "the column reasoning_en comes twice")],
 )  # fmt: skip
 def test_a_wrong_file_of_printed_figures_is_named(text: str | None, said: str, tmp_path: Path) -> None:
     file = tmp_path / "table1.csv"
@@ -213,6 +228,16 @@ def test_a_wrong_file_of_printed_figures_is_named(text: str | None, said: str, t
     data = results({"companion_reasoning_en": {"acc": 0.6, "acc_stderr": 0.02}})
     with pytest.raises(SuiteError, match=f"--against .*table1.csv: .*{said}"):
         made(data, against=str(file))
+
+
+def test_a_file_of_shares_is_said(tmp_path: Path) -> None:
+    """0.61 beside 60.00 looks as if it were the worst of all."""
+    file = tmp_path / "table1.csv"
+    data = results({"companion_reasoning_en": {"acc": 0.6, "acc_stderr": 0.02}})
+    for text, is_said in (("a,0.61\nb,1\n", True), ("a,0.61\nb,58\n", False), ("a,0\n", False), ("a,\n", False)):
+        file.write_text(f"model,reasoning_en\n{text}")
+        said = f"no figure of {file} is more than 1, and tables are in percent"
+        assert (said in write(made(data, against=str(file)))) == is_said, text
 
 
 def chat(
@@ -335,7 +360,7 @@ def test_every_form_has_the_figures() -> None:
     score = document["models"][0]["averages"]["bench_eu"]
     assert [score[key] for key in ("value", "stderr", "deviation", "chance", "normalised", "whole")] == [
         pytest.approx(51.2345), pytest.approx(0.3361, abs=1e-4), None, pytest.approx(30.1019, abs=1e-4),
-        pytest.approx(100 * (51.2345 - 30.1019) / (100 - 30.1019), abs=1e-3), True,
+        pytest.approx(statistics.fmean(100 * (51.2345 - one) / (100 - one) for one in CHANCES), abs=1e-3), True,
     ]  # fmt: skip
     assert document["models"][1]["averages"]["bench_eu"]["whole"] is False
     assert len(document["models"][0]["benchmarks"]) == len(
@@ -343,12 +368,32 @@ def test_every_form_has_the_figures() -> None:
     )
     assert r"a\_b|c & plain & \textbf{51.23}" in write(found, "latex")
     assert r"a_b\|c" in write(found)
+    for table, said in zip(found.tables, document["tables"], strict=True):
+        assert (said["title"], said["columns"]) == (table.title, list(table.heads))
+        figures = [(cell.value, cell.spread, cell.rank, cell.signs) for _, _, cells in table.rows for cell in cells]
+        assert [tuple(figure.values()) for row in said["rows"] for figure in row["figures"]] == figures
+        assert [(row["model"], row["role"]) for row in said["rows"]] == [(name, role) for name, role, _ in table.rows]
+        assert [row["prompt"] for row in said["rows"]] == table.prompts
 
 
 def test_latex_escapes() -> None:
     assert "| &lt;b> x " in write(made(named("<b>\nx", 0.5)))
     text = write(made(named(r"[\input{x}_%&#$~^", 0.5)), "latex")
     assert r"{[}\textbackslash{}input\{x\}\_\%\&\#\$\textasciitilde{}\textasciicircum{}" in text
+
+
+def test_a_name_with_a_star_is_no_option_of_a_line_break() -> None:
+    r"""LaTeX takes the star of `\\ *best` for its own, across the line's end."""
+    assert "{*}best & plain" in write(made(named("*best", 0.5)), "latex")
+
+
+def test_lm_evals_own_tasks_beside_ours_are_said() -> None:
+    """They are not counted, and were not named either."""
+    data = results({"iberian_belebele_eu": {"acc": 0.5}, "belebele_eus_Latn": {"acc": 0.9}})
+    found = made(data)
+    note = "Belebele (eu): lm_eval's own tasks of it are in the files too, and not counted"
+    assert note in found.notes["org/model"] and "50.00" in write(found) and "90.00" not in write(found)
+    assert note not in made(results({"belebele_eus_Latn": {"acc": 0.9}})).notes["org/model"]
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -383,6 +428,36 @@ def test_every_name_that_lm_eval_gives_its_results(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("results_2*.json"))) == 1  # the others have names of their own
     found = CliRunner().invoke(command, [str(tmp_path), "--format", "json"])
     assert {model["model"] for model in json.loads(found.output)["models"]} == {"org/first", "org/second", "org/third"}
+
+
+def test_links_to_folders_are_followed_once_and_links_to_nothing_named(tmp_path: Path) -> None:
+    """A folder that was moved to another disk, with a link in its place, was read as if it were empty."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "results_1.json").write_text(json.dumps(named("b", 0.6)))
+    out = tmp_path / "out ñ"
+    (out / "a").mkdir(parents=True)
+    (out / "a" / "results_1.json").write_text(json.dumps(named("a", 0.5)))
+    (out / "b").symlink_to(tmp_path / "disk")
+    (out / "a" / "round").symlink_to(out)
+    (out / "results_2.json").symlink_to(tmp_path / "gone.json")
+    found = report_files([out])
+    assert [model.label for model in found.models] == ["a", "b"]
+    assert found.left_out["a link to nothing"] == [str(out / "results_2.json")]
+    assert sum(len(files) for reason, files in found.left_out.items() if reason.startswith("the same run")) == 0
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results_1.json").write_text(json.dumps(named("a", 0.5)))
+    (tmp_path / "closed").mkdir()
+    listed = os.scandir
+
+    def scandir(folder: str) -> object:
+        if str(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert report_files([tmp_path]).left_out == {"cannot be read (Permission denied)": [str(tmp_path / "closed")]}
 
 
 def test_what_is_left_out_of_a_folder_is_named(tmp_path: Path) -> None:

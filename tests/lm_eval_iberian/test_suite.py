@@ -16,6 +16,7 @@ from lm_eval_iberian.benchmarks.table import benchmarks, of_column
 from lm_eval_iberian.scores.formats import write
 from lm_eval_iberian.scores.results import SuiteError, check_run, read_run
 from lm_eval_iberian.scores.suite import BELOW_CHANCE, ModelScores, Score, apart_on, gather, score_of
+from lm_eval_iberian.scores.suite import average as average_of
 from lm_eval_iberian.scores.tables import report
 from lm_eval_iberian.sweep.kept_tasks import our_tasks
 from tests.lm_eval_iberian.results_maker import everything, results
@@ -47,6 +48,27 @@ def test_what_a_metric_cannot_be_is_no_score(task: str, metric: str, value: floa
     assert leaf.problems == (
         f"failed: {metric} is {value:g}, which it cannot be: was the file changed, or is it in percent?",
     )
+
+
+@pytest.mark.parametrize(("metric", "stderr"), [("acc", -0.01), ("acc", 1.2), ("bleu", 120.0), ("mcc", -0.01)])
+def test_what_a_standard_error_cannot_be_is_none(metric: str, stderr: float) -> None:
+    leaf = check_run(results({"x": {metric: 0.5, f"{metric}_stderr": stderr}}), "x.json").leaf("x", metric)
+    said = f"the standard error of {metric} is {stderr:g}, which it cannot be: was the file changed?"
+    assert (leaf.value, leaf.stderr, leaf.problems) == (0.5, None, (said,))
+    possible = check_run(results({"x": {"perplexity": 12.0, "perplexity_stderr": 340.0}}), "x.json")
+    assert possible.leaf("x", "perplexity").stderr == 340.0
+
+
+@pytest.mark.parametrize("title", ["caBreu (ca)", "VeritasQA (gl)", "XL-Sum (es)", "Sentiment (ja)"])
+@pytest.mark.parametrize(
+    ("value", "is_score"), [(31.0, False), (1.01, False), (-1.2, False), (1.0, True), (0.31, True)]
+)
+def test_a_share_of_a_benchmark_is_no_more_than_1(title: str, value: float, is_score: bool) -> None:
+    """A ROUGE-L or an MC1 in percent was 3100 in tables, without a word."""
+    benchmark = next(b for b in benchmarks() if b.title == title)
+    score = scored(title, one(results({task: {benchmark.metric: value} for task in benchmark.tasks})))
+    assert score.value == (pytest.approx(100 * value) if is_score else None)
+    assert is_score or score.problems[0].startswith(f"failed: {benchmark.metric} is {value:g}, which it cannot be")
 
 
 @pytest.mark.parametrize(("metric", "value"), [("acc", 1.0), ("acc", 0.0), ("mcc", -0.2), ("bleu", 100.00000000000004),
@@ -396,9 +418,25 @@ def test_normalised() -> None:
 
 def test_the_chance_of_an_average_is_the_mean_of_its_benchmarks() -> None:
     average = one(results(everything())).averages["bench_eu"]
-    chance = (25 + 50 + 25.83 + 25 + 100 / 3 + 26.55 + 25) / 7
-    assert average.chance == pytest.approx(chance)
-    assert average.normalised == pytest.approx(100 * (50 - chance) / (100 - chance))
+    assert average.chance == pytest.approx(statistics.fmean(CHANCES))
+
+
+CHANCES = (25, 50, 25.83, 25, 100 / 3, 26.55, 25)  # of the seven Basque benchmarks
+
+
+def test_an_average_is_normalised_benchmark_by_benchmark() -> None:
+    """As leaderboards do it: each benchmark between its own chance and 100, then the mean of those. Two benchmarks with
+    chances 25 and 50, at 62.5 and 50: (50 + 0) / 2, not 100 * (56.25 - 37.5) / (100 - 37.5) = 30."""
+    shifted = one(results(everything() | {"iberian_xstorycloze_eu": {"acc": 0.7, "acc_stderr": 0.02}}))
+    average = shifted.averages["bench_eu"]
+    parts = [100 * ((70 if chance == 50 else 50) - chance) / (100 - chance) for chance in CHANCES]
+    assert average.normalised == pytest.approx(statistics.fmean(parts))
+    of_language = [score.normalised for one_, score in shifted.benchmarks.items() if one_.column == "bench_eu"]
+    assert average.normalised == pytest.approx(statistics.fmean(filter(None, of_language)))
+    errors = [scored(title, shifted).stderr for title in ("Belebele (eu)", "XStoryCloze (eu)")]
+    two = average_of({one_: shifted.benchmarks[one_] for one_ in of_column("bench_eu")[:2]})
+    assert (two.normalised, two.chance) == (pytest.approx((100 / 3 + 40) / 2), 37.5)
+    assert two.normalised_spread == pytest.approx(math.hypot(errors[0] / 0.75, errors[1] / 0.5) / 2)
 
 
 @pytest.mark.parametrize(

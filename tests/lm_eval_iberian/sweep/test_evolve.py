@@ -101,6 +101,25 @@ def test_a_metric_that_tables_show_in_percent_is_added_in_percent(truth_run: Swe
     assert figure(truth_run, objective, "weight=1.0").value == pytest.approx(100 * 0.5 * written)
 
 
+def test_an_f1_in_percent_is_added_in_percent(toys_run: SweepRun, tmp_path: Path) -> None:
+    """SQuAD 2 writes it so: 75.3 was added as 7530. A share above 1 of a task that is not known so is no score."""
+
+    def add(name: str, result: dict[str, Any]) -> None:
+        for task in ("squadv2", "own_task"):
+            result["results"][task] = {"f1,none": 75.3, "f1_stderr,none": 1.5}
+            result["configs"][task] = {}
+
+    run = change(toy_run(tmp_path / "run"), add)
+    score = figure(run, "squadv2:f1 + 0.5*toy_choice_eu:acc", "weight=1.0")
+    accuracy = run["weight=1.0"].results[0]["results"]["toy_choice_eu"]["acc,none"]
+    assert score.value == pytest.approx(75.3 + 50 * accuracy)
+    assert figure(run, "1*squadv2:f1", "weight=1.0").stderr == pytest.approx(1.5)
+    (goal,) = goals_of(Scores(run), ["squadv2:f1"])
+    assert goal.score(Scores(run), run["weight=1.0"]).value == 75.3
+    refused = figure(run, "own_task:f1 + 0.5*toy_choice_eu:acc", "weight=1.0")
+    assert refused.value is None and "f1 is 75.3, which it cannot be" in refused.problems[0]
+
+
 def test_a_filter_is_taken_as_it_is_named(toys_run: SweepRun) -> None:
     strict, loose = (
         figure(toys_run, f"2*toy_choice_eu:exact_match,{one}", "weight=1.0") for one in ("strict", "loose")
@@ -437,6 +456,23 @@ def test_best_takes_a_sum(toys_run: SweepRun, capsys: pytest.CaptureFixture[str]
     assert code == 0, err
     (found,) = find_best(toys_run, [name]).best.values
     assert json.loads(out)["ranked"][0]["columns"] == {name: found}
+    assert json.loads(out)["added_as_written"] == []
+
+
+def test_best_says_what_it_adds_on_a_scale_that_it_does_not_know(
+    toys_run: SweepRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A ROUGE of 0.7 beside accuracies in percent is a hundredth of one."""
+
+    def add(name: str, result: dict[str, Any]) -> None:
+        result["results"]["toy_choice_eu"]["rougeL,none"] = 0.7
+
+    run_ = change(toy_run(tmp_path / "run"), add)
+    name = "toy_choice_eu:rougeL + 1*toy_choice_eu:acc + 1*toy_translation_en-eu:bleu"
+    _, out, _ = run(["best", str(run_.folder), "--by", name], capsys)
+    said = "Added as lm_eval writes it, for what a full score of it is, is not known here: toy_choice_eu:rougeL."
+    assert said in out.splitlines()
+    assert "Added as lm_eval" not in run(["best", str(run_.folder), "--by", "toy_choice_eu:rougeL"], capsys)[1]
 
 
 @pytest.mark.parametrize("arguments", [["tune"], ["tune", "space.yml", "--from", "evolve.yml"]])
