@@ -80,6 +80,15 @@ def test_every_element_takes_part() -> None:
         assert wrong(layer(spoilt), take(weight)) == [3]
 
 
+@pytest.mark.parametrize("place", range(COLUMNS))
+def test_one_compared_column_that_is_wrong_by_the_last_bit_is_enough(place: int) -> None:
+    """The sum over the row, which is rounded, does not show it."""
+    weight = random(5, 512)
+    spoilt, column = weight.clone(), columns_of(512)[place]
+    spoilt[3, column] = torch.nextafter(weight[3, column], torch.tensor(9.0))
+    assert wrong(layer(spoilt), take(weight)) == [3]
+
+
 def test_every_quarter_has_a_column() -> None:
     """So that each of four shards of a row is compared exactly."""
     for width in (4, 64, 1000, 4096):

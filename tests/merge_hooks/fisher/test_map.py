@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -64,6 +65,25 @@ def test_long_texts_are_cut_and_counted_and_empty_ones_do_not_count(family: Any,
     made = make_map(str(family["base"]), file, tmp_path / "map", replace(CPU, max_length=4))
     assert_close(load_file(tmp_path / "map"), by_hand(family["base"], [TEXTS[1], TEXTS[2]], 4))
     assert (made.facts.count, made.facts.truncated) == (2, 2)
+
+
+def test_a_text_of_one_token_predicts_nothing_and_does_not_count(family: Any, tmp_path: Path) -> None:
+    assert len(AutoTokenizer.from_pretrained(family["base"])("")["input_ids"]) == 1
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in (TEXTS[1], "", TEXTS[2])), encoding="utf-8")
+    made = make_map(str(family["base"]), file, tmp_path / "map", CPU)
+    assert (made.facts.count, made.facts.position) == (2, 3)
+    assert_close(load_file(tmp_path / "map"), by_hand(family["base"], [TEXTS[1], TEXTS[2]], 32))
+
+
+def test_each_text_draws_targets_of_its_own(family: Any, tmp_path: Path) -> None:
+    """Else a text that is there twice would count as once."""
+    sampled = replace(CPU, targets="sampled")
+    for count in (1, 2):
+        (tmp_path / f"{count}.txt").write_text(f"{TEXTS[1]}\n" * count, encoding="utf-8")
+        make_map(str(family["base"]), tmp_path / f"{count}.txt", tmp_path / f"{count}", sampled)
+    once, twice = (load_file(tmp_path / name)["model.norm.weight"] for name in "12")
+    assert not torch.allclose(once, twice)
 
 
 def test_tied_embeddings_have_one_entry_under_both_names(tmp_path: Path, texts: Path) -> None:

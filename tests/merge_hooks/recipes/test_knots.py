@@ -157,6 +157,15 @@ def test_orthogonal_updates_in_shared_directions_do_not_disturb_each_other() -> 
     torch.testing.assert_close(merge(torch.zeros(3, 4), sources), sources[0] + sources[1])
 
 
+@pytest.mark.parametrize("shape", [(4, 6), (9, 2)], ids=["few rows", "few columns"])
+def test_directions_are_dropped_by_their_singular_values(shape: tuple[int, int]) -> None:
+    """Not by their squares, which are the eigenvalues of the Gram matrix."""
+    update = torch.zeros(shape)
+    update[0, 0], update[1, 1] = 0.2, 0.05
+    assert tie_updates([update], smallest=0.1).values.tolist() == pytest.approx([0.2])
+    assert tie_updates([update], smallest=0.3).values.tolist() == []
+
+
 def test_vectors_are_merged_as_ties_merges_them() -> None:
     from mergekit import merge_methods
 

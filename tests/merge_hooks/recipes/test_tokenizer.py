@@ -99,6 +99,19 @@ def test_a_tokenizer_in_python(tmp_path: Path) -> None:
     assert tokenizer_hash(tokenizer) != before
 
 
+@pytest.mark.parametrize(
+    "setting", ["add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "split_special_tokens"]
+)
+def test_what_a_tokenizer_in_python_says_of_itself_counts(setting: str) -> None:
+    """Beside a tokenizer.json these are in its steps as well; here they are all there is."""
+    from transformers import ByT5Tokenizer
+
+    tokenizer = ByT5Tokenizer()
+    before = tokenizer_hash(tokenizer)
+    setattr(tokenizer, setting, not getattr(tokenizer, setting, False))
+    assert tokenizer_hash(tokenizer) != before
+
+
 def test_a_class_that_came_with_the_model(tmp_path: Path) -> None:
     """Its source is part of the tokenizer."""
     import importlib.util

@@ -91,6 +91,22 @@ def test_properties_of_cosines(made: list[Change], factor: float) -> None:
     assert cosines(inner_products(longer)) == pytest.approx(found, abs=1e-9, nan_ok=True)
 
 
+def test_what_moved_too_little_to_have_a_length_has_no_cosine() -> None:
+    """Its square is 0 in float64, the product with another is not: over a length of 0 it would be a cosine of 1."""
+    found = cosines(np.array([[1.0, 1e-170], [1e-170, 0.0]]))
+    assert np.array_equal(np.isnan(found), [[False, True], [True, True]])
+
+
+def test_a_part_of_a_product_may_begin_within_a_row() -> None:
+    from merge_hooks.kernels.blocks import Workspace
+
+    product = Product(torch.randn(5, 2), torch.randn(2, 7))
+    for start, stop in [(0, 35), (3, 5), (7, 14), (9, 30), (34, 35)]:
+        part = torch.empty(stop - start, dtype=torch.float64)
+        product.write(slice(start, stop), part, Workspace())
+        assert part.numpy() == pytest.approx(formed(product)[start:stop])
+
+
 def test_orthogonal_is_zero_and_opposite_minus_one() -> None:
     base = torch.ones(3, 4)
     left, right = torch.zeros(3, 4), torch.zeros(3, 4)
@@ -171,6 +187,18 @@ def test_full_weights_are_numpys(architecture: str, request: pytest.FixtureReque
     assert cosines(found.layers[2])[0, 1] == pytest.approx(part(".layers.2."), abs=1e-12)
     assert cosines(found.kinds["mlp.up_proj"])[0, 1] == pytest.approx(part("mlp.up_proj"), abs=1e-12)
     assert cosines(found.kinds["embed_tokens"])[0, 1] == pytest.approx(part("embed_tokens"), abs=1e-12)
+
+
+def test_a_tied_head_that_is_written_out_counts_once(qwen: dict[str, str], tmp_path: Path) -> None:
+    """Some checkpoints hold it beside the embedding."""
+
+    def write_out(tensors: Tensors) -> None:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+
+    written = {name: changed(folder, tmp_path / name, write_out) for name, folder in qwen.items()}
+    found = of(written["basque"], written["instruct"], base=written["base"])
+    plain = of(qwen["basque"], qwen["instruct"], base=qwen["base"])
+    assert "lm_head.weight" not in found.products and (found.whole == plain.whole).all()
 
 
 def test_an_adapter_beside_full_weights(llama: dict[str, str], tmp_path: Path) -> None:
