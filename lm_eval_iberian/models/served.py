@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from lm_eval_iberian.models.merge import Prepared, prepare
+from lm_eval_iberian.models.server_arguments import seconds
 from merge_hooks.engines.vllm import LOAD_FORMAT, QUANTISED
 from merge_hooks.engines.vllm_server import HOW_TO_START, RefusedError, Server, understood
 from merge_hooks.errors import EngineError
@@ -190,9 +191,9 @@ def server_of(arguments: Mapping[str, Any]) -> Server:
     if not arguments.get("base_url"):
         raise EngineError("backend=server: say where it is, as base_url=http://127.0.0.1:8000.")
     server = Server(str(arguments["base_url"]), key=os.environ.get(KEY_VARIABLE))
-    for key in ("timeout", "patience"):
-        if arguments.get(key) is not None:
-            setattr(server, key, float(arguments[key]))
+    for key, least in (("timeout", 0.01), ("patience", 0.0)):
+        if (found := seconds(key, arguments.get(key), least)) is not None:
+            setattr(server, key, found)
     return server
 
 

@@ -141,7 +141,7 @@ class Server:
             said = self._send(method, path, body)
             if said.status == 200:
                 return said.content
-            trouble = f"{said.content}" if said.status is None else f"status {said.status}: {_message(said.content)}"
+            trouble = f"{said.content}" if said.status is None else f"status {said.status}: {message_of(said.content)}"
             if said.status is not None and said.status not in PASSING:
                 raise self._refusal(path, said)
             if said.is_late or number == tries or (said.wait and waited + said.wait > self.patience):
@@ -173,7 +173,7 @@ class Server:
             return _Said(None, f"{type(error).__name__}: {error}")
 
     def _refusal(self, path: str, said: _Said) -> EngineError:
-        status, words = int(said.status or 0), _message(said.content)
+        status, words = int(said.status or 0), message_of(said.content)
         if status in REDIRECTS:
             return RefusedError(
                 f"{self.base_url}{path}: there is only a redirect ({status}) to {one_line(said.location):.300}, which is not "
@@ -371,7 +371,7 @@ def _pieces(pieces: Iterator[bytes], until: float) -> Iterator[bytes]:
         yield piece
 
 
-def _message(said: Any) -> str:
+def message_of(said: Any) -> str:
     """The message of an error, as OpenAI's API and FastAPI write it."""
     if isinstance(said, dict):
         error = said.get("error", said.get("detail", said))

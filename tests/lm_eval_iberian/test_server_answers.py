@@ -359,3 +359,41 @@ def test_a_tokenizer_with_other_special_tokens_is_refused(of_llama: StandInServe
     ]
     with pytest.raises(EngineError, match="makes other tokens of a text"):
         model(of_llama)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "timeout=abc", "timeout=0", "timeout=nan", "timeout=inf", "patience=-1", "patience=soon", "num_concurrent=0",
+        "num_concurrent=1.5", "num_concurrent=many", "max_length=1", "max_length=-5", "max_length=abc", "max_length=0",
+        "max_model_len=32.5", "max_gen_toks=-1", "max_gen_toks=x", "prefix_token_id=x", "prefix_token_id=-1",
+        "chat_template_args=x", "add_bos_token=maybe", "truncation_side=up", "seed=x",
+    ],
+)  # fmt: skip
+def test_arguments_that_are_none_are_refused_by_name(of_llama: StandInServer, argument: str) -> None:
+    from lm_eval_iberian.models import Merged
+
+    name, _, value = argument.partition("=")
+    with pytest.raises(EngineError, match=rf"{name}={value}: give "):
+        Merged(backend="server", base_url=of_llama.url, **{"patience": 0, name: value})
+
+
+def test_arguments_as_texts_are_what_they_say(of_llama: StandInServer) -> None:
+    """From Python and from YAML they may be texts."""
+    said = {"timeout": "20", "num_concurrent": "2", "max_length": "48", "max_gen_toks": "5", "add_bos_token": "false", "seed": "3",
+            "prefix_token_id": "1"}  # fmt: skip
+    ours = model(of_llama, **said)
+    assert (ours.server.timeout, ours._concurrent, ours.max_length, ours.max_gen_toks) == (20.0, 2, 48, 5)
+    assert (ours.add_bos_token, ours.seed, ours.prefix_token_id) == (False, 3, 1)
+    told = {name: int(value) for name, value in said.items() if value.isdigit()} | {"add_bos_token": False}
+    assert model(of_llama, **told).identity.answers == ours.identity.answers
+
+
+def test_an_error_in_an_answer_that_is_none_is_said(stand_in: StandInServer) -> None:
+    """Gateways answer 200, and the error inside."""
+    stand_in.spoil = lambda *_: {"error": {"message": "quota\nexceeded"}}
+    with pytest.raises(EngineError, match="quota exceeded"):
+        scored(stand_in)
