@@ -106,6 +106,7 @@ class MergedServer(HoldsWeights, Counted, ServerTexts):
         refuse_unknown_place(resident)
         self._swaps, self._resident, self._proves = way_of_swapping(swap), resident, switched_on("proof", proof)
         trust_remote_code = trusts(trust_remote_code)
+        served = None if served is None else str(served)
         self._name, self._owner = served, f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.served: Served = look(self.server, served)
         self.add_bos_token, self.custom_prefix_token_id = add_bos_token, prefix_token_id

@@ -248,13 +248,18 @@ class Server:
         return found
 
     @property
-    def block_size(self) -> int | None:
-        """Tokens in a block of its prefix cache; None if it has none."""
+    def cache_facts(self) -> dict[str, str]:
+        """vLLM's configuration of its key-value cache, as its metrics have it; empty where they are not to be had."""
         try:
             line = re.search(r"^vllm:cache_config_info\{(.*)\}", str(self.get("/metrics")), re.MULTILINE)
         except RefusedError:
             line = None
-        facts = dict(re.findall(r'(\w+)="([^"]*)"', line[1])) if line else {}
+        return dict(re.findall(r'(\w+)="([^"]*)"', line[1])) if line else {}
+
+    @property
+    def block_size(self) -> int | None:
+        """Tokens in a block of its prefix cache; None if it has none."""
+        facts = self.cache_facts
         if facts.get("enable_prefix_caching") == "False":
             return None
         size = facts.get("block_size", "")
@@ -262,12 +267,12 @@ class Server:
 
     @property
     def configuration(self) -> dict[str, Any] | None:
-        """vLLM's configuration of the server; None if it is not in development mode."""
+        """vLLM's configuration of the server; None if it is not in development mode, or a gateway keeps it from us."""
         try:
             with understood(self.base_url):
                 (found,) = _dicts([self.get("/server_info?config_format=json")["vllm_config"]])
         except RefusedError as error:
-            if error.status == 404:
+            if error.status in (403, 404, 405):
                 return None
             raise
         return found
