@@ -202,6 +202,14 @@ def test_it_waits_as_long_as_a_busy_server_says(stand_in: StandInServer) -> None
     assert [90.0 <= wait < 100.0 for wait in server.waits] == [True, True]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("method", ["merge_state", "merge_prove", "merge_lease"])
+def test_calls_that_change_nothing_are_sent_again(stand_in: StandInServer, method: str) -> None:
+    """They are made before and after each batch, through whatever is busy for a moment."""
+    stand_in.trouble = [429, 503]
+    assert len(client(stand_in).collective_rpc(method, args=["me", 1.0])) == 1
+    assert stand_in.asked["/collective_rpc"] == 3
+
+
 @pytest.mark.parametrize("said", ["soon", "-5", "nan", "Wed, 21 Oct 2015 07:28:00 GMT", "inf", "1e999"])
 def test_a_time_to_wait_that_is_none_is_as_if_it_were_not_said(stand_in: StandInServer, said: str) -> None:
     stand_in.trouble, stand_in.headers = [429], {"Retry-After": said}
@@ -345,11 +353,12 @@ def test_the_same_server_started_anew_is_swapped_again(of_llama: StandInServer, 
 )  # fmt: skip
 def test_what_a_server_was_started_with_is_part_of_its_name(stand_in: StandInServer, settings: dict[str, Any]) -> None:
     """The weights are proved, and the same: answers are not. A sweep plans with this name."""
-    plain = look(client(stand_in)).engine(True)
+    server = client(stand_in)
+    plain = look(server).engine(True)
     stand_in.model_config |= dict.fromkeys(settings)
-    assert look(client(stand_in)).engine(True) == plain == "vllm-server=0.32.0 window 64"
+    assert look(server).engine(True) == plain == "vllm-server=0.32.0 window 64"
     stand_in.model_config |= settings
-    assert look(client(stand_in)).engine(True).startswith(f"{plain} ")
+    assert look(server).engine(True).startswith(f"{plain} ")
 
 
 @pytest.mark.slow
