@@ -94,11 +94,12 @@ def _newest(path: str) -> str | None:
     """The commit of `main`; without the Hub the one of when it was last asked. None where that is not known: then it is
     whatever `datasets` finds, which in its cache may be a commit that was named once.
     """
-    if commit := _COMMITS.get(_branch(path, NEWEST)):
-        return commit
-    with suppress(Exception):  # what is wrong with it is found, and said, when it is read
-        return _commit_of(path, NEWEST)
-    return None
+    key = _branch(path, NEWEST)
+    if key not in _COMMITS:
+        with suppress(Exception):  # what is wrong with it is found, and said, when it is read
+            if commit := _commit_of(path, NEWEST):
+                _COMMITS[key] = commit
+    return _COMMITS.get(key)
 
 
 def _snapshot(path: str, revision: str, patterns: list[str]) -> Path:

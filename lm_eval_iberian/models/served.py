@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from lm_eval_iberian.models.merge import Prepared, prepare
+from lm_eval_iberian.models.server_arguments import seconds
 from merge_hooks.engines.vllm import LOAD_FORMAT, QUANTISED
 from merge_hooks.engines.vllm_server import HOW_TO_START, RefusedError, Server, understood
 from merge_hooks.errors import EngineError
@@ -30,6 +31,7 @@ NOT_PROVED = "the server cannot be asked what it computes with"
 OF_ANSWERS: Mapping[str, tuple[str, ...]] = {
     "model_config": (
         "hf_overrides", "hf_config_path", "disable_sliding_window", "override_attention_dtype", "logits_processors",
+        "generation_config",
     ),
     "cache_config": ("cache_dtype", "mamba_cache_dtype", "kv_cache_dtype_skip_layers"),
     "watermark_config": (), "diffusion_config": (),
@@ -50,6 +52,7 @@ class Served:
         window: its context window in tokens.
         configuration: vLLM's; None if the server is not in development mode.
         states: of each worker (`MergingWorker.merge_state`); None if it has no such worker.
+        cache_dtype: of its key-value cache, by its metrics; None if they do not say.
     """
 
     url: str
@@ -60,6 +63,7 @@ class Served:
     block_size: int | None
     configuration: Mapping[str, Any] | None
     states: list[dict[str, Any]] | None
+    cache_dtype: str | None = None
 
     @property
     def why_no_swap(self) -> str:
@@ -100,7 +104,9 @@ class Served:
         said: dict[str, Any] = {}
         for section, keys in OF_ANSWERS.items():
             said |= {key: self.of(section, key) for key in keys} or {section: (self.configuration or {}).get(section)}
-        return {key: value for key, value in said.items() if value not in (None, "", "auto", False, [], {})}
+        said["cache_dtype"] = said["cache_dtype"] or self.cache_dtype
+        # "vllm" is a generation_config that is not read, of which requests say all but the tokens at which answers end.
+        return {key: value for key, value in said.items() if value not in (None, "", "auto", "vllm", False, [], {})}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -112,7 +118,8 @@ class Served:
         """For signatures: the engine, its version, and what else of the server its answers depend on."""
         settings = dict(self.settings)
         cache = settings.pop("cache_dtype", None)
-        more = f" cache {cache}" if cache else ""
+        more = f" {self.quantization}" if self.quantization else ""
+        more += f" cache {cache}" if cache else ""
         more += f" settings {digest(settings, 8)}" if settings else ""
         return f"{ENGINE}={self.version} window {self.window}{more}" + ("" if is_proved else ";not proved")
 
@@ -130,7 +137,7 @@ def look(server: Server, name: str | None = None) -> Served:
         card = _card(server, name)
         served = Served(
             server.base_url, version, str(card["id"]), str(card["root"]), int(card["max_model_len"]), server.block_size,
-            configuration, None if configuration is None else _states(server),
+            configuration, None if configuration is None else _states(server), server.cache_facts.get("cache_dtype"),
         )  # fmt: skip
         mode = served.of("model_config", "logprobs_mode")
     if mode not in (None, "raw_logprobs"):
@@ -190,9 +197,9 @@ def server_of(arguments: Mapping[str, Any]) -> Server:
     if not arguments.get("base_url"):
         raise EngineError("backend=server: say where it is, as base_url=http://127.0.0.1:8000.")
     server = Server(str(arguments["base_url"]), key=os.environ.get(KEY_VARIABLE))
-    for key in ("timeout", "patience"):
-        if arguments.get(key) is not None:
-            setattr(server, key, float(arguments[key]))
+    for key, least in (("timeout", 0.01), ("patience", 0.0)):
+        if (found := seconds(key, arguments.get(key), least)) is not None:
+            setattr(server, key, found)
     return server
 
 

@@ -24,6 +24,7 @@ from lm_eval_iberian.models.counts import Cut
 from lm_eval_iberian.models.merge import Prepared, prepare, switched_on, way_of_swapping
 from lm_eval_iberian.models.questions import Pair, Score
 from lm_eval_iberian.models.served import Served, look, refuse_other_tokenizer, server_of
+from lm_eval_iberian.models.server_arguments import LEAST_SEED, flag, mapping, side, whole
 from lm_eval_iberian.models.server_batches import Body, ask_in_batches
 from lm_eval_iberian.models.server_scoring import score_by_questions
 from lm_eval_iberian.models.server_texts import ServerTexts
@@ -91,6 +92,13 @@ class MergedServer(HoldsWeights, Counted, ServerTexts):
         **arguments: Any,
     ) -> None:
         ServerTexts.__init__(self)
+        max_length, max_model_len = (
+            whole(name, said, 2) for name, said in (("max_length", max_length), ("max_model_len", max_model_len))
+        )
+        prefix_token_id, seed = whole("prefix_token_id", prefix_token_id, 0), whole("seed", seed, LEAST_SEED)
+        add_bos_token, enable_thinking = flag("add_bos_token", add_bos_token), flag("enable_thinking", enable_thinking)
+        concurrent = whole("num_concurrent", num_concurrent) or CONCURRENT
+        chat_template_args = mapping("chat_template_args", chat_template_args)
         self.server = server_of({"base_url": base_url, **arguments})
         for key in ("timeout", "patience", "api_key", "batch_size", "max_batch_size", "device", "scoring"):
             arguments.pop(key, None)
@@ -98,12 +106,13 @@ class MergedServer(HoldsWeights, Counted, ServerTexts):
         refuse_unknown_place(resident)
         self._swaps, self._resident, self._proves = way_of_swapping(swap), resident, switched_on("proof", proof)
         trust_remote_code = trusts(trust_remote_code)
+        served = None if served is None else str(served)
         self._name, self._owner = served, f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.served: Served = look(self.server, served)
         self.add_bos_token, self.custom_prefix_token_id = add_bos_token, prefix_token_id
-        self.enable_thinking, self.chat_template_args = enable_thinking, dict(chat_template_args or {})
-        self.think_end_token, self.truncation_side, self.seed = think_end_token, truncation_side, seed
-        self._max_gen_toks, self._concurrent = int(max_gen_toks), int(num_concurrent)
+        self.enable_thinking, self.chat_template_args = enable_thinking, chat_template_args
+        self.think_end_token, self.truncation_side, self.seed = think_end_token, side(truncation_side), seed
+        self._max_gen_toks, self._concurrent = whole("max_gen_toks", max_gen_toks) or 256, concurrent
         self._set_window(max_length or max_model_len)
         if enable_thinking and think_end_token is None:
             raise EngineError("enable_thinking needs think_end_token, after which the answer begins, as </think>.")
@@ -116,7 +125,7 @@ class MergedServer(HoldsWeights, Counted, ServerTexts):
         self.arguments = {
             "trust_remote_code": trust_remote_code, "max_length": max_length, "max_model_len": max_model_len,
             "max_gen_toks": self._max_gen_toks, "add_bos_token": add_bos_token, "prefix_token_id": prefix_token_id,
-            "enable_thinking": enable_thinking, "chat_template_args": chat_template_args,
+            "enable_thinking": enable_thinking, "chat_template_args": chat_template_args or None,
             "think_end_token": think_end_token, "truncation_side": truncation_side, "seed": seed,
             "quantization": self.served.quantization or None,
         }  # fmt: skip
@@ -130,7 +139,7 @@ class MergedServer(HoldsWeights, Counted, ServerTexts):
         return encoded
 
     def _set_window(self, length: int | None) -> None:
-        length = int(length or self.served.window)
+        length = length or self.served.window
         if length > self.served.window:
             raise EngineError(
                 f"max_length={length}: the server's window is {self.served.window}. Start it with --max-model-len {length}."

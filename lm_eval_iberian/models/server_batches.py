@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import chain
 from typing import Any, Protocol
 
-from merge_hooks.engines.vllm_server import Server, ServerAwayError, understood
+from merge_hooks.engines.vllm_server import Server, ServerAwayError, message_of, understood
 from merge_hooks.errors import EngineError
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
@@ -123,6 +123,8 @@ def _check(url: str, answer: Any, body: Body) -> None:
 
     vLLM answers so. Something between (a gateway, a router) may leave out prompts, cut them, or filter answers.
     """
+    if answer.get("error") and "choices" not in answer:
+        raise EngineError(f"{url}: the server answered with an error: {message_of(answer):.300}")
     prompts = body["prompt"] if body["prompt"] and isinstance(body["prompt"][0], list) else [body["prompt"]]
     places = sorted(int(choice["index"]) for choice in answer["choices"])
     if places != list(range(len(prompts))):

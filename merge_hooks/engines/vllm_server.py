@@ -33,6 +33,8 @@ HOW_TO_START = (
 # Answers after which the same request may be sent again.
 PASSING = (429, 502, 503, 504)
 TRIES = 5
+# Calls of workers that change no weights.
+HARMLESS = ("merge_state", "merge_prove", "merge_prints", "merge_lease")
 LONGEST_PAUSE = 30.0  # seconds
 REDIRECTS = (301, 302, 303, 307, 308)
 # What is left out of an address: lm_eval's `local-completions` wants the whole path of its requests.
@@ -141,7 +143,7 @@ class Server:
             said = self._send(method, path, body)
             if said.status == 200:
                 return said.content
-            trouble = f"{said.content}" if said.status is None else f"status {said.status}: {_message(said.content)}"
+            trouble = f"{said.content}" if said.status is None else f"status {said.status}: {message_of(said.content)}"
             if said.status is not None and said.status not in PASSING:
                 raise self._refusal(path, said)
             if said.is_late or number == tries or (said.wait and waited + said.wait > self.patience):
@@ -173,7 +175,7 @@ class Server:
             return _Said(None, f"{type(error).__name__}: {error}")
 
     def _refusal(self, path: str, said: _Said) -> EngineError:
-        status, words = int(said.status or 0), _message(said.content)
+        status, words = int(said.status or 0), message_of(said.content)
         if status in REDIRECTS:
             return RefusedError(
                 f"{self.base_url}{path}: there is only a redirect ({status}) to {one_line(said.location):.300}, which is not "
@@ -248,13 +250,18 @@ class Server:
         return found
 
     @property
-    def block_size(self) -> int | None:
-        """Tokens in a block of its prefix cache; None if it has none."""
+    def cache_facts(self) -> dict[str, str]:
+        """vLLM's configuration of its key-value cache, as its metrics have it; empty where they are not to be had."""
         try:
             line = re.search(r"^vllm:cache_config_info\{(.*)\}", str(self.get("/metrics")), re.MULTILINE)
         except RefusedError:
             line = None
-        facts = dict(re.findall(r'(\w+)="([^"]*)"', line[1])) if line else {}
+        return dict(re.findall(r'(\w+)="([^"]*)"', line[1])) if line else {}
+
+    @property
+    def block_size(self) -> int | None:
+        """Tokens in a block of its prefix cache; None if it has none."""
+        facts = self.cache_facts
         if facts.get("enable_prefix_caching") == "False":
             return None
         size = facts.get("block_size", "")
@@ -262,12 +269,12 @@ class Server:
 
     @property
     def configuration(self) -> dict[str, Any] | None:
-        """vLLM's configuration of the server; None if it is not in development mode."""
+        """vLLM's configuration of the server; None if it is not in development mode, or a gateway keeps it from us."""
         try:
             with understood(self.base_url):
                 (found,) = _dicts([self.get("/server_info?config_format=json")["vllm_config"]])
         except RefusedError as error:
-            if error.status == 404:
+            if error.status in (403, 404, 405):
                 return None
             raise
         return found
@@ -275,14 +282,15 @@ class Server:
     # What `vllm.LLM` has
 
     def collective_rpc(self, method: str, timeout: float | None = None, args: Sequence[Any] = ()) -> list[Any]:
-        """What each worker answers to a call by name. The request is sent once.
+        """What each worker answers to a call by name. The request is sent once, but for calls that may be made twice.
 
         Raises:
             RefusedError: the server is not in development mode, or its workers do not have this method.
         """
         body = {"method": method, "args": list(args)}
         with understood(self.base_url):
-            found: list[Any] = _dicts(self.post("/collective_rpc", body, tries=1)["results"])
+            tries = TRIES if method in HARMLESS else 1
+            found: list[Any] = _dicts(self.post("/collective_rpc", body, tries)["results"])
         return found
 
     def reset_prefix_cache(self) -> bool:
@@ -371,7 +379,7 @@ def _pieces(pieces: Iterator[bytes], until: float) -> Iterator[bytes]:
         yield piece
 
 
-def _message(said: Any) -> str:
+def message_of(said: Any) -> str:
     """The message of an error, as OpenAI's API and FastAPI write it."""
     if isinstance(said, dict):
         error = said.get("error", said.get("detail", said))

@@ -18,7 +18,7 @@ LOG = logging.getLogger(__name__)
 
 # What is fetched of a Hub model beside its weights. Code is only run where `trust_remote_code` says so.
 # README.md says language and licence, for the cards of merges.
-SMALL_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja", "*.py", "README.md"]
+SMALL_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.py", "README.md"]
 # The Hub's cache holds a model where it holds one of these.
 # Answers of the Hub after which the same may be asked again, and after how many seconds.
 BUSY = (429, 500, 502, 503, 504)

@@ -8,12 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lm_eval_iberian.documents import hub as documents_hub
 from lm_eval_iberian.documents import mirrors
 from lm_eval_iberian.documents.loader import DocumentsError, load
+from lm_eval_iberian.documents.manifests import Manifest
+from lm_eval_iberian.documents.revisions import Wanted
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.hub_server import StandInHub
 from tests.lm_eval_iberian.test_hub import as_jsonl, as_parquet, sample
@@ -73,6 +77,41 @@ def run(hub: StandInHub, *steps: tuple[str, ...], **more: str) -> list[Any]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+def test_all_configurations_are_read_at_the_first_ones_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As below, without a server: what is asked for after the branch has moved."""
+    from datasets import Dataset
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    asked: list[str | None] = []
+    commits = iter([OLD, NEW, NEW])
+
+    def load_dataset(path: str, config: str, revision: str | None) -> Any:
+        asked.append(revision)
+        cached = [{"filename": f"/cache/o___plain/{config}/0.0.0/{revision}/plain-test.arrow"}]
+        return {"test": SimpleNamespace(cache_files=cached, data=Dataset.from_list([{"n": 1}]))}
+
+    def snapshot_download(path: str, revision: str, **_: Any) -> str:
+        asked.append(revision)
+        folder = tmp_path / (revision if revision in (OLD, NEW) else next(moved))
+        for config in ("eu", "es"):
+            (folder / config / "test").mkdir(parents=True, exist_ok=True)
+            (folder / config / "test" / "0000.parquet").write_bytes(as_parquet([{"n": 1}]))
+        return str(folder)
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr(documents_hub, "_kept", lambda _, config, commit: {"test": commit} if config == "eu" else None)
+    monkeypatch.setattr(documents_hub, "_commit_of", lambda *_: next(commits))
+    read = documents_hub.read
+    assert [read("o/plain", config, None, Wanted())[1] for config in ("eu", "es", "gl")] == [OLD] * 3
+    assert asked == [OLD, OLD], "eu is kept"
+    moved = iter([OLD, NEW])
+    manifest = Manifest("o/parquet", Path("x/manifest.yml"), {}, {}, "main", parquet=True)
+    asked.clear()
+    assert [read("o/parquet", config, manifest, Wanted())[1] for config in ("eu", "es")] == [OLD, OLD]
+    assert asked == ["refs/convert/parquet", OLD]
 
 
 @pytest.mark.slow

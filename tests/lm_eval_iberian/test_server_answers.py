@@ -18,7 +18,7 @@ from lm_eval_iberian.models.server_batches import ask_in_batches
 from lm_eval_iberian.models.server_scoring import score_by_questions
 from merge_hooks.engines.vllm_server import Server, ServerAwayError
 from merge_hooks.errors import EngineError
-from tests.conftest import linear
+from tests.conftest import first_ones, linear
 from tests.lm_eval_iberian.stand_in_server import StandInServer
 from tests.lm_eval_iberian.test_server import Holding, client, model, of_llama, score_by_hand, stand_in
 
@@ -202,6 +202,14 @@ def test_it_waits_as_long_as_a_busy_server_says(stand_in: StandInServer) -> None
     assert [90.0 <= wait < 100.0 for wait in server.waits] == [True, True]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("method", ["merge_state", "merge_prove", "merge_lease"])
+def test_calls_that_change_nothing_are_sent_again(stand_in: StandInServer, method: str) -> None:
+    """They are made before and after each batch, through whatever is busy for a moment."""
+    stand_in.trouble = [429, 503]
+    assert len(client(stand_in).collective_rpc(method, args=["me", 1.0])) == 1
+    assert stand_in.asked["/collective_rpc"] == 3
+
+
 @pytest.mark.parametrize("said", ["soon", "-5", "nan", "Wed, 21 Oct 2015 07:28:00 GMT", "inf", "1e999"])
 def test_a_time_to_wait_that_is_none_is_as_if_it_were_not_said(stand_in: StandInServer, said: str) -> None:
     stand_in.trouble, stand_in.headers = [429], {"Retry-After": said}
@@ -252,6 +260,14 @@ def test_of_several_models_none_is_guessed(stand_in: StandInServer) -> None:
     assert look(client(stand_in)).name == "a"
 
 
+@pytest.mark.parametrize("status", first_ones([403, 404, 405], 1))
+def test_a_gateway_that_keeps_the_development_mode_from_us(of_llama: StandInServer, status: int) -> None:
+    """It is as a server without it: scored, and marked."""
+    for path in ("/server_info", "/collective_rpc", "/pause", "/reset_prefix_cache"):
+        of_llama.answers[path] = (status, "forbidden")
+    assert model(of_llama).get_model_info()["iberian"]["proof"].startswith("not proved")
+
+
 def test_an_adapter_of_the_server_is_no_model_of_ours(stand_in: StandInServer) -> None:
     stand_in.served = [card("a", "m/a"), card("eu", "adapters/eu", parent="a")]
     assert look(client(stand_in)).name == "a"
@@ -291,7 +307,9 @@ def restart(server: StandInServer, change: str) -> None:
             server.is_dev = False
 
 
-@pytest.mark.parametrize("change", ["window", "dtype", "version", "hf_overrides", "quantization", "is_dev"])
+@pytest.mark.parametrize(
+    "change", first_ones(["window", "dtype", "version", "hf_overrides", "quantization", "is_dev"], 1)
+)
 def test_a_server_that_was_started_anew_between_two_batches_is_compared(
     of_llama: StandInServer, llama: dict[str, Path], change: str
 ) -> None:
@@ -302,7 +320,7 @@ def test_a_server_that_was_started_anew_between_two_batches_is_compared(
         ours.loglikelihood([asked(1)], disable_tqdm=True)
 
 
-@pytest.mark.parametrize("change", ["window", "version"])
+@pytest.mark.parametrize("change", first_ones(["window", "version"], 1))
 def test_a_server_without_proofs_is_compared_too(of_llama: StandInServer, change: str) -> None:
     of_llama.is_dev = False
     ours = model(of_llama)
@@ -314,6 +332,7 @@ def test_a_server_without_proofs_is_compared_too(of_llama: StandInServer, change
         ours.loglikelihood([asked(1)], disable_tqdm=True)
 
 
+@pytest.mark.slow
 def test_the_same_server_started_anew_is_swapped_again(of_llama: StandInServer, llama: dict[str, Path]) -> None:
     ours = model(of_llama, recipe=linear(llama))
     before = ours.loglikelihood([asked()], disable_tqdm=True)
@@ -327,20 +346,40 @@ def test_the_same_server_started_anew_is_swapped_again(of_llama: StandInServer, 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"hf_overrides": {"rope_theta": 5.0}}, {"disable_sliding_window": True}, {"override_attention_dtype": "half"},
-        {"hf_config_path": "elsewhere"}, {"logits_processors": ["a.b"]},
+        {"quantization": "fp8_per_tensor"}, {"hf_overrides": {"rope_theta": 5.0}}, {"disable_sliding_window": True},
+        {"override_attention_dtype": "half"}, {"hf_config_path": "elsewhere"}, {"logits_processors": ["a.b"]},
+        {"generation_config": "elsewhere"},
     ],
 )  # fmt: skip
-def test_what_a_server_was_started_with_is_part_of_the_key(of_llama: StandInServer, settings: dict[str, Any]) -> None:
-    """The weights are proved, and the same: answers are not."""
+def test_what_a_server_was_started_with_is_part_of_its_name(stand_in: StandInServer, settings: dict[str, Any]) -> None:
+    """The weights are proved, and the same: answers are not. A sweep plans with this name."""
+    server = client(stand_in)
+    plain = look(server).engine(True)
+    stand_in.model_config |= dict.fromkeys(settings)
+    assert look(server).engine(True) == plain == "vllm-server=0.32.0 window 64"
+    stand_in.model_config |= settings
+    assert look(server).engine(True).startswith(f"{plain} ")
+
+
+@pytest.mark.slow
+def test_what_a_server_was_started_with_is_part_of_the_key(of_llama: StandInServer) -> None:
     plain = model(of_llama)
-    empty = dict.fromkeys(settings)
-    of_llama.model_config |= empty
+    of_llama.model_config["hf_overrides"] = {}
     assert model(of_llama).identity.answers == plain.identity.answers
-    of_llama.model_config |= settings
+    of_llama.model_config["hf_overrides"] = {"rope_theta": 5.0}
     other = model(of_llama)
-    assert other.identity.answers != plain.identity.answers
-    assert str(other.signature) != str(plain.signature)
+    assert other.identity.answers != plain.identity.answers and str(other.signature) != str(plain.signature)
+    assert other.signature.weights == plain.signature.weights
+
+
+@pytest.mark.slow
+def test_the_dtype_of_the_cache_is_in_the_key_without_development_mode(of_llama: StandInServer) -> None:
+    of_llama.is_dev = False
+    metrics = 'vllm:cache_config_info{block_size="4",cache_dtype="%s",enable_prefix_caching="True"} 1.0\n'
+    of_llama.answers["/metrics"] = (200, metrics % "auto")
+    plain = model(of_llama)
+    of_llama.answers["/metrics"] = (200, metrics % "fp8")
+    assert "cache fp8" in str(model(of_llama).signature) and "cache" not in str(plain.signature)
 
 
 # Tokenizers
@@ -359,3 +398,49 @@ def test_a_tokenizer_with_other_special_tokens_is_refused(of_llama: StandInServe
     ]
     with pytest.raises(EngineError, match="makes other tokens of a text"):
         model(of_llama)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "timeout=abc", "timeout=0", "timeout=nan", "timeout=inf", "patience=-1", "patience=soon", "num_concurrent=0",
+        "num_concurrent=1.5", "num_concurrent=many", "max_length=1", "max_length=-5", "max_length=abc", "max_length=0",
+        "max_model_len=32.5", "max_gen_toks=-1", "max_gen_toks=x", "prefix_token_id=x", "prefix_token_id=-1",
+        "chat_template_args=x", "add_bos_token=maybe", "truncation_side=up", "seed=x",
+    ],
+)  # fmt: skip
+def test_arguments_that_are_none_are_refused_by_name(of_llama: StandInServer, argument: str) -> None:
+    from lm_eval_iberian.models import Merged
+
+    name, _, value = argument.partition("=")
+    with pytest.raises(EngineError, match=rf"{name}={value}: give "):
+        Merged(backend="server", base_url=of_llama.url, **{"patience": 0, name: value})
+
+
+@pytest.mark.slow
+def test_a_model_that_is_called_by_a_number(of_llama: StandInServer) -> None:
+    """lm_eval's command line reads served=5 as a number."""
+    of_llama.served = [card("5", of_llama.root), card("6", "m/other")]
+    assert model(of_llama, served=5).served.name == "5"
+
+
+@pytest.mark.slow
+def test_arguments_as_texts_are_what_they_say(of_llama: StandInServer) -> None:
+    """From Python and from YAML they may be texts."""
+    said = {"timeout": "20", "num_concurrent": "2", "max_length": "48", "max_gen_toks": "5", "add_bos_token": "false", "seed": "3",
+            "prefix_token_id": "1"}  # fmt: skip
+    ours = model(of_llama, **said)
+    assert (ours.server.timeout, ours._concurrent, ours.max_length, ours.max_gen_toks) == (20.0, 2, 48, 5)
+    assert (ours.add_bos_token, ours.seed, ours.prefix_token_id) == (False, 3, 1)
+    told = {name: int(value) for name, value in said.items() if value.isdigit()} | {"add_bos_token": False}
+    assert model(of_llama, **told).identity.answers == ours.identity.answers
+
+
+def test_an_error_in_an_answer_that_is_none_is_said(stand_in: StandInServer) -> None:
+    """Gateways answer 200, and the error inside."""
+    stand_in.spoil = lambda *_: {"error": {"message": "quota\nexceeded"}}
+    with pytest.raises(EngineError, match="quota exceeded"):
+        scored(stand_in)

@@ -180,6 +180,20 @@ def test_pickles_beside_safetensors_are_not_fetched(hub: StandInHub) -> None:
     assert not (source.folder / "pytorch_model.bin").exists()
 
 
+def test_every_file_of_a_tokenizer_is_fetched(hub: StandInHub) -> None:
+    names = {
+        "tokenizer.json",
+        "spiece.model",
+        "merges.txt",
+        "qwen.tiktoken",
+        "chat_template.jinja",
+        "tokenization_x.py",
+    }
+    for name in names:
+        hub.add("o/m", name, b"{}", OLD)
+    assert names <= {file.name for file in open_source("o/m").folder.iterdir()}
+
+
 def test_a_folder_here_is_of_no_revision(hub: StandInHub, tmp_path: Path) -> None:
     """A folder called as a model of the Hub is taken before it, also where a revision was named: that of the Hub's."""
     shutil.copytree(open_source("o/m", NEW).folder, tmp_path / "o" / "m")
