@@ -73,8 +73,16 @@ def write_jsonl(rows: Iterator[dict[str, Any]], path: Path) -> int:
     count = 0
     with path.open("w", encoding="utf-8") as stream:
         for count, row in enumerate(rows, 1):  # noqa: B007
-            stream.write(json_text(row) + "\n")
+            stream.write(_strict(row) + "\n")
     return count
+
+
+def _strict(row: dict[str, Any]) -> str:
+    """A row as JSON that every reader takes: what is no finite number is null."""
+    try:
+        return json_text(row, allow_nan=False)
+    except ValueError:
+        return json_text(json.loads(json.dumps(row), parse_constant=lambda _: None))
 
 
 def write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> int:

@@ -87,9 +87,11 @@ class Draws:
     method: str
 
     def difference(self, confidence: float = 0.95) -> Difference:
-        """The percentile interval, and the two-sided p that belongs to it."""
+        """The percentile interval, and the two-sided p that belongs to it. Raises SignificanceError for no confidence."""
         import numpy as np
 
+        if not 0 < confidence < 1:
+            raise SignificanceError(f"confidence is {confidence}: it is a share, 0.95 for an interval of 95 %.")
         tail = (1 - confidence) / 2
         low, high = np.quantile(self.samples, (tail, 1 - tail))
         return Difference(self.value, float(low), float(high), self._p(), self.documents, self.method, self.differing)
@@ -125,6 +127,8 @@ def draw(
     """
     import numpy as np
 
+    if resamples < 1:
+        raise SignificanceError(f"{resamples} resamples: an interval wants {RESAMPLES:,}, or 1,000 where each is slow.")
     generator = np.random.default_rng([seed, *stream.encode()] if stream else seed)
     rows, counts = np.unique(statistics, axis=0, return_counts=True)
     if not together and len(rows) * 8 < len(statistics):

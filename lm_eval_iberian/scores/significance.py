@@ -208,6 +208,10 @@ def _column(first: Any, second: Any) -> np.ndarray:
     if len(first) != len(second) or not len(first):
         raise SignificanceError(f"{len(first)} documents of one system beside {len(second)} of the other.")
     change = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    if change.ndim != 1:
+        raise SignificanceError(
+            "a document has several scores. Give one for each, or take `mean_over_runs` of the runs."
+        )
     if not np.isfinite(change).all():
         raise SignificanceError(f"{int((~np.isfinite(change)).sum())} of {len(change)} scores are no finite numbers.")
     return change

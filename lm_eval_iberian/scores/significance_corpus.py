@@ -107,6 +107,9 @@ def confusion_draws(
     if not len(gold) == len(first) == len(second) or not len(gold):
         raise SignificanceError(f"{len(gold)} right labels beside {len(first)} and {len(second)} predicted ones.")
     labels = {label: index for index, label in enumerate(sorted({*gold, *first, *second}, key=repr))}
+    known = {"mcc": _matthews, "f1": _f1, "macro_f1": _macro_f1}
+    if metric not in known:
+        raise SignificanceError(f"{metric}: no metric of labels. There are {', '.join(known)}.")
     if metric == "f1" and not labels.keys() <= {0, 1}:
         raise SignificanceError("f1 is of label 1 among 0 and 1; for other labels there is macro_f1.")
     if metric == "f1":
@@ -115,7 +118,7 @@ def confusion_draws(
     right, ours, theirs = (np.array([labels[label] for label in side]) for side in (gold, first, second))
     cells = np.eye(count * count)
     both = np.concatenate([cells[right * count + ours], cells[right * count + theirs]], axis=1)
-    compute = {"mcc": _matthews, "f1": _f1, "macro_f1": _macro_f1}[metric]
+    compute = known[metric]
 
     def score(sums: np.ndarray) -> np.ndarray:
         tables = sums.reshape(-1, 2, count, count)

@@ -11,6 +11,7 @@ Source: "Merge and Conquer" (LREC 2026), tables 3 and 4; IberoBench (COLING 2025
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -271,6 +272,9 @@ def score_of(benchmark: Benchmark, runs: Sequence[Run], asked: Collection[str] |
     Args:
         asked: the tasks that were to be measured; None where that is not known: what is not there is missing then.
     """
+    # Of each task in the order of the seeds: where each task's runs lie in files of their own, the same run of two tasks
+    # is told by nothing else.
+    runs = sorted(runs, key=lambda run: json.dumps(run.identity.parts.get("seed"), sort_keys=True, default=str))
     ours = any(task in run.tasks for run in runs for task in benchmark.tasks)
     tasks = benchmark.tasks if ours or not benchmark.upstream else benchmark.upstream
     found = {task: [run.leaf(task, benchmark.metric, benchmark.percent) for run in runs if task in run.tasks]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from lm_eval_iberian.benchmarks.table import benchmarks, of_column
+from lm_eval_iberian.commands.sweep_export import export
 from lm_eval_iberian.compare.columns import Column, Scores, others
 from lm_eval_iberian.compare.differences import Verdicts, _compared, _draws, prompted_otherwise, verdicts
 from lm_eval_iberian.compare.shape import number, shared_parents
 from lm_eval_iberian.compare.tables import score_csv
 from lm_eval_iberian.identity.prompting import Prompt
 from lm_eval_iberian.runs.run import SweepPoint, read_sweep_run
+from lm_eval_iberian.runs.store import FILE, Document, Store
 from lm_eval_iberian.scores.significance import mean_draws
 from lm_eval_iberian.scores.suite import Score
 from tests.lm_eval_iberian.sweep_maker import MadePoint, write_run
@@ -143,3 +147,26 @@ def test_parents_of_every_merge() -> None:
     points = [SweepPoint(name, "merge", {"w": name}, parents, "", "", "") for name, parents in (
         ("1", ("base", "eu")), ("2", ("base", "gl")))]  # fmt: skip
     assert shared_parents(points) == {"base"} and shared_parents([]) == set()
+
+
+def test_an_export_is_json_that_every_reader_takes(tmp_path: Path) -> None:
+    """A stderr that lm_eval could not compute, and a log-likelihood that is none, were NaN, which JSON does not know."""
+    points = [MadePoint("a", "parent")]
+    folder = write_run(tmp_path / "run", "x", {}, points, ["t_eu"], lambda *_: 0.5, 4)
+    store = Store(folder / FILE)
+    result = store.results("key of a")
+    assert result is not None
+    result["results"]["t_eu"]["acc_stderr,none"] = float("nan")
+    rows = [Document("t_eu", 0, json.dumps({"acc": 1.0, "log": [float("-inf")]}), "0", "h", "{}", "")]
+    store.finish("key of a", "a", result, {}, 1.0, rows)
+    store.close()
+    done = CliRunner().invoke(export, [str(folder)])
+    assert done.exit_code == 0, done.output
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    found = {name: [json.loads(line, parse_constant=refuse) for line in (folder / "export" / name).read_text().splitlines()]
+             for name in ("scores.jsonl", "documents.jsonl")}  # fmt: skip
+    assert found["documents.jsonl"][0]["metrics"] == {"acc": 1.0, "log": [None]}
+    assert {row["metric"]: row["value"] for row in found["scores.jsonl"]}["acc_stderr"] is None

@@ -226,6 +226,17 @@ def test_what_cannot_be_compared(first: list[float], second: list[float]) -> Non
         sig.paired_bootstrap(first, second)
 
 
+def test_what_no_test_can_be_made_with_is_said() -> None:
+    """Each was a traceback of numpy's, or an interval of nothing."""
+    for resamples in (0, -1):
+        with pytest.raises(sig.SignificanceError, match=f"{resamples} resamples: an interval wants 10,000"):
+            sig.paired_bootstrap([1.0, 0.0], [0.0, 1.0], resamples=resamples)
+    with pytest.raises(sig.SignificanceError, match="confidence is 95: it is a share"):
+        sig.mean_draws([1.0, 0.0], [0.0, 1.0]).difference(95)
+    with pytest.raises(sig.SignificanceError, match="a document has several scores"):
+        sig.mean_draws([[1.0, 0.0]], [[0.0, 1.0]])  # type: ignore[list-item]
+
+
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=8))
 @example([0.01, 0.04])
 def test_holm_by_its_definition(values: list[float]) -> None:

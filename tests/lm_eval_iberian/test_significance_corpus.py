@@ -190,3 +190,8 @@ def test_intervals_are_scipys() -> None:
 def test_f1_wants_two_labels() -> None:
     with pytest.raises(sig.SignificanceError, match="macro_f1"):
         corpus.confusion_draws([0, 2], [0, 2], [0, 0], "f1")
+
+
+def test_a_metric_that_is_none_of_labels_is_said() -> None:
+    with pytest.raises(sig.SignificanceError, match="acc: no metric of labels"):
+        corpus.confusion_draws([0, 1], [0, 1], [1, 1], "acc")

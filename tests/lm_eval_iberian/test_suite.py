@@ -136,6 +136,18 @@ def test_an_average_is_over_its_benchmarks_tasks_runs() -> None:
     assert (score.runs, score.stderr, score.problems) == (2, None, ())
 
 
+def test_runs_of_two_tasks_belong_together_by_their_seeds() -> None:
+    """A file a task and seed, in the order of their dates: 30 and 20 are of seed 1, 50 and 80 of seed 2. Put together as
+    they come, the two runs would be (55, 35)."""
+    halves = [f"iberian_bertaqa_eu_{part}" for part in ("global", "local")]
+    files = []
+    for task, value, seed in ((halves[0], 0.3, 1), (halves[0], 0.5, 2), (halves[1], 0.8, 2), (halves[1], 0.2, 1)):
+        files.append(results({task: {"acc": value}}))
+        files[-1]["config"]["torch_seed"] = seed
+    score = scored("BertaQA (eu)", one(*files))
+    assert score.value == pytest.approx(45.0) and score.deviation == pytest.approx(40 / math.sqrt(2))
+
+
 def test_tasks_that_were_not_run_equally_often_are_marked() -> None:
     halves = [f"iberian_bertaqa_eu_{part}" for part in ("global", "local")]
     runs = [results({task: {"acc": 0.3} for task in halves}), results({halves[0]: {"acc": 0.5}})]
