@@ -33,6 +33,7 @@ from numba import config, njit, typeof
 
 LOG = logging.getLogger(__name__)
 SOURCES = ("compiled.py", "constants.py", "cpu.py", "float_bits.py")
+OPTIONS: Any = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}  # called from Python alone
 _SETTING = threading.Lock()
 _COMPILED: dict[Any, Callable[..., Any]] = {}
 
@@ -86,7 +87,7 @@ def _compiled(function: Callable[..., Any], signature: tuple[Any, ...]) -> Calla
         except Exception as error:  # numba passes on what reading, unpickling or a full disk may raise
             LOG.warning("merged: %s is compiled anew in this process, for its cache %s fails (%s)",
                         function.__name__, folder, error)  # fmt: skip
-    dispatcher = njit(nogil=True, error_model="numpy")(function)
+    dispatcher = njit(**OPTIONS)(function)
     dispatcher.compile(signature)
     return dispatcher
 
@@ -95,7 +96,7 @@ def _from_folder(function: Callable[..., Any], signature: tuple[Any, ...], folde
     with _SETTING:  # numba looks at the setting when it decorates
         before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
         try:
-            dispatcher = njit(nogil=True, error_model="numpy", cache=True)(function)
+            dispatcher = njit(**OPTIONS, cache=True)(function)
         finally:
             config.CACHE_DIR = before
     dispatcher.compile(signature)
