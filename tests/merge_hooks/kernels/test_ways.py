@@ -1,14 +1,15 @@
 """Every method through every way that it can take, on odd cases: mergekit's bytes (see `golden.py` for what it leaves open).
 
-The fast tests need few compiled combinations; a machine on which nothing is compiled yet takes about a second for
-each.
+A machine on which nothing is compiled yet takes about a second for each combination of dtypes and options, so the fast
+tests need few of them, and the slow ones have each pair of two (`covering`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -56,7 +57,8 @@ def odd_cases(method: str, dtype: torch.dtype) -> Iterator[Case]:
     yield case_of(method, three[:2] if method == "linear" else three, plain | {"weight": 0.3})
     yield case_of(method, three, plain, plain | {"weight": -0.6, "gamma": 0.05})
     if method != "linear":
-        yield case_of(method, three, plain | {"gamma": 1.0}, plain | {"gamma": 0.0}, **{"lambda": -1.3})
+        shared = {"lambda": -1.3} if dtype == BFLOAT16 else {}  # compiled apart; COMBINATIONS have it in the others
+        yield case_of(method, three, plain | {"gamma": 1.0}, plain | {"gamma": 0.0}, **shared)
     for shape in ((1,), (5,), (7, 11, 13)):
         yield case_of(method, family(shape, [dtype] * 3), plain, plain | {"weight": 1.0})
     # A float copy of a coarser checkpoint, half of it not trained: thresholds among many deltas of one magnitude.
@@ -109,8 +111,10 @@ def test_five_models_go_in_rows(method: str) -> None:
 @pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT32], ids=str)
 @pytest.mark.parametrize("method", METHODS)
 def test_one_three_and_four_models(method: str, dtype: torch.dtype) -> None:
+    """Normalised or not by turns, for each is compiled: so each number of models and each dtype has both."""
     weights = (0.6, -0.2, 1.0, 0.3)
-    for count, normalize in product((1, 3, 4), (True, False)):
+    for count in (1, 3, 4):
+        normalize = (count == 1) == (dtype == BFLOAT16)
         tensors = family((301, 203), [dtype] * (count + (method != "linear")))
         given = [{"weight": weight, "density": 0.4, "gamma": 0.02} for weight in weights]
         case_of(method, tensors, *given, normalize=normalize).check(*ways_of(method))
@@ -191,35 +195,72 @@ def test_a_sum_that_rounds_to_infinity(dtype: torch.dtype) -> None:
     case_of("linear", tensors, {"weight": 1.0}, normalize=False).check(*WAYS[:2])
 
 
+def covering(*factors: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Some combinations of one value of each factor that hold each pair of values of two factors; always the same ones."""
+    chance, rows = random.Random(0), []
+    choices = [range(len(factor)) for factor in factors]
+    left = {((i, a), (j, b)) for i, j in combinations(range(len(factors)), 2) for a in choices[i] for b in choices[j]}
+    while left:
+        tried = [tuple(map(chance.choice, choices)) for _ in range(200)]
+        new, row = max((len(left.intersection(combinations(enumerate(row), 2))), row) for row in tried)
+        if new:
+            left.difference_update(combinations(enumerate(row), 2))
+            rows.append(tuple(factor[place] for factor, place in zip(factors, row, strict=True)))
+    return rows
+
+
+# Of method, the dtypes of base, sources (None: each has another), merge and result, number of models, normalize, lambda:
+# what code is compiled for. All of them together would take half an hour.
+COMBINATIONS = covering(METHODS, DTYPES, (*DTYPES, None), DTYPES, DTYPES, (2, 3, 4), (True, False), (1.0, -1.3))
+
+
 @st.composite
-def cases(draw: Any, method: str) -> Case:
-    count = draw(st.integers(2, 5))
-    stored = [draw(st.sampled_from(DTYPES))] * count
-    if draw(st.booleans()):
-        stored = [draw(st.sampled_from(DTYPES)) for _ in range(count)]
+def parameters(draw: Any, method: str, count: int) -> tuple[list[dict[str, float]], dict[str, bool]]:
+    """Of each model, and of the merge."""
+    densities = [0.0, 0.001, 0.2, 0.5, 0.77, 1.0, 1.5]
     given = [
         {
             "weight": draw(st.sampled_from([0.0, 1.0, -1.0, 0.5, 0.3, -0.7])),
-            "density": draw(st.sampled_from([0.0, 0.001, 0.2, 0.5, 0.77, 1.0, 1.5])),
+            "density": draw(st.sampled_from(densities if number else densities[:5])),  # where none is pruned is another
             "gamma": draw(st.sampled_from([0.0, 0.01, 0.3])),
         }
-        for _ in range(count)
+        for number in range(count)
     ]
-    shared: dict[str, Any] = {"normalize": draw(st.booleans()), "lambda": draw(st.sampled_from([1.0, 0.5, -1.3]))}
-    if method.startswith("dare"):
-        shared["rescale"] = draw(st.booleans())
-    shape = draw(st.sampled_from([(1,), (5,), (64, 3), (67, 257)]))
-    case = case_of(method, family(shape, stored, draw(st.integers(0, 1000))), *given, **shared)
-    asked = st.sampled_from([None, *DTYPES, torch.float64])
-    return replace(case, dtype=draw(st.sampled_from([None, *DTYPES])), out_dtype=draw(asked))
+    return given, {"rescale": draw(st.booleans())} if method.startswith("dare") else {}
 
 
-@pytest.mark.slow  # minutes, where nothing is compiled yet
+SHAPES = st.sampled_from([(1,), (5,), (64, 3), (67, 257)])
+
+
+@pytest.mark.slow  # a minute, where nothing is compiled yet
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
+@settings(max_examples=6, deadline=None)
+@given(data=st.data())
+def test_any_parameters(combination: tuple[Any, ...], data: Any) -> None:
+    method, base, source, dtype, out_dtype, count, normalize, factor = combination
+    stored = [base, *(source or DTYPES[number % 3] for number in range(count))][-count - (method != "linear") :]
+    given, shared = data.draw(parameters(method, count))
+    tensors = family(data.draw(SHAPES), stored, data.draw(st.integers(0, 1000)))
+    case = case_of(method, tensors, *given, normalize=normalize, **{"lambda": factor}, **shared)
+    replace(case, dtype=dtype, out_dtype=out_dtype).check(*ways_of(method))
+
+
+@pytest.mark.slow
+@pytest.mark.nightly  # minutes, where nothing is compiled yet
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_dtypes_and_parameters(method: str, data: Any) -> None:
-    data.draw(cases(method)).check(*ways_of(method))
+    count = data.draw(st.integers(2, 5))
+    stored = [data.draw(st.sampled_from(DTYPES))] * count
+    if data.draw(st.booleans()):
+        stored = [data.draw(st.sampled_from(DTYPES)) for _ in range(count)]
+    given, shared = data.draw(parameters(method, count))
+    shared |= {"normalize": data.draw(st.booleans()), "lambda": data.draw(st.sampled_from([1.0, 0.5, -1.3]))}
+    case = case_of(method, family(data.draw(SHAPES), stored, data.draw(st.integers(0, 1000))), *given, **shared)
+    asked = st.sampled_from([None, *DTYPES, torch.float64])
+    case = replace(case, dtype=data.draw(st.sampled_from([None, *DTYPES])), out_dtype=data.draw(asked))
+    case.check(*ways_of(method))
 
 
 @pytest.mark.parametrize("method", METHODS)
