@@ -13,6 +13,8 @@ WORKERS ?= 2
 export HF_HUB_OFFLINE := 1
 export VLLM_CPU_KVCACHE_SPACE ?= 1
 export TOKENIZERS_PARALLELISM := false
+# Two workers with two threads of torch each have two cores: a thread that waits must not keep one busy.
+export OMP_WAIT_POLICY ?= passive
 # Where an image sets it, every process compiles every module, and pytest rewrites every test, again and again.
 unexport PYTHONDONTWRITEBYTECODE
 

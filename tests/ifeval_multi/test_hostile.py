@@ -79,8 +79,7 @@ def test_a_long_answer_takes_no_prompt_long(piece: str) -> None:
     """A prompt has three instructions at most: the three slowest together, in passes over the text.
 
     A pass asks each character whether it is a letter, some 0.01 s on an idle core. Running text takes 20 passes, a text
-    of 60,000 lines up to 100. A limit in seconds says nothing on a busy core, where both become slower. What takes the
-    square of a text's length is over the limit at 300,000 characters as it is at a million.
+    of 60,000 lines up to 100. A limit in seconds says nothing on a busy core, where both become slower.
     """
     identify("the model is loaded first")
     text = (load_pack("en").sample + " ") * 3_900 if piece == "TEXT" else piece * (300_000 // len(piece))
