@@ -291,8 +291,9 @@ def _seeds(data: Mapping[str, Any], config: Mapping[str, Any], given: Mapping[st
 
 def _leaves(data: Mapping[str, Any]) -> list[str]:
     """The leaf tasks of a results file: lm_eval names each in two places; a file that lost both has its scores."""
-    named = {**_mapping(data.get("configs")), **_mapping(data.get("n-samples"))}
-    return sorted(named or set(_mapping(data.get("results"))) - set(_mapping(data.get("groups"))))
+    results = _mapping(data.get("results"))
+    named = {*_mapping(data.get("configs")), *(task for task in _mapping(data.get("n-samples")) if task in results)}
+    return sorted(named or set(results) - set(_mapping(data.get("groups"))))
 
 
 def _task(data: Mapping[str, Any], told: Mapping[str, Any], task: str, given: Mapping[str, Any]) -> dict[str, Any]:

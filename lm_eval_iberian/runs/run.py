@@ -115,7 +115,9 @@ def _wrong(plan: Any) -> str:
         )
         if wrong or not all(_are_texts(one["tasks"]) for one in point["evaluations"]):
             return wrong or f"{where}: tasks"
-    return ""
+    names = [point["name"] for point in plan["points"]]
+    return next((f"point {number}: name, which another has," for number, name in enumerate(names, 1)
+                 if name in names[: number - 1]), "")  # fmt: skip
 
 
 def _wrong_key(found: Any, kinds: Mapping[str, Any], where: str) -> str:

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from lm_eval_iberian.runs.point import Measured, SweepPoint
 from lm_eval_iberian.scores.results import Run, check_run
-from lm_eval_iberian.scores.suite import apart_on
+from lm_eval_iberian.scores.suite import WORDS, apart_on
+from lm_eval_iberian.wording import some
 
 # The label that tells merges apart then: an axis for the pictures.
 AXIS = "measured"
@@ -23,8 +24,24 @@ def taken_apart(points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
     variants = {point.name: _variants(point) for point in points}
     if all(len(found) == 1 for found in variants.values()):
         return tuple(points)
+    taken = {point.name for point in points if len(variants[point.name]) == 1}
+    for point in points:
+        if len(variants[point.name]) > 1:
+            variants[point.name] = [_free(one, taken) for one in variants[point.name]]
     made = [one for point in points for one in variants[point.name]]
     return tuple(replace(one, parents=tuple(_parents(one, variants))) for one in made)
+
+
+def _free(one: SweepPoint, taken: set[str]) -> SweepPoint:
+    """The variant under a name that no other point has: both of two may be "other documents" to each other."""
+    number, name, ending = 1, one.name, ""
+    while name in taken:
+        number += 1
+        ending = f" ({number})"
+        name = one.name + ending
+    taken.add(name)
+    labels = {**one.labels, AXIS: one.labels[AXIS] + ending} if AXIS in one.labels else one.labels
+    return replace(one, name=name, labels=labels)
 
 
 def _variants(point: SweepPoint) -> list[SweepPoint]:
@@ -64,10 +81,11 @@ def _variant(
     point: SweepPoint, group: Sequence[tuple[Measured, Run | None]], others: Sequence[tuple[Measured, Run | None]]
 ) -> SweepPoint:
     pairs = [(ours, theirs) for _, ours in group for _, theirs in others if _differ(ours, theirs)]
-    words = ", ".join(dict.fromkeys(
+    said = dict.fromkeys(
         word for ours, theirs in pairs if ours and theirs
         for word in ours.identity.without("seed").differences(theirs.identity.without("seed"))
-    ))  # fmt: skip
+    )  # fmt: skip
+    words = some(list(said), WORDS)
     labels = {**point.labels, AXIS: words} if point.labels else point.labels
     return replace(point, name=f"{point.name} ({words})", labels=labels, evaluations=tuple(one for one, _ in group))
 

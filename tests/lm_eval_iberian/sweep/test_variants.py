@@ -11,6 +11,7 @@ import pytest
 
 from lm_eval_iberian.compare.columns import Scores
 from lm_eval_iberian.compare.differences import Comparer
+from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Document, Store
 from tests.lm_eval_iberian.sweep_maker import TOY_TASKS, toy_run
@@ -123,3 +124,37 @@ def test_runs_that_share_a_task_are_compared_in_it(tmp_path: Path) -> None:
     points = [point for point in read_sweep_run(folder).points if point.name.startswith("basque")]
     assert [[one.key for one in point.evaluations] for point in points] == [["one", "two"], ["three"]]
     assert second in points[0].tasks
+
+
+def other_revision(results: dict[str, Any]) -> None:
+    """Each is "other configuration" to the other; and all is wrong in the second."""
+    for config in results["configs"].values():
+        config["dataset_kwargs"] = {"revision": "x"}
+    for scores in results["results"].values():
+        scores |= {key: 0.0 for key in scores if key.endswith(",none")}
+
+
+def test_two_settings_that_are_called_alike_keep_their_own_figures(tmp_path: Path) -> None:
+    """Figures are kept by name: the second point had those of the first, without a word."""
+    run = read_sweep_run(twice(tmp_path / "run", other_revision))
+    names = [point.name for point in run.points]
+    assert len(set(names)) == len(names) == 10
+    assert names[1] == f"{names[0]} (2)" and names[0].endswith(": other configuration and 1 more)")
+    scores = Scores(run)
+    for column in scores.columns:
+        values = [scores.score(point, column).value for point in run.points]
+        assert all(value == 0 for value in values[1::2]) and all(value for value in values[::2])
+    merges = [point for point in run.points if point.role == "merge"]
+    assert len({point.labels["measured"] for point in merges}) == 2, "they lie on lines of their own"
+    for first, second in zip(merges[::2], merges[1::2], strict=True):
+        assert first.parents == (names[0], names[2]) and second.parents == (names[1], names[3])
+
+
+def test_a_plan_in_which_a_name_comes_twice_is_refused(tmp_path: Path) -> None:
+    """An edited one: the second point would have the figures of the first."""
+    folder = toy_run(tmp_path / "run")
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["points"][1]["name"] = plan["points"][0]["name"]
+    (folder / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(SweepError, match="point 2: name, which another has, is not as a sweep writes it"):
+        read_sweep_run(folder)
