@@ -18,6 +18,7 @@ from ifeval_multi import new_language
 from ifeval_multi.cli import ifeval
 from ifeval_multi.lm_eval_support import LEVELS
 from ifeval_multi.pack import languages
+from tests import forks
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "ifeval_multi/README.md").read_text(encoding="utf-8")
@@ -46,7 +47,7 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", *words]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    return forks.run(words, cwd=folder, env=environment)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import torch
 
 from merge_hooks.engines.weights_digest import digest_of
 from merge_hooks.errors import EngineError, RecipeError
+from tests import forks
 from tests.conftest import ROOT, linear, task_arithmetic
 from tests.merge_hooks.test_stream import stream_of
 
@@ -31,11 +32,8 @@ def evaluate(request: dict[str, Any]) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("IBERIAN_DATA", "samples")
             return run(request)
-    environment = os.environ | {"IBERIAN_DATA": "samples", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.lm_eval_iberian.evaluate", json.dumps(request)],
-        capture_output=True, text=True, env=environment, cwd=ROOT, timeout=600, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "tests.lm_eval_iberian.evaluate", json.dumps(request)]
+    done = forks.run(command, env={**os.environ, "IBERIAN_DATA": "samples"}, cwd=ROOT, timeout=600)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
     assert lines, done.stderr[-3000:]
     return json.loads(lines[0].removeprefix("RESULT"))
@@ -113,7 +111,7 @@ def test_a_swap_gives_the_fresh_engine_and_back(llama: dict[str, Path]) -> None:
 def test_an_error_in_the_engine_reaches_the_user(llama: dict[str, Path], tmp_path: Path) -> None:
     """NaN is found only while streaming, inside the engine: the message is ours, the exit code not 0."""
     recipe = linear(llama, weights=(1.0, -1.0))
-    done = run_cli(tmp_path, "--model", "merged", "--model_args", json.dumps({"recipe": recipe, "backend": "vllm"}))
+    done = fork_cli(tmp_path, "--model", "merged", "--model_args", json.dumps({"recipe": recipe, "backend": "vllm"}))
     assert done.returncode != 0
     # torch.distributed puts "[rank0]: " before whatever ends a process of its group.
     assert re.search(r"^(\[rank0\]: )?Error: .*gave NaN or infinite values", done.stderr, re.MULTILINE)
@@ -124,13 +122,16 @@ def nightly(*values: Any) -> Any:
 
 
 def run_cli(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`lm_eval ...` as a user would start it, from an empty folder."""
-    folder.mkdir(exist_ok=True)
+    """`lm_eval ...` as a user would start it."""
     command = [str(Path(sys.executable).parent / "lm_eval"), *arguments]
-    if not {"--tasks", "--config"} & set(arguments):
-        command += ["--tasks", "iberian_eus_trivia"]
     settings = os.environ | {"IBERIAN_DATA": "samples", "PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(command, capture_output=True, text=True, env=settings, cwd=folder, timeout=600, check=False)
+
+
+def fork_cli(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`lm_eval ... --tasks iberian_eus_trivia`."""
+    command = [sys.executable, "-m", "lm_eval", *arguments, "--tasks", "iberian_eus_trivia"]
+    return forks.run(command, env=os.environ | {"IBERIAN_DATA": "samples"} | environment, cwd=folder, timeout=600)
 
 
 @pytest.mark.slow
@@ -148,7 +149,8 @@ def run_cli(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
 def test_bad_input_is_one_message(
     arguments: str, environment: dict[str, str], message: str, llama: dict[str, Path], tmp_path: Path
 ) -> None:
-    done = run_cli(
+    (tmp_path / "empty").mkdir()
+    done = fork_cli(
         tmp_path / "empty", "--model", "merged", "--model_args", arguments.format(llama=llama["base"]),
         "--output_path", "out", **environment,
     )  # fmt: skip
@@ -161,7 +163,8 @@ def test_bad_input_is_one_message(
 @pytest.mark.slow
 def test_nothing_is_written_but_results(llama: dict[str, Path], tmp_path: Path) -> None:
     """The whole main command, by a config file, in an empty home: what is new on disk afterwards is small, and holds no weights."""
-    (tmp_path / "home").mkdir()
+    for name in ("home", "work"):
+        (tmp_path / name).mkdir()
     (tmp_path / "tmp").mkdir()
     recipe, config = tmp_path / "merge.yml", tmp_path / "run.yml"
     recipe.write_text(json.dumps(linear(llama)))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 
 from lm_eval_iberian.toy.tiny import build_family
+from tests import forks
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
@@ -21,11 +20,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     pytest.importorskip("vllm")
     # Weights wide enough that some tokens are likelier than others.
     family = build_family(tmp_path_factory.mktemp("wide"), initializer_range=0.15)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "VLLM_CPU_KVCACHE_SPACE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.lm_eval_iberian.vllm_answers", str(family["base"])],
-        capture_output=True, text=True, env=environment, cwd=ROOT, timeout=600, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "tests.lm_eval_iberian.vllm_answers", str(family["base"])]
+    done = forks.run(command, cwd=ROOT, timeout=600)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
     assert lines, done.stderr[-3000:]
     return json.loads(lines[0].removeprefix("RESULT"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from merge_hooks.architectures.built import Built, class_of, make
 from merge_hooks.architectures.kinds import Family, families, family_of, kinds_of
+from tests import forks
 from tests.conftest import ROOT
 from tests.merge_hooks.families import FAMILIES
 
@@ -58,10 +58,9 @@ def test_answers_and_swaps(name: str, tmp_path: Path) -> None:
     if name not in BY_DAY and not vllm_runs(name):  # not asked at collection: it imports every class, for seconds
         pytest.skip("the table says that vLLM does not run it")
     stand_in = "" if importlib.util.find_spec("torchvision") else str(STAND_IN)
-    done = subprocess.run(
+    done = forks.run(
         [sys.executable, "-m", "tests.lm_eval_iberian.vllm_families", str(tmp_path), name],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), stand_in])},
-        capture_output=True, text=True, check=False, timeout=500,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), stand_in])}, timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +15,7 @@ from lm_eval_iberian.models.merge import prepare, sign_model
 from lm_eval_iberian.sweep.plan import planned_signature
 from merge_hooks.engines import vllm as vllm_loader
 from merge_hooks.errors import EngineError
+from tests import forks
 from tests.conftest import ROOT, linear
 from tests.lm_eval_iberian import vllm_quantised, vllm_swaps
 
@@ -91,10 +90,8 @@ def test_first_load_swap_and_back(kind: str, tmp_path: Path, mergekit_merge: Any
     folder = tmp_path / kind
     vllm_swaps.make(kind, folder)
     written = [str(mergekit_merge(vllm_quantised.merge(folder, weight))) for weight in (0.3, 0.9)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.lm_eval_iberian.vllm_quantised", str(folder), *written],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=500,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "tests.lm_eval_iberian.vllm_quantised", str(folder), *written]
+    done = forks.run(command, cwd=ROOT, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert found["proof"] == ["proved"] * 4

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import forks
 from tests.conftest import ROOT
 from tests.lm_eval_iberian import vllm_swaps
 
@@ -31,10 +31,8 @@ TOLERANCES = {"apertus": 1e-3}
 
 def lines(module: str, *words: str, **environment: str) -> list[dict[str, Any]]:
     """The JSON lines that a module prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"tests.lm_eval_iberian.{module}", *words],
-        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", f"tests.lm_eval_iberian.{module}", *words]
+    done = forks.run(command, cwd=ROOT, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

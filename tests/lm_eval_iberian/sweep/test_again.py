@@ -26,6 +26,7 @@ from lm_eval_iberian.runs.point import SweepPoint
 from lm_eval_iberian.runs.run import SweepRun, read_sweep_run
 from lm_eval_iberian.scores.tables import report_files
 from lm_eval_iberian.sweep.worker import answer_of
+from tests import forks
 from tests.lm_eval_iberian.sweep import runner
 from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
 from tests.lm_eval_iberian.sweep.runner import run
@@ -200,9 +201,10 @@ def test_a_shell_runs_it_as_printed(llama: dict[str, Path], tmp_path: Path, monk
     text = best_text(found, save=Path("best.yml"))
     Path("best.yml").write_text(found.best.point.recipe)
     lines = [line.strip() for line in text.split("again:\n")[1].split("\nor have it")[0].splitlines() if line.strip()]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = [subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=False)
-            for line in lines]  # fmt: skip
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    with forks.programs(tmp_path / "bin", lm_eval=["-m", "lm_eval"], iberian=["-m", "lm_eval_iberian.commands.main"]):
+        done = [subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=False)
+                for line in lines]  # fmt: skip
     assert [one.returncode for one in done] == [0, 0], done[0].stderr[-2000:] + done[1].stderr
     assert f"local_choice: acc {found.best.mean / 100:.4g}" in done[1].stdout
 

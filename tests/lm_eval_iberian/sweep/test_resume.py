@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -16,9 +15,8 @@ import pytest
 
 from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.runs.store import FILE
+from tests import forks
 from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
-
-KILLS = 20
 
 
 def a_sweep(models: dict[str, Path], tasks: Path) -> dict[str, Any]:
@@ -71,23 +69,19 @@ def tables(folder: Path) -> list[Any]:
     return [(point.name, [result["results"] for result in point.results]) for point in read_sweep_run(folder).points]
 
 
-@pytest.fixture(scope="module")
-def server() -> Any:
-    """A process that has imported what is slow, and forks runs from it."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.lm_eval_iberian.sweep.runner"])
-    return context
-
-
 @pytest.mark.slow
-def test_killed_at_random_moments(llama: dict[str, Path], tmp_path: Path, server: Any) -> None:
-    """kill -9, twenty times, at moments drawn by how much was answered; then to the end."""
+@pytest.mark.parametrize(("kills", "documents"), [(6, 80), pytest.param(20, 250, marks=pytest.mark.nightly)])
+def test_killed_at_random_moments(llama: dict[str, Path], tmp_path: Path, kills: int, documents: int) -> None:
+    """kill -9, many times, at moments drawn by how much was answered; then to the end.
+
+    documents: enough that it does not come to an end between two kills.
+    """
     from tests.lm_eval_iberian.sweep.runner import run_quietly
 
-    documents = 250  # enough that it does not come to an end between two kills
+    start = forks.context().Process
     data = a_sweep(llama, write_tasks(tmp_path / "tasks", documents))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    undisturbed = server.Process(target=run_quietly, args=(data, whole))
+    undisturbed = start(target=run_quietly, args=(data, whole))
     undisturbed.start()
     undisturbed.join(300)
     assert undisturbed.exitcode == 0
@@ -95,10 +89,10 @@ def test_killed_at_random_moments(llama: dict[str, Path], tmp_path: Path, server
     assert expected == 4 * 3 * documents  # four models; two choices and a text a document
 
     draw, seen = random.Random(1), []
-    for number in range(KILLS):
+    for number in range(kills):
         before = answers_in(broken)
-        more = draw.randint(1, max(1, int((expected - before) / (KILLS - number + 2) * 1.5)))
-        child = server.Process(target=run_quietly, args=(data, broken))
+        more = draw.randint(1, max(1, int((expected - before) / (kills - number + 2) * 1.5)))
+        child = start(target=run_quietly, args=(data, broken))
         child.start()
         while child.is_alive() and answers_in(broken) < before + more:
             time.sleep(0.002)
@@ -110,7 +104,7 @@ def test_killed_at_random_moments(llama: dict[str, Path], tmp_path: Path, server
         assert seen[-1] >= before + more  # what was kept stays kept
     assert seen[-1] < expected
 
-    last = server.Process(target=run_quietly, args=(data, broken))
+    last = start(target=run_quietly, args=(data, broken))
     last.start()
     last.join(300)
     assert last.exitcode == 0

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from lm_eval_iberian.commands.main import cli
 from lm_eval_iberian.sweep.pools.local import Pool
+from tests import forks
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.pool_sweeps import check_same
 from tests.lm_eval_iberian.sweep.pool_sweeps import run as run_again
@@ -212,12 +213,11 @@ def test_an_array_gives_the_tables_of_one_run(
     write: Callable[..., str], three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path
 ) -> None:
     """Two tasks into one folder at the same time; each shard has its store, and reports read them as one."""
-    environment = stand_ins(tmp_path, iberian=f'exec {sys.executable} -m lm_eval_iberian.commands.main "$@"')
+    environment = stand_ins(tmp_path, iberian=f'exec {tmp_path}/forked/iberian "$@"')
     variables = ("--env", "IBERIAN_DATA=samples", "--env", "OMP_NUM_THREADS=1")
     write("--array", "2", "--venv", str(tmp_path), *variables, sweep=three_merges)
-    subprocess.run(
-        ["sbatch", "job.slurm"], cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, check=True, timeout=600
-    )
+    with forks.programs(tmp_path / "forked", iberian=["-m", "lm_eval_iberian.commands.main"]):
+        subprocess.run(["sbatch", "job.slurm"], cwd=tmp_path, env=environment, check=True, timeout=600)
     run = tmp_path / "runs" / "sweep"
     assert sorted(file.name for file in run.glob("store*")) == ["store.0-of-2.sqlite", "store.1-of-2.sqlite"]
     assert not list(run.glob(".*"))  # nothing half written

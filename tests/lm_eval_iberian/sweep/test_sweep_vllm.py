@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from lm_eval_iberian.runs.run import read_sweep_run
+from tests import forks
 from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
 from tests.lm_eval_iberian.sweep.runner import run
 from tests.lm_eval_iberian.sweep.test_resume import a_sweep
@@ -25,7 +25,7 @@ def test_one_engine_gives_transformers_answers(llama: dict[str, Path], tmp_path:
     data["model_args"] = {"backend": "vllm", "dtype": "float32", "max_model_len": 512}
     (tmp_path / "trial.yml").write_text(yaml.safe_dump(data))
     command = [sys.executable, "-m", "lm_eval_iberian.commands.main", "sweep", "trial.yml"]
-    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    first = forks.run(command, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"})
     assert first.returncode == 0, first.stderr[-3000:]
     assert first.stderr.count("engine started") == 1 and first.stderr.count("swapped") == 3
     ours, theirs = read_sweep_run(tmp_path / "runs" / "trial"), read_sweep_run(tmp_path / "hf")
@@ -35,7 +35,7 @@ def test_one_engine_gives_transformers_answers(llama: dict[str, Path], tmp_path:
         assert one.answers("local_words") == _whole_characters(other.answers("local_words")), one.name
         assert one.scores("local_choice") == other.scores("local_choice")
     assert (tmp_path / "runs" / "trial" / "report" / "report.html").stat().st_size > 10_000
-    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    second = forks.run(command, cwd=tmp_path)
     assert second.returncode == 0 and "4 of 4 evaluations are done already" in second.stderr
     assert second.stdout == first.stdout
     assert json.loads((tmp_path / "runs" / "trial" / "plan.json").read_text())["axes"] == {"weight": ["0.5", "1.0"]}
