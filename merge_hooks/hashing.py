@@ -33,6 +33,14 @@ def hash_once(state: Hashable, folder: Path, files: list[str]) -> str:
     return _HASHES[state]
 
 
+def file_hash_once(path: Path) -> str:
+    """`file_hash`, once a process for a file in this state."""
+    state = ("file", file_stamp(path))
+    if state not in _HASHES:
+        _HASHES[state] = file_hash(path)
+    return _HASHES[state]
+
+
 def file_stamp(path: Path) -> tuple[str, int, int, int, int]:
     """A file's path, size, times of change (of content, and of anything) and inode; zeros if there is no such file."""
     try:

@@ -17,6 +17,7 @@ from merge_hooks.engines.hf import build_model, swap_into
 from merge_hooks.engines.hf_quantised import QUANTISED
 from merge_hooks.errors import EngineError
 from merge_hooks.recipe.signature import Signature
+from merge_hooks.resolve.resolver import refuse_changed
 from merge_hooks.sources.residents import residents_for
 from merge_hooks.sources.trust import trusts
 from merge_hooks.stream.tokenizer import generation_config_of
@@ -100,6 +101,7 @@ class MergedHF(Swapping, Answers, HFLM):
             build, device=self.device, dtype=dtype, proof=self._proves, quantization=self._quantization, **options
         )
         self._model = self._build(self.prepared.stream, generation_folder=self.prepared.tokenizer.generation_folder)
+        refuse_changed(self.prepared.resolved)
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
         """Texts that begin with BOS get no second one, as in HFLM's `tok_encode`."""

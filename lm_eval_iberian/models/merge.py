@@ -25,7 +25,7 @@ from merge_hooks.recipe.recipe import Recipe, passthrough
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.recipe.short_form import refuse_errors, take_recipe
 from merge_hooks.recipe.signature import Signature, sign
-from merge_hooks.resolve.resolver import resolve
+from merge_hooks.resolve.resolver import refuse_changed, resolve
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.template import RENDER_SECONDS
@@ -140,8 +140,7 @@ def prepare(
     LOG.info("merged: tokenizer and generation config from %s", seen(choice.origin))
     chosen = stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)
     refuse_too_large(stream, None if chosen == "auto" else chosen, holds_model)
-    for source in stream.resolved.sources.values():
-        source.fingerprint()  # before the weights are read: the signature must not stamp what lies there hours later
+    _ = stream.resolved.prints  # before the weights are read: the signature must not stamp what lies there hours later
     _ = choice.facts  # before an engine starts, and gives the tokenizer a token to pad with
     prepared = Prepared(stream, choice, chosen, rows)
     end_tokens(prepared.generation_config)  # damaged settings are found now, and not in the engine
@@ -162,9 +161,10 @@ def prepare_swap(running: Prepared, resolved: Resolved, swaps_generation: bool =
     stream = open_stream(resolved, residents=running.stream.residents)
     rows = check_swap(running.stream, stream)
     choice = _tokenizer_after(running, stream, swaps_generation)
-    for source in resolved.sources.values():
-        source.fingerprint()  # as in `prepare`: before the weights are read
-    return replace(running, stream=stream, rows=rows, tokenizer=choice)
+    refuse_changed(resolved)  # by somebody who holds it since another swap
+    prepared = replace(running, stream=stream, rows=rows, tokenizer=choice)
+    _ = prepared.generation_config  # as in `prepare`: before the weights are read
+    return prepared
 
 
 class Swapping:
@@ -201,6 +201,7 @@ class Swapping:
         self._unusable = MIXED
         self.swap_digest = None
         digest = self._put_in(prepared)
+        refuse_changed(prepared.resolved)
         self._use_template(prepared.tokenizer.facts.template)
         self.prepared, self.swap_digest, self._unusable = prepared, digest, ""
         return digest

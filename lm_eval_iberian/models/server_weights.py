@@ -160,10 +160,7 @@ class HoldsWeights(Swapping):
                     error = vllm_loader.error_of(*answer["error"])
                     raise type(error)(f"on the machine of {self.served.url}: {error}")
                 theirs |= answer["prints"]
-        ours = {
-            folder: found for source in prepared.resolved.sources.values() for folder, found in source.prints().items()
-        }
-        other = [folder for folder, found in ours.items() if theirs.get(folder) != found]
+        other = [path for path, found in prepared.resolved.prints.items() if theirs.get(path) != found]
         if other:
             raise EngineError(
                 f"{self.served.url}: on its machine {other[0]} holds other files than here. Both must see the same sources, "

@@ -22,6 +22,7 @@ from merge_hooks.engines.alive import note_processes, processes
 from merge_hooks.errors import EngineError, EngineLostError, UnprovedError
 from merge_hooks.machine.stopping import unswallowed
 from merge_hooks.recipe.signature import Signature
+from merge_hooks.resolve.resolver import refuse_changed
 from merge_hooks.sources.facts import full_config
 from merge_hooks.sources.residents import refuse_unknown_place
 from merge_hooks.sources.trust import trusts
@@ -93,6 +94,7 @@ class MergedVLLM(Swapping, Counted, VLLM):
         )  # fmt: skip
         self.arguments = {**arguments, "scoring": scoring, "trust_remote_code": trust_remote_code}
         self._start(self.prepared, trust_remote_code, arguments)
+        refuse_changed(self.prepared.resolved)
         self.swap_digest = self.proof.digest
         if self.prepared.tokenizer.chat_template is not None:
             self._use_template(self.prepared.tokenizer.chat_template)

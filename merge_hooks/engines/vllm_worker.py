@@ -223,16 +223,15 @@ class MergingWorker:
         return {"owner": lease.owner, "seconds": max(0.0, lease.until - now)}
 
     def merge_prints(self, payload: str) -> dict[str, Any]:
-        """The fingerprints of a recipe's sources, as they lie on this machine.
+        """The fingerprints of a recipe's sources and Fisher maps, as they lie on this machine.
 
         Returns:
-            {"prints": {folder: fingerprint}}, or {"error": (class, message)}.
+            {"prints": {path: fingerprint}}, or {"error": (class, message)}.
         """
         from merge_hooks.resolve.resolver import from_payload
 
         try:
-            sources = from_payload(payload).sources.values()
-            return {"prints": {folder: found for source in sources for folder, found in source.prints().items()}}
+            return {"prints": from_payload(payload).prints}
         except MergeHooksError as error:
             return {"error": (type(error).__name__, str(error))}
 

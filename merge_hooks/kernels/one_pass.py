@@ -10,6 +10,8 @@ before (a threshold, a sum) is found first, by a look or two at the source. It i
 | thresholds, and where the elements tied at them are cut (`_band`) | that, and density (and gamma) |
 | sums of magnitudes before DARE's dropping and after it (`_scale`) | source, base, dtype; density, seed, tensor, place |
 
+And all on whether compiled code or torch's operations looked (`rows`, `gpu`): a sweep may go from five models to four.
+
 Elected signs depend on every weight, and are elected anew.
 """
 
@@ -207,7 +209,10 @@ class _Mix:
         """What is kept of a source and the base stands under this key; None: nothing is to be kept."""
         assert self.operands.base is not None
         origins = (self.operands.others[index].origin, self.operands.base.origin)
-        return None if None in origins else (*key, str(self.operands.dtype), *origins)
+        if None in origins:
+            return None
+        # Compiled code and torch count in pieces of other sizes, and add in another order.
+        return (*key, type(self.steps).__name__, str(self.operands.dtype), *origins)
 
     # Pruning by magnitude.
 

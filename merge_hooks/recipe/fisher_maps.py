@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from merge_hooks.errors import FisherError
-from merge_hooks.hashing import file_hash
+from merge_hooks.hashing import file_hash_once
 from merge_hooks.sources.fisher_file import FisherMap
 
 METHOD = "fisher"
@@ -52,4 +52,4 @@ def map_paths(config: Any) -> list[Path]:
 
 def map_prints(config: Any) -> dict[str, str]:
     """The content hash of each map, by its path; it replaces the path in a recipe's digest."""
-    return {str(path): f"fisher:{file_hash(path)}" for path in map_paths(config)}
+    return {str(path): f"fisher:{file_hash_once(path)}" for path in map_paths(config)}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from merge_hooks.recipe.fisher_maps import map_prints
 from merge_hooks.recipe.recipe import Recipe
 from merge_hooks.sources.checkpoint import Source
 
@@ -44,6 +46,17 @@ class Resolved:
         mergekit-yaml may differ.
         """
         return next(iter(self.sources.values()))
+
+    @cached_property
+    def prints(self) -> dict[str, str]:
+        """The fingerprint of each folder and Fisher map that goes in, by its path: of what lies there when first asked.
+
+        Ask before the weights are read. `merge_hooks.resolve.refuse_changed` says whether it still lies there.
+        """
+        found = map_prints(self.config)
+        for source in self.sources.values():
+            found |= source.prints()
+        return found
 
     @property
     def dtype(self) -> str | None:

@@ -15,7 +15,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 from merge_hooks.hashing import content_hash, digest
 from merge_hooks.planning.config import dump_config
-from merge_hooks.recipe.fisher_maps import map_prints
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.sources.checkpoint import Source
 
@@ -120,9 +119,7 @@ def recipe_digest(resolved: Resolved, dtype: str | None = None) -> str:
         dtype: what the engine computes in. If the recipe of a plain model only casts it to this dtype, the dtype is
             left out: the engine would have cast it itself.
     """
-    prints: dict[str, str] = map_prints(resolved.config)
-    for source in resolved.sources.values():
-        prints |= source.prints()
+    prints = resolved.prints
     config = dump_config(resolved.config)
     if config.get("dtype") == dtype and is_plain(resolved, config):
         config.pop("dtype")

@@ -2,5 +2,6 @@
 
 from merge_hooks.moved import door
 
-__all__ = ["Resolved", "resolve"]
-__getattr__ = door(__name__, {"Resolved": "merge_hooks.recipe.resolved", "resolve": "merge_hooks.resolve.resolver"})
+__all__ = ["Resolved", "refuse_changed", "resolve"]
+__getattr__ = door(__name__, {"Resolved": "merge_hooks.recipe.resolved", "refuse_changed": "merge_hooks.resolve.resolver",
+                              "resolve": "merge_hooks.resolve.resolver"})  # fmt: skip

@@ -16,6 +16,7 @@ import yaml
 
 from merge_hooks.errors import RecipeError, SourceError, explained
 from merge_hooks.recipe.documents import Document
+from merge_hooks.recipe.fisher_maps import map_prints
 from merge_hooks.recipe.recipe import Recipe
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.resolve import stages
@@ -47,6 +48,22 @@ def open_payload(content: Mapping[str, Any]) -> Source:
     if content["kind"] == "merge":
         return stages.MergedSource(content["name"], folder, resolved=from_payload(content["resolved"]))
     return Source(content["name"], folder, content["revision"])
+
+
+def refuse_changed(resolved: Resolved) -> None:
+    """Raises SourceError if what lies on disk is not what `resolved.prints` found there.
+
+    Files are read again only where size, times or inode are others.
+    """
+    now = map_prints(resolved.config)
+    for source in resolved.sources.values():
+        now |= open_payload(source.to_payload()).prints()
+    changed = [path for path, found in resolved.prints.items() if now.get(path) != found]
+    if changed:
+        raise SourceError(
+            f"{resolved.recipe.origin}: {changed[0]} changed on disk since this recipe's sources were opened, so its "
+            "signature would be of other weights. Open it again (resolve), or run it again."
+        )
 
 
 @explained("the sources of this recipe cannot be opened")

@@ -5,8 +5,11 @@ tuners/lora/layer.py: `Linear.merge`, `Embedding.merge`; variants.py: `DoraLinea
 
     W + B·A · scaling        scaling = alpha / r, or alpha / sqrt(r) with rsLoRA
 
-PEFT holds half-precision factors in float32, so B·A is a float32 product; the sum is rounded once, to the base's
-dtype. Equal to `merge_and_unload` bit for bit (tests/merge_hooks/recipes/test_lora.py), and so to what mergekit folds.
+PEFT holds the factors in the base's dtype, half precision in float32, so B·A is a float32 product as a rule; the sum is
+rounded once, to the base's dtype. Equal to `merge_and_unload` bit for bit (tests/merge_hooks/recipes/test_lora.py), and so to what mergekit folds.
+
+Where a layer holds its weight as (in, out), as GPT-2's do, the product is transposed. As in PEFT the layer's class says
+so, whatever `fan_in_fan_out` says. Tensors without PEFT's prefix are read as vLLM reads them; PEFT would leave them out.
 
 What adapter_config.json may say is checked in `merge_hooks.sources.adapter_config`.
 """
@@ -23,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import SourceError
 from merge_hooks.hashing import file_stamp, hash_once
-from merge_hooks.sources.adapter_config import CONFIG, by_pattern, refuse_unknown
+from merge_hooks.sources.adapter_config import CONFIG, by_pattern, not_done, refuse_unknown
 from merge_hooks.sources.checkpoint import Source, open_source, with_revision
 from merge_hooks.sources.facts import full_config, is_code
 from merge_hooks.sources.headers import FLOATS, TensorEntry, read_header, read_json
@@ -33,16 +36,22 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+# Of classes that transformers does not have.
 ENDS = ("embed_tokens.weight", "lm_head.weight")
 
 
 @dataclass(frozen=True)
 class _Factors:
-    """The tensors of one adapted module, by their names in the adapter file."""
+    """The tensors of one adapted module, by their names in the adapter file.
+
+    Args:
+        is_transposed: whether the weight holds the product transposed: embeddings, GPT-2's layers.
+    """
 
     a: str
     b: str
     is_embedding: bool
+    is_transposed: bool
     magnitude: str | None = None
 
 
@@ -109,13 +118,15 @@ class LoraSource(Source):
         for name in self.adapter_entries:
             if name.endswith(".lora_A.weight"):
                 module = name.removesuffix(".lora_A.weight")
-                magnitude = f"{module}.lora_magnitude_vector"
-                found[self._in_base(f"{module}.weight")] = _Factors(
-                    name, f"{module}.lora_B.weight", False, magnitude if magnitude in self.adapter_entries else None
-                )
+                weight, magnitude = self._in_base(f"{module}.weight"), f"{module}.lora_magnitude_vector"
+                found[weight] = _Factors(
+                    name, f"{module}.lora_B.weight", is_embedding=False, is_transposed=weight in self._transposed,
+                    magnitude=magnitude if magnitude in self.adapter_entries else None,
+                )  # fmt: skip
             elif name.endswith(".lora_embedding_A"):
                 module = name.removesuffix(".lora_embedding_A")
-                found[self._in_base(f"{module}.weight")] = _Factors(name, f"{module}.lora_embedding_B", True)
+                weight = self._in_base(f"{module}.weight")
+                found[weight] = _Factors(name, f"{module}.lora_embedding_B", is_embedding=True, is_transposed=True)
         return found
 
     @cached_property
@@ -128,6 +139,25 @@ class LoraSource(Source):
         whole = (name for name in self.adapter_entries if name not in used)
         plain = ((name.replace(".modules_to_save.", ".").replace(".base_layer.", "."), name) for name in whole)
         return {self._in_base(module): name for module, name in plain}
+
+    @cached_property
+    def _transposed(self) -> set[str]:
+        """The base's matrices that are held (in, out)."""
+        try:
+            built = self.base.built
+        except SourceError:
+            built = None  # as in `_in_base`
+        return {self._in_base(name) for name in built.transposed} if built is not None else set()
+
+    @cached_property
+    def _tied(self) -> dict[str, str]:
+        """The heads that the base ties, each with its embedding, by their names in the files."""
+        built = self.base.built
+        if built is not None:
+            return {self._in_base(head): self._in_base(embedding) for head, embedding in built.tied.items()}
+        ends = {name.rsplit(".", 2)[-2]: name for name in (*self.factors, *self.replaced) if name.endswith(ENDS)}
+        is_tied = full_config(self.base).get("tie_word_embeddings")
+        return {ends.get("lm_head", ""): ends.get("embed_tokens", "")} if is_tied else {}
 
     def _in_base(self, name: str) -> str:
         """The name that a weight has in the base's files. PEFT writes those of the class that was trained."""
@@ -148,13 +178,13 @@ class LoraSource(Source):
         """(B, A, scaling) in float32, with delta = B @ A * scaling; None if the adapter does not touch the tensor.
 
         Returns:
-            B of shape (out, r), A of shape (r, in). For embeddings A is (r, tokens), B (width, r), and the delta is
-            transposed.
+            B of shape (out, r), A of shape (r, in); in float64 over a base in float64. For embeddings A is (r, tokens), B
+            (width, r). The delta is transposed where `factors` says so.
         """
         if tensor not in self.factors:
             return None
         pair = self.factors[tensor]
-        return self._float(pair.b), self._float(pair.a), self.scaling(tensor)
+        return self._float(pair.b, tensor), self._float(pair.a, tensor), self.scaling(tensor)
 
     def low_rank_update(self, tensor: str, base: Source) -> tuple[torch.Tensor, torch.Tensor] | None:
         """(B, A), scaled and not rounded, with this source = base + B @ A; None if the source is no such sum.
@@ -179,7 +209,7 @@ class LoraSource(Source):
         pair, (left, right, scaling) = self.factors[tensor], factors
         if pair.magnitude is not None:
             return None
-        return (right.T * scaling, left.T) if pair.is_embedding else (left * scaling, right)
+        return (right.T * scaling, left.T) if pair.is_transposed else (left * scaling, right)
 
     def _keeps(self, tensor: str) -> bool:
         """Whether the factors are added to the base's own weight. PEFT saves a copy of embeddings that have factors."""
@@ -203,8 +233,8 @@ class LoraSource(Source):
         import torch
 
         pair = self.factors[tensor]
-        product = self._float(pair.b) @ self._float(pair.a)
-        delta = (product.T if pair.is_embedding else product) * self.scaling(tensor)
+        product = self._float(pair.b, tensor) @ self._float(pair.a, tensor)
+        delta = (product.T if pair.is_transposed else product) * self.scaling(tensor)
         if pair.is_embedding:
             # PEFT's Embedding.merge casts the delta first, its Linear.merge does not.
             return weight + delta.to(weight.dtype)
@@ -212,14 +242,17 @@ class LoraSource(Source):
             return weight.clone().add_(delta)
         folded = weight + delta
         length = torch.linalg.norm(folded, dim=1).to(folded.dtype)
-        factor = self._float(pair.magnitude) / length
+        factor = self._float(pair.magnitude, tensor) / length
         return (factor.view(-1, 1) * folded).to(weight.dtype)
 
-    def _float(self, name: str) -> torch.Tensor:
-        import torch
-
+    def _float(self, name: str, weight: str) -> torch.Tensor:
+        """A factor as PEFT holds it over this weight of the base."""
         tensor = self._adapter_tensor(name)
-        return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+        try:
+            is_double = weight in self.base.stored and self.base.stored[weight].dtype == "F64"
+        except SourceError:
+            is_double = False  # as in `_in_base`
+        return tensor.double() if is_double else tensor.float()
 
     def _adapter_tensor(self, name: str) -> torch.Tensor:
         from safetensors import safe_open
@@ -232,6 +265,8 @@ class LoraSource(Source):
     def _check_fit(self) -> None:
         """Every tensor of the adapter must have a counterpart in the base, of the right shape."""
         settings, held = self.settings, self.base.stored
+        if settings.get("fan_in_fan_out") and self.base.built is None:
+            raise SourceError(not_done(self.adapter_name, ["fan_in_fan_out"]))
         self._forget_same_head()
         for weight, pair in self.factors.items():
             self._check_factors(weight, pair)
@@ -262,7 +297,7 @@ class LoraSource(Source):
         if strange:
             raise SourceError(self._quantised(strange))
         shape = (own[pair.b].shape[0], own[pair.a].shape[1])
-        shape = shape[::-1] if pair.is_embedding else shape
+        shape = shape[::-1] if pair.is_transposed else shape
         if shape != held[weight].shape or own[pair.b].shape[1] != own[pair.a].shape[0]:
             raise SourceError(self._shape(weight, shape))
         rank = own[pair.a].shape[0]
@@ -273,27 +308,32 @@ class LoraSource(Source):
                 f"{self.adapter_name}: {pair.a} has rank {rank}, but {CONFIG} says r = {self.settings.get('r')} and has "
                 "no rank_pattern, so the scaling is not known. Mend the file."
             )
-        if self.settings.get("use_dora") and (pair.magnitude is None or pair.is_embedding):
+        if self.settings.get("use_dora") and (pair.magnitude is None or pair.is_transposed):
             raise SourceError(
-                f"{self.adapter_name}: DoRA on {weight} is not folded here (embeddings, or a magnitude that is missing). "
-                "Fold it with peft's merge_and_unload() and name the folded model."
+                f"{self.adapter_name}: DoRA on {weight} is not folded here (embeddings, GPT-2's layers, or a magnitude that "
+                "is missing). Fold it with peft's merge_and_unload() and name the folded model."
+            )
+        if pair.magnitude and not self.settings.get("use_dora"):
+            raise SourceError(
+                f"{self.adapter_name}: it holds {pair.magnitude}, which only DoRA has, but {CONFIG} does not set use_dora; "
+                "PEFT would leave it out. Mend the one that is wrong."
             )
 
     def _forget_same_head(self) -> None:
         """Leave out a head that is the embedding, brought whole beside it: mergekit-extract-lora writes both."""
         import torch
 
-        ends = {name.rsplit(".", 2)[-2]: name for name in self.replaced if name.endswith(ENDS)}
-        if len(ends) == 2 and full_config(self.base).get("tie_word_embeddings"):
-            head, embedding = (self._adapter_tensor(self.replaced[ends[end]]) for end in ("lm_head", "embed_tokens"))
-            if torch.equal(head, embedding):
-                del self.replaced[ends["lm_head"]]
+        for head, embedding in self._tied.items():
+            if head not in self.replaced or embedding not in self.replaced:
+                continue
+            if torch.equal(*(self._adapter_tensor(self.replaced[end]) for end in (head, embedding))):
+                del self.replaced[head]
                 self._same_ends = True
 
     def _refuse_tied(self) -> None:
-        touched = [*self.factors, *self.replaced]
-        ends = [name for name in touched if name.endswith(ENDS)]
-        if ends and not self._same_ends and full_config(self.base).get("tie_word_embeddings"):
+        tied = {*self._tied, *self._tied.values()}
+        ends = [name for name in (*self.factors, *self.replaced) if name in tied]
+        if ends and not self._same_ends:
             raise SourceError(
                 f"{self.adapter_name}: it changes {ends[0]}, which {self.base.name} ties to its other end; whether the "
                 "other end follows depends on how it was trained. Fold it with peft's merge_and_unload() and name "

@@ -15,7 +15,7 @@ from merge_hooks.errors import SourceError
 CONFIG = "adapter_config.json"
 # Keys that the fold follows.
 _READ = {"r", "lora_alpha", "use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "modules_to_save", "peft_type",
-         "init_lora_weights", "bias"}  # fmt: skip
+         "init_lora_weights", "bias", "fan_in_fan_out"}  # fmt: skip
 # Keys that concern training only, or say in advance what the tensors' names say again.
 _HARMLESS = {"task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version",
              "target_modules", "exclude_modules", "lora_dropout", "layers_to_transform", "layers_pattern",
@@ -46,12 +46,17 @@ def refuse_unknown(settings: dict[str, Any], adapter: str) -> None:
     if settings.get("init_lora_weights", True) not in _PLAIN_STARTS:
         strange.append(f"init_lora_weights={settings['init_lora_weights']}")
     if strange:
-        raise SourceError(
-            f"{adapter}: {CONFIG} sets {', '.join(strange)}, which changes how the adapter folds and is not done here. "
-            "Fold it with peft's merge_and_unload() and name the folded model."
-        )
+        raise SourceError(not_done(adapter, strange))
     for pattern in settings.get("alpha_pattern") or {}:
         _check_pattern(pattern, adapter)
+
+
+def not_done(adapter: str, keys: list[str]) -> str:
+    """The message for keys that are set and not followed here."""
+    return (
+        f"{adapter}: {CONFIG} sets {', '.join(keys)}, which changes how the adapter folds and is not done here. "
+        "Fold it with peft's merge_and_unload() and name the folded model."
+    )
 
 
 def _is_number(value: Any) -> bool:

@@ -147,8 +147,7 @@ class StandInServer:
             return {"digest": self.digest, "wrong": [], "unproved": [], "unused": []}
         from merge_hooks.resolve.resolver import from_payload
 
-        sources = from_payload(arguments[0]).sources.values()
-        return {"prints": {folder: found for one in sources for folder, found in one.prints().items()}}
+        return {"prints": from_payload(arguments[0]).prints}
 
 
 class _Handler(BaseHTTPRequestHandler):

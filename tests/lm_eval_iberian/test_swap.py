@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,55 @@ def test_no_result_of_a_swap_that_broke_off(llama: dict[str, Path], tmp_path: Pa
         model.get_model_info()
     model.swap(resolved(linear(llama)))
     assert model.signature.digest == stamp
+
+
+def test_what_changed_since_it_was_opened_is_refused(llama: dict[str, Path], tmp_path: Path) -> None:
+    """A recipe that was opened for an earlier swap: its signature was of the files that lay there then."""
+    moving = Path(shutil.copytree(llama["instruct"], tmp_path / "moving"))
+    recipe = linear({**llama, "instruct": moving})
+    model, opened = MergedHF(recipe=linear(llama), device="cpu"), resolved(recipe)
+    model.swap(opened)
+    stamp, first = model.signature.digest, weights(model)
+    os.utime(moving / "model.safetensors", ns=(1, 1))
+    model.swap(opened)  # the same bytes
+    assert model.signature.digest == stamp and same(weights(model), first)
+    corrupt(llama["instruct"], tmp_path / "other", lambda tensors: tensors["model.norm.weight"].add_(1))
+    (tmp_path / "other" / "model.safetensors").replace(moving / "model.safetensors")
+    with pytest.raises(SourceError, match="moving changed on disk since this recipe's sources were opened"):
+        model.swap(opened)
+    assert model.signature.digest == stamp and same(weights(model), first)
+    model.swap(resolved(recipe))
+    assert model.signature.digest != stamp and not same(weights(model), first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["start", "swap"])
+def test_what_changes_between_the_hash_and_the_weights_is_noticed(
+    when: str, llama: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine takes minutes to start; the merge itself sees nothing change."""
+    from lm_eval_iberian.models import hf
+
+    moving = corrupt(llama["instruct"], tmp_path / "moving", lambda tensors: None)
+    changed = corrupt(llama["instruct"], tmp_path / "other", lambda tensors: tensors["model.norm.weight"].add_(1))
+    recipe = linear({**llama, "instruct": moving})
+    model = MergedHF(recipe=linear(llama), device="cpu")
+    name = "build_model" if when == "start" else "swap_into"
+    usual = getattr(hf, name)
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        (changed / "model.safetensors").replace(moving / "model.safetensors")
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(hf, name, late)
+    with pytest.raises(SourceError, match="moving changed on disk"):
+        if when == "start":
+            MergedHF(recipe=recipe, device="cpu")
+        else:
+            model.swap(resolved(recipe))
+    if when == "swap":
+        with pytest.raises(EngineError, match="Swap again"):
+            model.get_model_info()
 
 
 def test_a_model_can_be_made_anew_instead(llama: dict[str, Path]) -> None:

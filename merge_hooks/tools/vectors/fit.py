@@ -52,7 +52,7 @@ def shape_in(vector: Vector, tensor: str) -> tuple[int, ...] | None:
         return None
     pair, held = source.factors[tensor], source.adapter_entries
     shape = (held[pair.b].shape[0], held[pair.a].shape[1])
-    return shape[::-1] if pair.is_embedding else shape
+    return shape[::-1] if pair.is_transposed else shape
 
 
 def _sources(vectors: Iterable[Vector]) -> dict[str, Source]:

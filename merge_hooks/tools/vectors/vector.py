@@ -38,7 +38,7 @@ class Vector:
         if base is not None:
             return source.low_rank_update(tensor, base)
         left, right, scaling = source.delta_factors(tensor) or unreachable(tensor)
-        return (right.T * scaling, left.T) if source.factors[tensor].is_embedding else (left * scaling, right)
+        return (right.T * scaling, left.T) if source.factors[tensor].is_transposed else (left * scaling, right)
 
 
 def unreachable(tensor: str) -> NoReturn:

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from lm_eval_iberian import autoload
 from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.checks.preflight import check_fit
-from merge_hooks.errors import FisherError, PreflightError, RecipeError
+from merge_hooks.errors import FisherError, PreflightError, RecipeError, SourceError
 from merge_hooks.methods.register import register_methods
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.recipe.signature import recipe_digest
-from merge_hooks.resolve.resolver import from_payload, resolve
+from merge_hooks.resolve.resolver import from_payload, refuse_changed, resolve
 from merge_hooks.sources.fisher_file import read_map, write_map
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.tools.fisher import make_map
@@ -126,6 +126,22 @@ def test_the_digest_follows_the_maps_content_and_not_its_place(family: Any, maps
     assert digest(moved) != same
 
 
+def test_the_signature_is_of_the_map_that_was_merged(family: Any, maps: Any, tmp_path: Path) -> None:
+    """It is asked for when all answers are there, hours after the weights were read."""
+    moving = tmp_path / "map.safetensors"
+    shutil.copy(maps["basque"], moving)
+    resolved = resolve(read_recipe(recipe_of(family, {**maps, "basque": moving})))
+    assert str(moving) in resolved.prints  # as in `prepare`
+    before = recipe_digest(resolve(read_recipe(recipe_of(family, {**maps, "basque": moving}))))
+    refuse_changed(resolved)
+    found = read_map(moving)
+    write_map(moving, {name: tensor + 1 for name, tensor in load_file(moving).items()}, found.facts)
+    assert recipe_digest(resolved) == before
+    assert recipe_digest(resolve(read_recipe(recipe_of(family, {**maps, "basque": moving})))) != before
+    with pytest.raises(SourceError, match=r"map\.safetensors changed on disk"):
+        refuse_changed(resolved)
+
+
 def test_a_map_of_another_model_is_refused(family: Any, maps: Any) -> None:
     """Same names and shapes: only the values tell."""
     with pytest.raises(FisherError, match="other values than in"):
@@ -133,8 +149,6 @@ def test_a_map_of_another_model_is_refused(family: Any, maps: Any) -> None:
 
 
 def test_a_map_that_changes_during_the_merge_is_noticed(family: Any, maps: Any, tmp_path: Path) -> None:
-    from merge_hooks.errors import SourceError
-
     copy = shutil.copy(maps["basque"], tmp_path / "copy")
     stream = iter(stream_of(recipe_of(family, {**maps, "basque": copy})))
     next(stream)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from merge_hooks.kernels import cpu_steps, gpu_check
 from merge_hooks.kernels.choose import Way, begin, may_be_ours, way_of
 from merge_hooks.kernels.task_arithmetic import scale_of
+from tests.conftest import first_ones
 
 FLOAT32, BFLOAT16, FLOAT16 = torch.float32, torch.bfloat16, torch.float16
 DTYPES = (FLOAT32, BFLOAT16, FLOAT16)
@@ -96,6 +97,18 @@ def test_a_sweep_from_what_is_kept(method: str) -> None:
     known = dict(kept)
     case_of(method, tensors, {"weight": 0.1, "density": 0.03, "gamma": 0.02}).check(Way.ONE_PASS, kept=kept)
     assert kept == known
+
+
+@pytest.mark.parametrize("method", first_ones(["ties", "breadcrumbs", "dare_linear"], 1))
+@pytest.mark.parametrize("dtype", first_ones([BFLOAT16, FLOAT32], 1), ids=str)
+def test_a_sweep_from_five_models_to_two_and_back(method: str, dtype: torch.dtype) -> None:
+    """By torch's operations and by compiled code, which count in pieces of other sizes: thousands of elements were wrong."""
+    tensors, kept = [tensor.to(dtype) for tensor in family((601, 501), [BFLOAT16] * 6, 11)], Kept()
+    for density, models in ((0.4, 5), (0.3, 2), (0.2, 2), (0.6, 5), (0.5, 2)):
+        values = {"weight": 0.6, "density": density, "gamma": 0.02}
+        case = case_of(method, tensors[: models + 1], values)
+        merged, alone = case.ours(kept=kept), case.ours()
+        assert same_bytes(merged.tensor, alone.tensor), (density, models)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -161,7 +161,6 @@ def _edit(adapter: Path, **changes: Any) -> None:
 REFUSED = {
     "bias": ({"bias": "all"}, "sets bias"),
     "lora bias": ({"lora_bias": True}, "lora_bias"),
-    "fan in fan out": ({"fan_in_fan_out": True}, "fan_in_fan_out"),
     "PiSSA": ({"init_lora_weights": "pissa"}, "init_lora_weights=pissa"),
     "tokens": ({"trainable_token_indices": [1, 2]}, "trainable_token_indices"),
     "replication": ({"layer_replication": [[0, 2], [1, 4]]}, "layer_replication"),
@@ -214,6 +213,108 @@ def test_adapters_that_touch_a_tied_embedding_are_refused(qwen: dict[str, str], 
     adapter = make_adapter(qwen["base"], tmp_path, 8, **KINDS["embeddings"])
     with pytest.raises(SourceError, match="ties to its other end"):
         streamed(one(f"{qwen['base']}+{adapter}"))
+
+
+def _tiny(folder: Path, name: str, **settings: Any) -> str:
+    """A checkpoint of transformers' class of this name, with random weights."""
+    import transformers
+
+    torch.manual_seed(1)
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=64, hidden_size=16, bos_token_id=0, eos_token_id=1, **settings
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    return str(folder)
+
+
+GPT2 = {"n_layer": 2, "n_head": 2, "n_positions": 32}
+# GPT-2 holds its matrices as (in, out), square ones too; PEFT goes by the layer, whatever fan_in_fan_out says.
+TRANSPOSED: dict[str, dict[str, Any]] = {
+    "all": {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True},
+    "as PEFT finds it": {"target_modules": ["c_attn", "mlp.c_proj"]},
+    "square": {"target_modules": ["attn.c_proj"]},
+    "said of the head, which is none": {"target_modules": ["attn.c_proj", "lm_head"]},
+}
+
+
+@pytest.mark.parametrize("kind", first_ones(TRANSPOSED, 1))
+def test_gpt2s_layers_are_folded_as_they_lie(kind: str, tmp_path: Path) -> None:
+    base = _tiny(tmp_path / "base", "GPT2", tie_word_embeddings=False, **GPT2)
+    adapter = make_adapter(base, tmp_path / "adapter", 9, r=4, lora_alpha=8, **TRANSPOSED[kind])
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    assert settings["fan_in_fan_out"] == ("lm_head" not in settings["target_modules"])
+    wanted = fold(base, adapter, torch.float32)
+    assert_same(streamed(one(f"{base}+{adapter}")), wanted)
+    _edit(adapter, fan_in_fan_out=not settings["fan_in_fan_out"])
+    assert_same(streamed(one(f"{base}+{adapter}")), wanted)
+    _edit(adapter, use_dora=True)
+    with pytest.raises(SourceError, match="DoRA on"):
+        streamed(one(f"{base}+{adapter}"))
+
+
+@pytest.mark.slow
+def test_factors_of_gpt2s_layers_multiply_to_the_delta(tmp_path: Path) -> None:
+    """In KnOTS, and where vectors are compared."""
+    from merge_hooks.sources.adapter import LoraSource
+    from merge_hooks.tools.vectors.fit import shape_in
+    from merge_hooks.tools.vectors.vector import Vector
+
+    base = _tiny(tmp_path / "base", "GPT2", tie_word_embeddings=False, **GPT2)
+    adapter = make_adapter(base, tmp_path / "adapter", 9, r=4, lora_alpha=8, **TRANSPOSED["all"])
+    (source,) = resolve(read_recipe(one(f"{base}+{adapter}"))).sources.values()
+    assert isinstance(source, LoraSource)
+    name = "transformer.h.1.attn.c_attn.weight"
+    expected = fold(base, adapter, torch.float32)[name] - source.base.read(name)
+    left, right = source.low_rank_update(name, source.base)  # type: ignore[misc]
+    torch.testing.assert_close(left @ right, expected)
+    alone = Vector("alone", source, None)
+    left, right = alone.factors(name)  # type: ignore[misc]
+    torch.testing.assert_close(left @ right, expected)
+    assert shape_in(alone, name) == tuple(expected.shape)
+
+
+@pytest.mark.parametrize("is_whole", first_ones([True, False], 1))
+@pytest.mark.parametrize(
+    ("name", "settings", "embedding", "layer"),
+    first_ones([
+        ("Bloom", {"n_layer": 1, "n_head": 2}, "word_embeddings", "query_key_value"),
+        ("GPTNeoX", {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+                     "tie_word_embeddings": True}, "embed_in", "query_key_value"),
+        ("GPT2", {**GPT2}, "wte", "c_attn"),
+    ], 1),
+)  # fmt: skip
+def test_tied_embeddings_of_any_name_are_refused(
+    name: str, settings: dict[str, Any], embedding: str, layer: str, is_whole: bool, tmp_path: Path
+) -> None:
+    """The head followed a whole embedding; PEFT leaves it as it was."""
+    base = _tiny(tmp_path / "base", name, **settings)
+    whole = {"modules_to_save": [embedding]} if is_whole else {}
+    targets = [layer] if is_whole else [layer, embedding]
+    adapter = make_adapter(base, tmp_path / "adapter", 3, r=4, lora_alpha=8, target_modules=targets, **whole)
+    with pytest.raises(SourceError, match=rf"it changes .*{embedding}\.weight, which .* ties to its other end"):
+        streamed(one(f"{base}+{adapter}"))
+
+
+@pytest.mark.slow
+def test_factors_are_held_in_the_dtype_of_the_base(llama: dict[str, str], tmp_path: Path) -> None:
+    """PEFT casts float64 to float32, and the other way round where the base is float64."""
+    adapter = make_adapter(llama["base"], tmp_path / "adapter", 1, torch.float64, **KINDS["plain"])
+    file = adapter / "adapter_model.safetensors"
+    save_file({key: tensor + 1e-9 for key, tensor in load_file(file).items()}, file)
+    assert_same(streamed(one(f"{llama['base']}+{adapter}")), fold(llama["base"], adapter, torch.float32))
+    wide = str(tmp_path / "wide")
+    AutoModelForCausalLM.from_pretrained(llama["base"], dtype=torch.float64).save_pretrained(wide)
+    narrow = make_adapter(llama["base"], tmp_path / "narrow", 1, **KINDS["plain"])
+    assert_same(streamed(one(f"{wide}+{narrow}")), fold(wide, narrow, torch.float64))
+
+
+@pytest.mark.slow
+def test_a_magnitude_without_dora_is_refused(llama: dict[str, str], tmp_path: Path) -> None:
+    """PEFT reads `use_dora` and leaves the magnitude out; it was folded in."""
+    adapter = make_adapter(llama["base"], tmp_path, 2, **KINDS["dora"])
+    _edit(adapter, use_dora=False)
+    with pytest.raises(SourceError, match=r"lora_magnitude_vector, which only DoRA has, but .* does not set use_dora"):
+        streamed(one(f"{llama['base']}+{adapter}"))
 
 
 def test_factors_for_knots_multiply_to_the_delta(plain: Path, llama: dict[str, str]) -> None:
