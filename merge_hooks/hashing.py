@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,17 @@ _HASHES: dict[Hashable, str] = {}
 
 def hash_once(state: Hashable, folder: Path, files: list[str]) -> str:
     """`content_hash`, once a process for files in this state: every swap asks for it, and it reads gigabytes."""
-    if state not in _HASHES:
-        _HASHES[state] = content_hash(folder, files)
-    return _HASHES[state]
+    return _once(state, lambda: content_hash(folder, files))
 
 
 def file_hash_once(path: Path) -> str:
     """`file_hash`, once a process for a file in this state."""
-    state = ("file", file_stamp(path))
+    return _once(("file", file_stamp(path)), lambda: file_hash(path))
+
+
+def _once(state: Hashable, hashed: Callable[[], str]) -> str:
     if state not in _HASHES:
-        _HASHES[state] = file_hash(path)
+        _HASHES[state] = hashed()
     return _HASHES[state]
 
 

@@ -29,12 +29,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "rslora": {"r": 8, "lora_alpha": 12, "use_rslora": True, "target_modules": ["q_proj", "down_proj"]},
     "patterns": {"r": 8, "lora_alpha": 16, "target_modules": ALL, "rank_pattern": {"q_proj": 4, r"layers\.1\.mlp\.up_proj": 6},
                  "alpha_pattern": {"layers.0.self_attn.q_proj": 32, "o_proj": 3}},
+    "dora": {"r": 4, "lora_alpha": 8, "use_dora": True, "target_modules": ["q_proj", "up_proj"]},
+    "embeddings": {"r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "v_proj"]},
     "rslora patterns": {"r": 4, "lora_alpha": 3, "use_rslora": True, "target_modules": ["v_proj"],
                         "rank_pattern": {"layers.2.self_attn.v_proj": 5}},
     "whole modules": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"]},
-    "embeddings": {"r": 4, "lora_alpha": 8, "target_modules": ["embed_tokens", "v_proj"]},
     "all linear": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
-    "dora": {"r": 4, "lora_alpha": 8, "use_dora": True, "target_modules": ["q_proj", "up_proj"]},
 }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def one(model: str, **more: Any) -> dict[str, Any]:
     return {"merge_method": "linear", "models": [{"model": model, "parameters": {"weight": 1.0}}], **more}
 
 
-@pytest.mark.parametrize("kind", first_ones(KINDS))
+@pytest.mark.parametrize("kind", first_ones(KINDS, 5))
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=str)
 def test_weight_one_is_merge_and_unload(kind: str, stored: torch.dtype, llama: dict[str, str], tmp_path: Path) -> None:
     adapter = make_adapter(llama["base"], tmp_path, 1, stored, **KINDS[kind])
@@ -83,6 +83,14 @@ def test_in_bfloat16_too(kind: str, stored: torch.dtype, qwen: dict[str, str], t
     ours = streamed(one(f"{qwen['base']}+{adapter}"))
     theirs = fold(qwen["base"], adapter, torch.bfloat16)
     assert_same(ours, {name: tensor for name, tensor in theirs.items() if name in ours})
+
+
+def test_the_update_of_an_embedding_is_rounded_before_it_is_added(llama: dict[str, str], tmp_path: Path) -> None:
+    """PEFT casts it to the base's dtype first; that of a layer it adds in float32."""
+    base = str(tmp_path / "base")
+    AutoModelForCausalLM.from_pretrained(llama["base"], dtype=torch.bfloat16).save_pretrained(base)
+    adapter = make_adapter(base, tmp_path / "adapter", 2, **KINDS["embeddings"])
+    assert_same(streamed(one(f"{base}+{adapter}")), fold(base, adapter, torch.bfloat16))
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
