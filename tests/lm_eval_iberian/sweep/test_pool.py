@@ -20,6 +20,7 @@ from lm_eval_iberian.sweep.job import LATER, Answered, Event, Failed, Finished, 
 from lm_eval_iberian.sweep.pools.choose import choose_pool, gpus_each
 from lm_eval_iberian.sweep.pools.local import Processes, environments, fill_slots
 from lm_eval_iberian.sweep.pools.worker_process import WorkerProcess, death
+from tests import forks
 from tests.conftest import ROOT
 from tests.lm_eval_iberian.sweep.fake_worker import FakeWorker, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, run, workers_of
@@ -226,7 +227,8 @@ def test_two_processes_one_killed(
         assert isinstance(made, Processes) and len(made.environments) == 2
         return Listening(made, ear)
 
-    failures, said = run(three_merges, tmp_path, pool)
+    with forks.for_spawned():
+        failures, said = run(three_merges, tmp_path, pool)
     assert not failures
     assert "its worker died (killed; out of memory?); it is tried again" in said
     assert "are known" in said  # answers of the one that was killed

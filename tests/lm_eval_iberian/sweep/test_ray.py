@@ -100,10 +100,12 @@ def test_the_tables_of_a_cluster_with_a_worker_killed(
 
 
 @pytest.mark.slow
-def test_the_tables_of_a_cluster_whose_worker_is_killed_over_an_answer_in_a_swap_and_in_a_proof(
-    cluster: Any, three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The actor lives on, and starts another worker."""
+@pytest.mark.parametrize("kills", [("answer",), pytest.param(KILLS, marks=pytest.mark.nightly)], ids="-".join)
+def test_the_tables_of_a_cluster_whose_worker_is_killed(
+    cluster: Any, three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    kills: tuple[str, ...],
+) -> None:  # fmt: skip
+    """The actor lives on, and starts another worker. Kills in a swap and in a proof: tests/faults/test_kills.py."""
     import ray
 
     class Pool:
@@ -115,11 +117,13 @@ def test_the_tables_of_a_cluster_whose_worker_is_killed_over_an_answer_in_a_swap
                 ray.shutdown()
 
     (tmp_path / "killed").mkdir()
+    for other in set(KILLS) - set(kills):  # as if it had happened
+        (tmp_path / "killed" / other).touch()
     monkeypatch.setenv(KILLED, str(tmp_path / "killed"))
     failures, said = run(three_merges, tmp_path / "run", lambda *_: Pool())
     assert not failures
     assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == sorted(KILLS)
-    assert said.count("its worker died (killed; out of memory?); it is tried again") == 3
+    assert said.count("its worker died (killed; out of memory?); it is tried again") == len(kills)
     check_same(tmp_path / "run", undisturbed)
 
 

@@ -15,6 +15,7 @@ from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.sweep.driver import Driver
 from lm_eval_iberian.sweep.job import LATER, Asked, Event, Failed, Finished, Job, Later, Lost, Started
 from lm_eval_iberian.sweep.plan_file import write_plan
+from tests import forks
 from tests.lm_eval_iberian.sweep.fake_worker import Quiet, a_job
 from tests.lm_eval_iberian.sweep.pool_sweeps import Listening, check_same, one_thread, run
 
@@ -43,8 +44,7 @@ def sweep_and_say(data: dict[str, Any], folder: Path, diary: Path, ready: Any) -
 @pytest.mark.slow
 def test_two_sweeps_in_one_folder(three_merges: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
     """Each evaluation is done once, by one of them; both end when all is done, with the tables of one run."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lm_eval.evaluator", "lm_eval.models.huggingface", __name__])
+    context = forks.context()
     run_folder, ready = tmp_path / "run", context.Barrier(2)
     diaries = [tmp_path / "one.json", tmp_path / "two.json"]
     arguments = [(three_merges, run_folder, diary, ready) for diary in diaries]

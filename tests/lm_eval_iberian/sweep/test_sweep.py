@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.sweep import kept_tasks
+from tests import forks
 from tests.conftest import linear
 from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
 from tests.lm_eval_iberian.sweep.runner import run
@@ -151,7 +151,7 @@ def test_results_files_have_all_keys_of_lm_eval(
         "--device", "cpu", "--batch_size", "4", "--tasks", "local_choice,local_words", "--include_path", str(tasks), "--log_samples",
         "--apply_chat_template", "--fewshot_as_multiturn", "--output_path", str(tmp_path),
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    forks.run(command, check=True, timeout=300)
     (file,) = tmp_path.rglob("results_*.json")
     expected = json.loads(file.read_text())
     found = next(data for one in (done[0] / "points").rglob("results_*.json")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -24,6 +22,7 @@ from lm_eval_iberian.runs.run import read_sweep_run
 from lm_eval_iberian.runs.store import FILE, Store
 from lm_eval_iberian.tune.space import Choices, check_space
 from lm_eval_iberian.tune.tune import AGAIN, counted
+from tests import forks
 from tests.lm_eval_iberian.sweep.tuning import OPTIMUM, OTHER, TASK, Invented, search
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -243,7 +242,7 @@ def test_kill_9_loses_nothing(write_space: Any, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "tests.lm_eval_iberian.sweep.tuning", str(space), str(killed), "0.4"]
     for evaluations in (3, 8):
-        process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        process = forks.Popen(command, cwd=ROOT)
         wait_for(process, lambda: len(list(killed.glob("points/*/*.json"))) >= evaluations)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.wait(30)
@@ -260,7 +259,7 @@ def test_kill_9_loses_nothing(write_space: Any, tmp_path: Path) -> None:
     assert len(pool.jobs) < len(files[0])
 
 
-def wait_for(process: subprocess.Popen[bytes], there: Any) -> None:
+def wait_for(process: forks.Popen, there: Any) -> None:
     for _ in range(6000):
         if there():
             return
