@@ -19,12 +19,12 @@ LOG = logging.getLogger(__name__)
 # What is fetched of a Hub model beside its weights. Code is only run where `trust_remote_code` says so.
 # README.md says language and licence, for the cards of merges.
 SMALL_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.py", "README.md"]
-# The Hub's cache holds a model where it holds one of these.
-# Answers of the Hub after which the same may be asked again, and after how many seconds.
+# Answers of the Hub after which the same is asked again, and after how many seconds.
 BUSY = (429, 500, 502, 503, 504)
 PAUSES = (1.0, 2.0, 4.0, 8.0)
 # What a branch or tag stood for when this process first asked: all of a run reads one commit of it, also if it moves.
 _COMMITS: dict[tuple[str, ...], str] = {}
+# The Hub's cache holds a model where it holds one of these.
 KNOWN_BY = ("config.json", "adapter_config.json", "mergekit_config.yml")
 
 
