@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import functools
-import pickle
-from collections.abc import Iterable
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import lm_eval.tasks
 import pytest
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
 
 from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.sweep.kept_tasks import our_tasks
-from merge_hooks.files import write_whole
-from merge_hooks.hashing import digest
-from tests.conftest import ROOT
+from tests.kept_index import build_from_kept
 
 SEED = 1234
 # What the Hub gives where lm_eval's tasks name no configuration.
@@ -31,20 +24,9 @@ DEFAULT_CONFIGS = {
 
 @functools.cache
 def manager() -> TaskManager:
-    """One index of all tasks, ours among them. lm_eval's own, 15 s of reading, is kept until lm_eval changes."""
-    theirs, build_index = Path(lm_eval.tasks.__file__).parent, TaskIndex.build
-    state = digest([version("lm_eval"), str(theirs), theirs.stat().st_mtime_ns], 16)
-    kept = ROOT / ".pytest_cache" / f"tasks-of-lm_eval-{state}.pickle"
-    if not kept.exists():
-        write_whole(kept, pickle.dumps(build_index([theirs])))
-    known = pickle.loads(kept.read_bytes())
-
-    def with_known(paths: Iterable[Path], **options: bool) -> dict[str, Any]:
-        parts = [known if Path(path) == theirs else build_index([path], **options) for path in paths]
-        return {name: entry for part in parts for name, entry in part.items()}
-
+    """One index of all tasks, ours among them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TaskIndex, "build", staticmethod(with_known))
+        patch.setattr(TaskIndex, "build", staticmethod(build_from_kept()))
         return TaskManager()
 
 
