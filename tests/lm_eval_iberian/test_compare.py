@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from lm_eval_iberian.benchmarks.table import benchmarks, of_column
-from lm_eval_iberian.commands.sweep_export import export
+from lm_eval_iberian.commands.main import cli
 from lm_eval_iberian.compare.columns import Column, Scores, others
 from lm_eval_iberian.compare.differences import Verdicts, _compared, _draws, prompted_otherwise, verdicts
 from lm_eval_iberian.compare.shape import number, shared_parents
@@ -160,7 +160,7 @@ def test_an_export_is_json_that_every_reader_takes(tmp_path: Path) -> None:
     rows = [Document("t_eu", 0, json.dumps({"acc": 1.0, "log": [float("-inf")]}), "0", "h", "{}", "")]
     store.finish("key of a", "a", result, {}, 1.0, rows)
     store.close()
-    done = CliRunner().invoke(export, [str(folder)])
+    done = CliRunner().invoke(cli, ["sweep-export", str(folder)])
     assert done.exit_code == 0, done.output
 
     def refuse(constant: str) -> None:

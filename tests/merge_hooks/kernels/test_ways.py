@@ -69,6 +69,8 @@ def odd_cases(method: str, dtype: torch.dtype) -> Iterator[Case]:
         tensor[1::4] = alike[0][1::4] + 2.0**-9
     for density in (0.01, 0.26, 0.49, 0.7):
         yield case_of(method, alike, plain | {"density": density}, plain)
+    # Some from the middle of those of one magnitude, which have the ranks 0.61 to 0.87: both thresholds are one.
+    yield case_of(method, alike, plain | {"density": 0.1, "gamma": 0.2}, plain)
     yield case_of(method, [three[0], three[0].clone(), three[2]], plain)  # one did not move
     for bad, where in product((float("nan"), float("inf"), -float("inf")), range(3)):
         tensors = [tensor.clone() for tensor in three]
