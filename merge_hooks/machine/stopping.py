@@ -5,6 +5,10 @@ SIGTERM ends a process as Ctrl-C does: what it was doing is unwound, and its tem
 Slurm sends it before a time limit, container engines and `kill` do. Python's own way is to die at once, and to leave in
 TMPDIR what would have been removed at exit.
 
+What such a process forks dies of SIGTERM at once, as ever: lm_eval's and datasets' pools end their workers so, and wait
+for them. A handler in Python would often not be called there: a signal that comes before the fork has begun to run, or
+just before it waits for a lock, is forgotten, and the pool would wait for ever.
+
 SIGKILL cannot be handled. So the processes of an engine watch whoever started them (`end_with_parent`).
 """
 
@@ -16,9 +20,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
 
 EXIT_CODE = 128 + signal.SIGTERM
+_FORKING = threading.local()
 WATCH = "ends with its parent"
 
 
@@ -33,6 +39,25 @@ def unwind_on_sigterm() -> None:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _unwind)
         _say_nothing_of_it()
+        _let_forks_die()
+
+
+@cache
+def _let_forks_die() -> None:
+    """From now on our handlers are not those of forks of this process. A SIGTERM that comes earlier waits until then."""
+
+    def hold() -> None:
+        _FORKING.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def let_go() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _FORKING.blocked)
+
+    def let_die() -> None:
+        if getattr(signal.getsignal(signal.SIGTERM), "__module__", "") == __name__:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        let_go()
+
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=let_die)
 
 
 def _unwind(number: int, frame: FrameType | None) -> None:

@@ -61,6 +61,36 @@ def test_sigterm_leaves_nothing_in_tmpdir(tmp_path: Path) -> None:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+POOLS = """
+import multiprocessing, os, signal, threading
+from merge_hooks.machine.stopping import Terminated, unswallowed, unwind_on_sigterm
+unwind_on_sigterm()
+def pools():
+    for _ in range(15):
+        with multiprocessing.get_context("fork").Pool(4) as pool:
+            pool.map(abs, [1])
+pools()
+with unswallowed():
+    pools()
+thread = threading.Thread(target=pools)
+thread.start()
+thread.join()
+print("done", flush=True)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except Terminated:
+    print("unwound")
+"""
+
+
+def test_pools_end_their_forks_by_sigterm(tmp_path: Path) -> None:
+    """As lm_eval's, in which it computes standard errors of BLEU: one in some ten waited for ever for a worker."""
+    done = subprocess.run(
+        [sys.executable, "-c", POOLS], env=environment(tmp_path), capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("done\nunwound\n", "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_sweep_that_is_terminated_leaves_nothing(llama: dict[str, Path], tmp_path: Path, workers: int) -> None:
