@@ -111,17 +111,20 @@ _DIRECTION = re.compile("[a-z]{2,3}-[a-z]{2,3}")
 PAPER_LANGUAGES = tuple(dict.fromkeys(column.rpartition("_")[2] for column in PAPER_COLUMNS))
 
 
-def full_score(metric: str) -> float:
-    """What a weighted sum takes for a metric's full score: 1 for shares, which it adds in percent; 100 for all others,
-    which it adds as lm_eval writes them. By the name alone: the scale must not change from one point to the next."""
-    return 1.0 if metric.partition(",")[0] in SHARES else 100.0
-
-
 def own_scale(task: str, metric: str) -> float | None:
     """The full score of a metric that a task of lm_eval writes on a scale of its own (OWN_SCALES), or None."""
     name = metric.partition(",")[0]
     return next((full for tasks, metrics, full in OWN_SCALES if tasks.fullmatch(task)
                  and (not name.startswith("acc") if metrics is None else name in metrics)), None)  # fmt: skip
+
+
+def known_scale(task: str, metric: str) -> float | None:
+    """The full score of a metric, by its task (`own_scale`) or its name, or None. Not by values: the scale must not change
+    from one point to the next."""
+    name = metric.partition(",")[0]
+    if own := own_scale(task, metric):
+        return own
+    return 100.0 if name in OF_HUNDRED or name in IN_PERCENT else 1.0 if name in SHARES else None
 
 
 def shown_of(task: str, metric: str, highest: float) -> float:
@@ -131,9 +134,7 @@ def shown_of(task: str, metric: str, highest: float) -> float:
         highest: of the values that were measured, without sign. A share is never more than 1, so other metrics than the
             known ones are told by that; the known ones are not, for a bad model has little BLEU.
     """
-    name = metric.partition(",")[0]
-    known = own_scale(task, metric)
-    return known or (100.0 if name in OF_HUNDRED or name in IN_PERCENT or highest > 1 else 1.0)
+    return own_scale(task, metric) or (100.0 if highest > 1 or known_scale(task, metric) == 100.0 else 1.0)
 
 
 def is_possible(metric: str, value: float, full: float | None = None) -> bool:

@@ -8,20 +8,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from lm_eval_iberian.benchmarks.benchmark import (
-    ALL,
-    CHOICE,
-    IN_PERCENT,
-    KINDS,
-    OF_HUNDRED,
-    PLACES,
-    SHARES,
-    TOYS,
-    Benchmark,
-    Kind,
-    full_score,
-    own_scale,
-)
+from lm_eval_iberian.benchmarks.benchmark import ALL, CHOICE, KINDS, PLACES, TOYS, Benchmark, Kind, known_scale
 from lm_eval_iberian.benchmarks.entries import benchmarks_of
 from lm_eval_iberian.benchmarks.files import BENCHMARKS, fault, manifest_files
 from lm_eval_iberian.benchmarks.languages import languages
@@ -58,20 +45,20 @@ def of_task(task: str) -> Benchmark | None:
 
 
 def full_score_of(task: str, metric: str) -> float:
-    """What a weighted sum takes for the full score of a task's metric: as tables show it where they do, else by the task
-    (`own_scale`) or the metric's name (`full_score`)."""
-    known = of_task(task)
-    if known and known.metric == metric.partition(",")[0]:
-        return known.percent
-    return own_scale(task, metric) or full_score(metric)
+    """What a weighted sum takes for the full score of a task's metric: 1 for shares, which it adds in percent; 100 for all
+    that nobody here knows, which it adds as lm_eval writes them."""
+    return _known(task, metric) or 100.0
 
 
 def has_known_scale(task: str, metric: str) -> bool:
     """Whether `full_score_of` knows a metric, and does not only add what lm_eval writes."""
-    known, name = of_task(task), metric.partition(",")[0]
-    if (known and known.metric == name) or own_scale(task, metric):
-        return True
-    return name in SHARES or name in IN_PERCENT or name in OF_HUNDRED
+    return _known(task, metric) is not None
+
+
+def _known(task: str, metric: str) -> float | None:
+    """A metric's full score: as tables show it where they do, else by task and name (`known_scale`)."""
+    known = of_task(task)
+    return known.percent if known and known.metric == metric.partition(",")[0] else known_scale(task, metric)
 
 
 def columns(average: str) -> list[str]:

@@ -134,10 +134,10 @@ def look(server: Server, name: str | None = None) -> Served:
     """
     version, configuration = server.version, server.configuration
     with understood(server.base_url):
-        card = _card(server, name)
+        card, facts = _card(server, name), server.cache_facts
         served = Served(
-            server.base_url, version, str(card["id"]), str(card["root"]), int(card["max_model_len"]), server.block_size,
-            configuration, None if configuration is None else _states(server), server.cache_facts.get("cache_dtype"),
+            server.base_url, version, str(card["id"]), str(card["root"]), int(card["max_model_len"]), server.block_size(facts),
+            configuration, None if configuration is None else _states(server), facts.get("cache_dtype"),
         )  # fmt: skip
         mode = served.of("model_config", "logprobs_mode")
     if mode not in (None, "raw_logprobs"):

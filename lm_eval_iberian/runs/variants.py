@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from lm_eval_iberian.runs.point import Measured, SweepPoint
 from lm_eval_iberian.scores.results import Run, check_run
-from lm_eval_iberian.scores.suite import WORDS, apart_on
+from lm_eval_iberian.scores.suite import WORDS, apart_on, free_name
 from lm_eval_iberian.wording import some
 
 # The label that tells merges apart then: an axis for the pictures.
@@ -34,12 +34,9 @@ def taken_apart(points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
 
 def _free(one: SweepPoint, taken: set[str]) -> SweepPoint:
     """The variant under a name that no other point has: both of two may be "other documents" to each other."""
-    number, name, ending = 1, one.name, ""
-    while name in taken:
-        number += 1
-        ending = f" ({number})"
-        name = one.name + ending
+    name = free_name(one.name, taken)
     taken.add(name)
+    ending = name.removeprefix(one.name)
     labels = {**one.labels, AXIS: one.labels[AXIS] + ending} if AXIS in one.labels else one.labels
     return replace(one, name=name, labels=labels)
 

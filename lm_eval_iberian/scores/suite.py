@@ -230,7 +230,7 @@ def _labels(groups: Sequence[Sequence[Run]]) -> list[str]:
     for group, name in zip(groups, names, strict=True):
         others = [other for other, same in zip(groups, names, strict=True) if same == name and other is not group]
         words = dict.fromkeys(word for other in others for word in apart(group, other))
-        made.append(_free(f"{name} ({some(list(words), WORDS)})" if words else name, made))
+        made.append(free_name(f"{name} ({some(list(words), WORDS)})" if words else name, made))
     return made
 
 
@@ -259,7 +259,8 @@ def _on(run: Run, tasks: Collection[str]) -> Identity:
     )
 
 
-def _free(name: str, taken: Sequence[str]) -> str:
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, or "name (2)" and so on where it is taken."""
     number, free = 2, name
     while free in taken:
         number, free = number + 1, f"{name} ({number})"

@@ -14,7 +14,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -258,10 +258,9 @@ class Server:
             line = None
         return dict(re.findall(r'(\w+)="([^"]*)"', line[1])) if line else {}
 
-    @property
-    def block_size(self) -> int | None:
-        """Tokens in a block of its prefix cache; None if it has none."""
-        facts = self.cache_facts
+    @staticmethod
+    def block_size(facts: Mapping[str, str]) -> int | None:
+        """Tokens in a block of its prefix cache, by its `cache_facts`; None if it has none."""
         if facts.get("enable_prefix_caching") == "False":
             return None
         size = facts.get("block_size", "")
