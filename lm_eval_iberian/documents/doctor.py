@@ -12,7 +12,7 @@ from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.documents.manifests import manifests
 from lm_eval_iberian.documents.needs import Need, is_read_by_lm_eval, needs
 from lm_eval_iberian.documents.revisions import Wanted, wanted
-from lm_eval_iberian.documents.trouble import offline, one_line
+from merge_hooks.sources.again import in_one_line, offline, patiently
 
 THERE, GATED, MISSING, DAMAGED = "there", "gated", "missing", "damaged"
 REACHABLE, UNKNOWN = "on the Hub", "unreachable"
@@ -65,7 +65,7 @@ def _cached(need: Need) -> Finding:
         hub.read(need.path, need.config, None, Wanted())
     except Exception as error:
         mend = "run its task once with a network: lm_eval's own tasks read the Hub's cache, not IBERIAN_DATA"
-        return Finding(need, MISSING, "nowhere", f"{mend}   ({one_line(error)})")
+        return Finding(need, MISSING, "nowhere", f"{mend}   ({in_one_line(error)})")
     return Finding(need, THERE, "cache")
 
 
@@ -91,9 +91,9 @@ def ask_hub(path: str) -> tuple[str, str]:
 
     revision = wanted(path, manifests().get(path)).revision
     try:
-        hub.patiently(lambda: HfApi().auth_check(path, repo_type="dataset"), path)
+        patiently(lambda: HfApi().auth_check(path, repo_type="dataset"), path, hub.LOG)
         if revision:
-            hub.patiently(lambda: HfApi().dataset_info(path, revision=revision), path)
+            patiently(lambda: HfApi().dataset_info(path, revision=revision), path, hub.LOG)
     except GatedRepoError:
         return GATED, accept_command(path)
     except RevisionNotFoundError:
@@ -101,7 +101,7 @@ def ask_hub(path: str) -> tuple[str, str]:
     except RepositoryNotFoundError:
         return MISSING, f"https://huggingface.co/datasets/{path} is not there (or private: `hf auth login`)"
     except Exception as error:
-        return (UNKNOWN, f"{one_line(error)}; with no network: iberian prefetch --out DIR on a machine that has one")
+        return (UNKNOWN, f"{in_one_line(error)}; with no network: iberian prefetch --out DIR on a machine that has one")
     return REACHABLE, ""
 
 

@@ -8,16 +8,15 @@ temporary name and renames, so a half file is never read. A broken download is t
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lm_eval_iberian.documents.manifests import Manifest
 from lm_eval_iberian.documents.revisions import COMMIT, NEWEST, Wanted
-from lm_eval_iberian.documents.trouble import Trouble, may_pass, offline, one_line, trouble
+from lm_eval_iberian.documents.trouble import Trouble, trouble
 from merge_hooks.files import write_whole
+from merge_hooks.sources.again import may_pass, offline, patiently
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
 PARQUET_BRANCH = "refs/convert/parquet"
-TRIES = 6
-FIRST_PAUSE_SECONDS = 1.0
-Found = TypeVar("Found")
 # What the newest of a data set, or its branch or tag, was when this process first read it: (endpoint, cache, Hub id,
 # branch) -> commit. All of a run reads one commit, also if the branch moves meanwhile.
 _COMMITS: dict[tuple[str, ...], str] = {}
@@ -44,25 +40,10 @@ def read(path: str, config: str, manifest: Manifest | None, wanted: Wanted) -> t
         Exception: whatever datasets and huggingface_hub raise (see `trouble.explain`); OtherRevision.
     """
     if manifest and manifest.parquet:
-        return patiently(lambda: _parquet_or_other_files(path, config, wanted), f"{path} ({config})")
+        return patiently(lambda: _parquet_or_other_files(path, config, wanted), f"{path} ({config})", LOG)
     if manifest and (column := manifest.file_column):
-        return patiently(lambda: _jsonl_files(path, config, column, wanted), f"{path} ({config})")
-    return patiently(lambda: _by_datasets(path, config, wanted), f"{path} ({config})")
-
-
-def patiently(fetch: Callable[[], Found], what: str) -> Found:
-    """Call `fetch`; call it again after 1, 2, 4, 8 and 16 seconds while the trouble may pass."""
-    pause = FIRST_PAUSE_SECONDS
-    for tries_left in range(TRIES - 1, -1, -1):
-        try:
-            return fetch()
-        except Exception as error:
-            if not tries_left or not may_pass(error):
-                raise
-            LOG.warning("%s: %s; trying again in %g s (%d more).", what, one_line(error), pause, tries_left)
-        time.sleep(pause)
-        pause *= 2
-    raise AssertionError("unreachable")
+        return patiently(lambda: _jsonl_files(path, config, column, wanted), f"{path} ({config})", LOG)
+    return patiently(lambda: _by_datasets(path, config, wanted), f"{path} ({config})", LOG)
 
 
 def _by_datasets(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Dataset], str | None]:

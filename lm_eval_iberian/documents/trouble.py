@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from enum import Enum
 
-TRUE = ("1", "TRUE", "ON", "YES")
-# huggingface_hub's own, and those that it and `datasets` heed as well.
-OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+from merge_hooks.sources.again import chain, in_one_line, may_pass, offline, statuses
+
 UNREACHABLE_KINDS = {
     "ConnectError", "ConnectTimeout", "ConnectionError", "gaierror", "NetworkError", "ProxyError",
     "LocalEntryNotFoundError", "OfflineModeIsEnabled",
 }  # fmt: skip
-PASSING_KINDS = {"TimeoutException", "TimeoutError", "ReadError", "RemoteProtocolError", "ConnectionResetError"}
 GONE_KINDS = {"RepositoryNotFoundError", "DatasetNotFoundError", "RemoteEntryNotFoundError"}
 
 
@@ -32,24 +29,23 @@ class Trouble(Enum):
 
 def trouble(error: BaseException) -> Trouble:
     """The kind of an error of `datasets` or huggingface_hub. They wrap each other, so the whole chain is looked at."""
-    chain = _chain(error)
-    kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
-    text = " ".join(str(one) for one in chain).lower()
-    statuses = {status for one in chain if (status := _status(one)) is not None}
+    kinds = {kind.__name__ for one in chain(error) for kind in type(one).__mro__}
+    text = " ".join(str(one) for one in chain(error)).lower()
+    answered = statuses(error)
     # In this order: an offline cache that lacks a file says "not found" as well, and a gated one "cannot be accessed".
     for found, kind in (
         ("OtherRevision" in kinds, Trouble.OTHER_REVISION),
         ("scripts are no longer supported" in text, Trouble.SCRIPT),
         (bool(offline()), Trouble.OFFLINE),
-        ("gated" in text or "GatedRepoError" in kinds or 403 in statuses, Trouble.GATED),
+        ("gated" in text or "GatedRepoError" in kinds or 403 in answered, Trouble.GATED),
         ("RevisionNotFoundError" in kinds or ("revision" in text and "doesn't exist" in text), Trouble.NO_REVISION),
         (may_pass(error), Trouble.BUSY),
         (bool(kinds & UNREACHABLE_KINDS), Trouble.UNREACHABLE),
-        (bool(kinds & GONE_KINDS) or 404 in statuses or text.startswith("404"), Trouble.GONE),
+        (bool(kinds & GONE_KINDS) or 404 in answered or text.startswith("404"), Trouble.GONE),
     ):
         if found:
             return kind
-    return Trouble.GATED if 401 in statuses else Trouble.OTHER
+    return Trouble.GATED if 401 in answered else Trouble.OTHER
 
 
 def explain(error: Exception, path: str, config: str, task: str) -> str:
@@ -69,7 +65,7 @@ def explain(error: Exception, path: str, config: str, task: str) -> str:
         "Just to try": "IBERIAN_DATA=samples lm_eval ...",
     }
     if kind not in (Trouble.OTHER_REVISION, Trouble.OFFLINE):
-        ways = {"What came back": one_line(error), **ways}
+        ways = {"What came back": in_one_line(error), **ways}
     width = max(map(len, ways)) + 2
     lines = [f"  {where + ':':<{width}}{what}" for where, what in ways.items()]
     return "\n".join([f"{_reason(kind, error, path, config)}.", *lines])
@@ -103,43 +99,3 @@ def _ways(kind: Trouble, path: str, task: str) -> dict[str, str]:
         Trouble.NO_REVISION: {"To read another": another},
         Trouble.GONE: {"If it is private": "hf auth login"},
     }.get(kind, {})
-
-
-def offline() -> str:
-    """The variable that forbids the network, e.g. "HF_HUB_OFFLINE=1"; empty if none does."""
-    for name in OFFLINE_VARIABLES:
-        if os.environ.get(name, "").upper() in TRUE:
-            return f"{name}={os.environ[name]}"
-    return ""
-
-
-def may_pass(error: BaseException) -> bool:
-    """Whether to try again: a busy or broken server, a time-out, a cut connection; not a refusal, not offline."""
-    if offline():
-        return False
-    statuses = [status for one in _chain(error) if (status := _status(one)) is not None]
-    if statuses:
-        return statuses[0] >= 500 or statuses[0] in (408, 429)
-    names = {kind.__name__ for one in _chain(error) for kind in type(one).__mro__}
-    return bool(names & PASSING_KINDS)
-
-
-def one_line(error: BaseException) -> str:
-    """An error's kind and first line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0].strip()
-
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status behind an error, if there is one."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """An error and what caused it."""
-    found: list[BaseException] = []
-    one: BaseException | None = error
-    while one is not None and one not in found:
-        found.append(one)
-        one = one.__cause__ or one.__context__
-    return found

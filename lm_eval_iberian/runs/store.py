@@ -32,12 +32,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
+
 from lm_eval_iberian.runs.errors import SweepError
 
 Found = TypeVar("Found")
 FILE = "store.sqlite"
 # A claim of a process on another machine is dead when it was not renewed for so long (seconds).
 CLAIM_SECONDS = 120.0
+WAIT_SECONDS = 60.0  # for another process that writes
 LAYOUT = 2
 TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -131,7 +134,7 @@ class Store:
 
     def _open(self, path: Path | None = None, how: str = "mode=rwc") -> sqlite3.Connection:
         address = f"{(path or self.path).absolute().as_uri()}?{how}"
-        return sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
+        return sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, isolation_level=None)
 
     def _open_to_read(self) -> sqlite3.Connection:
         """SQLite wants to write beside a file in WAL mode even to read it: in a read-only folder a copy is read."""
@@ -155,7 +158,13 @@ class Store:
         return self._open(folder / self.path.name)
 
     def _prepare(self) -> None:
-        self.connection.execute("PRAGMA journal_mode=WAL")
+        # Where several change the mode together, SQLite does not let all but one wait: they are told at once that the
+        # file is locked.
+        again = Retrying(
+            retry=retry_if_exception(_is_locked), wait=wait_random(0.01, 0.1), stop=stop_after_delay(WAIT_SECONDS),
+            reraise=True,
+        )  # fmt: skip
+        again(self.connection.execute, "PRAGMA journal_mode=WAL")
         self.connection.execute("PRAGMA synchronous=NORMAL")
         if self.connection.execute("PRAGMA user_version").fetchone()[0] == 0:
             self.connection.executescript(TABLES)
@@ -434,6 +443,10 @@ def _what_it_means(error: sqlite3.Error, path: Path) -> str:
         "Is the disk full, or the folder on a file system that SQLite cannot lock? What was kept is whole; when this is "
         "mended, the same command goes on."
     )
+
+
+def _is_locked(error: BaseException) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
 
 
 def _me() -> tuple[str, int, float]:

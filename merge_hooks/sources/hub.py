@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 from merge_hooks.errors import SourceError
+from merge_hooks.sources.again import may_pass, patiently, statuses
 from merge_hooks.sources.headers import INDEX, read_json
 from merge_hooks.sources.near import did_you_mean
 from merge_hooks.texts import one_line, seen
@@ -19,9 +19,6 @@ LOG = logging.getLogger(__name__)
 # What is fetched of a Hub model beside its weights. Code is only run where `trust_remote_code` says so.
 # README.md says language and licence, for the cards of merges.
 SMALL_PATTERNS = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken", "*.py", "README.md"]
-# Answers of the Hub after which the same is asked again, and after how many seconds.
-BUSY = (429, 500, 502, 503, 504)
-PAUSES = (1.0, 2.0, 4.0, 8.0)
 # What a branch or tag stood for when this process first asked: all of a run reads one commit of it, also if it moves.
 _COMMITS: dict[tuple[str, ...], str] = {}
 # The Hub's cache holds a model where it holds one of these.
@@ -59,23 +56,13 @@ def download(repository: str, revision: str | None, beside: Path | None = None) 
 
 
 def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Path:
-    """Files of a commit. Asked again after 1, 2, 4 and 8 seconds while the Hub is busy."""
+    """Files of a commit."""
     from huggingface_hub import snapshot_download
 
-    for pause in (*PAUSES, None):
-        try:
-            return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-        except Exception as error:
-            if pause is None or _status(error) not in BUSY:
-                raise
-            LOG.warning("%s: the Hub is busy (%s); asked again in %g s.", seen(repository), _status(error), pause)
-        time.sleep(pause)
-    raise AssertionError("unreachable")
+    def fetch() -> Path:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
 
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status of a refusal."""
-    return getattr(getattr(error, "response", None), "status_code", None)
+    return patiently(fetch, repository, LOG)
 
 
 def say_what_is_near(
@@ -152,10 +139,9 @@ def explain_hub_error(
                 "here, or it is forbidden (HF_HUB_OFFLINE). "
                 f"On a node with network: `{fetch}` (or `iberian prefetch --models RECIPE`), then run with HF_HUB_OFFLINE=1"
             )
-        case error if _status(error) in BUSY:
-            mend = (
-                f"the Hub is busy or has a fault ({_status(error)}). Start this again later: what was fetched is kept"
-            )
+        case error if may_pass(error):
+            said = next(iter(statuses(error)), type(error).__name__)
+            mend = f"the Hub is busy or has a fault ({said}). Start this again later: what was fetched is kept"
         case _:
             mend = f"the Hub answered {type(error).__name__}: {one_line(str(error)):.300}"
     return f"{at}: {mend}" + "." * (not mend.endswith("?"))

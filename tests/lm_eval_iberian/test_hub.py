@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,11 +18,12 @@ import pytest
 
 from lm_eval_iberian.documents import hub as hub_
 from lm_eval_iberian.documents import loader as documents
-from lm_eval_iberian.documents.hub import OtherRevision, patiently
+from lm_eval_iberian.documents.hub import OtherRevision
 from lm_eval_iberian.documents.manifests import Manifest, manifests
 from lm_eval_iberian.documents.revisions import Wanted
-from lm_eval_iberian.documents.trouble import Trouble, explain, may_pass, trouble
+from lm_eval_iberian.documents.trouble import Trouble, explain, trouble
 from lm_eval_iberian.folders import tasks_folder
+from merge_hooks.sources.again import may_pass, patiently
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,9 +32,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, sys
 from lm_eval_iberian.documents import hub
+from merge_hooks.sources import again
 from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.documents.manifests import Manifest, manifests
-hub.FIRST_PAUSE_SECONDS = 0.1
+again.FIRST_PAUSE_SECONDS = 0.1
 manifests()["other/xstory_cloze"] = Manifest("other/xstory_cloze", None, {}, {}, revision=hub.PARQUET_BRANCH, parquet=True)
 for path, config, splits in json.loads(sys.argv[1]):
     try:
@@ -224,7 +227,7 @@ def test_tries_are_counted_and_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        patiently(fetch, "a data set")
+        patiently(fetch, "a data set", logging.getLogger())
     assert (len(calls), pauses) == (6, [1.0, 2.0, 4.0, 8.0, 16.0])
 
 
@@ -269,7 +272,7 @@ def troubles() -> list[tuple[BaseException, Trouble]]:
          Trouble.UNREACHABLE),
         (errors.LocalEntryNotFoundError("Got: ConnectError: [Errno 111] Connection refused"), Trouble.UNREACHABLE),
         (httpx.ConnectError("[Errno -2] Name or service not known"), Trouble.UNREACHABLE),
-        (httpx.ConnectTimeout("timed out"), Trouble.BUSY),
+        (httpx.ConnectTimeout("timed out"), Trouble.UNREACHABLE),
         (httpx.ReadTimeout("timed out"), Trouble.BUSY),
         (BrokenError(503), Trouble.BUSY),
         (wrapped(DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."), uncached), Trouble.GATED),

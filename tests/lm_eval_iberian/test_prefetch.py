@@ -35,10 +35,10 @@ TASKS = "iberian_eus_trivia,iberian_xstorycloze_eu,iberian_cola_es,iberian_flore
 PROGRAM = """
 import json, sys
 from click.testing import CliRunner
-from lm_eval_iberian import hub
+from merge_hooks.sources import again
 from lm_eval_iberian.commands.prefetch import prefetch
 from lm_eval_iberian.commands.doctor import doctor
-hub.FIRST_PAUSE_SECONDS = 0.1
+again.FIRST_PAUSE_SECONDS = 0.1
 for name, arguments in json.loads(sys.argv[1]):
     done = CliRunner().invoke({"prefetch": prefetch, "doctor": doctor}[name], arguments)
     print(json.dumps({"exit": done.exit_code, "said": done.output, "error": repr(done.exception)}))

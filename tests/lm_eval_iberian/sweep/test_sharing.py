@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import sqlite3
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,6 +92,21 @@ def test_many_start_at_once(tmp_path: Path) -> None:
             assert len(json.loads((tmp_path / "plan.json").read_text())["points"]) == 2000
     assert [writer.exitcode for writer in writers] == [0] * 6
     assert {file.name for file in tmp_path.iterdir()} == {"plan.json", FILE}
+
+
+def test_who_comes_while_another_makes_the_store_waits(tmp_path: Path) -> None:
+    """SQLite itself gives up at once here, whatever its timeout: two processes of six met that in CI."""
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite3.connect(tmp_path / FILE, timeout=60).execute("PRAGMA journal_mode=WAL")
+    done = threading.Timer(0.2, other.execute, ("COMMIT",))
+    done.start()
+    store = Store(tmp_path / FILE)
+    assert store.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    store.close()
+    done.join()
+    other.close()
 
 
 def a_driver(folder: Path, *keys: str) -> Driver:
