@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from merge_hooks.hashing import content_hash, digest
+from merge_hooks.hashing import digest
 from merge_hooks.planning.config import dump_config
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.sources.checkpoint import Source
@@ -87,27 +87,13 @@ def sign(
         ("template", template),
         ("generation", generation),
     )
-    if code := _code(resolved):
-        pairs = (*pairs, ("code", code))
+    if resolved.code:
+        pairs = (*pairs, ("code", digest(resolved.code)))
     engine, _, unproved = engine.partition(";")
     if unproved:
         pairs = (*pairs, ("proof", "none"))
     packages = dict.fromkeys(("mergekit", "transformers", engine, "lm_eval_iberian"))
     return Signature(sources, pairs, tuple(_with_version(package) for package in packages))
-
-
-def _code(resolved: Resolved) -> str:
-    """A hash of the Python files that models bring, which are run where they are trusted; "" if they are not, or none do.
-
-    Code that a configuration names in another repository is not in it.
-    """
-    if not resolved.trust_remote_code:
-        return ""
-    found = []
-    for folder in dict.fromkeys(source.folder for source in resolved.sources.values()):
-        files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.py"))
-        found += [content_hash(folder, files)] if files else []
-    return digest(found) if found else ""
 
 
 def recipe_digest(resolved: Resolved, dtype: str | None = None) -> str:

@@ -16,7 +16,6 @@ import yaml
 
 from merge_hooks.errors import RecipeError, SourceError, explained
 from merge_hooks.recipe.documents import Document
-from merge_hooks.recipe.fisher_maps import map_prints
 from merge_hooks.recipe.recipe import Recipe
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.resolve import stages
@@ -55,10 +54,8 @@ def refuse_changed(resolved: Resolved) -> None:
 
     Files are read again only where size, times or inode are others.
     """
-    now = map_prints(resolved.config)
-    for source in resolved.sources.values():
-        now |= open_payload(source.to_payload()).prints()
-    changed = [path for path, found in resolved.prints.items() if now.get(path) != found]
+    now = resolved.prints_of([open_payload(source.to_payload()) for source in resolved.sources.values()])
+    changed = [path for path in {**resolved.prints, **now} if now.get(path) != resolved.prints.get(path)]
     if changed:
         raise SourceError(
             f"{resolved.recipe.origin}: {changed[0]} changed on disk since this recipe's sources were opened, so its "

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from merge_hooks.errors import SourceError
 from merge_hooks.recipe.recipe import passthrough, read_recipe
 from merge_hooks.recipe.signature import Signature, recipe_digest, sign
-from merge_hooks.resolve.resolver import resolve
+from merge_hooks.resolve.resolver import refuse_changed, resolve
 from tests.conftest import linear
 
 STAMP: dict[str, str] = {
@@ -123,3 +124,22 @@ def test_code_that_is_run_is_in_both_and_other_code_in_none(
     number = len(found) if trusted else 1
     assert len({one.digest for one in found}) == len({one.weights for one in found}) == number
     assert ("|code:" in str(found[-1])) == trusted
+
+
+@pytest.mark.parametrize("before", ["a = 1", None])
+def test_the_signature_is_of_the_code_that_was_there_when_the_model_was_opened(
+    llama: dict[str, Path], tmp_path: Path, before: str | None
+) -> None:
+    """It is asked for when all answers are there, and somebody may have edited a file since."""
+    shutil.copytree(llama["base"], tmp_path / "model")
+    file = tmp_path / "model/modeling_x.py"
+    if before:
+        file.write_text(before)
+    resolved = resolve(passthrough(str(tmp_path / "model")), trust_remote_code=True)
+    assert resolved.prints  # as in `prepare`
+    opened = sign(resolve(passthrough(str(tmp_path / "model")), trust_remote_code=True), **STAMP)
+    refuse_changed(resolved)
+    file.write_text("a = 2")
+    assert sign(resolved, **STAMP) == opened
+    with pytest.raises(SourceError, match=r"model/\*\.py changed on disk"):
+        refuse_changed(resolved)
