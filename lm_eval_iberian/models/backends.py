@@ -9,12 +9,13 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
-
-from lm_eval.api.model import LM
+from typing import TYPE_CHECKING, Any
 
 from merge_hooks.engines import vllm as vllm_loader
 from merge_hooks.errors import EngineError
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
 
 # `backend=` -> "module:class" of a Backend.
 BACKENDS = {
