@@ -6,16 +6,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from merge_hooks.hashing import content_hash
 from merge_hooks.recipe.fisher_maps import map_prints
 from merge_hooks.recipe.recipe import Recipe
+from merge_hooks.sources import code
 from merge_hooks.sources.checkpoint import Source
-
-# What follows the folder's name in `Resolved.prints`, for the Python files that a model brings.
-CODE = "/*.py"
 
 
 @dataclass(frozen=True)
@@ -67,13 +63,13 @@ class Resolved:
         for source in sources:
             found |= source.prints()
         if self.trust_remote_code:
-            found |= _code_prints(source.folder for source in sources)
+            found |= code.code_prints(source.folder for source in sources)
         return found
 
     @property
     def code(self) -> list[str]:
         """Of `prints`, those of Python files that are run."""
-        return [found for path, found in self.prints.items() if path.endswith(CODE)]
+        return [found for path, found in self.prints.items() if path.endswith(code.ENDING)]
 
     @property
     def dtype(self) -> str | None:
@@ -104,14 +100,3 @@ class Resolved:
         own = is_random(self.method)
         inner = any(source.draws for source in self.sources.values())
         return f"{self.seed}" + ("-mergekit" if self.rng == "mergekit" else "") if own or inner else "none"
-
-
-def _code_prints(folders: Iterable[Path]) -> dict[str, str]:
-    """A hash of the Python files of each folder that has any. Code that a configuration names in another repository is
-    not in it.
-    """
-    found = {}
-    for folder in dict.fromkeys(folders):
-        if files := sorted(str(file.relative_to(folder)) for file in folder.rglob("*.py")):
-            found[f"{folder}{CODE}"] = content_hash(folder, files)
-    return found

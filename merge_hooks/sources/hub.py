@@ -38,31 +38,31 @@ def download(repository: str, revision: str | None, beside: Path | None = None) 
     Args:
         beside: the recipe's folder, in which a folder of nearly that name may have been meant.
     """
-    from huggingface_hub import constants
-
     say_what_is_near(repository, revision, beside)
+    folder = snapshot(repository, revision, SMALL_PATTERNS, beside)
+    return snapshot(repository, revision, _weights_in(folder, repository), beside)
+
+
+def snapshot(repository: str, revision: str | None, patterns: list[str], beside: Path | None = None) -> Path:
+    """Files of a Hub model at one commit: the one that the revision stood for when this process first asked.
+
+    Raises:
+        SourceError: what the Hub's refusal means, and how to mend it.
+    """
+    from huggingface_hub import constants, snapshot_download
+
     asked = (constants.ENDPOINT, constants.HF_HUB_CACHE, repository, revision or "main")
-    try:
-        folder = _snapshot(repository, _COMMITS.get(asked, revision), SMALL_PATTERNS)
-        # The same commit again, though a branch may have moved on.
-        commit = snapshot_revision(folder) or revision
-        if commit:
-            _COMMITS[asked] = commit
-        return _snapshot(repository, commit, _weights_in(folder, repository))
-    except SourceError:
-        raise
-    except Exception as error:
-        raise SourceError(explain_hub_error(error, repository, revision, beside=beside)) from error
-
-
-def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> Path:
-    """Files of a commit."""
-    from huggingface_hub import snapshot_download
 
     def fetch() -> Path:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(repository, revision=_COMMITS.get(asked, revision), allow_patterns=patterns))
 
-    return patiently(fetch, repository, LOG)
+    try:
+        folder = patiently(fetch, repository, LOG)
+    except Exception as error:
+        raise SourceError(explain_hub_error(error, repository, revision, beside=beside)) from error
+    if commit := snapshot_revision(folder) or revision:
+        _COMMITS[asked] = commit
+    return folder
 
 
 def say_what_is_near(

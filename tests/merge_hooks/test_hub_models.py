@@ -17,6 +17,7 @@ from merge_hooks.errors import SourceError
 from merge_hooks.sources import again
 from merge_hooks.sources import hub as sources_hub
 from merge_hooks.sources.checkpoint import Source, open_source
+from merge_hooks.sources.code import code_prints
 from tests.lm_eval_iberian.hub_server import StandInHub
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -222,3 +223,30 @@ def test_two_checkpoints_in_one_folder_are_said(
     (folder / "model.safetensors").write_bytes(save({"x": torch.zeros(2), "y": torch.zeros(2)}))
     assert values(open_source(str(folder))) == {1.0}
     assert "holds shards, which are read, and model.safetensors, which transformers would read" in caplog.text
+
+
+def test_code_of_another_repository_is_known_by_its_commit(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """transformers takes what is on its main branch."""
+    for commit in (OLD, NEW):
+        hub.add("o/code", "modeling_x.py", f"a = {commit!r}".encode(), commit)
+        hub.add("o/code", "model.safetensors", b"large", commit)
+    hub.move("o/code", "main", OLD)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        json.dumps({"auto_map": {"AutoModel": "o/code--modeling_x.X", "AutoConfig": "own.C"}})
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": [None, "o/code--tok.T"]}}))
+    assert code_prints([folder, folder]) == {"o/code/*.py": OLD}
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    hub.move("o/code", "main", NEW)
+    assert code_prints([folder]) == {"o/code/*.py": OLD}
+    sources_hub._COMMITS.clear()  # another process
+    assert code_prints([folder]) == {"o/code/*.py": NEW}
+    go_offline(monkeypatch)
+    assert code_prints([folder]) == {"o/code/*.py": NEW}
+    shutil.rmtree(tmp_path / "cache")
+    assert code_prints([folder]) == {"o/code/*.py": "unknown"}
+    assert "code lies in another repository. o/code: " in caplog.text
