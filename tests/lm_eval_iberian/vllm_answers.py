@@ -61,6 +61,7 @@ def main() -> None:
 
 def interrupted(model: Any, requests: list[Any]) -> list[tuple[int, str]]:
     """(place, text) of the answers that had reached the cache hook when Ctrl-C came."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background inherit that it is ignored
     recorder = Recorder(stop_at=5)
     model.set_cache_hook(recorder)
     try:
