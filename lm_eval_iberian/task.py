@@ -8,8 +8,10 @@ into the results: "documents" (where from, in words), "documents_hash", "documen
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from lm_eval.api.registry import metric_registry, register_metric
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
@@ -29,6 +31,8 @@ class DocumentTask(ConfigurableTask):
     def __init__(self, config: dict[str, Any] | None = None, **arguments: Any) -> None:
         # `class` brought lm_eval here; TaskConfig does not know it.
         config = {key: value for key, value in (config or {}).items() if key != "class"}
+        if type(self).process_results is not ConfigurableTask.process_results:
+            _register_metrics(config)
         super().__init__(config=config, **arguments)
         self.say(documents_hash=documents.hash_of({split: self.dataset[split] for split in self.splits()}))
         # lm_eval's sampler is told of the evaluated row where shots come from its split, and also where neither
@@ -159,3 +163,19 @@ class DrawnTask(DocumentTask):
     def key(self, document: dict[str, Any]) -> str:
         """The words by which a document is drawn."""
         raise NotImplementedError
+
+
+def _register_metrics(config: Mapping[str, Any]) -> None:
+    """Tell lm_eval the names of the metrics that a task's class computes.
+
+    It looks for a metric that it does not know on the Hub, at each load of a task, also under HF_HUB_OFFLINE; would run
+    what it found there; and logs an error where there is nothing.
+    """
+    for entry in config.get("metric_list") or ():
+        name = entry.get("metric")
+        if isinstance(name, str) and name not in metric_registry:
+            register_metric(metric=name)(_computed_by_the_class)
+
+
+def _computed_by_the_class(*_: Any, **__: Any) -> float:
+    raise NotImplementedError("this metric is computed by the class of its task (process_results)")

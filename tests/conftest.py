@@ -5,6 +5,7 @@ Models are made here, seeded, in seconds. No test needs a network; the Hub is sw
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -44,6 +45,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # A test that takes longer (seconds, fixtures included) waits for something that will not come.
 LONGEST = 600
 SHARED = Path(os.environ.get("IBERIAN_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_collection_finish() -> None:
+    """Python's collector passes over what was imported for the tests: a look at a million objects takes a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
