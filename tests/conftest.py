@@ -47,10 +47,14 @@ LONGEST = 600
 SHARED = Path(os.environ.get("IBERIAN_SHARED", ROOT.parent / "shared"))
 
 
-def pytest_collection_finish() -> None:
-    """Python's collector passes over what was imported for the tests: a look at a million objects takes a second."""
-    gc.collect()
-    gc.freeze()
+@pytest.fixture(scope="module", autouse=True)
+def collector_passes_over_imports() -> Iterator[None]:
+    """Python's collector walks a million objects of torch, transformers and vLLM, for a second each time."""
+    before = len(sys.modules)
+    yield
+    if len(sys.modules) > before + 300:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
