@@ -47,14 +47,8 @@ LONGEST = 600
 SHARED = Path(os.environ.get("IBERIAN_SHARED", ROOT.parent / "shared"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def collector_passes_over_imports() -> Iterator[None]:
-    """Python's collector walks a million objects of torch, transformers and vLLM, for a second each time."""
-    before = len(sys.modules)
-    yield
-    if len(sys.modules) > before + 300:
-        gc.collect()
-        gc.freeze()
+# Python's collector walks a million objects of torch, transformers and lm_eval, for a second each time: seldom, then.
+gc.set_threshold(10_000, 20, 100)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def read(names: list[str] | None = None) -> list[Mutant]:
     return chosen
 
 
+@cache
 def _read(path: Path) -> list[Mutant]:
     return [_mutant(f"{path.stem}:{number}", row) for number, row in enumerate(yaml.load(path.read_text(), LOADER), 1)]
 
