@@ -11,6 +11,7 @@ of a Jinja template are. A single operation of C (a power of large numbers) is n
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -34,18 +35,29 @@ class _Watch:
     def enter(self, seconds: float) -> None:
         with self.lock:
             self.deadlines[threading.get_ident()] = time.monotonic() + seconds
-            if self.thread is None or not self.thread.is_alive():  # a fork has no threads but its own
+            if self.thread is None or not self.thread.is_alive():
                 self.thread = threading.Thread(target=self._look, daemon=True)
                 self.thread.start()
         self.begun.set()
 
     def leave(self) -> None:
+        """Nothing is raised in this thread any more when this is done.
+
+        What may be under way is awaited. To take it back (an exception of NULL) would leave CPython 3.11's sign that
+        there is one, and then a traced function, of a debugger or of coverage, never begins.
+        """
         own = threading.get_ident()
-        with self.lock:
-            self.deadlines.pop(own, None)
-            if own in self.fired:  # it may not have been raised yet: then it is not any more
+        while True:
+            try:
+                with self.lock:
+                    self.deadlines.pop(own, None)
+                if own not in self.fired:
+                    return
+                _raise_in(own)  # in place of one that has not come yet
+                while True:
+                    time.sleep(0)
+            except OutOfTime:
                 self.fired.discard(own)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(own), None)
 
     def _look(self) -> None:
         while True:
@@ -55,12 +67,18 @@ class _Watch:
                 late = [thread for thread, end in self.deadlines.items() if end < time.monotonic()]
                 for thread in late:
                     self.fired.add(thread)
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(OutOfTime))
+                    _raise_in(thread)
                 if not self.deadlines:
                     self.begun.clear()
 
 
+def _raise_in(thread: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(OutOfTime))
+
+
 _WATCH = _Watch()
+# The watching thread is not in a fork, and may have held the lock.
+os.register_at_fork(after_in_child=_WATCH.__init__)  # type: ignore[misc]
 
 
 @contextmanager
