@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from merge_hooks.architectures.built import config_of
+from merge_hooks.errors import SourceError
 from merge_hooks.hashing import digest, file_stamp, template_hash
 from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.headers import FLOATS, TensorEntry
+from merge_hooks.texts import one_line
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,18 @@ def _tokenizer(stamp: tuple[str, int, int, int, int]) -> _Tokenizer:
     content = _json(Path(stamp[0]))
     if not content:
         return _Tokenizer(None, "none", "none")
-    vocabulary = content.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # Unigram: [piece, score], the index is the id
-        vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
-    added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
-    tokens, ids = vocabulary | added, [token["id"] for token in content.get("added_tokens", [])]
-    return _Tokenizer(tokens, tokenizer_digest(tokens), f"{len(ids)} ({min(ids)}-{max(ids)})" if ids else "none")
+    try:
+        vocabulary = content.get("model", {}).get("vocab", {})
+        if isinstance(vocabulary, list):  # Unigram: [piece, score], the index is the id
+            vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
+        added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+        tokens, ids = vocabulary | added, [int(token["id"]) for token in content.get("added_tokens", [])]
+        return _Tokenizer(tokens, tokenizer_digest(tokens), f"{len(ids)} ({min(ids)}-{max(ids)})" if ids else "none")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{stamp[0]}: its vocabulary or its added tokens are not as tokenizers writes them ({one_line(repr(error)):.200}). "
+            "Download the model again."
+        ) from error
 
 
 def _special_tokens(folder: Path) -> dict[str, Any]:

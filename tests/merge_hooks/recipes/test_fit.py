@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM
 from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.engines.hf import build_model
-from merge_hooks.errors import PreflightError
+from merge_hooks.errors import PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.resolve.resolver import resolve
-from merge_hooks.sources.facts import is_code
+from merge_hooks.sources.facts import is_code, tokens_of
 from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
@@ -455,3 +455,14 @@ def test_a_model_that_only_lends_its_tokenizer_need_not_fit(llama: dict[str, str
     assert [row["model"] for row in rows] == [llama["base"], llama["instruct"]]
     with pytest.raises(PreflightError, match=r"model.embed_tokens.weight differs in vocabulary: \S+ 64, \S+ 96"):
         check_fit(opened(linear(llama["base"], wide, tokenizer_source="union")))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"added_tokens": [1, 2]}, {"added_tokens": 3}, {"added_tokens": [{"content": "a"}]}, {"model": 1},
+     {"model": {"vocab": ["a", "b"]}}, {"model": {"vocab": 7}}, {"added_tokens": [{"content": "a", "id": None}]}],
+)  # fmt: skip
+def test_a_damaged_tokenizer_is_a_message_wherever_it_is_read(tmp_path: Path, content: Any) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(SourceError, match=r"tokenizer\.json: its vocabulary or its added tokens .* Download the model"):
+        tokens_of(tmp_path)
