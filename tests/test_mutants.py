@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -19,6 +21,20 @@ def test_every_fault_can_be_put_in(name: str) -> None:
 def test_no_fault_is_listed_twice() -> None:
     counts = Counter((mutant.file, mutant.was, mutant.now) for mutant in read())
     assert [one for one, count in counts.items() if count > 1] == []
+
+
+@pytest.mark.slow
+def test_the_named_tests_are_fast_ones() -> None:
+    """Others are left out when the faults are put in, and then nobody looks whether these are noticed."""
+    named = {test for mutant in read() for test in mutant.tests.split()}
+    files = sorted({test.partition("::")[0] for test in named})
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "not slow and not nightly", *files]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    found = [line for line in done.stdout.splitlines() if "::" in line]
+    lacking = {
+        test for test in named if not any(f"{one}[".startswith((f"{test}::", f"{test}[", f"{test}/")) for one in found)
+    }
+    assert found and lacking == set(), done.stderr[-2000:]
 
 
 def problems(mutant: Mutant) -> list[str]:

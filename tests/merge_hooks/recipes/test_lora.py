@@ -303,7 +303,6 @@ def test_tied_embeddings_of_any_name_are_refused(
         streamed(one(f"{base}+{adapter}"))
 
 
-@pytest.mark.slow
 def test_factors_are_held_in_the_dtype_of_the_base(llama: dict[str, str], tmp_path: Path) -> None:
     """PEFT casts float64 to float32, and the other way round where the base is float64."""
     adapter = make_adapter(llama["base"], tmp_path / "adapter", 1, torch.float64, **KINDS["plain"])
