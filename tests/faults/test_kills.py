@@ -258,9 +258,12 @@ def test_nothing_outlives_a_driver_that_is_killed_and_the_same_command_goes_on(
     # vLLM's own processes are watched by Python's tracker of shared memory, which a fork has from the tests.
     start = subprocess.Popen if where == "here" else forks.Popen
     before = descendants(os.getpid())
-    driver = start(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    said = tmp_path / "said.txt"
+    with said.open("w") as file:
+        driver = start(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=file)
     try:
-        wait_until(lambda: answers_in(tmp_path / "run") > 5, 500)
+        wait_until(lambda: answers_in(tmp_path / "run") > 5 or driver.poll() is not None, 500)
+        assert driver.poll() is None, said.read_text()[-3000:]
         left = [one for one in descendants(os.getpid()) if one not in before and one.pid != driver.pid]
         memory = set().union(*map(shared_memory, left))
     finally:
