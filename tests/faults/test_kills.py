@@ -234,13 +234,19 @@ def wait_until(what: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A TMPDIR for vLLM: names of sockets have at most 107 letters, which pytest's own can take."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["worker", pytest.param("here", marks=pytest.mark.nightly)])
 def test_nothing_outlives_a_driver_that_is_killed_and_the_same_command_goes_on(
-    sweep: dict[str, Any], undisturbed: Path, tmp_path: Path, where: str
+    sweep: dict[str, Any], undisturbed: Path, tmp_path: Path, short_tmp: Path, where: str
 ) -> None:
     """worker: vLLM in a worker's process. here: vLLM in processes of its own, as on GPUs, which the driver has started."""
-    (tmp_path / "tmp").mkdir()
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
     command = [
         sys.executable,
@@ -252,7 +258,7 @@ def test_nothing_outlives_a_driver_that_is_killed_and_the_same_command_goes_on(
     ]
     environment = {
         **os.environ,
-        "TMPDIR": str(tmp_path / "tmp"),
+        "TMPDIR": str(short_tmp),
         "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(where == "here")),
     }
     # vLLM's own processes are watched by Python's tracker of shared memory, which a fork has from the tests.
@@ -273,7 +279,7 @@ def test_nothing_outlives_a_driver_that_is_killed_and_the_same_command_goes_on(
     wait_until(lambda: not any(map(is_alive, left)), 60)
     assert not [name for name in memory if Path(name).exists()]
     if where == "worker":
-        wait_until(lambda: not list((tmp_path / "tmp").glob("iberian-*")), 30)
+        wait_until(lambda: not list(short_tmp.glob("iberian-*")), 30)
     done = forks.run(command, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert_like(tmp_path / "run", undisturbed)
@@ -306,7 +312,7 @@ def test_a_vllm_whose_processes_are_killed(tmp_path: Path, kind: str) -> None:
 def test_sigterm_while_vllm_starts_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
     """vLLM swallows what is raised then, and would wait for ten minutes; its sockets would stay."""
     command = [sys.executable, "-m", "tests.faults.vllm_kills", str(tmp_path), "swap"]
-    with tempfile.TemporaryDirectory() as folder:  # sockets have short names
+    with tempfile.TemporaryDirectory() as folder:
         driver = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TMPDIR": folder}, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
         wait_until(lambda: any("spawn_main" in words_of(one) for one in descendants(driver.pid)), 300)
