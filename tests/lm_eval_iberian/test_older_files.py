@@ -262,6 +262,12 @@ def test_rows_that_were_measured_otherwise_are_named() -> None:
     assert f"Belebele (eu): measured otherwise than most rows: {BELEBELE}: version 2.0" in notes["org/new"]
     assert not any("XStoryCloze (eu): measured" in note for note in notes["org/new"])
     assert not any("otherwise" in note for name in ("org/a", "org/b") for note in notes[name])
+    asked, other = (
+        {BELEBELE: {"doc_to_text": text}, STORIES: {"doc_to_text": "{{q}}"}} for text in ("{{q}}", "{{q}}?")
+    )
+    three = report(read(of_model("org/a", configs=asked), of_model("org/c", configs=other))).notes
+    assert f"Belebele (eu): measured otherwise than org/a: {BELEBELE}: other configuration" in three["org/c"]
+    assert not any("XStoryCloze (eu): measured" in note for note in three["org/c"])
     two = report(read(of_model("org/a"), old)).notes
     assert "Belebele (eu): measured otherwise than org/a: lm_eval 0.4.8" in two["org/old"]
 
