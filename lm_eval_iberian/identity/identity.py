@@ -32,6 +32,8 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
+from lm_eval_iberian.identity.answered import answered
+from lm_eval_iberian.identity.prompting import SOME
 from merge_hooks import hashing
 from merge_hooks.texts import value_of
 
@@ -63,6 +65,7 @@ HARMLESS = frozenset({
 ELSEWHERE = frozenset({
     "recipe", "pretrained", "revision", "dtype", "tokenizer", "tokenizer_revision", "backend", "merge_seed", "rng",
     "peft", "delta", "subfolder",
+    "model", "path", "engine",  # as models of servers are named
 })  # fmt: skip
 # The short form's and presets' part of the arguments, in files that do not say which are the engine's.
 OF_RECIPES = frozenset({
@@ -79,6 +82,9 @@ SAME_AS = {("quantization", "fp8"): "fp8_per_tensor"}
 # Entries of a task's metadata that say where it lies and what was found there, not what it is.
 SAID_ELSEWHERE = ("config_source", "documents", "documents_hash", "documents_revision", "documents_notes",
                   "dataset_revisions", "differences")  # fmt: skip
+# Where lm_eval's command line writes the parts of the section `chat`.
+_CHAT_KEYS = {"template": "chat_template_sha", "multiturn": "fewshot_as_multiturn", "system": "system_instruction_sha"}
+_HASH = re.compile("[0-9a-f]{16,}")
 # How functions show in a dumped configuration: at another address in each process.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _NAMES = {"weights": "other weights", "tokenizer": "other tokenizer"}
@@ -174,14 +180,14 @@ def of_results(data: Mapping[str, Any]) -> Identity:
     model = _merged(stamp, given, config) if stamp else _other(data, given, config)
     versions = {name: data.get(f"{name}_version") for name in ("lm_eval", "transformers")}
     told = _mapping(data.get(KEY))
-    leaves = _leaves(data)
+    leaves, counts = _leaves(data), answered(data)
     return Identity({
         **model,
         "versions": {name: value for name, value in {**model["versions"], **versions}.items() if value is not None},
-        "chat": _chat(told["chat"]) if "chat" in told else _chat_of_file(data),
+        "chat": _chat(data),
         "seed": _seeds(data, config, given),
-        "tasks": {task: _task(data, told, task, given) for task in leaves},
-    }, {task: _documents_of_file(data, task) or {} for task in leaves})  # fmt: skip
+        "tasks": {task: _task(data, told, task, given, counts.get(task)) for task in leaves},
+    }, {task: _documents_of_file(data, task, counts.get(task)) or {} for task in leaves})  # fmt: skip
 
 
 def of_model(info: Mapping[str, Any], seed: Any = None) -> Identity:
@@ -227,10 +233,11 @@ def told(template: str | None, multiturn: bool, system: str | None, tasks: Mappi
     """What goes into results under KEY: what `lm_eval.evaluate` was given, and what `task_code` read.
 
     Args:
-        template: the chat template in use, or None.
+        template: the chat template in use, or None; "" is lm_eval's for one that a server applies.
         tasks: leaf task -> `code` and `documents`.
     """
-    chat = {"template": text_digest(template), "multiturn": bool(multiturn), "system": text_digest(system)}
+    named = SOME if template == "" else text_digest(template)
+    chat = {"template": named, "multiturn": bool(multiturn), "system": text_digest(system)}
     return {"chat": chat, "tasks": dict(tasks)}
 
 
@@ -251,8 +258,10 @@ def _merged(stamp: Mapping[str, Any], given: Mapping[str, Any], config: Mapping[
 def _other(data: Mapping[str, Any], given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     """The sections of any other model, from what lm_eval writes."""
     named = {key: given[key] for key in ("pretrained", "revision", "peft", "delta", "subfolder") if given.get(key)}
+    named |= {key: given[key] for key in ("model", "path", "engine") if given.get(key)}
     hashes = {key: config[key] for key in ("model_sha", "peft_sha", "delta_sha") if config.get(key)}
-    model = named or {"model": data.get("model_name") or config.get("model_args")}
+    # lm_eval draws a name for what names none, and it is the same for two servers.
+    model = named or {"model": given.get("base_url") or data.get("model_name") or config.get("model_args")}
     dtype = config.get("model_dtype") or given.get("dtype")
     return {
         "weights": {**model, **hashes, "dtype": None if dtype is None else str(dtype).removeprefix("torch.")},
@@ -263,20 +272,37 @@ def _other(data: Mapping[str, Any], given: Mapping[str, Any], config: Mapping[st
     }
 
 
-def _chat_of_file(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The prompting in a results file without our statement, as lm_eval's command line wrote it."""
-    keys = {"template": "chat_template_sha", "multiturn": "fewshot_as_multiturn", "system": "system_instruction_sha"}
-    return _chat({name: data.get(key) for name, key in keys.items()})
-
-
-def _chat(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The section `chat`. Shots are turns only if there is a chat template."""
-    template = said.get("template") or None
+def _chat(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `chat`: as we stated it, else as lm_eval's command line wrote it. Shots are turns only in a chat."""
+    said = _told_chat(data) or {name: data.get(key) for name, key in _CHAT_KEYS.items()}
+    template = said.get("template") or (SOME if _has_servers_template(data) else None)
     return {
         "template": template,
         "multiturn": bool(template and said.get("multiturn")),
         "system": said.get("system") or None,
     }
+
+
+def chat_is_known(data: Mapping[str, Any]) -> bool:
+    """Whether a results file says how its prompts were made."""
+    if _told_chat(data) or data.get("chat_template_sha") or _has_servers_template(data):
+        return True
+    return "chat_template_sha" in data and data.get("chat_template") != ""
+
+
+def _told_chat(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _mapping(_mapping(data.get(KEY)).get("chat"))
+
+
+def _has_servers_template(data: Mapping[str, Any]) -> bool:
+    """Whether a server put the prompts into a chat template, of which lm_eval has no text and writes "".
+
+    lm_eval 0.4.4 and 0.4.5 write "" of other models too, which were asked without one. They do not say their version.
+    """
+    if "chat-completions" in str(data.get("model_source") or _mapping(data.get("config")).get("model")):
+        return True
+    is_sure = bool(data.get("fewshot_as_multiturn")) or "lm_eval_version" in data
+    return data.get("chat_template") == "" and is_sure
 
 
 def _seeds(data: Mapping[str, Any], config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -296,12 +322,14 @@ def _leaves(data: Mapping[str, Any]) -> list[str]:
     return sorted(named or set(results) - set(_mapping(data.get("groups"))))
 
 
-def _task(data: Mapping[str, Any], told: Mapping[str, Any], task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _task(
+    data: Mapping[str, Any], told: Mapping[str, Any], task: str, given: Mapping[str, Any], count: Any
+) -> dict[str, Any]:  # fmt: skip
     """Everything that the score of a leaf task depends on beside the model."""
     config = dict(_mapping(_mapping(data.get("configs")).get(task)))
     is_told = bool(config)
     settings = _mapping(config.pop("generation_kwargs", None))
-    shots = _mapping(data.get("n-shot")).get(task, config.get("num_fewshot"))
+    shots = shots_of(data, task)
     read = _mapping(_mapping(told.get("tasks")).get(task))
     seed = _mapping(data.get("config")).get("fewshot_seed")
     return {
@@ -312,8 +340,15 @@ def _task(data: Mapping[str, Any], told: Mapping[str, Any], task: str, given: Ma
         "configuration": _configuration(config, given) if is_told else None,
         "code": read.get("code"),
         "documents": read.get("documents"),
-        "read": None if read.get("documents") else _documents_of_file(data, task),
+        "read": None if read.get("documents") else _documents_of_file(data, task, count),
     }
+
+
+def shots_of(data: Mapping[str, Any], task: str) -> Any:
+    """How many examples each prompt of a task showed; files of lm_eval 0.3 say it once for all tasks."""
+    config = _mapping(_mapping(data.get("configs")).get(task))
+    said = (_mapping(data.get("n-shot")).get(task), config.get("num_fewshot"))
+    return next((one for one in said if one is not None), _mapping(data.get("config")).get("num_fewshot"))
 
 
 def _configuration(config: dict[str, Any], given: Mapping[str, Any]) -> str:
@@ -325,11 +360,11 @@ def _configuration(config: dict[str, Any], given: Mapping[str, Any]) -> str:
     return hashlib.sha256(_ADDRESS.sub("", json.dumps(_plain(config), sort_keys=True)).encode()).hexdigest()[:16]
 
 
-def _documents_of_file(data: Mapping[str, Any], task: str) -> dict[str, Any] | None:
+def _documents_of_file(data: Mapping[str, Any], task: str, count: Any) -> dict[str, Any] | None:
     """What lm_eval's own files say of the documents: how many (or at most, in files that do not say how many), and a hash
     if samples were logged."""
-    counts, config = _mapping(_mapping(data.get("n-samples")).get(task)), _mapping(data.get("config"))
-    found = {"count": counts.get("effective"), "hash": _mapping(data.get("task_hashes")).get(task)}
+    config = _mapping(data.get("config"))
+    found = {"count": count, "hash": _mapping(data.get("task_hashes")).get(task)}
     if found["count"] is None and "limit" in config:
         found["limit"] = config["limit"] or "none"
     return {key: value for key, value in found.items() if value is not None} or None
@@ -340,7 +375,10 @@ def _word(section: str, key: str, ours: Mapping[str, Any], theirs: Mapping[str, 
     if section == "chat":
         return _chat_word(key, value, theirs.get(key))
     if section in _NAMES and key != "dtype":
-        return f"{_NAMES[section]}{f' ({str(value)[:8]})' if value else ''}"
+        name = str(value)[:8] if _HASH.fullmatch(str(value)) else _shown(value)
+        return f"{_NAMES[section]}{f' ({name})' if value else ''}"
+    if section == "versions" and value is None and key in ("lm_eval", "transformers"):  # there was one
+        return f"{key} of a version that is not said"
     prefix = {"generation_config": "generation_config ", "seed": "" if "seed" in key else "seed of "}.get(section, "")
     return f"{prefix}{key} {_shown(value)}" if value is not None else f"{prefix}{key} not set"
 
@@ -349,6 +387,8 @@ def _chat_word(key: str, value: Any, theirs: Any) -> str:
     if key == "multiturn":
         return "shots as turns" if value else "shots in one turn"
     name = "chat template" if key == "template" else "system prompt"
+    if SOME in (value, theirs) and value and theirs:
+        return f"the server's {name}" if value == SOME else f"another {name} than the server's"
     return f"no {name}" if not value else f"{name} {value[:8]}" if theirs else name
 
 

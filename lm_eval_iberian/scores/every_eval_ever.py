@@ -17,7 +17,7 @@ from typing import Any
 
 from lm_eval_iberian.benchmarks.benchmark import IN_PERCENT, OF_HUNDRED, own_scale
 from lm_eval_iberian.identity.prompting import shown
-from lm_eval_iberian.scores.results import Leaf, Run
+from lm_eval_iberian.scores.results import Leaf, Run, is_score
 from lm_eval_iberian.scores.suite import ModelScores
 from lm_eval_iberian.scores.tables import Report
 from merge_hooks.texts import json_text
@@ -102,7 +102,7 @@ def _entries(run: Run) -> Iterator[dict[str, Any]]:
         for key in run.tasks.get(task) or {}:
             metric, comma, filter_name = key.partition(",")
             leaf = run.leaf(task, key, own_scale(task, metric))
-            if comma and not metric.endswith("_stderr") and leaf.value is not None:
+            if comma and is_score(key, leaf.value) and leaf.value is not None:
                 yield _entry(run, task, metric, filter_name, leaf)
 
 

@@ -1,6 +1,7 @@
 """Reading lm_eval's results JSON: which model, which tasks, with which settings, how many documents.
 
-Format: lm_eval 0.4.13, `EvaluationTracker.save_results_aggregated` (lm_eval/loggers/evaluation_tracker.py).
+Format: lm_eval 0.4.13, `EvaluationTracker.save_results_aggregated` (lm_eval/loggers/evaluation_tracker.py). Files of 0.3
+and of 0.4.0 to 0.4.12 say less, and some of it wrongly: `lm_eval_iberian.identity.answered`, `identity.chat_is_known`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_iberian.benchmarks.benchmark import is_possible, most_error
-from lm_eval_iberian.identity.identity import Identity, of_results, parse
+from lm_eval_iberian.identity.answered import NOT_KNOWN, answered
+from lm_eval_iberian.identity.identity import Identity, chat_is_known, of_results, parse, shots_of
 from lm_eval_iberian.identity.prompting import PLAIN, Prompt, of_chat
 from merge_hooks.errors import ForPeople
 from merge_hooks.files import read_text
@@ -56,6 +58,12 @@ COUNTED = {
     "ties": "choices that are exactly equally likely, of which the first counts as taken: {}",
     "empty": "empty answers: {}",
 }
+
+
+# The argument that names the model, as lm_eval looks for it. An adapter is not its base.
+NAMES = ("peft", "delta", "lora_local_path", "pretrained", "model", "path", "engine")
+# What `--predict_only` writes as a metric: always 999.
+BYPASS = "bypass"
 
 
 @dataclass(frozen=True)
@@ -100,10 +108,12 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The model's name as lm_eval wrote it."""
-        arguments = self._arguments()
-        named = arguments.get("pretrained")
-        return str(named or self.data.get("model_name") or self.data.get("model_source") or Path(self.origin).stem)
+        """The model's name, by the argument that lm_eval takes it from; an adapter's goes before its base's."""
+        arguments, config = self._arguments(), self.data.get("config", {})
+        named = next((arguments[key] for key in NAMES if arguments.get(key)), None)
+        program, name = self.data.get("model_source") or config.get("model"), self.data.get("model_name")
+        # Of what names no model lm_eval draws a name: "wxrd1574".
+        return str(named or (program if arguments else name) or name or program or Path(self.origin).stem)
 
     @property
     def sources(self) -> dict[str, str]:
@@ -134,7 +144,7 @@ class Run:
             value,
             stderr,
             tuple(problems),
-            _whole(self.data.get("n-shot", {}).get(task)),
+            _whole(shots_of(self.data, task)),
             tuple(map(str, self._metadata(task).get("documents_notes") or ())),
             str(self._metadata(task).get("documents", "")),
             self.prompt,
@@ -143,17 +153,16 @@ class Run:
 
     def documents(self, task: str) -> int:
         """How many documents of a task were answered; 0 where the file does not say."""
-        return _whole((self.data.get("n-samples", {}).get(task) or {}).get("effective")) or 0
+        return _whole(self._answered.get(task)) or 0
+
+    @cached_property
+    def _answered(self) -> Mapping[str, Any]:
+        return answered(self.data)
 
     @property
     def prompt(self) -> Prompt:
         """How its prompts were made."""
-        chat = {
-            "template": "chat_template_sha",
-            "multiturn": "fewshot_as_multiturn",
-            "system": "system_instruction_sha",
-        }
-        return of_chat({name: self.data.get(key) for name, key in chat.items()}, "chat_template_sha" in self.data)
+        return of_chat(self.identity.parts["chat"], chat_is_known(self.data))
 
     def _doubts(self, task: str) -> tuple[str, ...]:
         """What was counted over a task's answers and is not 0, in words."""
@@ -162,12 +171,10 @@ class Run:
         return tuple(in_words(counts)) if isinstance(counts, Mapping) else ()  # an older file, or another model
 
     def scores(self, task: str) -> str:
-        """All scores of a task as one line, e.g. "bleu 12.34, chrf 40.10"; empty for a group without any."""
-        found = {key: _number(value) for key, value in self.tasks[task].items() if key.endswith(",none")}
+        """All scores of a task as one line, e.g. "bleu 12.34, exact_match,strict-match 0.4"; empty for a group without any."""
+        found = {key: _number(value) for key, value in self.tasks[task].items() if is_score(key, value)}
         return ", ".join(
-            f"{key.removesuffix(',none')} {value:.4g}"
-            for key, value in found.items()
-            if value is not None and "_stderr," not in key
+            f"{key.removesuffix(',none')} {value:.4g}" for key, value in found.items() if value is not None
         )
 
     def _arguments(self) -> Mapping[str, Any]:
@@ -175,12 +182,14 @@ class Run:
 
     def _shortened(self, task: str) -> list[str]:
         """Why this is not a score over the whole benchmark: a limit, fewer documents, or the embedded samples."""
-        counts = self.data.get("n-samples", {}).get(task) or {}
-        effective, original = counts.get("effective"), counts.get("original")
+        effective = self._answered.get(task)
+        original = (self.data.get("n-samples", {}).get(task) or {}).get("original")
         limit = self.data.get("config", {}).get("limit")
         metadata = self._metadata(task)
         problems = []
-        if effective is not None and original is not None and effective < original:
+        if effective == NOT_KNOWN:
+            problems.append("maybe limited: lm_eval 0.4.9 to 0.4.11 count documents that --samples left out")
+        elif effective is not None and original is not None and effective < original:
             problems.append(f"limited: {effective} of {original} documents")
         elif limit is not None and effective is None:
             problems.append(f"limited: run with --limit {limit}")
@@ -228,6 +237,12 @@ def check_run(data: Any, origin: str) -> Run:
                 raise TypeError(f"{task}: no configuration")
             _ = run.leaf(task, "acc"), run.scores(task), run.documents(task)
     return run
+
+
+def is_score(key: str, value: Any) -> bool:
+    """Whether an entry of a task is one of its scores: `metric,filter`, or in files of lm_eval 0.3 `metric`, a float."""
+    metric, comma, _ = key.partition(",")
+    return bool(comma or isinstance(value, float)) and not metric.endswith("_stderr") and metric != BYPASS
 
 
 @contextmanager

@@ -31,6 +31,8 @@ OF_A_MODEL = ("weights", "tokenizer", "generation_config", "chat", "seed")
 WORDS = 3
 # A doubt about a score: multiple choice under a chat template may fall so low.
 BELOW_CHANCE = "below chance by more than 3 standard errors: look at how it was prompted"
+# lm_eval writes its version since 0.4.9.
+UNKNOWN_VERSION = "lm_eval wrote it, so several versions may be averaged here, and each prompts in its own way"
 NOTHING_MEASURED = "nothing measured for"  # a note on a column of the paper
 # Why a benchmark has no score: it should have one, or nobody asked for it.
 MISSING, NOT_ASKED = "missing", "not asked for"
@@ -147,6 +149,8 @@ class ModelScores:
         for benchmark, score in self.benchmarks.items():
             if score.runs or (self.lacks(benchmark) and self._measured(benchmark.column)):
                 said += [f"{benchmark.title}: {word}" for word in (*score.problems, *score.doubts, *score.notes)]
+        if len(self.runs) > 1 and not any(run.data.get("lm_eval_version") for run in self.runs):
+            said.append(f"none of its {len(self.runs)} files says which {UNKNOWN_VERSION}")
         return said + self._others()
 
     def _others(self) -> list[str]:
@@ -245,12 +249,12 @@ def apart_on(first: Iterable[Run], second: Iterable[Run], tasks: Collection[str]
 
     Nothing: their scores there may be compared (prompts may differ where that is marked: `lm_eval_iberian.identity.prompting`).
     """
-    ours, theirs = ([_on(run, tasks) for run in runs if any(task in run.tasks for task in tasks)]
+    ours, theirs = ([on_tasks(run, tasks) for run in runs if any(task in run.tasks for task in tasks)]
                     for runs in (first, second))  # fmt: skip
     return list(dict.fromkeys(word for one in ours for other in theirs for word in one.differences(other)))
 
 
-def _on(run: Run, tasks: Collection[str]) -> Identity:
+def on_tasks(run: Run, tasks: Collection[str]) -> Identity:
     """What was measured there, without what is a model's own."""
     found = run.identity.without(*OF_A_MODEL)
     parts = found.parts

@@ -17,6 +17,7 @@ from lm_eval_iberian.benchmarks.languages import language_names
 from lm_eval_iberian.benchmarks.table import averages, benchmarks, columns, measured_languages, of_column
 from lm_eval_iberian.identity.prompting import Prompt, has_several, odd_ones, shown
 from lm_eval_iberian.scores import leaderboards, paper
+from lm_eval_iberian.scores.alike import otherwise
 from lm_eval_iberian.scores.results import as_lm_eval_writes_it
 from lm_eval_iberian.scores.results_files import find_runs
 from lm_eval_iberian.scores.suite import NOTHING_MEASURED, ModelScores, Score, gather
@@ -139,7 +140,8 @@ def report(models: Sequence[ModelScores], against: str | None = None, normalised
     made = [table for table in found if table is not None]
     # Beside published figures a column without any of ours says what is still to be measured; else it says nothing.
     made = made if against else [table for one in made if (table := pruned(one)).heads]
-    notes = {model.label: notes for model in models if (notes := _said(model, made))}
+    apart = otherwise(models)
+    notes = {model.label: notes for model in models if (notes := [*_said(model, made), *apart.get(model.label, [])])}
     if against:
         own = f"rows marked [printed] are those of {against}: how they were measured is not known here"
         of_shares = (

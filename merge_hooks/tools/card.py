@@ -13,7 +13,7 @@ from merge_hooks.hashing import template_hash
 from merge_hooks.recipe.signature import Signature, recipe_digest, sign
 from merge_hooks.stream.tokenizer import TokenizerChoice, generation_hash, generation_settings
 from merge_hooks.tools.card_head import card_head
-from merge_hooks.tools.card_index import eval_results
+from merge_hooks.tools.card_index import eval_results, scores_of
 
 if TYPE_CHECKING:
     from merge_hooks.stream.stream import Stream
@@ -110,9 +110,8 @@ def _scores(results: Sequence[Results]) -> str:
         for task, scores in content.get("results", {}).items():
             if note := _shortened(content, task):
                 notes[task] = note
-            for key, value in scores.items():
-                if isinstance(value, float) and "stderr" not in key:
-                    rows.setdefault((task, key.split(",")[0], _prompted(content)), []).append(value)
+            for metric, value in scores_of(scores):
+                rows.setdefault((task, metric, _prompted(content)), []).append(value)
     lines = [f"`{signature}`" for signature in dict.fromkeys(map(_signed, results))]
     lines += ["", "| task | metric | value | prompt |", "|---|---|---|---|"]
     for (task, metric, prompt), values in sorted(rows.items()):

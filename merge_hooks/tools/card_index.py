@@ -8,9 +8,10 @@ measured: shots, prompt, the digest of the weights' signature, and the measureme
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.hashing import digest
@@ -38,10 +39,21 @@ def eval_results(
         for task, scores in content.get("results", {}).items():
             if task not in (content.get("configs") or {task: None}) or shortened(content, task):
                 continue
-            for key, value in scores.items():
-                if isinstance(value, float) and "," in key and "stderr" not in key:
-                    found.setdefault((task, key.split(",")[0], prompted(content)), []).append((value, content))
+            for metric, value in scores_of(scores):
+                found.setdefault((task, metric, prompted(content)), []).append((value, content))
     return [_entry(*key, values) for key, values in sorted(found.items(), key=lambda one: one[0])]
+
+
+def scores_of(entry: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The scores of a task: "acc", or with its filter "exact_match,strict-match": two filters of an answer are two scores.
+
+    Not what is no number, nor `bypass`, which `--predict_only` writes.
+    """
+    for key, value in entry.items():
+        name, comma, _ = key.partition(",")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if comma and is_number and not name.endswith("_stderr") and name != "bypass":
+            yield key.removesuffix(",none"), float(value)
 
 
 def _entry(task: str, metric: str, prompt: str, values: Sequence[tuple[float, Results]]) -> EvalResult:
@@ -57,7 +69,7 @@ def _entry(task: str, metric: str, prompt: str, values: Sequence[tuple[float, Re
         dataset_type=hub[1] if hub else task, dataset_name=task, dataset_revision=hub[2] if hub else None,
         dataset_config=_text(config.get("dataset_name")), dataset_split=_text(config.get("test_split")),
         dataset_args={} if shots is None else {"num_few_shot": shots},
-        metric_type=metric, metric_name=metric, metric_value=statistics.fmean(value for value, _ in values),
+        metric_type=metric.partition(",")[0], metric_name=metric, metric_value=statistics.fmean(value for value, _ in values),
         metric_args=_how(task, prompt, contents),
     )  # fmt: skip
 

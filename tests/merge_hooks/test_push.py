@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from merge_hooks.errors import EngineError
-from merge_hooks.tools.card import _prompted, _shortened
+from merge_hooks.tools.card import _prompted, _scores, _shortened
 from merge_hooks.tools.card_head import card_head
 from merge_hooks.tools.card_index import eval_results
 from merge_hooks.tools.push import check_name
@@ -55,6 +55,24 @@ def test_scores_that_are_not_whole_are_in_no_model_index() -> None:
     card = card_of(results("eus_trivia", 0.5, documents=3), results("belebele_eu", 0.4))
     assert [entry.dataset_name for entry in card.data.eval_results] == ["belebele_eu"]
     assert card_of(results("eus_trivia", 0.5, documents=3)).data.eval_results is None
+
+
+def test_two_filters_of_one_metric_are_two_scores() -> None:
+    """They were averaged as two runs, on the card and on the Hub. What is no number, and 999 of --predict_only, is none."""
+    data = results("gsm8k", 1.0)
+    data["results"]["gsm8k"] |= {
+        "exact_match,strict-match": 0.2, "exact_match_stderr,strict-match": 0.1, "exact_match,flexible-extract": 0.6,
+        "f1,none": float("nan"), "bypass,none": 999, "sample_len": 10,
+    }  # fmt: skip
+    found = {entry.metric_name: entry.metric_value for entry in card_of(data).data.eval_results}
+    assert found == {"acc": 1.0, "exact_match,strict-match": 0.2, "exact_match,flexible-extract": 0.6}
+    assert {entry.metric_type for entry in card_of(data).data.eval_results} == {"acc", "exact_match"}
+    rows = [line.split(" | ")[1:3] for line in _scores([data]).splitlines() if line.startswith("| gsm8k")]
+    assert rows == [
+        ["acc", "1.0000"],
+        ["exact_match,flexible-extract", "0.6000"],
+        ["exact_match,strict-match", "0.2000"],
+    ]
 
 
 PROGRAM = """
