@@ -408,6 +408,13 @@ def test_other_log_probabilities_are_refused(of_llama: StandInServer) -> None:
         model(of_llama)
 
 
+def test_keys_and_values_outside_of_the_engine_are_refused(of_llama: StandInServer) -> None:
+    """Emptying the prefix cache leaves them there, and some are found by the tokens alone."""
+    of_llama.configuration["kv_transfer_config"] = {"kv_connector": "OffloadingConnector", "kv_role": "kv_both"}
+    with pytest.raises(EngineError, match=r"outside of its engine \(OffloadingConnector\)"):
+        model(of_llama)
+
+
 @pytest.mark.slow
 def test_other_files_on_the_servers_machine_are_refused(of_llama: StandInServer, llama: dict[str, Path]) -> None:
     worker = of_llama._worker
