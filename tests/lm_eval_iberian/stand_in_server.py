@@ -143,7 +143,7 @@ class StandInServer:
             return {"owner": self.owner, "seconds": 60.0}
         if method == "merge_swap":
             self.change("ours", "d" * 32)
-            return {}
+            return {"digest": self.digest}
         if method == "merge_prove":
             return {"digest": self.digest, "wrong": [], "unproved": [], "unused": []}
         from merge_hooks.resolve.resolver import from_payload
