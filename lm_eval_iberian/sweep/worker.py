@@ -168,12 +168,13 @@ class Worker:
 
 
 def _refuse_changed(job: Job, loaded: LoadedOnce) -> None:
-    """See that this process reads what was planned. Raises SweepError where a task or its documents have changed."""
-    planned = job.identity.parts["tasks"]
-    changed = [name for name, read in loaded.read.items() if any(planned[name][key] != read[key] for key in read)]
+    """See that this process asks what was planned. Raises SweepError where a task or its documents have changed."""
+    head = results_head(job.evaluation, backend_of(job.model_args), job.model_args, {})
+    planned, now = job.identity.parts["tasks"], loaded.identity(head).parts["tasks"]
+    changed = [name for name in {**planned, **now} if planned.get(name) != now.get(name)]
     if changed:
         raise SweepError(
-            f"{job.point}: the code or the documents of {', '.join(changed[:3])}"
+            f"{job.point}: the configuration, the code or the documents of {', '.join(changed[:3])}"
             f"{f' and {len(changed) - 3} more tasks' if len(changed) > 3 else ''} changed since the sweep was planned. "
             "Start it again."
         )
