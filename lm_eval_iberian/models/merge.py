@@ -41,6 +41,8 @@ from merge_hooks.texts import seen, shortened
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
 SWAPS = ("auto", "always", "never")
+# Other names of dtypes, which engines take; signatures have one.
+SAME_DTYPE = {"half": "float16", "float": "float32"}
 MIXED = "the last swap broke off, so the engine holds weights of two merges. Swap again."
 
 
@@ -138,7 +140,8 @@ def prepare(
     for note in fit_notes(stream):
         LOG.warning("merged: %s", shortened(seen(note), 2000))
     LOG.info("merged: tokenizer and generation config from %s", seen(choice.origin))
-    chosen = stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)
+    chosen = (stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)).removeprefix("torch.")
+    chosen = SAME_DTYPE.get(chosen, chosen)
     refuse_too_large(stream, None if chosen == "auto" else chosen, holds_model)
     _ = stream.resolved.prints  # before the weights are read: the signature must not stamp what lies there hours later
     _ = choice.facts  # before an engine starts, and gives the tokenizer a token to pad with

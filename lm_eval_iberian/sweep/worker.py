@@ -28,7 +28,6 @@ from lm_eval_iberian.sweep.kept_tasks import (
     results_head,
     version_of,
 )
-from lm_eval_iberian.sweep.plan import planned_signature
 from lm_eval_iberian.sweep.results_keys import as_the_command_line, config_keys, samples_files
 from lm_eval_iberian.sweep.stored_lm import StoredLM
 from lm_eval_iberian.sweep.trouble import details, ends_everything, explain
@@ -109,11 +108,10 @@ class Worker:
                 f"{job.point}: the weights in the engine ({self.weights}) are not those that this recipe gave before "
                 f"({job.weights}). Is a disk or memory failing? Nothing was measured."
             )
-        engine = backend_of(job.model_args).engine(job.model_args)
-        found = planned_signature(self.model.prepared, str(job.model_args["dtype"]), engine, job.model_args)
+        found = self.model.signature.digest
         if found != job.signature:
             raise SweepError(
-                f"{job.point}: the engine holds {found}, the plan says {job.signature}: a source or a package changed "
+                f"{job.point}: the engine holds {found}, the plan says {job.signature}: a source, a package or a server changed "
                 "since the sweep was planned. Start it again."
             )
         self.signature = job.signature

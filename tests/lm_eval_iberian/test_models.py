@@ -257,6 +257,17 @@ def test_what_answers_would_depend_on_beside_the_merge_is_refused(argument: str,
         MergedVLLM(pretrained="nowhere", **{argument: value})
 
 
+@pytest.mark.parametrize(
+    ("said", "dtype"),
+    [("half", "float16"), ("float", "float32"), ("torch.bfloat16", "bfloat16"), ("float16", "float16")],
+)
+def test_a_dtype_has_one_name(said: str, dtype: str, llama: dict[str, Path]) -> None:
+    """Plans, signatures and engines must mean the same by it."""
+    from lm_eval_iberian.models.merge import prepare
+
+    assert prepare(None, str(llama["base"]), dtype=said).dtype == dtype
+
+
 def test_a_tokenizer_can_be_named(llama: dict[str, Path]) -> None:
     from lm_eval_iberian.models.merge import prepare
 
