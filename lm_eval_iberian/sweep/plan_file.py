@@ -19,6 +19,7 @@ from lm_eval_iberian.sweep.plan import free_name
 from merge_hooks.files import write_whole
 
 SEARCH = "optuna.sqlite"  # of `iberian tune`
+ANEW = "it is written anew, and nothing is measured twice."
 
 
 def refuse_another(folder: Path, made: Mapping[str, Any]) -> None:
@@ -30,8 +31,10 @@ def refuse_another(folder: Path, made: Mapping[str, Any]) -> None:
     for key in ("file",) if there.get("file") and made.get("file") else ("name",):
         theirs, ours = there.get(key), made.get(key)
         if theirs is not None and ours is not None and theirs != ours:
+            moved = key == "file" and Path(theirs).name == Path(ours).name and not Path(theirs).parent.exists()
             raise SweepError(
                 f"{folder}: it holds the sweep {theirs}, and this one is {ours}. Give it a folder of its own with --out."
+                + (f" If it is the same one and was moved here, delete {folder / PLAN}: {ANEW}" if moved else "")
             )
 
 
