@@ -286,7 +286,7 @@ def test_another_sweep_is_refused_in_a_run_folder(tmp_path: Path) -> None:
     for other in ({"name": "two"}, {"name": "one", "file": "/b/one"}):
         with pytest.raises(SweepError, match="holds the sweep"):
             plan_file.refuse_another(tmp_path, other)
-    with pytest.raises(SweepError, match="was moved here, delete .*plan.json"):
+    with pytest.raises(SweepError, match=r"was moved here, delete .*plan\.json"):
         plan_file.refuse_another(tmp_path, {"name": "one", "file": "/b/one"})
     plan_file.refuse_another(tmp_path, {"name": "one", "file": "/a/one"})
     (tmp_path / "optuna.sqlite").touch()
