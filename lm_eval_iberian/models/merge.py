@@ -17,7 +17,7 @@ from merge_hooks.checks.estimate import refuse_too_large
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.checks.swap import check_swap
 from merge_hooks.errors import EngineError, PreflightError, RecipeError, SourceError, explained
-from merge_hooks.hashing import template_hash
+from merge_hooks.hashing import digest, template_hash
 from merge_hooks.machine.deadline import OutOfTime, within
 from merge_hooks.machine.stopping import unwind_on_sigterm
 from merge_hooks.planning.config import dump_config
@@ -211,6 +211,13 @@ class Swapping:
 
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = template
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What lm_eval's `--cache_requests` tells prompts apart by: two merges may have other templates on one tokenizer,
+        and arguments (enable_thinking) change what a template makes."""
+        facts = self.prepared.tokenizer.facts
+        return f"{facts.hash}-{template_hash(facts.template)}-{digest(counting(self.arguments))}"
 
     def apply_chat_template(self, *arguments: Any, **options: Any) -> str:
         """lm_eval's, in bounded time. Raises SourceError for a template that does not end on this conversation."""
