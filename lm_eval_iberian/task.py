@@ -28,6 +28,8 @@ from lm_eval_iberian.errors import DocumentsError
 class DocumentTask(ConfigurableTask):
     """A task that reads a mirror folder, the embedded samples or the Hub, as IBERIAN_DATA says."""
 
+    _shots_seed: int | None = None
+
     def __init__(self, config: dict[str, Any] | None = None, **arguments: Any) -> None:
         # `class` brought lm_eval here; TaskConfig does not know it.
         config = {key: value for key, value in (config or {}).items() if key != "class"}
@@ -84,16 +86,21 @@ class DocumentTask(ConfigurableTask):
         choices = self.doc_to_choice(document) if self.config.doc_to_choice else []
         return " ".join(sorted(" ".join([str(self.doc_to_text(document)), *map(str, choices)]).lower().split()))
 
+    def set_fewshot_seed(self, seed: int | None = None) -> None:
+        """lm_eval's hook for the seed by which shots are drawn."""
+        super().set_fewshot_seed(seed)
+        self._shots_seed = seed
+
     def fewshot_context(self, doc: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         """lm_eval's prompt of a document. The shots are drawn by a sampler that knows the document."""
         self.sampler.evaluated = doc
         return super().fewshot_context(doc, *arguments, **options)
 
     def build_all_requests(self, *, tokenizer_name: str = "", **options: Any) -> None:
-        """lm_eval's requests. `--cache_requests` keys them by task and tokenizer; ours also by documents."""
+        """lm_eval's requests. `--cache_requests` keys them by task and tokenizer; ours also by documents and the shots' seed."""
         self._look_at_targets()
         read = (self.config.metadata or {})["documents_hash"]
-        super().build_all_requests(tokenizer_name=f"{tokenizer_name}-{read}", **options)
+        super().build_all_requests(tokenizer_name=f"{tokenizer_name}-{read}-{self._shots_seed}", **options)
 
     def _look_at_targets(self) -> None:
         """Say how many documents have a right answer that is none of their choices: lm_eval counts these as wrong, and

@@ -74,3 +74,7 @@ class UnprovedError(EngineError):
 
 class EngineLostError(EngineError):
     """A process of the engine has died, by no fault of the merge's: started anew, it may well go on."""
+
+
+class ChangedError(EngineError):
+    """Somebody else changed the weights of a server, or started it anew: what came of it meanwhile does not count."""

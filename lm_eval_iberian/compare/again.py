@@ -42,19 +42,41 @@ def commands(point: SweepPoint, recipe: Path, out: Path) -> list[str]:
         recipe: the file that holds the point's recipe.
         out: where lm_eval shall write its results.
     """
-    moved = moves(point)
-    if moved:
+    start = start_of(point)
+    if start is not None:
         recipe, out = recipe.absolute(), out.absolute()
     lines = dict.fromkeys(_command(point, result, recipe, out) for result in point.results)
-    return [f"cd {shlex.quote(str(point.folder))} && {line}" if moved else line for line in lines]
+    return [f"cd {shlex.quote(str(start))} && {line}" if start is not None else line for line in lines]
 
 
-def moves(point: SweepPoint) -> bool:
-    """Whether the recipe has relative paths that are found from the sweep's folder only."""
-    if point.folder is None or Path(point.folder).resolve() == Path.cwd():
-        return False
-    names = [str(source.get("name")) for result in point.results for source in _stamp(result).get("sources") or ()]
-    return any((Path(point.folder) / name).exists() and not Path(name).exists() for name in names)
+def start_of(point: SweepPoint) -> Path | None:
+    """The folder to start from, where the recipe's relative paths are the models that were measured; None: this one.
+
+    Here another model may lie at such a path.
+    """
+    said = [source for result in point.results for source in _stamp(result).get("sources") or ()]
+    names = {str(source.get("name")): source for source in said}
+    names = {name: source for name, source in names.items() if not Path(name).expanduser().is_absolute()}
+    beside = [] if point.folder is None else [Path(point.folder)]
+    for start in (Path.cwd(), *beside, *filter(None, map(_above, names, names.values()))):
+        if all(_is_there(start / name, source) for name, source in names.items()):
+            return None if start.resolve() == Path.cwd() else start
+    return next(
+        (one for one in beside if any((one / name).exists() and not Path(name).exists() for name in names)), None
+    )
+
+
+def _is_there(place: Path, source: Mapping[str, Any]) -> bool:
+    """Whether a name leads from somewhere to what was measured. One of the Hub must lead nowhere on this machine."""
+    if not place.exists():
+        return source.get("revision") is not None
+    return str(place.resolve()) == source.get("folder")
+
+
+def _above(name: str, source: Mapping[str, Any]) -> Path | None:
+    """The folder from which the name led to a model, if it lies under this name."""
+    folder, parts = Path(str(source.get("folder"))), Path(name).parts
+    return folder.parents[len(parts) - 1] if folder.parts[-len(parts) :] == parts else None
 
 
 def _command(point: SweepPoint, result: Mapping[str, Any], recipe: Path, out: Path) -> str:

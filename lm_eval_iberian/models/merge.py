@@ -17,7 +17,7 @@ from merge_hooks.checks.estimate import refuse_too_large
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.checks.swap import check_swap
 from merge_hooks.errors import EngineError, PreflightError, RecipeError, SourceError, explained
-from merge_hooks.hashing import template_hash
+from merge_hooks.hashing import digest, template_hash
 from merge_hooks.machine.deadline import OutOfTime, within
 from merge_hooks.machine.stopping import unwind_on_sigterm
 from merge_hooks.planning.config import dump_config
@@ -41,6 +41,8 @@ from merge_hooks.texts import seen, shortened
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
 SWAPS = ("auto", "always", "never")
+# Other names of dtypes, which engines take; signatures have one.
+SAME_DTYPE = {"half": "float16", "float": "float32"}
 MIXED = "the last swap broke off, so the engine holds weights of two merges. Swap again."
 
 
@@ -138,7 +140,8 @@ def prepare(
     for note in fit_notes(stream):
         LOG.warning("merged: %s", shortened(seen(note), 2000))
     LOG.info("merged: tokenizer and generation config from %s", seen(choice.origin))
-    chosen = stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)
+    chosen = (stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)).removeprefix("torch.")
+    chosen = SAME_DTYPE.get(chosen, chosen)
     refuse_too_large(stream, None if chosen == "auto" else chosen, holds_model)
     _ = stream.resolved.prints  # before the weights are read: the signature must not stamp what lies there hours later
     _ = choice.facts  # before an engine starts, and gives the tokenizer a token to pad with
@@ -208,6 +211,13 @@ class Swapping:
 
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = template
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What lm_eval's `--cache_requests` tells prompts apart by: two merges may have other templates on one tokenizer,
+        and arguments (enable_thinking) change what a template makes."""
+        facts = self.prepared.tokenizer.facts
+        return f"{facts.hash}-{template_hash(facts.template)}-{digest(counting(self.arguments))}"
 
     def apply_chat_template(self, *arguments: Any, **options: Any) -> str:
         """lm_eval's, in bounded time. Raises SourceError for a template that does not end on this conversation."""

@@ -26,6 +26,9 @@ from merge_hooks.errors import EngineLostError
 LOG = logging.getLogger("lm_eval.iberian")
 # Requests in the engine, as a multiple of those that run at once: the next are at hand whenever one ends.
 AHEAD = 2
+# Where an `LLM` notes the requests that are under way. If they broke off and this is still there, its prefix cache may
+# hold blocks that no step has computed.
+UNDER_WAY = "iberian_under_way"
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,18 @@ def run_queue(
             they finish.
         lora_request: vLLM's, for all of them.
     Raises:
-        EngineLostError: the engine has died.
+        EngineLostError: the engine has died, or its prefix cache cannot be emptied after requests that broke off before.
     """
     engine = llm.llm_engine
+    if hasattr(llm, UNDER_WAY) and not _empty(llm):
+        raise EngineLostError(
+            "vLLM's prefix cache could not be emptied after an interruption, so its answers may be wrong. Start a new engine."
+        )
     limit = AHEAD * engine.vllm_config.scheduler_config.max_num_seqs
     waiting = enumerate(requests)
     # vLLM's name of a request in the engine -> its place
     running: dict[str, int] = {}
+    setattr(llm, UNDER_WAY, running)
     try:
         with asking(llm, "while it answered") as ask, _interrupts_between_steps() as pause:
             _fill(llm, waiting, running, limit, lora_request)
@@ -75,8 +83,9 @@ def run_queue(
     except EngineLostError:
         raise
     except BaseException:
-        _abandon(llm, list(running))
+        _abandon(llm)
         raise
+    delattr(llm, UNDER_WAY)
 
 
 def _fill(
@@ -99,17 +108,27 @@ def _fill(
         llm.llm_engine.add_request(name, tokens_input(list(request.tokens)), request.params, lora_request=lora_request)
 
 
-def _abandon(llm: Any, names: list[str]) -> None:
-    """Take requests back out of the engine. If that fails it is only logged: the first error matters more."""
+def _abandon(llm: Any) -> None:
+    """Take requests back out of the engine. If that fails it is only logged: the first error matters more.
+
+    Whoever asks next tries again, and is refused if it still fails; so it is if this is interrupted in its turn.
+    """
     try:
-        llm.llm_engine.abort_request(names)
-        # vLLM counts blocks as cached as soon as they are planned, even if no step ever computed them.
-        with asking(llm, "after an interruption") as ask:
-            is_empty = ask(llm.reset_prefix_cache)
-        if not is_empty:
+        if not _empty(llm):
             LOG.warning("merged: vLLM's prefix cache could not be emptied after an interruption; start a new engine.")
     except Exception as error:
         LOG.warning("merged: the engine did not survive the interruption (%s: %s).", type(error).__name__, error)
+
+
+def _empty(llm: Any) -> bool:
+    """Take the requests under way out of the engine, and its prefix cache with them. Returns whether nothing is left."""
+    llm.llm_engine.abort_request(list(getattr(llm, UNDER_WAY)))
+    # vLLM counts blocks as cached as soon as they are planned, even if no step ever computed them.
+    with asking(llm, "after an interruption") as ask:
+        is_empty = bool(ask(llm.reset_prefix_cache))
+    if is_empty:
+        delattr(llm, UNDER_WAY)
+    return is_empty
 
 
 @contextmanager

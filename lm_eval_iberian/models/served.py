@@ -139,9 +139,14 @@ def look(server: Server, name: str | None = None) -> Served:
             server.base_url, version, str(card["id"]), str(card["root"]), int(card["max_model_len"]), server.block_size(facts),
             configuration, None if configuration is None else _states(server), facts.get("cache_dtype"),
         )  # fmt: skip
-        mode = served.of("model_config", "logprobs_mode")
+        mode, connector = served.of("model_config", "logprobs_mode"), served.of("kv_transfer_config", "kv_connector")
     if mode not in (None, "raw_logprobs"):
         raise EngineError(f"{server.base_url}: the server was started with --logprobs-mode {mode}. Start it without.")
+    if connector:
+        raise EngineError(
+            f"{server.base_url}: the server keeps keys and values outside of its engine ({connector}), where those of other "
+            "weights may be found. Start it without --kv-transfer-config and --kv-offloading-size."
+        )
     return served
 
 

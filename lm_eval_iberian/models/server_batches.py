@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 from merge_hooks.engines.vllm_server import Server, ServerAwayError, message_of, understood
-from merge_hooks.errors import EngineError
+from merge_hooks.errors import ChangedError, EngineError
 
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
@@ -30,10 +30,6 @@ _NOTHING_BETWEEN = "Give the address of vLLM itself: something between it and he
 
 Body = dict[str, Any]
 Numbered = tuple[int, Body]
-
-
-class ChangedError(EngineError):
-    """Somebody else changed the server's weights, or started it anew."""
 
 
 class Holder(Protocol):

@@ -12,12 +12,12 @@ from typing import Any
 
 from lm_eval_iberian.models.merge import Prepared, Swapping, prepare_swap, sign_model
 from lm_eval_iberian.models.served import NOT_PROVED, Served, how_to_start, look, prepare_running, states_of
-from lm_eval_iberian.models.server_batches import ChangedError, complete
+from lm_eval_iberian.models.server_batches import complete
 from lm_eval_iberian.models.server_scoring import PLAIN
 from merge_hooks.engines import vllm as vllm_loader
 from merge_hooks.engines.vllm_server import RefusedError, Server, ServerAwayError, understood
 from merge_hooks.engines.weights_digest import digest_of
-from merge_hooks.errors import EngineError, UnprovedError
+from merge_hooks.errors import ChangedError, EngineError, UnprovedError
 from merge_hooks.planning.config import dump_config
 from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.recipe.signature import Signature, is_plain
@@ -102,6 +102,8 @@ class HoldsWeights(Swapping):
         """Swap, in our turn."""
         try:
             with understood(self.served.url), self.server.paused():
+                if others := self._others(LEASE_SECONDS):  # requests under way may have been waited for longer
+                    raise ChangedError(f"{self.served.url}: it is {others[0]}'s turn to swap it meanwhile.")
                 proof = vllm_loader.swap(self.server, prepared.resolved, self._resident, self._proves)
         except UnprovedError as error:
             raise UnprovedError(
@@ -209,12 +211,18 @@ class HoldsWeights(Swapping):
 
     def _lease(self, seconds: float) -> None:
         if self._is_proved and self._can_swap:
-            self.server.collective_rpc("merge_lease", args=(self._owner, seconds))
+            self._others(seconds)
+
+    def _others(self, seconds: float) -> list[str]:
+        """Ask for the turn to swap, for so long. Returns who else has it; empty if it is ours."""
+        with understood(self.served.url):
+            answers = self.server.collective_rpc("merge_lease", args=(self._owner, seconds))
+            return [str(answer["owner"]) for answer in answers if answer["owner"] != self._owner]
 
     def check(self) -> None:
         """See `Holder`."""
         if not self._is_proved:
-            self._refuse_another()
+            self._refuse_other_load(self._refuse_another())
             self._refuse_other_canary()
             return
         if states_of(self.server) != self._states:
@@ -237,31 +245,40 @@ class HoldsWeights(Swapping):
         if self._is_proved and not self._can_swap:
             self._recognise()
 
-    def _refuse_another(self) -> None:
-        """Raises EngineError if the server is not what it was at the start of this run, weights aside."""
-        before, now = self.served.facts, look(self.server, self._name).facts
+    def _refuse_another(self) -> Served:
+        """What the server is. Raises EngineError if it is not what it was at the start of this run, weights aside."""
+        found = look(self.server, self._name)
+        before, now = self.served.facts, found.facts
         other = [what for what in before if now[what] != before[what]]
         if other:
             raise EngineError(
                 f"{self.served.url}: the server came back as another one: {other[0]} is {now[other[0]]!r:.300}, before "
                 f"{before[other[0]]!r:.300}. Start it as it was, or this run anew."
             )
+        return found
+
+    def _refuse_other_load(self, now: Served) -> None:
+        """A server that is not proved, but whose workers say which load is in them: another may have come and gone."""
+        if now.holds_a_merge:
+            raise EngineError(
+                f"{self.served.url}: somebody else put a merge into the server, which was scored as it was started. The last "
+                "answers were dropped. Start this again."
+            )
+        if now.states != self.served.states:
+            self.served = now
+            raise ChangedError(f"{self.served.url}: the server was started anew meanwhile.")
 
     def _take_turn(self) -> None:
         """Wait until nobody else swaps the server, and say that it is our turn. Raises EngineError after `patience`."""
         waited = 0.0
         while True:
-            answers = self.server.collective_rpc("merge_lease", args=(self._owner, LEASE_SECONDS))
-            with understood(self.served.url):
-                others = [answer for answer in answers if answer["owner"] != self._owner]
+            others = self._others(LEASE_SECONDS)
             if not others:
                 self.server.resume()  # who was killed over a swap has left it paused
                 return
             if waited >= self.server.patience:
-                raise EngineError(
-                    f"{self.served.url}: {others[0]['owner']} is using this server. Wait, or use another."
-                )
-            LOG.info("merged: %s is using %s; waiting", others[0]["owner"], self.served.url)
+                raise EngineError(f"{self.served.url}: {others[0]} is using this server. Wait, or use another.")
+            LOG.info("merged: %s is using %s; waiting", others[0], self.served.url)
             self.server.pause(5.0)
             waited += 5.0
 

@@ -34,6 +34,8 @@ with vllm_loader.version_known_as_vllm():
 # Below lm_eval's own logger, whose handler and level its command line sets.
 LOG = logging.getLogger("lm_eval.iberian")
 SCORINGS = ("prefix", "prompt_logprobs")
+# vLLM's arguments for keys and values that it keeps outside of the engine, where emptying its prefix cache leaves them.
+KEEPS_ELSEWHERE = ("kv_transfer_config", "kv_offloading_size")
 # What a merge may have otherwise than the model whose config.json vLLM reads.
 LAYERS_AND_TOKENS = ("num_hidden_layers", "vocab_size")
 
@@ -278,9 +280,19 @@ def _refuse(arguments: dict[str, Any]) -> None:
                 f"quantization={quantization}: a merge is quantised while it is loaded, and its weights are proved, with "
                 f"one of {', '.join(vllm_loader.QUANTISED)}."
             )
+    if given := [name for name in KEEPS_ELSEWHERE if arguments.get(name)]:
+        raise EngineError(
+            f"{', '.join(given)}: not with the model `merged`. What it keeps outlives a swap, or the engine, and is found by "
+            "the tokens alone: a merge would go on from the keys and values of another. Leave it out."
+        )
+    if arguments.pop("lora_local_path", None):
+        raise EngineError(
+            "lora_local_path: an adapter that vLLM lays over the merge is in no signature. Write it into the recipe, or as "
+            "pretrained=BASE+ADAPTER."
+        )
     ours = ("load_format", "hf_overrides", "worker_extension_cls", "model_loader_extra_config")
     given = [name for name in ours if arguments.get(name)]
     if given:
         raise EngineError(f"{', '.join(given)}: not with the model `merged`, whose loader sets the weights itself.")
-    for name in ("data_parallel_size", *ours):
+    for name in ("data_parallel_size", *KEEPS_ELSEWHERE, *ours):
         arguments.pop(name, None)

@@ -24,6 +24,7 @@ class Measured:
         seed: of sampled generation.
         store: the one that has it; None while it is not finished.
         failure: why it is not there.
+        is_earlier: whether a sweep.yml of before asked for it, and today's does not.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Measured:
     seed: int | None
     store: Store | None
     failure: str | None
+    is_earlier: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class SweepPoint:
         folder: where the recipe's relative paths are looked up, after the current folder.
         merge_seed, rng: of random methods.
         include_path: a folder of further tasks, as lm_eval's --include_path.
+        is_earlier: whether it is of a sweep.yml of before, and not in today's.
     """
 
     name: str
@@ -62,6 +65,7 @@ class SweepPoint:
     merge_seed: int = 0
     rng: str = "iberian"
     include_path: str | None = None
+    is_earlier: bool = False
 
     @property
     def finished(self) -> list[Measured]:

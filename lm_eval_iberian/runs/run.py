@@ -141,7 +141,7 @@ def read_point(entry: Mapping[str, Any], stores: Sequence[Store]) -> SweepPoint:
     return SweepPoint(
         entry["name"], entry["role"], entry["labels"], tuple(entry["parents"]), entry["signature"], entry["recipe"],
         entry["problem"], evaluations, entry.get("folder"), entry.get("merge_seed", 0), entry.get("rng", "iberian"),
-        entry.get("include_path"),
+        entry.get("include_path"), entry.get("earlier") is True,
     )  # fmt: skip
 
 
@@ -149,4 +149,6 @@ def _measured(entry: Mapping[str, Any], stores: Sequence[Store]) -> Measured:
     key = entry["key"]
     store = next((one for one in stores if one.is_finished(key)), None)
     failure = next((reason for one in stores if (reason := one.failure(key)) is not None), None)
-    return Measured(key, entry["name"], tuple(entry["tasks"]), entry["seed"], store, failure)
+    return Measured(
+        key, entry["name"], tuple(entry["tasks"]), entry["seed"], store, failure, entry.get("earlier") is True
+    )

@@ -1,14 +1,18 @@
 """Points that measured one task in several ways, taken apart: figures of two settings are never averaged.
 
 A point may have several evaluations: other tasks, other seeds of sampling, which belong together. Where two of them hold
-the same task and are not one measurement (`lm_eval_iberian.identity.identity`), they become points of their own, whose names say
-what sets them apart: "instruct (0 shots)", "instruct (5 shots)".
+the same task and are not one measurement (`lm_eval_iberian.identity.identity`), or are of different weights or engines, they
+become points of their own, whose names say what sets them apart: "instruct (0 shots)", "instruct (5 shots)".
+
+A run folder also holds points of earlier versions of its sweep.yml. Where these were measured otherwise than today's, their
+names say so, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from lm_eval_iberian.runs.point import Measured, SweepPoint
 from lm_eval_iberian.scores.results import Run, check_run
@@ -17,10 +21,17 @@ from lm_eval_iberian.wording import some
 
 # The label that tells merges apart then: an axis for the pictures.
 AXIS = "measured"
+# The sections of an identity that may differ between evaluations of one point on different tasks.
+OF_A_RUN = ("tasks", "seed", "chat")
 
 
 def taken_apart(points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
     """The points, each with evaluations that may be put together; parents are named anew where they became several."""
+    split = _split(points)
+    return _earlier_named(split, {one.name for one in split}.difference(one.name for one in points))
+
+
+def _split(points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
     variants = {point.name: _variants(point) for point in points}
     if all(len(found) == 1 for found in variants.values()):
         return tuple(points)
@@ -30,6 +41,44 @@ def taken_apart(points: Sequence[SweepPoint]) -> tuple[SweepPoint, ...]:
             variants[point.name] = [_free(one, taken) for one in variants[point.name]]
     made = [one for point in points for one in variants[point.name]]
     return tuple(replace(one, parents=tuple(_parents(one, variants))) for one in made)
+
+
+def _earlier_named(points: Sequence[SweepPoint], named: Collection[str]) -> tuple[SweepPoint, ...]:
+    """The points; those of an earlier sweep.yml that were measured otherwise, or of other models, say so in their names.
+
+    Args:
+        named: points whose names say it already.
+    """
+    names, labels = {point.name: point.name for point in points}, {point.name: point.labels for point in points}
+    known: list[SweepPoint] = []
+    for point in points:
+        words = _apart(point, known) if point.is_earlier else []
+        if words and point.name not in named:
+            said = some(words, WORDS)
+            names[point.name] = free_name(f"{point.name} ({said})", {*names, *names.values()})
+            labels[point.name] = {**point.labels, AXIS: said} if point.labels else {}
+        if not words:
+            known.append(point)
+    return tuple(
+        replace(point, name=names[point.name], labels=labels[point.name],
+                parents=tuple(names.get(name, name) for name in point.parents))
+        for point in points
+    )  # fmt: skip
+
+
+def _apart(point: SweepPoint, others: Sequence[SweepPoint]) -> list[str]:
+    """What sets an earlier point apart from all of the others: how tasks were measured, and what lay where its sources lie."""
+    words = [
+        apart_on(point.runs, other.runs, shared) for other in others if (shared := set(point.tasks) & set(other.tasks))
+    ]
+    seen = {pair for other in others for pair in _sources(other)}
+    changed = sorted(dict(_sources(point) - seen).keys() & dict(seen).keys())
+    return [*(words[0] if words and all(words) else []), *(f"other {Path(name).name}" for name in changed)]
+
+
+def _sources(point: SweepPoint) -> set[tuple[str, str]]:
+    """The models that it is made of: each as its recipe names it, and the hash of what lay there."""
+    return {pair for run in point.runs for pair in run.sources.items()}
 
 
 def _free(one: SweepPoint, taken: set[str]) -> SweepPoint:
@@ -64,14 +113,16 @@ def _run(point: SweepPoint, one: Measured) -> Run | None:
 
 
 def _conflict(run: Run | None, group: Iterable[tuple[Measured, Run | None]]) -> bool:
-    """Whether a run holds a task that the group has measured in another way."""
+    """Whether a run holds a task that the group has measured in another way, or is not of the same model and engine."""
     return any(_differ(run, other) for _, other in group)
 
 
 def _differ(first: Run | None, second: Run | None) -> bool:
-    if first is None or second is None or not set(first.data["configs"]) & set(second.data["configs"]):
+    if first is None or second is None:
         return False
-    return not first.identity.agrees(second.identity)
+    if set(first.data["configs"]) & set(second.data["configs"]):
+        return not first.identity.agrees(second.identity)
+    return first.identity.without(*OF_A_RUN) != second.identity.without(*OF_A_RUN)
 
 
 def _variant(
@@ -84,7 +135,9 @@ def _variant(
     )  # fmt: skip
     words = some(list(said), WORDS)
     labels = {**point.labels, AXIS: words} if point.labels else point.labels
-    return replace(point, name=f"{point.name} ({words})", labels=labels, evaluations=tuple(one for one, _ in group))
+    evaluations = tuple(one for one, _ in group)
+    is_earlier = point.is_earlier or all(one.is_earlier for one in evaluations)
+    return replace(point, name=f"{point.name} ({words})", labels=labels, evaluations=evaluations, is_earlier=is_earlier)
 
 
 def _parents(point: SweepPoint, variants: dict[str, list[SweepPoint]]) -> Iterable[str]:

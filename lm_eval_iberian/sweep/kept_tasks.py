@@ -16,6 +16,7 @@ from typing import Any
 from lm_eval.tasks import TaskManager
 
 from lm_eval_iberian.folders import task_folders
+from lm_eval_iberian.identity.identity import KEY, Identity, of_results, told
 from lm_eval_iberian.identity.task_code import read_by
 from lm_eval_iberian.models.backends import Backend
 from lm_eval_iberian.sweep.spec import Evaluation
@@ -95,6 +96,7 @@ class LoadedOnce:
         # What the requests depend on beyond their own arguments: the tokenizer's chat template and special tokens.
         self.template = ""
         self._read: dict[str, dict[str, str]] | None = None
+        self._identity: Identity | None = None
 
     @cached_property
     def everything(self) -> Any:
@@ -148,6 +150,17 @@ class LoadedOnce:
             limit = self.evaluation.settings.get("limit")
             self._read = {name: read_by(task, limit) for name, task in self.tasks.items()}
         return self._read
+
+    def identity(self, head: Mapping[str, Any]) -> Identity:
+        """The part of an identity that all points share: what is asked, how, and how it is judged; taken once, as `read`.
+
+        Args:
+            head: `results_head` of the evaluation.
+        """
+        if self._identity is None:
+            read = {KEY: told(None, False, None, self.read)}
+            self._identity = of_results({**head, **self.as_results(), **read}).only("tasks", "seed")
+        return self._identity
 
     def _once(self, task: Any, build: Callable[..., None]) -> Callable[..., None]:
         built = ""

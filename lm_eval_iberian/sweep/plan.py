@@ -103,9 +103,7 @@ class Plan:
         if said not in self._asked:
             loaded = self.tasks.of(evaluation)
             loaded.settle(generation_of(evaluation, self.backend))
-            head = results_head(evaluation, self.backend, self.sweep.model_args, {})
-            read = {KEY: told(None, False, None, loaded.read)}
-            self._asked[said] = of_results(head | loaded.as_results() | read).only("tasks", "seed")
+            self._asked[said] = loaded.identity(results_head(evaluation, self.backend, self.sweep.model_args, {}))
         return self._asked[said]
 
     @cached_property

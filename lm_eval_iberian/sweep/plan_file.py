@@ -19,6 +19,7 @@ from lm_eval_iberian.sweep.plan import free_name
 from merge_hooks.files import write_whole
 
 SEARCH = "optuna.sqlite"  # of `iberian tune`
+ANEW = "it is written anew, and nothing is measured twice."
 
 
 def refuse_another(folder: Path, made: Mapping[str, Any]) -> None:
@@ -30,8 +31,10 @@ def refuse_another(folder: Path, made: Mapping[str, Any]) -> None:
     for key in ("file",) if there.get("file") and made.get("file") else ("name",):
         theirs, ours = there.get(key), made.get(key)
         if theirs is not None and ours is not None and theirs != ours:
+            moved = key == "file" and Path(theirs).name == Path(ours).name and not Path(theirs).parent.exists()
             raise SweepError(
                 f"{folder}: it holds the sweep {theirs}, and this one is {ours}. Give it a folder of its own with --out."
+                + (f" If it is the same one and was moved here, delete {folder / PLAN}: {ANEW}" if moved else "")
             )
 
 
@@ -54,20 +57,36 @@ def _with_earlier(made: Mapping[str, Any], there: Mapping[str, Any], stores: tup
     points = [dict(point) if isinstance(point, dict) else point for point in made.get("points") or ()]
     names = {point["name"]: point for point in points if isinstance(point, dict)}
     axes = {axis: list(labels) for axis, labels in (made.get("axes") or {}).items()}
+    earlier: list[dict[str, Any]] = []
+    called: dict[str, str] = {}  # of before -> today's, of the same model
     for point in there.get("points") or ():
+        old, now = point["name"], names.get(point["name"])
         kept = [one for one in point["evaluations"] if any(store.knows(one["key"]) for store in stores)]
-        now = names.get(point["name"])
         if now is not None and _is_same(now, point):  # what is measured anew takes the old one's place
-            now["evaluations"] = [*now["evaluations"], *_of_other_tasks(kept, now["evaluations"])]
-        elif kept and not _keys(kept) <= {key for one in names.values() for key in _keys(one["evaluations"])}:
+            kept = _of_other_tasks(kept, now["evaluations"])
+            if now["signature"] == point["signature"]:
+                now["evaluations"], kept = [*now["evaluations"], *kept], []
+        if kept and not _keys(kept) <= {key for one in names.values() for key in _keys(one["evaluations"])}:
             if now is not None:  # another model of this name: a row of its own, on no axis
-                point |= {"name": free_name(f"{point['name']} (earlier)", names), "labels": {}}
+                point |= {"name": free_name(f"{old} (earlier)", names), "labels": {}}
             for axis, label in point["labels"].items():
                 axes.setdefault(axis, [])
                 axes[axis] += [] if label in axes[axis] else [label]
-            names[point["name"]] = point | {"evaluations": kept}
-            points.append(names[point["name"]])
+            names[point["name"]] = point | {"evaluations": kept, "earlier": True}
+            earlier.append(names[point["name"]])
+        if same := _same_model(old, point, names):
+            called[old] = same
+    for point in earlier:
+        point["parents"] = [called[name] for name in point["parents"] if name in called]
+    points += earlier
     return {**made, "axes": axes, "points": points} if points else dict(made)
+
+
+def _same_model(old: str, point: Mapping[str, Any], names: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The name now of what was called `old`: of the same signature, as what lies at its path may be another model, and
+    another parent may have got its name."""
+    found = [name for name, one in names.items() if one["signature"] == point["signature"]]
+    return next((name for name in (point["name"], old) if name in found), next(iter(found), None))
 
 
 def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -78,7 +97,7 @@ def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _of_other_tasks(kept: list[Any], now: list[Any]) -> list[Any]:
     """Those of earlier evaluations whose tasks are in none of today's."""
     asked = {task for one in now for task in one["tasks"]}
-    return [one for one in kept if not asked & set(one["tasks"])]
+    return [one | {"earlier": True} for one in kept if not asked & set(one["tasks"])]
 
 
 def _keys(evaluations: Iterable[Any]) -> set[str]:

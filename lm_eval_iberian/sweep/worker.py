@@ -28,7 +28,6 @@ from lm_eval_iberian.sweep.kept_tasks import (
     results_head,
     version_of,
 )
-from lm_eval_iberian.sweep.plan import planned_signature
 from lm_eval_iberian.sweep.results_keys import as_the_command_line, config_keys, samples_files
 from lm_eval_iberian.sweep.stored_lm import StoredLM
 from lm_eval_iberian.sweep.trouble import details, ends_everything, explain
@@ -109,11 +108,10 @@ class Worker:
                 f"{job.point}: the weights in the engine ({self.weights}) are not those that this recipe gave before "
                 f"({job.weights}). Is a disk or memory failing? Nothing was measured."
             )
-        engine = backend_of(job.model_args).engine(job.model_args)
-        found = planned_signature(self.model.prepared, str(job.model_args["dtype"]), engine, job.model_args)
+        found = self.model.signature.digest
         if found != job.signature:
             raise SweepError(
-                f"{job.point}: the engine holds {found}, the plan says {job.signature}: a source or a package changed "
+                f"{job.point}: the engine holds {found}, the plan says {job.signature}: a source, a package or a server changed "
                 "since the sweep was planned. Start it again."
             )
         self.signature = job.signature
@@ -168,12 +166,13 @@ class Worker:
 
 
 def _refuse_changed(job: Job, loaded: LoadedOnce) -> None:
-    """See that this process reads what was planned. Raises SweepError where a task or its documents have changed."""
-    planned = job.identity.parts["tasks"]
-    changed = [name for name, read in loaded.read.items() if any(planned[name][key] != read[key] for key in read)]
+    """See that this process asks what was planned. Raises SweepError where a task or its documents have changed."""
+    head = results_head(job.evaluation, backend_of(job.model_args), job.model_args, {})
+    planned, now = job.identity.parts["tasks"], loaded.identity(head).parts["tasks"]
+    changed = [name for name in {**planned, **now} if planned.get(name) != now.get(name)]
     if changed:
         raise SweepError(
-            f"{job.point}: the code or the documents of {', '.join(changed[:3])}"
+            f"{job.point}: the configuration, the code or the documents of {', '.join(changed[:3])}"
             f"{f' and {len(changed) - 3} more tasks' if len(changed) > 3 else ''} changed since the sweep was planned. "
             "Start it again."
         )

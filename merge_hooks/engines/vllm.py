@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.engines.alive import asking
-from merge_hooks.errors import EngineError, EngineLostError, MergeHooksError, UnprovedError
+from merge_hooks.errors import ChangedError, EngineError, EngineLostError, MergeHooksError, UnprovedError
 from merge_hooks.machine.hushed import hush_imports
 from merge_hooks.machine.memory import free_on_host
 from merge_hooks.machine.stopping import end_with_parent
@@ -130,6 +130,7 @@ def swap(llm: Any, resolved: Resolved, resident: str = "off", proof: bool = True
         UnprovedError: the engine does not compute with the merge, or this cannot be shown. Start it anew.
         EngineError: vLLM kept answers of the old weights (its prefix cache could not be reset).
         EngineLostError: the engine has died.
+        ChangedError: somebody else swapped it before it could be proved.
         MergeHooksError: whatever the merge itself refuses. The engine then holds weights of two merges and cannot be
             swapped again, because vLLM takes its layers apart while it loads.
     """
@@ -146,6 +147,8 @@ def swap(llm: Any, resolved: Resolved, resident: str = "off", proof: bool = True
     found = prove(llm, proof)
     if found.unproved:
         raise UnprovedError(f"vLLM's layers cannot all be asked what they compute with: {_some(found.unproved)}")
+    if {answer["digest"] for answer in answers} != {found.digest}:  # the proof is of what is in there now
+        raise ChangedError("somebody else swapped this engine at the same time.")
     return found
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -153,22 +154,27 @@ class MergingWorker:
         """Put a merge into the running model.
 
         Returns:
-            {"error": (class, message)} if the merge itself refuses, else {}.
+            {"error": (class, message)} if the merge itself refuses, else {"digest": of the whole merge}.
         """
         worker: Any = self
         model, config = worker.get_model(), worker.model_runner.model_config
         heard: list[str] = []
+        begin = time.monotonic()
         try:
             with shared() as one, _hearing(heard):
                 weights = merged_weights(
                     model, payload, resident, config.dtype, proof, one, bool(config.quantization)
                 )  # fmt: skip
-                worker.reload_weights(weights_iterator=weights)
+                worker.reload_weights(weights_iterator=_begun(weights))
         except MergeHooksError as error:
             return {"error": (type(error).__name__, str(error))}
+        finally:
+            # Meanwhile nobody could renew the turn, and whoever waits for it is heard next.
+            _LEASES.setdefault(model, Lease()).until += time.monotonic() - begin
         expected = _follow_tied(model) + _without_weights(model)
-        _LOADED[model].warnings = [line for line in heard if not _is_expected(line, expected)]
-        return {}
+        loaded = _LOADED[model]
+        loaded.warnings = [line for line in heard if not _is_expected(line, expected)]
+        return {"digest": loaded.digest}
 
     def merge_prove(self, proof: bool) -> dict[str, Any]:
         """Ask the model's layers what they compute with.
@@ -176,13 +182,13 @@ class MergingWorker:
         Returns:
             {"digest": ..., "wrong": [...], "unproved": [...], "unused": [tensors of the merge that no layer has]}
         """
-        from merge_hooks.engines.vllm_proof import prove
-
         worker: Any = self
         model = worker.get_model()
         loaded = _LOADED.setdefault(model, Loaded())
         answer = {"digest": loaded.digest, "wrong": loaded.warnings, "unproved": [], "unused": []}
         if proof and loaded.expected is not None:
+            from merge_hooks.engines.vllm_proof import prove
+
             found = prove(model, loaded.expected, loaded.orders, worker.model_runner.model_config.dtype)
             given = loaded.expected.prints
             unused = sorted(loaded.elsewhere.union(
@@ -191,6 +197,8 @@ class MergingWorker:
             if worker.device.type != "cpu" and not worker.model_runner.model_config.enforce_eager:
                 wrong += moved(model, loaded.addresses)
             answer |= {"wrong": wrong, "unproved": found.unproved, "unused": unused}
+        elif proof:
+            answer["unproved"] = ["all of it, as it was put in without a proof (proof=off)"]
         return answer
 
     def merge_state(self) -> dict[str, Any]:
@@ -234,6 +242,21 @@ class MergingWorker:
             return {"prints": from_payload(payload).prints}
         except MergeHooksError as error:
             return {"error": (type(error).__name__, str(error))}
+
+
+def _begun(weights: Iterator[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same tensors, of which the first is made now: vLLM takes its layers apart before it asks for one.
+
+    So what cannot be opened leaves the model as it was, and the stamp of another load comes before any change.
+    """
+    first = list(islice(weights, 1))
+
+    def rest() -> Iterator[tuple[str, torch.Tensor]]:
+        while first:
+            yield first.pop()  # not held any longer than the others
+        yield from weights
+
+    return rest()
 
 
 def _is_table(name: str, shape: tuple[int, ...]) -> bool:

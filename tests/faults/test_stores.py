@@ -286,6 +286,8 @@ def test_another_sweep_is_refused_in_a_run_folder(tmp_path: Path) -> None:
     for other in ({"name": "two"}, {"name": "one", "file": "/b/one"}):
         with pytest.raises(SweepError, match="holds the sweep"):
             plan_file.refuse_another(tmp_path, other)
+    with pytest.raises(SweepError, match=r"was moved here, delete .*plan\.json"):
+        plan_file.refuse_another(tmp_path, {"name": "one", "file": "/b/one"})
     plan_file.refuse_another(tmp_path, {"name": "one", "file": "/a/one"})
     (tmp_path / "optuna.sqlite").touch()
     with pytest.raises(SweepError, match="search"):
@@ -312,6 +314,26 @@ def test_what_a_changed_sweep_had_measured_before_is_kept(tmp_path: Path) -> Non
         ("w=1", ["k9"]), ("w=4", ["k4"]), ("x", ["k7", "k5"]), ("y", ["k8"]), ("w=1 (earlier)", ["k1"]), ("w=2", ["k2"])
     ]  # fmt: skip
     assert found.axes == {"w": ["1", "4", "2"]} and found["w=1 (earlier)"].labels == {}
+
+
+def test_what_was_measured_of_another_model_at_the_same_path_stays_apart(tmp_path: Path) -> None:
+    """Neither its other tasks in the row of the model of today, nor today's model as the parent of its merges."""
+    store = finished(tmp_path, "p1", "q1", "m1")
+    first = {"name": "one", "axes": {},
+             "points": [entry("m", "m1") | {"parents": ["p", "q", "r"]}, entry("p", "p1") | {"signature": "old p"},
+                        entry("q", "q1") | {"signature": "old q"}, entry("r", "r1") | {"signature": "r"}]}  # fmt: skip
+    plan_file.write_plan(tmp_path, first, [store])
+    p, q = entry("p", "p2") | {"signature": "new p"}, entry("q", "q2") | {"signature": "new q"}
+    q["evaluations"][0]["tasks"] = ["other"]
+    second = {"name": "one", "axes": {}, "points": [p, q, entry("r (2)", "r1") | {"signature": "r"}]}
+    for _ in range(2):  # the second time it is there already
+        plan_file.write_plan(tmp_path, second, [store])
+        found = read_sweep_run(tmp_path)
+        assert [(point.name, [one.key for one in point.evaluations]) for point in found.points] == [
+            ("p", ["p2"]), ("q", ["q2"]), ("r (2)", ["r1"]), ("m", ["m1"]), ("q (earlier)", ["q1"])
+        ]  # fmt: skip
+        assert found["m"].parents == ("q (earlier)", "r (2)")
+        assert [point.is_earlier for point in found.points] == [False, False, False, True, True]
 
 
 def test_the_same_sweep_again_writes_the_same_plan(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ class StandInServer:
         self.asked: Counter[str] = Counter()
         self.salts: set[str] = set()
         self.model_config: dict[str, Any] = {"model": root, "tokenizer": root, "dtype": "torch.float32"}
+        self.configuration: dict[str, Any] = {}  # other sections
         handler = type("Handler", (_Handler,), {"server_of": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -119,7 +120,7 @@ class StandInServer:
         if path == "/tokenize" and self.tokens:
             return 200, {"tokens": self.tokens(body["prompt"])}
         if path == "/server_info" and self.is_dev:
-            return 200, {"vllm_config": {"model_config": self.model_config}}
+            return 200, {"vllm_config": {"model_config": self.model_config, **self.configuration}}
         if path == "/collective_rpc" and self.is_dev:
             return 200, {"results": [self._worker(body["method"], body["args"])]}
         return 404, {"detail": "Not Found"}
@@ -142,7 +143,7 @@ class StandInServer:
             return {"owner": self.owner, "seconds": 60.0}
         if method == "merge_swap":
             self.change("ours", "d" * 32)
-            return {}
+            return {"digest": self.digest}
         if method == "merge_prove":
             return {"digest": self.digest, "wrong": [], "unproved": [], "unused": []}
         from merge_hooks.resolve.resolver import from_payload

@@ -276,16 +276,25 @@ def test_who_shares_an_engine(backend: str, one: Measurement) -> None:
     assert engines() == 2
 
 
-def test_a_worker_measures_what_was_planned_or_nothing(one: Measurement, tmp_path: Path) -> None:
-    from lm_eval_iberian.sweep.kept_tasks import KeptTasks
+@pytest.mark.parametrize(
+    ("file", "before", "after", "changed"),
+    [("beside_local.py", "float(", "1 - float(", "local_choice, local_words"),
+     ("words.yaml", "{{question}}", "Galdera: {{question}}", "local_words")],
+)  # fmt: skip
+def test_a_worker_measures_what_was_planned_or_nothing(
+    file: str, before: str, after: str, changed: str, one: Measurement
+) -> None:
+    """It may have started hours after the plan was made, or on another machine."""
+    from lm_eval_iberian.sweep import kept_tasks
     from lm_eval_iberian.sweep.worker import Worker
+    from tests.lm_eval_iberian.sweep.runner import ONLY_OURS
 
-    plan, said = one.plan(), list[Any]()
-    job, tasks = plan.jobs[0], KeptTasks(str(one.tasks))
-    tasks._every_task = plan.tasks._every_task
-    text_file("beside_local.py", "float(", "1 - float(")(one)
-    Worker(said.append, tasks).run(job)
-    assert "the code or the documents of local_choice, local_words changed" in said[-1].reason
+    job, said = one.plan().jobs[0], list[Any]()
+    text_file(file, before, after)(one)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept_tasks, "TaskManager", ONLY_OURS)
+        Worker(said.append).run(job)
+    assert f"the code or the documents of {changed} changed since the sweep" in said[-1].reason
 
 
 def test_files_of_other_models(tmp_path: Path) -> None:

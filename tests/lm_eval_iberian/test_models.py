@@ -243,6 +243,31 @@ def test_vllm_is_greedy_where_a_task_does_not_say_otherwise() -> None:
     assert temperature(do_sample=True) is None  # the task asks for sampling and leaves the rest to vLLM
 
 
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("kv_transfer_config", {"kv_connector": "OffloadingConnector", "kv_role": "kv_both"}), ("kv_offloading_size", 4),
+     ("lora_local_path", "adapter")],
+)  # fmt: skip
+def test_what_answers_would_depend_on_beside_the_merge_is_refused(argument: str, value: Any) -> None:
+    """Keys and values that outlive a swap, and an adapter that no signature knows."""
+    pytest.importorskip("vllm")
+    from lm_eval_iberian.models.vllm import MergedVLLM
+
+    with pytest.raises(EngineError, match=argument):
+        MergedVLLM(pretrained="nowhere", **{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("said", "dtype"),
+    [("half", "float16"), ("float", "float32"), ("torch.bfloat16", "bfloat16"), ("float16", "float16")],
+)
+def test_a_dtype_has_one_name(said: str, dtype: str, llama: dict[str, Path]) -> None:
+    """Plans, signatures and engines must mean the same by it."""
+    from lm_eval_iberian.models.merge import prepare
+
+    assert prepare(None, str(llama["base"]), dtype=said).dtype == dtype
+
+
 def test_a_tokenizer_can_be_named(llama: dict[str, Path]) -> None:
     from lm_eval_iberian.models.merge import prepare
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lm_eval_iberian.models.questions import Pair, Question, Score, collect_questions, truncate
 from lm_eval_iberian.models.queue import AHEAD, Request, run_queue
 from lm_eval_iberian.models.scoring import request, score_by_questions, score_whole_prompts
+from merge_hooks.errors import EngineLostError
 
 pytest.importorskip("vllm")
 tokens = st.lists(st.integers(0, 5), min_size=1, max_size=6)
@@ -239,3 +240,27 @@ def test_answers_before_an_error_were_handed_on_and_the_engine_is_free_again(bre
     llm.llm_engine.breaks_at = None
     run_queue(llm, requests(3), lambda place, _output: taken.append(place))
     assert len(taken) == 11
+
+
+@pytest.mark.parametrize("reset", [False, KeyboardInterrupt()])
+def test_an_engine_that_was_not_emptied_answers_nothing(reset: bool | BaseException) -> None:
+    """Blocks that were planned, and never computed, would be read from its prefix cache; also after a second Ctrl-C."""
+    llm, empties = ToyLLM(at_once=4, breaks_at=2), ToyLLM.reset_prefix_cache
+
+    def fails(_: ToyLLM) -> bool:
+        if isinstance(reset, BaseException):
+            raise reset
+        return reset
+
+    taken: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ToyLLM, "reset_prefix_cache", fails)
+        with pytest.raises((RuntimeError, KeyboardInterrupt)):
+            run_queue(llm, requests(20), lambda place, _output: taken.append(place))
+        with pytest.raises((EngineLostError, KeyboardInterrupt)):
+            run_queue(llm, requests(3), lambda place, _output: taken.append(place))
+    assert ToyLLM.reset_prefix_cache is empties and llm.resets == 0
+    assert sorted(taken) == [0, 1, 2, 3]  # before the error; then none
+    run_queue(llm, requests(3), lambda place, _output: taken.append(place))
+    run_queue(llm, requests(3), lambda place, _output: taken.append(place))
+    assert llm.resets == 1 and len(taken) == 10

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian.models.questions import Pair, Score
-from lm_eval_iberian.models.server_batches import ChangedError, ask_in_batches
+from lm_eval_iberian.models.server_batches import ask_in_batches
 from lm_eval_iberian.models.server_scoring import score_by_questions
 from merge_hooks.engines.vllm_server import RefusedError, Server, ServerAwayError
-from merge_hooks.errors import EngineError
+from merge_hooks.errors import ChangedError, EngineError
 from tests.conftest import linear
 from tests.lm_eval_iberian.stand_in_server import VOCABULARY, StandInServer, complete, row_after
 
@@ -366,6 +366,59 @@ def test_other_weights_between_batches_are_put_right(of_llama: StandInServer, ll
     assert len(of_llama.salts) == 3  # nothing is found in a cache that other weights have filled
 
 
+def test_a_swap_that_another_overtakes_is_made_again(of_llama: StandInServer, llama: dict[str, Path]) -> None:
+    """Somebody else swaps between our swap and its proof, which is then of other weights, and right for these."""
+    from lm_eval.api.instance import Instance
+
+    worker, overtakes = of_llama._worker, iter([True])
+
+    def overtaken(method: str, arguments: list[Any]) -> Any:
+        said = worker(method, arguments)
+        if method == "merge_swap" and next(overtakes, False):
+            of_llama.change("somebody else's", "e" * 32)
+        return said
+
+    of_llama._worker = overtaken  # type: ignore[method-assign]
+    ours = model(of_llama, recipe=linear(llama))
+    requests = [Instance("loglikelihood", {}, (f"Bai {number}", " ez"), number) for number in range(4)]
+    pairs = [Pair(None, *map(tuple, ours._encode_pair(*request.args))) for request in requests]
+    wanted = [pytest.approx(score_by_hand("ours", pair)[0]) for pair in pairs]
+    assert [score for score, _ in ours.loglikelihood(requests, disable_tqdm=True)] == wanted
+    assert ours.swap_digest == "d" * 32 and of_llama.asked["/pause"] == 2
+
+
+def test_no_swap_after_the_turn_was_lost(of_llama: StandInServer, llama: dict[str, Path]) -> None:
+    """The pause before a swap waits for requests under way; so long, that the turn may be another's by then."""
+    ours, before = model(of_llama), of_llama.stamp
+    answer = of_llama.answer
+
+    def slow(path: str, body: Any) -> tuple[int, Any]:
+        if path == "/pause":
+            of_llama.owner = "gpu7:123"
+        return answer(path, body)
+
+    of_llama.answer = slow  # type: ignore[method-assign]
+    with pytest.raises(EngineError, match="gpu7:123 is using this server"):  # what it waits for when it tries again
+        ours._put_in(ours.prepared)
+    assert of_llama.stamp == before
+
+
+def test_a_merge_that_came_and_went_is_noticed_by_who_does_not_swap(of_llama: StandInServer) -> None:
+    """Their text is answered as before by then; the workers still say that it is another load."""
+    plain = model(of_llama, swap="never")
+    assert plain.proof.in_words.startswith("not proved")
+    plain.check()
+    of_llama.stamp = "started anew"
+    with pytest.raises(ChangedError, match="started anew"):
+        plain.check()
+    plain.check()
+    before = of_llama.weights
+    of_llama.change("a merge", "a" * 32)
+    of_llama.change(before, "b" * 32)
+    with pytest.raises(EngineError, match="somebody else put a merge into the server"):
+        plain.check()
+
+
 def test_who_is_not_swapped_right_notices_by_a_text(of_llama: StandInServer) -> None:
     of_llama.is_dev = False
     of_llama.answers["/v1/completions"] = (200, None)
@@ -405,6 +458,13 @@ def test_another_tokenizer_is_refused(of_llama: StandInServer) -> None:
 def test_other_log_probabilities_are_refused(of_llama: StandInServer) -> None:
     of_llama.model_config["logprobs_mode"] = "raw_logits"
     with pytest.raises(EngineError, match="--logprobs-mode raw_logits"):
+        model(of_llama)
+
+
+def test_keys_and_values_outside_of_the_engine_are_refused(of_llama: StandInServer) -> None:
+    """Emptying the prefix cache leaves them there, and some are found by the tokens alone."""
+    of_llama.configuration["kv_transfer_config"] = {"kv_connector": "OffloadingConnector", "kv_role": "kv_both"}
+    with pytest.raises(EngineError, match=r"outside of its engine \(OffloadingConnector\)"):
         model(of_llama)
 
 

@@ -82,12 +82,14 @@ def test_a_template_comes_with_its_merge(llama: dict[str, Path]) -> None:
     other = {**first, "chat_template": "{% for message in messages %}<{{ message['content'] }}>{% endfor %}"}
     model = MergedHF(recipe=first, device="cpu")
     stamp, chat = model.signature.digest, [{"role": "user", "content": "kaixo"}]
-    before = model.apply_chat_template(chat)
+    before, prompts_of = model.apply_chat_template(chat), model.tokenizer_name
     model.swap(resolved(other))
     assert model.apply_chat_template(chat) == "<kaixo>"
+    assert model.tokenizer_name != prompts_of  # by which `--cache_requests` keeps prompts
     assert model.signature.digest == MergedHF(recipe=other, device="cpu").signature.digest != stamp
     model.swap(resolved(first))
     assert model.apply_chat_template(chat) == before and model.signature.digest == stamp
+    assert model.tokenizer_name == prompts_of
     named = MergedHF(recipe=first, device="cpu", tokenizer=str(llama["base"]))
     named.swap(resolved(other))
     fresh = MergedHF(recipe=other, device="cpu", tokenizer=str(llama["base"]))

@@ -146,6 +146,19 @@ def test_cached_requests_are_of_the_same_documents(
     assert len(requests(build("iberian_eus_proficiency"), cache_requests=True)) == 24 * 4
 
 
+def test_cached_requests_have_the_same_shots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor by the seed of the shots: the results would name another than was drawn with."""
+    monkeypatch.setattr("lm_eval.caching.cache.PATH", str(tmp_path))
+
+    def prompts(seed: int, **options: Any) -> list[str]:
+        task = build("iberian_eus_proficiency")
+        task.set_fewshot_seed(seed)
+        return [str(one[0]) for one in requests(task, **options)]
+
+    assert prompts(1, cache_requests=True) == prompts(1) != prompts(2)
+    assert prompts(2, cache_requests=True) == prompts(2)
+
+
 def test_what_makes_two_documents_one() -> None:
     """The same words in question and options, whatever the options' order; other options are another document."""
     task = build("iberian_eus_trivia")

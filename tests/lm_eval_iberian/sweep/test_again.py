@@ -267,6 +267,31 @@ def test_the_documents_are_named(
     assert argv(line)[1] == expected
 
 
+@pytest.mark.parametrize(
+    ("here", "beside", "start"),
+    [("models", None, None), ("elsewhere", "sweeps", "sweeps"), ("elsewhere", None, "models"), ("other", "sweeps", "sweeps"),
+     ("other", None, "models"), ("models", "sweeps", None)],
+)  # fmt: skip
+def test_it_starts_where_the_relative_paths_are_what_was_measured(
+    here: str, beside: str | None, start: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another model may lie at the same path from here. Names of the Hub are no paths."""
+    (tmp_path / "models" / "a" / "basque").mkdir(parents=True)
+    (tmp_path / "other" / "a" / "basque").mkdir(parents=True)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "a").symlink_to(tmp_path / "models" / "a")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / here)
+    result = _result({})
+    result["config"]["iberian"]["sources"] = [
+        {"name": "a/basque", "folder": str(tmp_path / "models" / "a" / "basque"), "revision": None},
+        {"name": "org/model", "folder": "/hub/snapshots/0123", "revision": "0123"},
+    ]
+    folder = None if beside is None else str(tmp_path / beside)
+    (line,) = again.commands(_point([result], folder=folder), Path("best.yml"), Path("out"))
+    assert line.partition(" && ")[0] == f"cd {tmp_path / start}" if start else "cd " not in line
+
+
 def test_the_folder_of_tasks_of_ones_own_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("mine", "other"):

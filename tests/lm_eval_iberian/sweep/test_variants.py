@@ -126,6 +126,72 @@ def test_runs_that_share_a_task_are_compared_in_it(tmp_path: Path) -> None:
     assert second in points[0].tasks
 
 
+def longer_window(results: dict[str, Any]) -> None:
+    results["config"]["model_args"]["max_length"] = 64
+
+
+def other_weights(results: dict[str, Any]) -> None:
+    results["config"]["iberian"]["signature_digest"] = "f" * 16
+
+
+def nothing(_: dict[str, Any]) -> None:
+    """As it was."""
+
+
+@pytest.mark.parametrize(("change", "points"), [(longer_window, 10), (other_weights, 10), (nothing, 5)])
+def test_other_tasks_of_another_engine_or_model_are_no_part_of_a_point(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], points: int
+) -> None:
+    """A run folder keeps tasks that its sweep.yml no longer has: the row must not be the mean of two models."""
+
+    def other_task(results: dict[str, Any]) -> None:
+        change(results)
+        for part in ("results", "configs", "n-shot", "versions"):
+            results[part] = {f"other_{task}": value for task, value in results[part].items()}
+
+    run = read_sweep_run(twice(tmp_path / "run", other_task))
+    assert len(run.points) == points and sum(len(point.runs) for point in run.points) == 10
+
+
+def earlier(folder: Path, *names: str, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A run whose points of these names are of a sweep.yml of before, and were changed."""
+    folder = toy_run(folder)
+    plan, store = json.loads((folder / "plan.json").read_text()), Store(folder / FILE)
+    for entry in plan["points"]:
+        if entry["name"] in names:
+            key = entry["evaluations"][0]["key"]
+            results = store.results(key)
+            assert results is not None
+            change(results)
+            store.finish(key, "s", results, {}, 1.0, [])
+            entry["earlier"] = True
+    store.close()
+    plan["points"].sort(key=lambda entry: "earlier" in entry)
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return folder
+
+
+def test_points_of_before_say_what_was_other_then(tmp_path: Path) -> None:
+    """Their rows and lines stand beside today's."""
+    of_before = ("weight=0.0", "weight=0.5")
+
+    def other_basque(results: dict[str, Any]) -> None:
+        for source in results["config"]["iberian"]["sources"]:
+            source["fingerprint"] += "x" if source["name"] == "basque" else ""
+
+    def names(folder: Path) -> list[str]:
+        return [point.name for point in read_sweep_run(folder).points]
+
+    assert names(earlier(tmp_path / "same", *of_before, change=nothing))[-2:] == list(of_before)
+    shots = read_sweep_run(earlier(tmp_path / "shots", *of_before, change=no_shots))
+    assert [point.name for point in shots.points][-2:] == ["weight=0.0 (0 shots)", "weight=0.5 (0 shots)"]
+    assert shots.points[-1].labels == {"weight": "0.5", "measured": "0 shots"}
+    moved = names(earlier(tmp_path / "other", *of_before, change=other_basque))
+    assert moved[-2:] == ["weight=0.0 (other basque)", "weight=0.5 (other basque)"]
+    parents = read_sweep_run(earlier(tmp_path / "parents", "basque", change=no_shots))
+    assert parents["weight=1.0"].parents == ("basque (0 shots)", "instruct")
+
+
 def other_revision(results: dict[str, Any]) -> None:
     """Each is "other configuration" to the other; and all is wrong in the second."""
     for config in results["configs"].values():
