@@ -27,6 +27,9 @@ NOT_IN_VLLM = ("stablelm2_12b",)  # another model of a class that is
 SEEN = {family.model_class: family for family in families()}
 # Both engines round to bfloat16 on their own ways.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.6}
+# vLLM's own loader of the written checkpoint differs from transformers as much, on processors with AVX-512 BF16: by 0.007
+# of -70.5 (gemma2; in float64 it is transformers that is right).
+VLLM_ROUNDS = 3e-4
 
 
 def built(name: str) -> Built:
@@ -72,7 +75,8 @@ def test_answers_and_swaps(name: str, tmp_path: Path) -> None:
     apart = max(abs(a - b) for a, b in zip(first["scores"], second["scores"], strict=True))
     assert apart > 1  # else nothing is shown
     for answered, wanted in zip(found["vllm"], (first, second, first), strict=True):
-        assert answered["scores"] == pytest.approx(wanted["scores"], abs=TOLERANCES[found["dtype"]])
+        assert answered["scores"] == pytest.approx(wanted["scores"], abs=TOLERANCES[found["dtype"]], rel=VLLM_ROUNDS)
+    assert found["vllm"][2]["scores"] == pytest.approx(found["vllm"][0]["scores"], abs=TOLERANCES[found["dtype"]])
 
 
 def test_each_family_has_a_row_of_its_kinds() -> None:
