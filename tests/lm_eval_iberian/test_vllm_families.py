@@ -54,6 +54,14 @@ def vllm_runs(name: str) -> bool:
     return family is not None and name not in NOT_IN_VLLM and way(family) in ("swaps", "restarts")
 
 
+def is_packed(proofs: list[str]) -> bool:
+    """Whether vLLM has packed the weights of a convolution, as it does on a CPU with AVX-512 BF16 (0.32,
+    `model_executor/layers/utils.py`). What is packed cannot be proved, so the engine is started anew."""
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported() and all("linear_attn.conv1d.weight" in said for said in proofs)
+
+
 def differ(first: dict[str, Any], second: dict[str, Any]) -> float:
     return max(abs(a - b) for a, b in zip(first["scores"], second["scores"], strict=True))
 
@@ -74,8 +82,9 @@ def test_answers_and_swaps(name: str, tmp_path: Path) -> None:
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     family = family_of(type(built(name).model).__name__)
     assert family is not None
-    assert found["way"] == way(family), found["proofs"]
-    assert (found["proofs"][0] == "proved") == (way(family) == "swaps")
+    expected = "restarts" if is_packed(found["proofs"]) else way(family)
+    assert found["way"] == expected, found["proofs"]
+    assert (found["proofs"][0] == "proved") == (expected == "swaps")
     first, second = found["transformers"]
     apart, most = differ(first, second), TOLERANCES[found["dtype"]] + VLLM_ROUNDS * max(map(abs, first["scores"]))
     assert apart > 3 * most  # else nothing is shown
