@@ -56,6 +56,14 @@ def work(jobs: Jobs, environments: list[dict[str, str]]) -> Jobs:
     return jobs
 
 
+def test_a_user_whose_number_has_no_name_gets_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container, or where a node cannot ask the directory service."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert work(Jobs(a_job("a")), [{}]).results()["a"]
+
+
 def wait_until(what: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not what():
