@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +46,7 @@ QUANTISED = ("fp8_per_tensor", "fp8_per_channel")
 OURS = "IBERIAN_ENGINE"
 # vLLM's variable for where its sockets lie; the names of sockets have at most 107 characters, of which it takes 37.
 SOCKETS, LONGEST_FOLDER = "VLLM_RPC_BASE_PATH", 45
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 CHECKED_VERSIONS = (">=0.32", "<0.34")
 
 
@@ -278,11 +279,18 @@ def prepare_environment(tensor_parallel_size: int) -> None:
 
 
 def _give_sockets_a_folder() -> None:
-    """Have vLLM put its sockets into a folder that goes with this process: it leaves them in the temporary one."""
-    if SOCKETS not in os.environ and len(tempfile.gettempdir()) <= LONGEST_FOLDER:
-        folder = tempfile.TemporaryDirectory(prefix="iberian-vllm-", ignore_cleanup_errors=True)
-        atexit.register(folder.cleanup)
-        os.environ[SOCKETS] = folder.name
+    """Have vLLM put its sockets into a folder that goes with this process: it leaves them in the temporary one, and no
+    engine with a process of its own starts where that one's name is too long, as a job's TMPDIR may be.
+    """
+    if SOCKETS in os.environ:
+        return
+    for place in (tempfile.gettempdir(), *SHORT_FOLDERS):
+        if len(place) <= LONGEST_FOLDER:
+            with suppress(OSError):  # it cannot be written
+                folder = tempfile.TemporaryDirectory(prefix="iberian-vllm-", dir=place, ignore_cleanup_errors=True)
+                atexit.register(folder.cleanup)
+                os.environ[SOCKETS] = folder.name
+                return
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from contextlib import suppress
@@ -20,6 +21,7 @@ import yaml
 from click.testing import CliRunner
 
 from lm_eval_iberian.commands.main import cli
+from merge_hooks.engines import vllm
 from merge_hooks.errors import EngineError
 from merge_hooks.files import umask
 from merge_hooks.machine.memory import alone
@@ -285,3 +287,24 @@ def test_an_error_that_nobody_foresaw_is_one_message(tmp_path: Path, monkeypatch
     assert "IBERIAN_TRACEBACK" in result.output
     monkeypatch.setenv("IBERIAN_TRACEBACK", "1")
     assert isinstance(CliRunner().invoke(cli, ["report", str(tmp_path)]).exception, KeyError)
+
+
+def test_engines_have_sockets_where_the_temporary_folder_has_a_long_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a job's TMPDIR, below which a sweep's worker has one of its own. vLLM adds 37 characters, of at most 107."""
+    long = tmp_path / ("scratch" * 12)
+    long.mkdir()
+    monkeypatch.setenv(vllm.SOCKETS, "")  # that it goes afterwards
+    monkeypatch.delenv(vllm.SOCKETS)
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    made: list[Any] = []
+    monkeypatch.setattr("atexit.register", made.append)
+    try:
+        vllm._give_sockets_a_folder()
+        folder = Path(os.environ[vllm.SOCKETS])
+        assert folder.is_dir() and len(str(folder)) + 37 <= 107 and list(long.iterdir()) == []
+    finally:
+        for cleanup in made:
+            cleanup()
+    assert made and not folder.exists()
