@@ -14,9 +14,10 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -47,6 +48,8 @@ OURS = "IBERIAN_ENGINE"
 # vLLM's variable for where its sockets lie; the names of sockets have at most 107 characters, of which it takes 37.
 SOCKETS, LONGEST_FOLDER = "VLLM_RPC_BASE_PATH", 45
 SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+# gloo's variable for the network interface of its groups, and Linux's name of the one that stays on the host.
+GLOO, LOOPBACK = "GLOO_SOCKET_IFNAME", "lo"
 CHECKED_VERSIONS = (">=0.32", "<0.34")
 
 
@@ -263,10 +266,16 @@ def version_known_as_vllm() -> Iterator[None]:
         metadata.version = ask
 
 
-def prepare_environment(tensor_parallel_size: int) -> None:
-    """Set the environment variables that vLLM reads, unless the user has set them."""
+def prepare_environment(arguments: Mapping[str, Any]) -> None:
+    """Set the environment variables that vLLM reads, unless the user has set them.
+
+    Args:
+        arguments: of the engine.
+    """
     os.environ[OURS] = "1"
+    tensor_parallel_size = int(arguments.get("tensor_parallel_size", 1))
     _give_sockets_a_folder()
+    _spare_gloo_its_questions(arguments)
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is not None and PLUGIN not in allowed.split(","):
         os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}".strip(",")
@@ -276,6 +285,19 @@ def prepare_environment(tensor_parallel_size: int) -> None:
     if is_cpu_build() and tensor_parallel_size == 1:
         # One process: a small model is ready in 5 s instead of 32 s, and its errors reach us as they are.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+
+def _spare_gloo_its_questions(arguments: Mapping[str, Any]) -> None:
+    """Have ranks of one host talk through its loopback: gloo asks the name server for this host's name, in each of six
+    groups, and a compute node's may have no address and a name server that does not answer (two minutes).
+    """
+    sizes = [arguments.get(f"{kind}_parallel_size") or 1 for kind in ("tensor", "pipeline", "data")]
+    hosts, backend = arguments.get("nnodes") or 1, arguments.get("distributed_executor_backend")
+    is_local = backend in ("mp", "uni") or (backend is None and (is_cpu_build() or max(map(int, sizes)) == 1))
+    if is_local and int(hosts) == int(sizes[-1]) == 1 and LOOPBACK in [name for _, name in socket.if_nameindex()]:
+        os.environ.setdefault(GLOO, LOOPBACK)
+    elif os.environ.get(GLOO) == LOOPBACK:  # an earlier engine's
+        del os.environ[GLOO]
 
 
 def _give_sockets_a_folder() -> None:

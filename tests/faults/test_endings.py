@@ -308,3 +308,26 @@ def test_engines_have_sockets_where_the_temporary_folder_has_a_long_name(
         for cleanup in made:
             cleanup()
     assert made and not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_local"),
+    [({}, True), ({"distributed_executor_backend": "mp", "tensor_parallel_size": "2"}, True),
+     ({"tensor_parallel_size": 2}, False), ({"distributed_executor_backend": "ray"}, False), ({"nnodes": 2}, False),
+     ({"data_parallel_size": 2}, False)],
+)  # fmt: skip
+def test_an_engine_on_one_host_does_not_ask_for_its_name(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], is_local: bool
+) -> None:
+    """Where the name of a node has no address and its name server is silent, gloo asked six times, 20 s each."""
+    monkeypatch.setattr(vllm, "is_cpu_build", lambda: False)
+    monkeypatch.setattr("socket.if_nameindex", lambda: [(1, "lo"), (2, "ib0")])
+    for before, after in ((None, "lo" if is_local else None), ("lo", "lo" if is_local else None), ("ib0", "ib0")):
+        monkeypatch.setenv(vllm.GLOO, before or "")
+        if before is None:
+            monkeypatch.delenv(vllm.GLOO)
+        monkeypatch.setenv(vllm.OURS, "1")
+        monkeypatch.setenv(vllm.SOCKETS, "as it is")
+        vllm.prepare_environment(arguments)
+        assert os.environ.get(vllm.GLOO) == after
+    monkeypatch.setenv(vllm.GLOO, "")  # that it goes afterwards
