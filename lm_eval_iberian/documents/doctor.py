@@ -12,7 +12,7 @@ from lm_eval_iberian.documents.loader import DocumentsError
 from lm_eval_iberian.documents.manifests import manifests
 from lm_eval_iberian.documents.needs import Need, is_read_by_lm_eval, needs
 from lm_eval_iberian.documents.revisions import Wanted, wanted
-from merge_hooks.sources.again import in_one_line, offline, patiently
+from merge_hooks.sources.again import in_one_line, look_for_the_hub, offline, patiently
 
 THERE, GATED, MISSING, DAMAGED = "there", "gated", "missing", "damaged"
 REACHABLE, UNKNOWN = "on the Hub", "unreachable"
@@ -47,10 +47,12 @@ def examine(names: Iterable[str]) -> list[Finding]:
 
 
 def _examine(need: Need, asked: dict[str, tuple[str, str]]) -> Finding:
-    if is_read_by_lm_eval(need) and offline():
-        return _cached(need)
     mirror = documents.mirror()
     in_mirror = mirror is not None and (mirror / need.path / need.config).is_dir()
+    if is_read_by_lm_eval(need) or not (documents.is_samples() or in_mirror):
+        look_for_the_hub(hub.LOG)
+    if is_read_by_lm_eval(need) and offline():
+        return _cached(need)
     if not is_read_by_lm_eval(need) and (documents.is_samples() or in_mirror or offline()):
         return _read(need)
     if need.path not in asked:

@@ -16,7 +16,7 @@ from lm_eval_iberian.documents.manifests import Manifest
 from lm_eval_iberian.documents.revisions import COMMIT, NEWEST, Wanted
 from lm_eval_iberian.documents.trouble import Trouble, trouble
 from merge_hooks.files import write_whole
-from merge_hooks.sources.again import may_pass, offline, patiently
+from merge_hooks.sources.again import look_for_the_hub, may_pass, offline, patiently
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,6 +53,7 @@ def _by_datasets(path: str, config: str, wanted: Wanted) -> tuple[dict[str, Data
     commit = wanted.commit or (_commit_of(path, wanted.revision) if wanted.revision else _newest(path))
     if commit and (kept := _kept(path, config, commit)):
         return kept, commit
+    look_for_the_hub(LOG)
     found = dict(load_dataset(path, None if config == "default" else config, revision=commit))
     # datasets keeps what it read in a folder named after the commit.
     folders = {Path(file["filename"]).parent.name for data in found.values() for file in data.cache_files}
@@ -87,6 +88,7 @@ def _snapshot(path: str, revision: str, patterns: list[str]) -> Path:
     """The folder of a data set's files at a revision."""
     from huggingface_hub import snapshot_download
 
+    look_for_the_hub(LOG)
     asked = revision if offline() else _COMMITS.get(_branch(path, revision), revision)
     folder = Path(snapshot_download(path, repo_type="dataset", revision=asked, allow_patterns=patterns))
     if COMMIT.fullmatch(folder.name):
@@ -119,6 +121,7 @@ def _commit_of(path: str, revision: str) -> str | None:
     # Where the Hub's cache keeps it: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
     file = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=path, repo_type="dataset") / "refs" / revision
     commit = None
+    look_for_the_hub(LOG)
     try:
         if not offline():
             commit = str(HfApi().dataset_info(path, revision=revision).sha)

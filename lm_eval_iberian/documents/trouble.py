@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from merge_hooks.sources.again import chain, in_one_line, may_pass, offline, statuses
+from merge_hooks.sources.again import chain, in_one_line, may_pass, no_way, offline, statuses
 
 UNREACHABLE_KINDS = {
     "ConnectError", "ConnectTimeout", "ConnectionError", "gaierror", "NetworkError", "ProxyError",
@@ -74,7 +74,7 @@ def explain(error: Exception, path: str, config: str, task: str) -> str:
 def _reason(kind: Trouble, error: Exception, path: str, config: str) -> str:
     return {
         Trouble.OTHER_REVISION: str(error),
-        Trouble.OFFLINE: f"{offline()} forbids the network, and it is not in the Hub's cache here",
+        Trouble.OFFLINE: f"{no_way()}, and it is not in the Hub's cache here",
         Trouble.UNREACHABLE: "no network here, or no way to the Hub, and it is not in the Hub's cache",
         Trouble.BUSY: "the Hub was asked again and again, and did not answer in time",
         Trouble.GATED: "it is gated: its terms are not accepted, or you are not logged in",

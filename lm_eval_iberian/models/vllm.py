@@ -89,7 +89,7 @@ class MergedVLLM(Swapping, Counted, VLLM):
         if arguments.get("batch_size") in (None, 1, "1"):
             arguments["batch_size"] = "auto"
         arguments.pop("device", None)  # vLLM takes the GPUs of CUDA_VISIBLE_DEVICES; lm_eval's CLI always passes one
-        vllm_loader.prepare_environment(int(arguments.get("tensor_parallel_size", 1)))
+        vllm_loader.prepare_environment(arguments)
         self.prepared: Prepared = prepare(
             recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
             holds_model=vllm_loader.is_cpu_build(),

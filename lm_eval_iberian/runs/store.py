@@ -137,7 +137,7 @@ class Store:
         return sqlite3.connect(address, uri=True, timeout=WAIT_SECONDS, isolation_level=None)
 
     def _open_to_read(self) -> sqlite3.Connection:
-        """SQLite wants to write beside a file in WAL mode even to read it: in a read-only folder a copy is read."""
+        """SQLite wants to write beside a file in WAL mode even to read it, and to lock it: else a copy is read."""
         if not self.path.is_file():
             raise SweepError(f"{self.path}: there is no such store.")
         connection = self._open(how="mode=ro")
@@ -145,9 +145,9 @@ class Store:
             connection.execute("PRAGMA user_version").fetchone()
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()
             return connection
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
             connection.close()
-            if os.access(self.path.parent, os.W_OK):
+            if os.access(self.path.parent, os.W_OK) and not _cannot_lock(error):
                 raise
         folder = Path(tempfile.mkdtemp(prefix="iberian-store-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -422,6 +422,17 @@ def mapping(found: Any) -> dict[str, Any]:
     return found
 
 
+# Its "disk I/O error" where a lock was refused (Lustre without `flock`), and where a write was: a quota, unlike a full
+# disk, has no error of its own there. Neither says that the file is not whole.
+_NO_LOCKS = (
+    sqlite3.SQLITE_IOERR_LOCK, sqlite3.SQLITE_IOERR_UNLOCK, sqlite3.SQLITE_IOERR_RDLOCK,
+    sqlite3.SQLITE_IOERR_CHECKRESERVEDLOCK, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMLOCK,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+)  # fmt: skip
+_NOT_WRITTEN = (
+    sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC,
+    sqlite3.SQLITE_IOERR_TRUNCATE, sqlite3.SQLITE_IOERR_SHMSIZE,
+)  # fmt: skip
 # Of SQLite's errors, the words of those that say that the file is not whole.
 _MALFORMED = ("malformed", "not a database", "corrupt", "no such table", "no such column", "disk i/o")
 DAMAGED = (
@@ -432,7 +443,12 @@ DAMAGED = (
 
 def _what_it_means(error: sqlite3.Error, path: Path) -> str:
     said = str(error).lower()
-    if any(words in said for words in _MALFORMED):
+    if _cannot_lock(error):
+        return (
+            "The folder is on a file system that refuses SQLite's locks, so nothing can be measured in it. Give a folder on "
+            "another with --out (a node's own disk), and copy it when all is measured."
+        )
+    if any(words in said for words in _MALFORMED) and getattr(error, "sqlite_errorcode", None) not in _NOT_WRITTEN:
         return DAMAGED
     if "readonly" in said or not os.access(path.parent, os.W_OK):
         return (
@@ -440,9 +456,13 @@ def _what_it_means(error: sqlite3.Error, path: Path) -> str:
             "to measure, copy it, or give another folder with --out."
         )
     return (
-        "Is the disk full, or the folder on a file system that SQLite cannot lock? What was kept is whole; when this is "
+        "Is the disk or your quota full, or the folder on a file system that SQLite cannot lock? What was kept is whole; when this is "
         "mended, the same command goes on."
     )
+
+
+def _cannot_lock(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) in _NO_LOCKS
 
 
 def _is_locked(error: BaseException) -> bool:

@@ -120,9 +120,11 @@ def _on_the_hub(name: str) -> tuple[Source, dict[str, int] | None]:
     """Its small files, and how many numbers of which dtype it has; None where its weights are in the cache."""
     from huggingface_hub import get_safetensors_metadata, snapshot_download
 
-    from merge_hooks.sources.hub import SMALL_PATTERNS, explain_hub_error, say_what_is_near
+    from merge_hooks.sources.again import look_for_the_hub
+    from merge_hooks.sources.hub import LOG, SMALL_PATTERNS, explain_hub_error, say_what_is_near
 
     say_what_is_near(name)
+    look_for_the_hub(LOG)
     try:
         folder = Path(snapshot_download(name, allow_patterns=SMALL_PATTERNS))
         source = Source(name=name, folder=folder, revision=folder.name)

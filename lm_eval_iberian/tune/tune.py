@@ -390,9 +390,14 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise SweepError(
                 f"{path.parent}: another process searches in it. Wait for it, or give another --out."
+            ) from None
+        except OSError as error:
+            raise SweepError(
+                f"{path.parent}: on a file system that refuses locks ({error}). Give a folder on another with --out (a "
+                "node's own disk), and copy it when the search has ended."
             ) from None
         yield
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +47,9 @@ QUANTISED = ("fp8_per_tensor", "fp8_per_channel")
 OURS = "IBERIAN_ENGINE"
 # vLLM's variable for where its sockets lie; the names of sockets have at most 107 characters, of which it takes 37.
 SOCKETS, LONGEST_FOLDER = "VLLM_RPC_BASE_PATH", 45
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+# gloo's variable for the network interface of its groups, and Linux's name of the one that stays on the host.
+GLOO, LOOPBACK = "GLOO_SOCKET_IFNAME", "lo"
 CHECKED_VERSIONS = (">=0.32", "<0.34")
 
 
@@ -265,10 +269,16 @@ def version_known_as_vllm() -> Iterator[None]:
         metadata.version = ask
 
 
-def prepare_environment(tensor_parallel_size: int) -> None:
-    """Set the environment variables that vLLM reads, unless the user has set them."""
+def prepare_environment(arguments: Mapping[str, Any]) -> None:
+    """Set the environment variables that vLLM reads, unless the user has set them.
+
+    Args:
+        arguments: of the engine.
+    """
     os.environ[OURS] = "1"
+    tensor_parallel_size = int(arguments.get("tensor_parallel_size", 1))
     _give_sockets_a_folder()
+    _spare_gloo_its_questions(arguments)
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is not None and PLUGIN not in allowed.split(","):
         os.environ["VLLM_PLUGINS"] = f"{allowed},{PLUGIN}".strip(",")
@@ -280,12 +290,32 @@ def prepare_environment(tensor_parallel_size: int) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 
+def _spare_gloo_its_questions(arguments: Mapping[str, Any]) -> None:
+    """Have ranks of one host talk through its loopback: gloo asks the name server for this host's name, in each of six
+    groups, and a compute node's may have no address and a name server that does not answer (two minutes).
+    """
+    sizes = [arguments.get(f"{kind}_parallel_size") or 1 for kind in ("tensor", "pipeline", "data")]
+    hosts, backend = arguments.get("nnodes") or 1, arguments.get("distributed_executor_backend")
+    is_local = backend in ("mp", "uni") or (backend is None and (is_cpu_build() or max(map(int, sizes)) == 1))
+    if is_local and int(hosts) == int(sizes[-1]) == 1 and LOOPBACK in [name for _, name in socket.if_nameindex()]:
+        os.environ.setdefault(GLOO, LOOPBACK)
+    elif os.environ.get(GLOO) == LOOPBACK:  # an earlier engine's
+        del os.environ[GLOO]
+
+
 def _give_sockets_a_folder() -> None:
-    """Have vLLM put its sockets into a folder that goes with this process: it leaves them in the temporary one."""
-    if SOCKETS not in os.environ and len(tempfile.gettempdir()) <= LONGEST_FOLDER:
-        folder = tempfile.TemporaryDirectory(prefix="iberian-vllm-", ignore_cleanup_errors=True)
-        atexit.register(folder.cleanup)
-        os.environ[SOCKETS] = folder.name
+    """Have vLLM put its sockets into a folder that goes with this process: it leaves them in the temporary one, and no
+    engine with a process of its own starts where that one's name is too long, as a job's TMPDIR may be.
+    """
+    if SOCKETS in os.environ:
+        return
+    for place in (tempfile.gettempdir(), *SHORT_FOLDERS):
+        if len(place) <= LONGEST_FOLDER:
+            with suppress(OSError):  # it cannot be written
+                folder = tempfile.TemporaryDirectory(prefix="iberian-vllm-", dir=place, ignore_cleanup_errors=True)
+                atexit.register(folder.cleanup)
+                os.environ[SOCKETS] = folder.name
+                return
 
 
 @contextmanager

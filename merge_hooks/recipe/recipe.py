@@ -19,6 +19,7 @@ import yaml
 from merge_hooks.errors import RecipeError, SourceError
 from merge_hooks.recipe import lint
 from merge_hooks.recipe.documents import Document, Finding, final_document, load_documents
+from merge_hooks.sources.again import look_for_the_hub
 from merge_hooks.sources.hub import explain_hub_error, say_what_is_near
 from merge_hooks.sources.near import did_you_mean
 from merge_hooks.texts import seen
@@ -127,6 +128,7 @@ def _download_recipe(repository: str) -> str:
 
     name, _, revision = repository.partition("@")
     say_what_is_near(name, revision or None, files=True)
+    look_for_the_hub(LOG)
     try:
         return _read_text(Path(hf_hub_download(name, CONFIG_FILE, revision=revision or None)))
     except errors.EntryNotFoundError as error:

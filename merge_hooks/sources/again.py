@@ -1,10 +1,14 @@
-"""The Hub is asked again while its trouble may pass: for models and for documents alike."""
+"""The Hub is asked again while its trouble may pass, and no more where it cannot be connected to: for models and for
+documents alike.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
@@ -13,12 +17,17 @@ from merge_hooks.texts import one_line, seen
 
 TRIES = 6
 FIRST_PAUSE_SECONDS = 1.0
+# Seconds for a connection to the Hub. A name server that swallows questions takes its own time.
+CONNECT_SECONDS = 10.0
+CONNECTION_KINDS = {"ConnectError", "ConnectTimeout", "ConnectionError", "ProxyError"}
 TRUE = ("1", "TRUE", "ON", "YES")
 # huggingface_hub's own, and those that it and `datasets` heed as well.
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 # Errors of httpx, which is httpx2 from huggingface_hub 2 on, and of `datasets`, by name.
 PASSING_KINDS = {"TimeoutException", "TimeoutError", "ReadError", "RemoteProtocolError", "ConnectionResetError"}
 Found = TypeVar("Found")
+# The Hubs that this process looked for and did not find.
+_AWAY: set[str] = set()
 
 
 def patiently(fetch: Callable[[], Found], what: str, log: logging.Logger) -> Found:
@@ -44,12 +53,49 @@ def patiently(fetch: Callable[[], Found], what: str, log: logging.Logger) -> Fou
     return again(fetch)
 
 
+def look_for_the_hub(log: logging.Logger) -> None:
+    """Before the first request of a process: where the Hub cannot be connected to, say so, and go on as if
+    HF_HUB_OFFLINE were set, in this process and in those that it starts.
+
+    On a node whose firewall swallows packets each request waits for its whole time-out, and huggingface_hub makes each
+    up to six times, many for each model and data set: minutes without a word, also where its cache holds everything.
+    """
+    from huggingface_hub import constants
+
+    if not (offline() or constants.HF_HUB_OFFLINE) and (said := away(constants.ENDPOINT)):
+        log.warning("%s. What its cache holds is read, as with HF_HUB_OFFLINE=1, which saves this wait.", seen(said))
+        _AWAY.add(constants.ENDPOINT)
+        os.environ[OFFLINE_VARIABLES[0]] = "1"
+        constants.HF_HUB_OFFLINE = True
+        if config := sys.modules.get("datasets.config"):  # its own copy
+            config.HF_HUB_OFFLINE = config.HF_DATASETS_OFFLINE = True  # type: ignore[attr-defined]
+
+
+@cache
+def away(endpoint: str) -> str:
+    """Why the Hub cannot be connected to; "" where something answers there. Asked once."""
+    from huggingface_hub import get_session
+
+    try:
+        get_session().head(endpoint, timeout=CONNECT_SECONDS)
+    except Exception as error:
+        if CONNECTION_KINDS & {kind.__name__ for one in chain(error) for kind in type(one).__mro__}:
+            return f"The Hub ({endpoint}) is out of reach: {in_one_line(error)}"
+    return ""
+
+
 def offline() -> str:
     """The variable that forbids the network, e.g. "HF_HUB_OFFLINE=1"; empty if none does."""
     for name in OFFLINE_VARIABLES:
         if os.environ.get(name, "").upper() in TRUE:
             return f"{name}={os.environ[name]}"
     return ""
+
+
+def no_way() -> str:
+    """What keeps this process from the Hub, in words; empty if nothing does."""
+    found = offline()
+    return "The Hub is out of reach" if found and _AWAY else f"{found} forbids the network" if found else ""
 
 
 def may_pass(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from merge_hooks.errors import SourceError
-from merge_hooks.sources.again import may_pass, patiently, statuses
+from merge_hooks.sources.again import look_for_the_hub, may_pass, patiently, statuses
 from merge_hooks.sources.headers import INDEX, read_json
 from merge_hooks.sources.near import did_you_mean
 from merge_hooks.texts import one_line, seen
@@ -51,6 +51,7 @@ def snapshot(repository: str, revision: str | None, patterns: list[str], beside:
     """
     from huggingface_hub import constants, snapshot_download
 
+    look_for_the_hub(LOG)
     asked = (constants.ENDPOINT, constants.HF_HUB_CACHE, repository, revision or "main")
 
     def fetch() -> Path:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from contextlib import suppress
@@ -20,6 +21,7 @@ import yaml
 from click.testing import CliRunner
 
 from lm_eval_iberian.commands.main import cli
+from merge_hooks.engines import vllm
 from merge_hooks.errors import EngineError
 from merge_hooks.files import umask
 from merge_hooks.machine.memory import alone
@@ -285,3 +287,47 @@ def test_an_error_that_nobody_foresaw_is_one_message(tmp_path: Path, monkeypatch
     assert "IBERIAN_TRACEBACK" in result.output
     monkeypatch.setenv("IBERIAN_TRACEBACK", "1")
     assert isinstance(CliRunner().invoke(cli, ["report", str(tmp_path)]).exception, KeyError)
+
+
+def test_engines_have_sockets_where_the_temporary_folder_has_a_long_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a job's TMPDIR, below which a sweep's worker has one of its own. vLLM adds 37 characters, of at most 107."""
+    long = tmp_path / ("scratch" * 12)
+    long.mkdir()
+    monkeypatch.setenv(vllm.SOCKETS, "")  # that it goes afterwards
+    monkeypatch.delenv(vllm.SOCKETS)
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    made: list[Any] = []
+    monkeypatch.setattr("atexit.register", made.append)
+    try:
+        vllm._give_sockets_a_folder()
+        folder = Path(os.environ[vllm.SOCKETS])
+        assert folder.is_dir() and len(str(folder)) + 37 <= 107 and list(long.iterdir()) == []
+    finally:
+        for cleanup in made:
+            cleanup()
+    assert made and not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_local"),
+    [({}, True), ({"distributed_executor_backend": "mp", "tensor_parallel_size": "2"}, True),
+     ({"tensor_parallel_size": 2}, False), ({"distributed_executor_backend": "ray"}, False), ({"nnodes": 2}, False),
+     ({"data_parallel_size": 2}, False)],
+)  # fmt: skip
+def test_an_engine_on_one_host_does_not_ask_for_its_name(
+    monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], is_local: bool
+) -> None:
+    """Where the name of a node has no address and its name server is silent, gloo asked six times, 20 s each."""
+    monkeypatch.setattr(vllm, "is_cpu_build", lambda: False)
+    monkeypatch.setattr("socket.if_nameindex", lambda: [(1, "lo"), (2, "ib0")])
+    for before, after in ((None, "lo" if is_local else None), ("lo", "lo" if is_local else None), ("ib0", "ib0")):
+        monkeypatch.setenv(vllm.GLOO, before or "")
+        if before is None:
+            monkeypatch.delenv(vllm.GLOO)
+        monkeypatch.setenv(vllm.OURS, "1")
+        monkeypatch.setenv(vllm.SOCKETS, "as it is")
+        vllm.prepare_environment(arguments)
+        assert os.environ.get(vllm.GLOO) == after
+    monkeypatch.setenv(vllm.GLOO, "")  # that it goes afterwards

@@ -8,6 +8,7 @@ import random
 import shutil
 import sqlite3
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -264,6 +265,47 @@ def test_sweep_says_that_the_folder_is_read_only(public: Path) -> None:
 
     said = as_nobody(public, sweep)
     assert said.startswith("SweepError") and "read-only" in said and "full" not in said.split("read-only")[0]
+
+
+# File systems
+
+
+class Refusing(sqlite3.Connection):
+    """What SQLite says of a store that lies on a file system which refuses locks, or on which a quota is full."""
+
+    code = sqlite3.SQLITE_IOERR_LOCK
+
+    def execute(self, *given: Any) -> Any:
+        if Path(super().execute("PRAGMA database_list").fetchone()[2]).parent.name == "run":
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = self.code
+            raise error
+        return super().execute(*given)
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=type("One", (Refusing,), {"code": code})))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(sqlite3.SQLITE_IOERR_LOCK, "refuses SQLite's locks"), (sqlite3.SQLITE_IOERR_SHMMAP, "refuses SQLite's locks"),
+     (sqlite3.SQLITE_IOERR_WRITE, "your quota full")],
+)  # fmt: skip
+def test_a_store_on_a_file_system_without_locks_or_room_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, said: str
+) -> None:
+    refuse(monkeypatch, code)
+    with pytest.raises(SweepError, match=said) as caught:
+        Store(tmp_path / "run" / FILE)
+    assert "damaged" not in str(caught.value)
+
+
+def test_a_run_folder_that_was_copied_to_a_file_system_without_locks_can_be_read(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, sqlite3.SQLITE_IOERR_LOCK)
+    assert len(read_sweep_run(run).points) == 5
 
 
 # Two sweeps, one folder

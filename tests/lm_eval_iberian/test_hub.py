@@ -23,7 +23,10 @@ from lm_eval_iberian.documents.manifests import Manifest, manifests
 from lm_eval_iberian.documents.revisions import Wanted
 from lm_eval_iberian.documents.trouble import Trouble, explain, trouble
 from lm_eval_iberian.folders import tasks_folder
+from merge_hooks.errors import SourceError
+from merge_hooks.sources import again
 from merge_hooks.sources.again import may_pass, patiently
+from merge_hooks.sources.hub import snapshot as snapshot_of_model
 from tests.lm_eval_iberian.hub_server import COMMIT, StandInHub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -411,3 +414,57 @@ def test_one_of_two_configurations_in_the_cache_is_not_guessed(tmp_path: Path, m
         (tmp_path / "a___my_set" / config / "0.0.0" / C1).mkdir(parents=True)
     assert hub_._kept("a/MySet", "eu", C1) == {"test": "eu"} and hub_._kept("a/MySet", "eu", C2) is None
     assert hub_._kept("a/MySet", "default", C1) is None and taken == ["eu"]
+
+
+class Node:
+    """A node of a cluster: how the Hub answers, and how often a connection to it was tried."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error, self.tries = error, 0
+
+    def head(self, *_: Any, **options: Any) -> None:
+        assert options["timeout"] <= 10
+        self.tries += 1
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A process that has not looked for the Hub yet."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", False)
+    monkeypatch.setattr(again, "_AWAY", set())
+    again.away.cache_clear()
+    yield monkeypatch
+    again.away.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["ConnectError", "ConnectTimeout"])
+def test_a_hub_behind_a_firewall_is_tried_once_and_said(
+    kind: str, online: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Each request waits for its time-out there, and huggingface_hub makes each six times."""
+    node = Node(getattr(http_library(), kind)("swallowed"))
+    online.setattr("huggingface_hub.get_session", lambda: node)
+    online.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    online.delenv("IBERIAN_DATA")
+    for _ in range(2):
+        with pytest.raises(SourceError, match="out of reach"):
+            snapshot_of_model("owner/model", None, ["*.json"])
+    for path in ("HiTZ/EusTrivia", "HiTZ/EusReading", "juletxara/xstory_cloze"):
+        with pytest.raises(documents.DocumentsError, match="The Hub is out of reach, and it is not in the Hub's cache"):
+            documents.load(path, "eu" if "xstory" in path else None, ["test"])
+    assert node.tries == 1
+    (said,) = [one.getMessage() for one in caplog.records if "out of reach" in one.getMessage()]
+    assert "HF_HUB_OFFLINE=1" in said and os.environ["HF_HUB_OFFLINE"] == "1"  # for the engines and workers, too
+
+
+def test_a_hub_that_answers_anything_is_asked(online: pytest.MonkeyPatch) -> None:
+    for error in (None, http_library().ReadTimeout("slow"), BrokenError(503)):
+        again.away.cache_clear()
+        online.setattr("huggingface_hub.get_session", lambda error=error: Node(error))
+        again.look_for_the_hub(logging.getLogger())
+        assert not again.offline() and not again.no_way()

@@ -5,6 +5,7 @@ A pool asks for a job whenever a worker is free and passes on what the worker sa
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.sweep.job import Event, Job, Later, Lost, NextJob
 from lm_eval_iberian.sweep.pools.worker_process import WorkerProcess
+from merge_hooks.machine.processors import processors
 
 if TYPE_CHECKING:  # they import torch, which a worker's process must not do before its environment is set
     from lm_eval_iberian.sweep.kept_tasks import KeptTasks
@@ -202,7 +204,7 @@ def environments(workers: int, gpus_each: int) -> list[dict[str, str]]:
     """
     devices = _devices() if gpus_each else []
     if not devices:
-        cores = max(1, len(os.sched_getaffinity(0)) // workers)
+        cores = max(1, math.floor(processors()) // workers)
         threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(cores))}
         return [{} if workers == 1 else dict(threads) for _ in range(workers)]
     if workers * gpus_each > len(devices):

@@ -130,7 +130,10 @@ class WorkerProcess:
 
 def _lasting_caches() -> dict[str, str]:
     """Where compilers keep what the next worker uses again: not in a folder that goes with this one."""
-    user = getpass.getuser()
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container, or a node without the directory service: the number has no name
+        user = str(os.getuid())
     wanted = {"TORCHINDUCTOR_CACHE_DIR": f"torchinductor_{user}"}
     return {
         name: str(Path(tempfile.gettempdir()) / folder) for name, folder in wanted.items() if name not in os.environ

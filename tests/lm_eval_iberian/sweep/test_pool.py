@@ -56,6 +56,14 @@ def work(jobs: Jobs, environments: list[dict[str, str]]) -> Jobs:
     return jobs
 
 
+def test_a_user_whose_number_has_no_name_gets_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container, or where a node cannot ask the directory service."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert work(Jobs(a_job("a")), [{}]).results()["a"]
+
+
 def wait_until(what: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not what():
@@ -181,12 +189,15 @@ def test_more_workers_than_gpus_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
         environments(2, 2)
 
 
-def test_workers_on_the_cpu_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_on_the_cpu_share_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("merge_hooks.machine.cgroup.TREE", tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)  # engines that run on the CPU take no GPU
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert environments(2, 0) == [{"OMP_NUM_THREADS": "4"}] * 2
     assert environments(1, 0) == [{}]
+    (tmp_path / "cpu.max").write_text("400000 100000\n")  # a job, or a container, that has the time of four
+    assert environments(2, 0) == [{"OMP_NUM_THREADS": "2"}] * 2
 
 
 def test_gpus_of_an_engine() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import signal
 import sys
@@ -277,6 +279,21 @@ def test_one_search_a_folder(write_space: Any, tmp_path: Path) -> None:
         with pytest.raises(SweepError, match="another process searches in it"):
             search(write_space(trials=1), tmp_path / "run")
     search(write_space(trials=1), tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_other_search(
+    write_space: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As Lustre that is mounted without `flock`."""
+
+    def flock(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(SweepError, match="file system that refuses locks"):
+        search(write_space(trials=1), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
