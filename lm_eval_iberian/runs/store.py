@@ -456,8 +456,8 @@ def _what_it_means(error: sqlite3.Error, path: Path) -> str:
             "to measure, copy it, or give another folder with --out."
         )
     return (
-        "Is the disk or your quota full, or the folder on a file system that SQLite cannot lock? What was kept is whole; when this is "
-        "mended, the same command goes on."
+        "Is the disk or your quota full, or the folder on a file system that SQLite cannot lock? What was kept is whole; when "
+        "this is mended, the same command goes on."
     )
 
 
