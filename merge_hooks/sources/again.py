@@ -11,7 +11,15 @@ from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential,
+    wait_fixed,
+)
 
 from merge_hooks.texts import one_line, seen
 
@@ -19,6 +27,8 @@ TRIES = 6
 FIRST_PAUSE_SECONDS = 1.0
 # Seconds for a connection to the Hub. A name server that swallows questions takes its own time.
 CONNECT_SECONDS = 10.0
+# What takes longer to fail is not tried again.
+AT_ONCE_SECONDS = 3.0
 CONNECTION_KINDS = {"ConnectError", "ConnectTimeout", "ConnectionError", "ProxyError"}
 TRUE = ("1", "TRUE", "ON", "YES")
 # huggingface_hub's own, and those that it and `datasets` heed as well.
@@ -73,15 +83,26 @@ def look_for_the_hub(log: logging.Logger) -> None:
 
 @cache
 def away(endpoint: str) -> str:
-    """Why the Hub cannot be connected to; "" where something answers there. Asked once."""
+    """Why the Hub cannot be connected to; "" where something answers there. Asked once.
+
+    What fails at once, as a name server may for a moment, is tried three times.
+    """
     from huggingface_hub import get_session
 
+    again = Retrying(
+        retry=retry_if_exception(_has_no_connection), wait=wait_fixed(FIRST_PAUSE_SECONDS), reraise=True,
+        stop=stop_after_attempt(3) | stop_after_delay(AT_ONCE_SECONDS),
+    )  # fmt: skip
     try:
-        get_session().head(endpoint, timeout=CONNECT_SECONDS)
+        again(get_session().head, endpoint, timeout=CONNECT_SECONDS)
     except Exception as error:
-        if CONNECTION_KINDS & {kind.__name__ for one in chain(error) for kind in type(one).__mro__}:
+        if _has_no_connection(error):
             return f"The Hub ({endpoint}) is out of reach: {in_one_line(error)}"
     return ""
+
+
+def _has_no_connection(error: BaseException) -> bool:
+    return bool(CONNECTION_KINDS & {kind.__name__ for one in chain(error) for kind in type(one).__mro__})
 
 
 def offline() -> str:

@@ -417,15 +417,15 @@ def test_one_of_two_configurations_in_the_cache_is_not_guessed(tmp_path: Path, m
 
 
 class Node:
-    """A node of a cluster: how the Hub answers, and how often a connection to it was tried."""
+    """A node of a cluster: how the Hub answers the first so many times, and how often a connection to it was tried."""
 
-    def __init__(self, error: Exception | None) -> None:
-        self.error, self.tries = error, 0
+    def __init__(self, error: Exception | None, times: int = 1_000) -> None:
+        self.error, self.times, self.tries = error, times, 0
 
     def head(self, *_: Any, **options: Any) -> None:
         assert options["timeout"] <= 10
         self.tries += 1
-        if self.error:
+        if self.error and self.tries <= self.times:
             raise self.error
 
 
@@ -447,6 +447,7 @@ def test_a_hub_behind_a_firewall_is_tried_once_and_said(
     kind: str, online: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """Each request waits for its time-out there, and huggingface_hub makes each six times."""
+    online.setattr(again, "AT_ONCE_SECONDS", 0.0)
     node = Node(getattr(http_library(), kind)("swallowed"))
     online.setattr("huggingface_hub.get_session", lambda: node)
     online.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -468,3 +469,15 @@ def test_a_hub_that_answers_anything_is_asked(online: pytest.MonkeyPatch) -> Non
         online.setattr("huggingface_hub.get_session", lambda error=error: Node(error))
         again.look_for_the_hub(logging.getLogger())
         assert not again.offline() and not again.no_way()
+
+
+@pytest.mark.parametrize(("times", "found"), [(1, True), (2, True), (3, False)])
+def test_a_name_server_that_fails_for_a_moment_is_asked_again(
+    online: pytest.MonkeyPatch, times: int, found: bool
+) -> None:
+    """Else a run of days is one without the Hub."""
+    online.setattr(again, "FIRST_PAUSE_SECONDS", 0.0)
+    node = Node(http_library().ConnectError("[Errno -3] Temporary failure in name resolution"), times)
+    online.setattr("huggingface_hub.get_session", lambda: node)
+    again.look_for_the_hub(logging.getLogger())
+    assert (not again.offline()) == found and node.tries == min(times + 1, 3)
