@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-from merge_hooks.sources.again import chain, in_one_line, may_pass, no_way, offline, statuses
+from merge_hooks.sources.again import CONNECTION_KINDS, chain, in_one_line, kinds, may_pass, no_way, offline, statuses
 
-UNREACHABLE_KINDS = {
-    "ConnectError", "ConnectTimeout", "ConnectionError", "gaierror", "NetworkError", "ProxyError",
-    "LocalEntryNotFoundError", "OfflineModeIsEnabled",
-}  # fmt: skip
+UNREACHABLE_KINDS = CONNECTION_KINDS | {"gaierror", "NetworkError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
 GONE_KINDS = {"RepositoryNotFoundError", "DatasetNotFoundError", "RemoteEntryNotFoundError"}
 
 
@@ -29,19 +26,19 @@ class Trouble(Enum):
 
 def trouble(error: BaseException) -> Trouble:
     """The kind of an error of `datasets` or huggingface_hub. They wrap each other, so the whole chain is looked at."""
-    kinds = {kind.__name__ for one in chain(error) for kind in type(one).__mro__}
+    names = kinds(error)
     text = " ".join(str(one) for one in chain(error)).lower()
     answered = statuses(error)
     # In this order: an offline cache that lacks a file says "not found" as well, and a gated one "cannot be accessed".
     for found, kind in (
-        ("OtherRevision" in kinds, Trouble.OTHER_REVISION),
+        ("OtherRevision" in names, Trouble.OTHER_REVISION),
         ("scripts are no longer supported" in text, Trouble.SCRIPT),
         (bool(offline()), Trouble.OFFLINE),
-        ("gated" in text or "GatedRepoError" in kinds or 403 in answered, Trouble.GATED),
-        ("RevisionNotFoundError" in kinds or ("revision" in text and "doesn't exist" in text), Trouble.NO_REVISION),
+        ("gated" in text or "GatedRepoError" in names or 403 in answered, Trouble.GATED),
+        ("RevisionNotFoundError" in names or ("revision" in text and "doesn't exist" in text), Trouble.NO_REVISION),
         (may_pass(error), Trouble.BUSY),
-        (bool(kinds & UNREACHABLE_KINDS), Trouble.UNREACHABLE),
-        (bool(kinds & GONE_KINDS) or 404 in answered or text.startswith("404"), Trouble.GONE),
+        (bool(names & UNREACHABLE_KINDS), Trouble.UNREACHABLE),
+        (bool(names & GONE_KINDS) or 404 in answered or text.startswith("404"), Trouble.GONE),
     ):
         if found:
             return kind

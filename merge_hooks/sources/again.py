@@ -102,7 +102,7 @@ def away(endpoint: str) -> str:
 
 
 def _has_no_connection(error: BaseException) -> bool:
-    return bool(CONNECTION_KINDS & {kind.__name__ for one in chain(error) for kind in type(one).__mro__})
+    return bool(CONNECTION_KINDS & kinds(error))
 
 
 def offline() -> str:
@@ -125,14 +125,19 @@ def may_pass(error: BaseException) -> bool:
         return False
     if found := statuses(error):
         return found[0] >= 500 or found[0] in (408, 429)
-    kinds = {kind.__name__ for one in chain(error) for kind in type(one).__mro__}
-    return bool(kinds & PASSING_KINDS) and "ConnectTimeout" not in kinds  # a firewall that swallows everything
+    names = kinds(error)
+    return bool(names & PASSING_KINDS) and "ConnectTimeout" not in names  # a firewall that swallows everything
 
 
 def statuses(error: BaseException) -> list[int]:
     """The HTTP statuses behind an error and its causes."""
     found = (getattr(getattr(one, "response", None), "status_code", None) for one in chain(error))
     return [status for status in found if isinstance(status, int)]
+
+
+def kinds(error: BaseException) -> set[str]:
+    """The names of the classes of an error and of its causes, and of what these are derived from."""
+    return {kind.__name__ for one in chain(error) for kind in type(one).__mro__}
 
 
 def chain(error: BaseException) -> list[BaseException]:
