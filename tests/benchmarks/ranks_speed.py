@@ -30,6 +30,8 @@ from tests.merge_hooks.ranks import Ranks  # noqa: E402
 
 MEDIUM = SHAPE | {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8, "num_attention_heads": 16,
                   "num_key_value_heads": 4, "vocab_size": 32000}  # fmt: skip
+WIDE = SHAPE | {"num_hidden_layers": 2, "vocab_size": 8000, "hidden_size": 4096, "intermediate_size": 11008,
+                "num_attention_heads": 32, "num_key_value_heads": 32}  # fmt: skip
 GOAL = 1.3
 
 
@@ -37,15 +39,15 @@ def main() -> None:
     given = parse_arguments()
     result: dict[str, Any] = {"machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores", "runs": []}
     with tempfile.TemporaryDirectory() as place:
-        result["model_bytes"] = make_models(Path(place) / "models", "bfloat16", SMALL if given.small else MEDIUM)
+        result["model_bytes"] = make_models(
+            Path(place) / "models", "bfloat16", SMALL if given.small else WIDE if given.wide else MEDIUM
+        )
         with Ranks() as ranks:
             for method in given.methods:
                 for resident in given.residents:
                     for way in given.ways:
                         for size in given.ranks:
-                            result["runs"].append(
-                                measure(ranks, Path(place), method, resident, way, size, given.repeats)
-                            )
+                            result["runs"].append(measure(ranks, Path(place), method, resident, way, size, given))
                             print(result["runs"][-1], file=sys.stderr, flush=True)
     print(as_table(result))
     if given.json:
@@ -59,14 +61,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--residents", nargs="+", default=["memory", "off"], choices=["memory", "off"])
     parser.add_argument("--ways", nargs="+", default=["shared", "alone"], choices=["shared", "broadcast", "alone"])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--new-density", action="store_true", help="change it with each swap, too (TIES counts anew)")
+    parser.add_argument("--wide", action="store_true", help="two layers of a 7B: 2 GB of files")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--json", help="write the measurements there")
     return parser.parse_args()
 
 
-def measure(ranks: Ranks, place: Path, method: str, resident: str, way: str, size: int, repeats: int) -> dict[str, Any]:
+def measure(
+    ranks: Ranks, place: Path, method: str, resident: str, way: str, size: int, given: argparse.Namespace
+) -> dict[str, Any]:
     """Sums over the ranks, each the median of all swaps but the first."""
-    recipes = [recipe(place / "models", method, "bfloat16", 0.5 + step / 64, 0.5) for step in range(repeats + 1)]
+    repeats = given.repeats
+    densities = [0.5 + given.new_density * step / 64 for step in range(repeats + 1)]
+    recipes = [recipe(place / "models", method, "bfloat16", 0.5 + step / 64, density)
+               for step, density in enumerate(densities)]  # fmt: skip
     folder = Path(tempfile.mkdtemp(dir=place))
     found = ranks.run(folder, size, recipes, longest=900, timeout=900, warm=True, resident=resident,
                       alone=way == "alone", maps=way == "shared")  # fmt: skip

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+# Of the engine: this rank's rows of each tensor.
+PARAMETERS: dict[str, Any] = {}
 
 
 class Ranks:
@@ -146,6 +148,8 @@ def groups(rank: int, size: int, stages: int, timeout: float, store: Path) -> tu
 
 def take_in(task: dict[str, Any], rank: int, recipe: Any, ranks: Any, stages: Any, fails: dict[str, Any]) -> Any:
     """One merge, as `merge_hooks.engines.vllm_worker.merged_weights` takes it in. Stages take the tensors in turn."""
+    import torch
+
     from merge_hooks.engines.proof import take
     from merge_hooks.engines.sharing import Shared
     from merge_hooks.engines.weights_digest import Digest, digest_of_described
@@ -165,7 +169,6 @@ def take_in(task: dict[str, Any], rank: int, recipe: Any, ranks: Any, stages: An
         names = set(stream.names()[stages.rank :: stages.size])
         weights = one.tensors(stream, names, residents_for(task.get("resident")))
         weights = one.watch(one.watch(weights, digest.describe, described), lambda _, tensor: take(tensor), prints)
-        held = {}
         for number, (name, tensor) in enumerate(weights):
             if number == fails.get("after"):
                 if fails["how"] == "kill":
@@ -173,14 +176,14 @@ def take_in(task: dict[str, Any], rank: int, recipe: Any, ranks: Any, stages: An
                 raise ValueError("the engine cannot load it")
             flat = tensor.view(-1)
             step = -(-len(flat) // ranks.size)
-            held[name] = flat[ranks.rank * step : (ranks.rank + 1) * step].clone()
+            rows = flat[ranks.rank * step : (ranks.rank + 1) * step]
+            PARAMETERS.setdefault(name, torch.empty_like(rows)).copy_(rows)
             if task.get("writes"):  # as a loader that works in place
                 tensor.zero_()
         own, whole_prints = one.finish(described, prints)
         whole = one.finish_stages(own)
     sums = {name: float(print_.signs.sum()) if print_.signs is not None else float(print_.value.float().sum())
             for name, print_ in whole_prints.items()}  # fmt: skip
-    del held
     return digest_of_described(whole[name] for name in stream.names() if name in whole), sums
 
 
