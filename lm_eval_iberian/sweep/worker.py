@@ -231,7 +231,7 @@ def _prompt(row: dict[str, Any]) -> str:
 
 def answer_of(sample: dict[str, Any]) -> str:
     """What the model said to a document: the text it wrote (JSON list for several), or the choice it took."""
-    responses = [response for request in sample["filtered_resps"] for response in [request]]
+    responses = list(sample["filtered_resps"])
     if responses and all(isinstance(response, str) for response in responses):
         return responses[0] if len(responses) == 1 else _json(responses)
     scores = [response[0] for response in responses if isinstance(response, (tuple, list)) and response]
