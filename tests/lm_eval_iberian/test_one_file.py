@@ -103,6 +103,8 @@ def test_a_pool(added: None, monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_the_pool_of_this_machine(engines: str, workers: int | None, backend: str, name: str) -> None:
     """Several engines, or several kinds of engine in vLLM, are in processes of their own."""
+    if backend == "vllm":
+        pytest.importorskip("vllm")
     jobs: Any = [SimpleNamespace(engine=engine) for engine in engines]
     made = choose.choose_pool(plan(backend=backend, device="cpu"), jobs, workers)
     assert type(made).__name__ == name

@@ -40,10 +40,20 @@ def _lm_eval_reads_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", from_samples)
 
 
+def build_upstreams(name: str) -> Any:
+    """lm_eval's own task, where it loads: lm_eval 0.4.13 imports what transformers 5.24 no longer has."""
+    try:
+        return build(name)
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("transformers."):
+            raise
+        pytest.skip(f"lm_eval's own {name} does not load: {error}")
+
+
 @pytest.mark.parametrize(("ours", "upstream"), PAIRS)
 def test_requests_are_upstreams(ours: str, upstream: str) -> None:
     """With the paper's shots, and without any."""
-    mine, theirs = build(ours), build(upstream)
+    mine, theirs = build(ours), build_upstreams(upstream)
     for shots in (5, 0):
         if "blimp" in upstream:
             shots = 0
@@ -100,13 +110,13 @@ def test_bertaqa_is_upstreams_on_half_of_the_documents(
     assert requests(build(f"iberian_bertaqa_{language}_{half}"), 5) == theirs
 
 
-def test_metrics_are_upstreams() -> None:
+@pytest.mark.parametrize(("ours", "upstream"), PAIRS)
+def test_metrics_are_upstreams(ours: str, upstream: str) -> None:
     """The same names, and the same directions of better; ours may have more."""
-    for ours, upstream in PAIRS:
-        mine, theirs = build(ours), build(upstream)
-        assert set(theirs.aggregation()) <= set(mine.aggregation()), ours
-        for metric, better in theirs.higher_is_better().items():
-            assert mine.higher_is_better()[metric] == better
+    mine, theirs = build(ours), build_upstreams(upstream)
+    assert set(theirs.aggregation()) <= set(mine.aggregation())
+    for metric, better in theirs.higher_is_better().items():
+        assert mine.higher_is_better()[metric] == better
 
 
 def test_accuracy_is_lm_evals_mean() -> None:
