@@ -20,10 +20,13 @@ from ifeval_multi.running_text import ITEM, Passage, is_label, is_section_label,
 
 # A run of closing punctuation, the quotes and brackets that close after it, the space behind.
 # Nothing follows in the pattern, so it never looks back: a megabyte of dots is read once.
-_END = re.compile(r"([.!?…‽。！？।؟]+)((?:[\"'»”’)\]*_]|\[\d{1,3}\])*)(\s*)")
+_END = re.compile(
+    r"([.!?…‽。！？।؟]+)((?:[\"'»”’)\]*_]|\[\d{1,3}\]|[\u2600-\u27bf\ufe0f\u200d\U0001f000-\U0001faff])*)(\s*)"
+)
 _NEEDS_NO_SPACE = "。！？"
 _ROMAN = regex.compile(r"(?=[IVXLCDM])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
 _DOUBLED = regex.compile(r"(\p{Lu})\1")  # EE. UU., RR. HH.: the plural of an abbreviation of one letter
+_INITIALS = regex.compile(r"\p{Lu}(?:\.\p{Lu}){1,2}")  # J.K. Rowling, J.R.R. Tolkien
 _LETTER_AND_DOT = regex.compile(r"\p{L}\.")
 _GLUED = regex.compile(r"[\p{Ll}]{4}[.!?…]++\p{Lu}\p{Ll}")  # "It rained.Then it stopped."
 _OPENING = "([{\"'«“‘¿¡*_—–-"
@@ -127,6 +130,8 @@ class _Dot:
         if _DOUBLED.fullmatch(self.token) and not (self.pack.ordinal_dot and self._is_roman(self.token)):
             return self._goes_on_after_abbreviation()
         if len(self.token) == 1 and self.token.isalpha():
+            return self._is_initial()
+        if _INITIALS.fullmatch(self.token) and self.cased:
             return self._is_initial()
         if "." in self.token.strip(".") and not self.token[:1].isdigit():
             return self._goes_on_after_abbreviation()

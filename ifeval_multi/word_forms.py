@@ -74,9 +74,13 @@ def _plurals(wanted: str, pack: Pack) -> Iterator[str]:
     start = f"{before} " if before else ""
     for form in (*pack.irregular.get(word, ()), *_regular(word, pack.plurals)):
         yield start + form
-    parts = [(part, *_regular(part, pack.plurals)) for part in wanted.split()]
+    parts = [(part, *pack.irregular.get(part, ()), *_regular(part, pack.plurals)) for part in wanted.split()]
     if before and all(len(part) > 1 for part in parts):
         yield " ".join(part[1] for part in parts)  # casa blanca: casas blancas
+    head, *more = wanted.split()
+    if len(more) > 1 and more[0] in pack.function_words and head not in pack.function_words:
+        for form in parts[0][1:]:
+            yield " ".join([form, *more])  # fin de semana: fins de semana
 
 
 def _regular(word: str, plurals: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
@@ -102,5 +106,5 @@ def _with_endings(wanted: str, anywhere: frozenset[str], pack: Pack) -> Iterator
     for ending in endings:
         joint = pack.doubled_final if doubled and ending[0] in _VOWELS else ""
         yield wanted + joint + ending
-        if pack.replaced_final and wanted.endswith(pack.replaced_final) and ending[0] in "eo" and len(wanted) > 3:
+        if pack.replaced_final and wanted.endswith(pack.replaced_final) and ending[0] in "eo" and len(wanted) > 2:
             yield wanted[: -len(pack.replaced_final)] + ending

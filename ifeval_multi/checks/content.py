@@ -13,14 +13,15 @@ from ifeval_multi.relations import compare
 from ifeval_multi.text import normalise
 from ifeval_multi.verdict import Verdict
 
-# [name], on one line, not empty, and not the text of a [link](https://...).
+# [name], on one line, not empty, and not the text of a [link](https://...), the number of a note[1] or a ticked box.
 _LINES = regex.IGNORECASE | regex.MULTILINE
-_BRACKETS = regex.compile(r"\[([^\[\]\n]++)\](?!\()")
+_BRACKETS = regex.compile(r"\[(?!\^?\d{1,3}\])([^\[\]\n]++)\](?!\()")
+_TICKED = regex.compile(r"^[ \t]*+[-*+][ \t]++\[[xX]\][ \t]", regex.MULTILINE)
 
 
 def number_placeholders(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """At least as many placeholders [in square brackets] as asked."""
-    found = _BRACKETS.findall(normalise(response))
+    found = _BRACKETS.findall(_TICKED.sub("", normalise(response)))
     count = sum(1 for inside in found if inside.strip())
     return compare(count, arguments, "num_placeholders", "relation", "placeholders")
 

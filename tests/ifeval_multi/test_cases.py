@@ -62,6 +62,10 @@ WORDS = [
     ("eu", "haur", "Haurrak, haurrekin, haurrentzat.", 3), ("eu", "paper", "Papera, paperean.", 2), ("eu", "eta", "Etaren, betazal.", 0),
     ("eu", "Bilbo", "Bilbon, Bilbora, Bilbotik, Bilboko.", 4), ("eu", "Irun", "Irunen, Irungo, Irundik, Irunera.", 4),
     ("eu", "arratsalde", "Arratsaldeon!", 0), ("eu", "zakur", "Zakurrak.", 1), ("eu", "jai", "Jaiak, jaietan.", 2),
+    ("eu", "etxe", "Etxeez ari gara.", 1), ("eu", "ama", "Amek, amei, amentzat, amagana.", 4), ("eu", "ama", "Amets, amaitu.", 0), ("eu", "Miren", "Mirengana, Mirenengana.", 2),
+    ("gl", "fin de semana", "Fin de semana, fins de semana.", 2), ("ca", "cap de setmana", "Caps de setmana.", 1), ("es", "punto de vista", "Puntos de vista.", 1), ("es", "de la casa", "Des la casa.", 0),
+    ("ca", "pa", "Pans i pa.", 2), ("ca", "mà", "Mans.", 1), ("gl", "bo", "Bos.", 1), ("pt", "pé", "Pés.", 1), ("fr", "œil", "Les yeux.", 1),
+    ("ca", "col·legi", "El coŀlegi.", 1),
 ]  # fmt: skip
 
 
@@ -86,6 +90,21 @@ def test_a_ban_is_on_the_word_in_its_cases_not_on_its_plural(
 ) -> None:
     asked = {"forbidden_words": [word]}
     assert check("keywords:forbidden_words", text, asked, load_pack(language)).followed is followed
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"), [("Quoi d'autre ?", "Oui. Quoi d’autre?"), ("Et après?", "Et après\u00a0?")]
+)
+def test_the_space_before_a_mark_is_free(asked: str, answer: str) -> None:
+    pack = load_pack("fr")
+    assert check("startend:end_checker", answer, {"end_phrase": asked}, pack)
+    repeated = f"{answer.removeprefix('Oui. ')}\n\nBien."
+    assert check("combination:repeat_prompt", repeated, {"prompt_to_repeat": asked}, pack)
+    assert not check("startend:end_checker", f"{answer}!", {"end_phrase": asked}, pack)
+
+
+def test_json_may_hold_a_number_of_any_length() -> None:
+    assert check("detectable_format:json_format", f'{{"a": {"9" * 5000}}}', {}, load_pack("en"))
 
 
 # (answer, how many)
@@ -173,6 +192,7 @@ COUNTED = [
     ("en", "1.Open.\n2.Go.", 2), ("en", "ii) Open.\niv) Go.", 2), ("en", "12 apples", 2), ("en", "3.5 litres", 2), ("en", "1984 was a year.\n2001 was too.", 7), ("en", "10. Ten", 1),
     ("gl", "1. Pan\n2. Viño", 2), ("ca", "1. Pa\n2. Vi", 2), ("eu", "1. Ogia\n2. Ardoa\n3. Gazta", 3), ("eu", "72. Zinemaldia hasi da", 4), ("eu", "2. mendean jaio zen", 4),
     ("eu", "1. atala erraza da", 4), ("en", "E. coli is small.", 4), ("es", "Hay 2 casas.", 3), ("en", "I. II.", 2), ("en", "Mail me@example.org or jo.b-c@a.example.org", 4),
+    ("en", "The U.S.A. won at 5 p.m.", 6), ("gl", "p.ex. o n.º dous", 4), ("es", "EE.UU. ganó", 2), ("en", "I saw a. B. saw it.", 6), ("eu", "K.a. 300. urtean", 3),
 ]  # fmt: skip
 
 
@@ -213,6 +233,10 @@ SENTENCES = [
     ("es", 2, "Llegaron 25. Carmen ganó."), ("en", 2, "It was 1945. Paris was free."), ("gl", 2, "Sobreviviron 7. Ninguén o cría."),
     ("en", 2, "To do:\n- buy apples, pears etc.\n- sleep more."), ("en", 1, "We need the following\n\n* Eggs\n\n* Milk\n\n* Bread"),
     ("fr", 1, "—Viens ! —cria Anne."), ("pt", 1, "—Vem cá! —gritou a Ana."), ("pt", 1, "**O plano:**\n\nVamos à serra."),
+    ("gl", 3, "Chove. Fai frío.\n---\nImos á casa."), ("es", 2, "- Come.\n- Bebe.\n---"), ("ca", 2, "Plou molt i avui no sortirem de casa ni jo ni la mare ni el pare ni ningú\n---\nFa fred."),
+    ("en", 1, "My plan\n---\nWe go."), ("en", 1, "Why?\n===\nBees matter."), ("en", 3, "Yes!\nWe go.\n---\nBye."),
+    ("en", 1, "J.K. Rowling wrote it."), ("en", 1, "We read J.R.R. Tolkien."), ("es", 2, "Vive en EE.UU. Luego vuelve."), ("en", 2, "It is in the U.S. It is big."),
+    ("gl", 2, "É bo.😀 É mao.👍"), ("en", 2, "Great!🎉 Let us go."), ("en", 1, "Great!🎉 said Ana."),
 ]  # fmt: skip
 
 

@@ -160,6 +160,10 @@ class TestReasoning:
             ("<think></think>Bai.<think>x</think> Ez.", "Bai. Ez."),
             ("The tag <think> opens it.", "The tag <think> opens it."),
             ("[THINK]hm[/THINK]Bai.", "Bai."),
+            ("<think>hm <think>hm</think> hm</think>Bai.", "Bai."),
+            ("<think></think>\n\nhm, hm</think>\n\nBai.", "Bai."),
+            ("<think>he wrote <think> here</think>Bai.", "Bai."),
+            ("</think>" * 20_000 + "Bai.", "Bai."),
         ],
     )
     def test_is_removed(self, text: str, left: str) -> None:
