@@ -77,6 +77,18 @@ def test_rules(tmp_path: Path, prompt: str, name: str, kwargs: Any, rule: str | 
     assert (rule in one(tmp_path, prompt, name, **kwargs)) if rule else not one(tmp_path, prompt, name, **kwargs)
 
 
+def test_arguments_that_no_type_takes_and_languages_that_cannot_be_told(tmp_path: Path) -> None:
+    """A misspelt optional argument was not used, and any answer refused as not being in "francés"."""
+    prompt, name = "Use 3 placeholders: [a].", "detectable_content:number_placeholders"
+    assert one(tmp_path, prompt, name, num_placeholders=3, relacion="exactly") == ["form"]
+    assert not one(tmp_path, prompt, name, num_placeholders=3, num_words=None, keywords=["padding of the Hub"])
+    for code, rules in (("francés", ["language"]), ("zh-cn", []), ("fr", []), ("ast", []), ("xx", ["language"])):
+        row = {"key": 1, "prompt": "In that language.", "instruction_id_list": ["language:response_language"]}
+        file = tmp_path / "b.jsonl"
+        file.write_text(json.dumps({**row, "kwargs": [{"language": code}]}), encoding="utf-8")
+        assert [finding.rule for finding in lint(file, "en")] == rules
+
+
 def test_duplicates_and_coverage(tmp_path: Path) -> None:
     row = {
         "key": 1,
