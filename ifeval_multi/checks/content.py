@@ -13,9 +13,9 @@ from ifeval_multi.relations import compare
 from ifeval_multi.text import normalise
 from ifeval_multi.verdict import Verdict
 
-# [name], on one line, not empty, and not the text of a [link](https://...), the number of a note[1] or a ticked box.
+# [name], on one line, not empty, and not the text of a [link](https://...) or a ticked box.
 _LINES = regex.IGNORECASE | regex.MULTILINE
-_BRACKETS = regex.compile(r"\[(?!\^?\d{1,3}\])([^\[\]\n]++)\](?!\()")
+_BRACKETS = regex.compile(r"\[([^\[\]\n]++)\](?!\()")
 _TICKED = regex.compile(r"^[ \t]*+[-*+][ \t]++\[[xX]\][ \t]", regex.MULTILINE)
 
 

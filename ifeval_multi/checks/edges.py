@@ -21,8 +21,10 @@ def end_checker(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verd
 
     A dot may follow a phrase that has no closing punctuation of its own.
     """
-    asked = _folded(arguments["end_phrase"]).strip(_AROUND)
-    tail = _folded(normalise(response).rstrip()[-2 * len(asked) - 200 :]).rstrip(_AROUND)
+    whole = _folded(arguments["end_phrase"])
+    asked = whole.strip(_AROUND) or whole
+    tail = _folded(normalise(response).rstrip()[-2 * len(asked) - 200 :])
+    tail = tail.rstrip(_AROUND) if asked.strip(_AROUND) else tail  # "***" may be what is asked
     if asked and asked[-1].isalnum():
         tail = tail.rstrip(".").rstrip(_AROUND)
     before = tail[: -len(asked)][-1:]

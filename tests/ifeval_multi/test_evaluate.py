@@ -142,6 +142,21 @@ class TestDocuments:
         with pytest.raises(PackError, match=told):
             documents.from_row({**AUTHORS, **change}, "f.jsonl, line 3")
 
+    @pytest.mark.parametrize(
+        ("name", "given"),
+        [
+            ("keywords:existence", {"keywords": []}), ("keywords:existence", {"keywords": ["mar", " "]}),
+            ("keywords:forbidden_words", {"forbidden_words": []}), ("keywords:forbidden_words", {"forbidden_words": ""}),
+            ("startend:end_checker", {"end_phrase": ""}), ("combination:repeat_prompt", {"prompt_to_repeat": " "}),
+            ("keywords:letter_frequency", {"letter": "", "let_frequency": 3, "let_relation": "less than"}),
+        ],
+    )  # fmt: skip
+    def test_what_every_answer_follows_is_no_argument(self, name: str, given: dict[str, Any]) -> None:
+        """Each of these was followed by any answer, and nobody was told."""
+        row = {"key": 1, "prompt": "p", "instruction_id_list": [name], "kwargs": [given]}
+        with pytest.raises(PackError, match=r"none of them empty|Expected a text"):
+            documents.from_row(row, "f.jsonl, line 3")
+
     def test_read_names_the_line(self, tmp_path: Path) -> None:
         file = tmp_path / "a.jsonl"
         file.write_text(json.dumps(AUTHORS) + "\n\n{oops\n", encoding="utf-8")
