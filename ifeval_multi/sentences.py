@@ -27,6 +27,7 @@ _NEEDS_NO_SPACE = "。！？"
 _ROMAN = regex.compile(r"(?=[IVXLCDM])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
 _DOUBLED = regex.compile(r"(\p{Lu})\1")  # EE. UU., RR. HH.: the plural of an abbreviation of one letter
 _INITIALS = regex.compile(r"\p{Lu}(?:\.\p{Lu}){1,2}")  # J.K. Rowling, J.R.R. Tolkien
+_ORDINAL_SIGN = regex.compile(r"\d{1,3}\.?[ºª]")
 _LETTER_AND_DOT = regex.compile(r"\p{L}\.")
 _GLUED = regex.compile(r"[\p{Ll}]{4}[.!?…]++\p{Lu}\p{Ll}")  # "It rained.Then it stopped."
 _OPENING = "([{\"'«“‘¿¡*_—–-"
@@ -65,11 +66,16 @@ def _without_signature(passage: Passage, pack: Pack) -> str:
 def _cut(text: str, pack: Pack) -> list[str]:
     cased = not (text.isupper() or text.islower())
     pieces, start = [], 0
+    numbers = {"1", "2"}  # that may count the items of a list in a line: "Wash it. 2. Dry it. 3. Fold it."
     for end in _END.finditer(text):
         if _is_inside_word(text, end):
             continue
         if end.end() - start < _NEAR and not any(map(str.isalnum, text[start : end.start()])):
             continue  # ". . ." is no row of sentences
+        if end.start() - start < _NEAR and text[start : end.start()].strip() in numbers and end.group(1) == ".":
+            if text[end.end() : end.end() + 1].isupper():
+                numbers = {str(int(text[start : end.start()]) + 1)}
+                continue
         if _Dot(text, end, cased, pack).ends():
             pieces.append(text[start : end.end()])
             start = end.end()
@@ -118,6 +124,8 @@ class _Dot:
     def _belongs_to_word(self) -> bool:
         if self._is_part_of_abbreviation():
             return True
+        if self._is_unit():
+            return False
         # A capital alone is an initial, whatever the pack says of small letters: "s." is a century, "S." is a name.
         initials = self.cased and self.token.isupper() and (len(self.token) == 1 or _DOUBLED.fullmatch(self.token))
         lowered = "" if initials else self.token.lower()
@@ -136,6 +144,11 @@ class _Dot:
         if "." in self.token.strip(".") and not self.token[:1].isdigit():
             return self._goes_on_after_abbreviation()
         return self.pack.ordinal_dot and self._is_ordinal()
+
+    def _is_unit(self) -> bool:
+        """ "1,80 m. Il ...", "5 h. Vamos": a letter behind a number abbreviates no name that follows."""
+        letter = len(self.token) == 1 and self.token.islower() and len(self.before) > 1
+        return letter and self.cased and not self.goes_on and self.before[-2][-1].isdigit()
 
     def _written_together(self) -> list[str]:
         """What ends here and is written apart, as the pack writes it: "p. ej" is p.ej, "q. e. p. d" is q.e.p.d."""
@@ -179,6 +192,8 @@ class _Dot:
         series = len(self.before) > 1 and bool(_LETTER_AND_DOT.fullmatch(self.before[-2].lstrip(_OPENING)))
         if series and self.before[-2].lstrip(_OPENING)[0].islower():
             return self._goes_on_after_abbreviation()
+        if len(self.before) > 1 and _ORDINAL_SIGN.fullmatch(self.before[-2]):
+            return self.goes_on  # "na sala 2.º B. Trae a acta"
         if self.token.islower():
             return self.goes_on or (self.cased and (self.behind[:1].isdigit() or self._is_roman(self.next)))
         return self.goes_on or (not self._opens_sentence() and (self.cased or series))
