@@ -70,12 +70,12 @@ def _cut(text: str, pack: Pack) -> list[str]:
     for end in _END.finditer(text):
         if _is_inside_word(text, end):
             continue
-        if end.end() - start < _NEAR and not any(map(str.isalnum, text[start : end.start()])):
+        short = text[start : end.start()].strip() if end.end() - start < _NEAR else "long"
+        if not any(map(str.isalnum, short)):
             continue  # ". . ." is no row of sentences
-        if end.start() - start < _NEAR and text[start : end.start()].strip() in numbers and end.group(1) == ".":
-            if text[end.end() : end.end() + 1].isupper():
-                numbers = {str(int(text[start : end.start()]) + 1)}
-                continue
+        if short in numbers and end.group(1) == "." and text[end.end() : end.end() + 1].isupper():
+            numbers = {str(int(short) + 1)}
+            continue
         if _Dot(text, end, cased, pack).ends():
             pieces.append(text[start : end.end()])
             start = end.end()
