@@ -39,19 +39,25 @@ def count(folded: str, keyword: str, pack: Pack, forbidden: bool = False) -> int
         forbidden: a word that must not be used: only that form, in the cases that the language has. A ban on "casa"
             says nothing of "casas"; one on Basque "arazo" is one on "arazoa".
     """
-    return sum(sum(1 for _ in positions(folded, stem, tails)) for stem, tails in forms(fold(keyword), pack, forbidden))
+    spelled = keyword.isupper() and len(keyword) > 1
+    found = forms(fold(keyword), pack, forbidden, spelled)
+    return sum(sum(1 for _ in positions(folded, stem, tails)) for stem, tails in found)
 
 
 @lru_cache(maxsize=512)
-def forms(wanted: str, pack: Pack, forbidden: bool = False) -> tuple[Form, ...]:
-    """The stems and tails of a folded keyword; no two of them match at the same place."""
+def forms(wanted: str, pack: Pack, forbidden: bool = False, spelled: bool = False) -> tuple[Form, ...]:
+    """The stems and tails of a folded keyword; no two of them match at the same place.
+
+    One that is spelled ("EITB") takes the endings after a vowel too: so end the names of its letters.
+    """
     if not wanted:
         return ()
     if not wanted[-1].isalpha() or wanted in pack.function_words:
         return ((wanted, frozenset({""})),)
-    plurals = () if forbidden else _plurals(wanted, pack)
+    # Where words have cases and no plurals by rule, `irregular` has cases.
+    plurals = () if forbidden and pack.plurals else _plurals(wanted, pack)
     endings = pack.forbidden_endings if forbidden else pack.endings
-    return tuple(_by_stem([wanted, *plurals, *_with_endings(wanted, endings, pack)]))
+    return tuple(_by_stem([wanted, *plurals, *_with_endings(wanted, endings, pack, spelled)]))
 
 
 def _by_stem(words: list[str]) -> Iterator[Form]:
@@ -91,14 +97,14 @@ def _regular(word: str, plurals: Mapping[str, tuple[str, ...]]) -> Iterator[str]
         yield word[: len(word) - len(final or "")] + plural
 
 
-def _with_endings(wanted: str, anywhere: frozenset[str], pack: Pack) -> Iterator[str]:
+def _with_endings(wanted: str, anywhere: frozenset[str], pack: Pack, spelled: bool) -> Iterator[str]:
     last = wanted.rpartition(" ")[2]
     if last in pack.function_words:
         return
     vowel = wanted[-1] in _VOWELS
     glide = wanted[-1] in _GLIDES and wanted[-2:-1] in ("a", "e", "o")  # gau, jai: both kinds of endings
     endings = set(anywhere)
-    if vowel:
+    if vowel or spelled:
         endings |= pack.endings_after_vowel
     if not vowel or glide:
         endings |= pack.endings_after_consonant

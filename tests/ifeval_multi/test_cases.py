@@ -65,7 +65,8 @@ WORDS = [
     ("eu", "etxe", "Etxeez ari gara.", 1), ("eu", "ama", "Amek, amei, amentzat, amagana.", 4), ("eu", "ama", "Amets, amaitu.", 0), ("eu", "Miren", "Mirengana, Mirenengana.", 2),
     ("gl", "fin de semana", "Fin de semana, fins de semana.", 2), ("ca", "cap de setmana", "Caps de setmana.", 1), ("es", "punto de vista", "Puntos de vista.", 1), ("es", "de la casa", "Des la casa.", 0),
     ("ca", "pa", "Pans i pa.", 2), ("ca", "mà", "Mans.", 1), ("gl", "bo", "Bos.", 1), ("pt", "pé", "Pés.", 1), ("fr", "œil", "Les yeux.", 1),
-    ("ca", "col·legi", "El coŀlegi.", 1),
+    ("ca", "col·legi", "El coŀlegi.", 1), ("ca", "lleig", "Lletjos.", 1), ("es", "jersey", "Jerséis.", 1), ("fr", "madame", "Mesdames.", 1),
+    ("eu", "EITB", "EITBn, EITBko, EITBra, EITBren.", 4), ("eu", "lan", "Lanra, lanren.", 0), ("eu", "Bizkaia", "Bizkaiko, Bizkaira, Bizkaian.", 3),
 ]  # fmt: skip
 
 
@@ -81,7 +82,7 @@ def test_words_and_their_forms(language: str, keyword: str, text: str, times: in
     ("language", "word", "text", "followed"),
     [
         ("es", "casa", "Las casas.", True), ("en", "story", "Stories.", True), ("gl", "animal", "Animais.", True), ("ca", "casa", "Les cases.", True),
-        ("eu", "arazo", "Arazoak.", False), ("eu", "ur", "Urra.", True), ("eu", "lur", "Lurrean.", False), ("eu", "neska", "Neskek.", False),
+        ("eu", "arazo", "Arazoak.", False), ("eu", "ur", "Urra.", True), ("eu", "lur", "Lurrean.", False), ("eu", "neska", "Neskek.", False), ("eu", "Bizkaia", "Bizkaiko.", False), ("en", "child", "Children.", True),
         ("es", "casa", "La CASA.", False),
     ],
 )  # fmt: skip
