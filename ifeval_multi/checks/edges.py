@@ -13,6 +13,7 @@ from ifeval_multi.verdict import Verdict
 
 _ASTERISKS = regex.compile(r"\*{2,}+")
 _SPACE_BEFORE_MARK = regex.compile(r" ([?!;:])")
+_ONE_SIGN = str.maketrans({"…": "...", "–": "-", "—": "-"})
 _AROUND = " \n\t*_~`\"'“”„«»‘’)"
 
 
@@ -33,8 +34,8 @@ def end_checker(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verd
 
 
 def _folded(text: str) -> str:
-    """fold(), and no space before ? ! ; and the like: French sets one, and not everybody does."""
-    return _SPACE_BEFORE_MARK.sub(r"\1", fold(text))
+    """fold(), with one sign for ... and one for dashes, and no space before ? ! ; : (French sets one, not everybody does)."""
+    return _SPACE_BEFORE_MARK.sub(r"\1", fold(text).translate(_ONE_SIGN))
 
 
 def quotation(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:

@@ -66,7 +66,7 @@ def multiple_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -
 @lru_cache(maxsize=256)
 def _section_pattern(word: str, side: str) -> regex.Pattern[str]:
     name = r"\s+".join(map(regex.escape, word.split()))
-    after = rf"{name}\p{{L}}{{0,3}}[ \t]*+[#nN]?[.ºª°]?[ \t]*+({_NUMERAL})(?![\p{{L}}\p{{N}}])"
+    after = rf"{name}\p{{L}}{{0,3}}[ \t]*+[#nN]?[.ºª°]?[ \t]*+({_NUMERAL})(?:\.?[ªº])?+(?![\p{{L}}\p{{N}}])"
     before = rf"({_NUMERAL})(?:[.)ºª°]|-?[aªº]\b|\.[aªº])*+[ \t]*+[-–:]?[ \t]*+{name}(?!\p{{L}}{{4}})"
     sides = {"after": after, "before": before, "either": f"(?:{after}|{before})"}
     # At most 20 signs (**, ##, quotes) before a heading: a bound keeps a megabyte of them linear.

@@ -94,7 +94,12 @@ def test_a_ban_is_on_the_word_in_its_cases_not_on_its_plural(
 
 
 @pytest.mark.parametrize(
-    ("asked", "answer"), [("Quoi d'autre ?", "Oui. Quoi d’autre?"), ("Et après?", "Et après\u00a0?")]
+    ("asked", "answer"),
+    [
+        ("Quoi d'autre ?", "Oui. Quoi d’autre?"),
+        ("Et après?", "Et après\u00a0?"),
+        ("Voilà... — dit-il.", "Voilà… – dit-il."),
+    ],
 )
 def test_the_space_before_a_mark_is_free(asked: str, answer: str) -> None:
     pack = load_pack("fr")
@@ -153,6 +158,7 @@ def test_dividers_that_touch_one_side_divide(answer: str, count: int) -> None:
 
 # (language, word, answer, sections)
 SECTIONS = [
+    ("gl", "Parte", "Parte 1ª\na\nParte 2.ª\nb", 2), ("es", "Día", "Día 1º: a\nDía 2º: b", 2), ("gl", "Sección", "Sección 1an", 0),
     ("gl", "Sección", "Sección X: Ola", 0), ("en", "Section", "Section X\na\nSection X\nb", 0), ("ca", "Secció", "Secció N", 0), ("es", "Parte", "Parte Y: a", 0),
     ("eu", "ATALA", "X. ATALA\na", 0), ("en", "Section", "Section V", 0), ("en", "Section", "Section #\na", 0), ("en", "Section", "Section [X]", 0),
     ("en", "Section", "Section I\na\nSection II\nb\nSection X\nc", 3), ("en", "Section", "Section A\na\nSection B\nb", 2), ("en", "Section", "Section 10", 1),
