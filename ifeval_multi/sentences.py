@@ -206,8 +206,6 @@ class _Dot:
             return False
         if self.behind.lstrip(_OPENING).lower().startswith(self.pack.ordinal_followers or ("\0",)):
             return True
-        if not self.cased:
-            return False
         listed = len(self.before) > 1 and self.before[-2][-1] in ":=+-*/×"  # "Adina: 25. Lana: irakaslea."
         word = self.next[:1].isalpha()
         return word and (self.goes_on or not (listed or (not roman and len(number) > 4) or self._opens_sentence()))
