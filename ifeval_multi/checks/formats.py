@@ -80,13 +80,8 @@ def _section_pattern(word: str, side: str) -> regex.Pattern[str]:
 
 def json_format(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """The whole answer is one JSON object or array, with or without a ``` fence."""
-    text = visible(response).strip()
-    fenced = _FENCE.match(text)
-    if fenced and text.endswith(fenced.group(1)):
-        text = text[fenced.end() : -len(fenced.group(1))]
     try:
-        # Whole numbers are not read: Python refuses one of more than 4,300 digits, JSON does not.
-        value = json.loads(text, parse_constant=_refuse_constant, parse_int=len)
+        value = read_json(response)
     except RecursionError:
         return Verdict(False, "not JSON: nested too deep to read")
     except ValueError as error:
@@ -94,6 +89,36 @@ def json_format(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verd
     if not isinstance(value, (dict, list)):
         return Verdict(False, f"a bare {type(value).__name__} is not an object or array")
     return Verdict(True, "the answer is JSON")
+
+
+def read_json(response: str) -> Any:
+    """What an answer that is JSON, with or without a ``` fence, holds; ValueError or RecursionError where it is none."""
+    text = visible(response).strip()
+    fenced = _FENCE.match(text)
+    if fenced and text.endswith(fenced.group(1)):
+        text = text[fenced.end() : -len(fenced.group(1))]
+    # Whole numbers are not read: Python refuses one of more than 4,300 digits, JSON does not.
+    return json.loads(text, parse_constant=_refuse_constant, parse_int=len)
+
+
+def texts_in_json(response: str) -> list[str] | None:
+    """The texts in an answer that is a JSON object or array, names among them; None where it is none."""
+    if response.lstrip("\ufeff \n\r\t")[:1] not in ("{", "[", "`", "~"):
+        return None
+    try:
+        left = [read_json(response)]
+    except (ValueError, RecursionError):
+        return None
+    found: list[str] = []
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict):
+            left += [*value.values(), *value]
+        elif isinstance(value, list):
+            left += value
+    return found
 
 
 def _refuse_constant(name: str) -> None:
