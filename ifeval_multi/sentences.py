@@ -26,7 +26,7 @@ _END = re.compile(
 _NEEDS_NO_SPACE = "。！？"
 _ROMAN = regex.compile(r"(?=[IVXLCDM])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
 _DOUBLED = regex.compile(r"(\p{Lu})\1")  # EE. UU., RR. HH.: the plural of an abbreviation of one letter
-_INITIALS = regex.compile(r"\p{Lu}(?:\.\p{Lu}){1,2}")  # J.K. Rowling, J.R.R. Tolkien
+_INITIALS = regex.compile(r"\p{Lu}(?:\.-?\p{Lu}){1,2}")  # J.K. Rowling, J.R.R. Tolkien, J.-P. Sartre
 _ORDINAL_SIGN = regex.compile(r"\d{1,3}\.?[ºª]")
 _LETTER_AND_DOT = regex.compile(r"\p{L}\.")
 _GLUED = regex.compile(r"[\p{Ll}]{4}[.!?…]++\p{Lu}\p{Ll}")  # "It rained.Then it stopped."

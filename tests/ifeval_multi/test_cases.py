@@ -245,6 +245,7 @@ SENTENCES = [
     ("en", 1, "J.K. Rowling wrote it."), ("en", 1, "We read J.R.R. Tolkien."), ("es", 2, "Vive en EE.UU. Luego vuelve."), ("en", 2, "It is in the U.S. It is big."),
     ("en", 3, "1. Wash it. 2. Dry it. 3. Fold it."), ("es", 3, "Hay 1. Lávalo. 2. Sécalo."), ("en", 3, "How old is he? 25. Good."), ("fr", 2, "Il mesure 1,80 m. Il pèse 80 kg."),
     ("es", 2, "Duró 10 s. Luego paró."), ("gl", 3, "Será na sala 2.º B. Trae a acta. Ola, D.ª M. Pérez."), ("eu", 1, "Kale Nagusia, 3. ezk. aldean."),
+    ("pt", 1, "Nasceu no séc. XX, ver pp. 3-5 e fig. 2."), ("pt", 1, "V. Exa. decide."), ("fr", 1, "Voir fig. 2, max. 10 kg, et J.-P. Sartre."), ("fr", 2, "En 300 av. J.-C. Le roi meurt."),
     ("pt", 1, "Vou amanhã.\n\nUm abraço\nRui"), ("fr", 1, "Je viens demain.\n\nBien cordialement\nAnne"), ("ast", 1, "Voi mañana.\n\nUn abrazu\nXuan"),
     ("eu", 2, "gaur herriko 3. tabernara joan gara. ondo jan dugu."), ("eu", 2, "HERRIKO 3. TABERNARA JOAN GARA. ONDO."), ("eu", 2, "guztira 25. gero etxera joan gara."),
     ("gl", 2, "É bo.😀 É mao.👍"), ("en", 2, "Great!🎉 Let us go."), ("en", 1, "Great!🎉 said Ana."),
