@@ -31,7 +31,7 @@ _ORDINAL_SIGN = regex.compile(r"\d{1,3}\.?[ºª]")
 _LETTER_AND_DOT = regex.compile(r"\p{L}\.")
 _GLUED = regex.compile(r"[\p{Ll}]{4}[.!?…]++\p{Lu}\p{Ll}")  # "It rained.Then it stopped."
 _OPENING = "([{\"'«“‘¿¡*_—–-"
-_NEAR = 40
+_NEAR, _NEAR_ITEM = 40, 400
 _LONGEST_SIGNATURE = 4
 _LONGEST_TEXT = 50_000
 
@@ -76,6 +76,8 @@ def _cut(text: str, pack: Pack) -> list[str]:
         if short in numbers and end.group(1) == "." and text[end.end() : end.end() + 1].isupper():
             numbers = {str(int(short) + 1)}
             continue
+        if short.endswith(": 1") and end.group(1) == "." and " 2. " in text[end.end() : end.end() + _NEAR_ITEM]:
+            continue  # "The steps: 1. Wash it. 2. Dry it."
         if _Dot(text, end, cased, pack).ends():
             pieces.append(text[start : end.end()])
             start = end.end()
