@@ -76,7 +76,7 @@ def _cut(text: str, pack: Pack) -> list[str]:
         if short in numbers and end.group(1) == "." and text[end.end() : end.end() + 1].isupper():
             numbers = {str(int(short) + 1)}
             continue
-        if short.endswith(": 1") and end.group(1) == "." and " 2. " in text[end.end() : end.end() + _NEAR_ITEM]:
+        if text.endswith(": 1", start, end.start()) and " 2. " in text[end.end() : end.end() + _NEAR_ITEM]:
             continue  # "The steps: 1. Wash it. 2. Dry it."
         if _Dot(text, end, cased, pack).ends():
             pieces.append(text[start : end.end()])
