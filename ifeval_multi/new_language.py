@@ -132,6 +132,14 @@ def _lists(pack: Pack) -> Iterator[str]:
         for one in needed:
             if one not in found:
                 yield f"{key}: {_shown(one)} is missing; prompts ask for it in every language"
+    for key, listed in (
+        ("identification.this_language", pack.this_language),
+        ("identification.english", pack.english),
+        ("sections.words", pack.section_words),
+        ("postscript.markers", pack.postscript_markers),
+    ):
+        if not listed:
+            yield f"{key}: empty; every language has some"
     for name in sorted(set(pack.relations) - set(COMPARISONS)):
         yield f"prompts.relations: {name!r} is no relation; there are {', '.join(COMPARISONS)}"
     types = {kind.rpartition(":")[2] for kind in (*INSTRUCTIONS, *pack.own_types)}

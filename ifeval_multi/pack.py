@@ -154,4 +154,6 @@ def _build(reader: Reader) -> Pack:
     found = {_OTHERWISE_CALLED.get(key) or key.rpartition(".")[2]: reader.get(key) for key in SCHEMA}
     found |= {name: frozenset(map(_plain, found[name])) for name in found if kinds[name].startswith("frozenset")}
     found |= {name: tuple(map(_plain, found[name])) for name in ("closings", "ordinal_followers")}
+    for name in ("plurals", "irregular"):
+        found[name] = {word.lower(): tuple(map(str.lower, forms)) for word, forms in found[name].items()}
     return Pack(**found, own_types=own.types, published=own.published, path=reader.path)
