@@ -7,12 +7,14 @@ asterisks, without the first line, without the last, without both (Zhou et al. 2
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ifeval_multi.checks import CORRECTED, Check
 from ifeval_multi.documents import Document, Instruction, from_row, instruction
 from ifeval_multi.errors import PackError
 from ifeval_multi.held_out import HELD_OUT
+from ifeval_multi.instructions import RESPONSE_LANGUAGE
 from ifeval_multi.original import DIALECTS
 from ifeval_multi.pack import Pack, load_pack
 from ifeval_multi.text import normalise
@@ -150,6 +152,14 @@ def is_unfinished(text: str, think_end_token: str | None = None) -> bool:
     return any(start.startswith(opening) and closing not in start for opening, closing in _REASONING)
 
 
+def _in_its_language(asked: Instruction, document: Document) -> Instruction:
+    """What asks for capitals or small letters wants them in the language that the prompt's response_language names."""
+    named = [i.arguments["language"] for i in document.instructions if i.id == RESPONSE_LANGUAGE]
+    if not named or asked.id not in ("change_case:english_capital", "change_case:english_lowercase"):
+        return asked
+    return replace(asked, arguments={**asked.arguments, "language": named[-1]})
+
+
 def evaluate_response(
     document: Document | Mapping[str, Any],
     response: str,
@@ -173,7 +183,7 @@ def evaluate_response(
     asked = document if isinstance(document, Document) else from_row(document, pack=pack)
     if edition == "corrected" or think_end_token:
         response = strip_reasoning(response, think_end_token)
-    scored = asked.scored(include_response_language)
+    scored = [_in_its_language(i, asked) for i in asked.scored(include_response_language)]
     others = [(text, lacks) for text, lacks in variants(response).items() if text != response]
     strict = [judge(i, response, pack, edition, asked.prompt) for i in scored]
     helped = [

@@ -164,6 +164,17 @@ class TestDocuments:
             documents.read(file)
 
 
+@pytest.mark.parametrize(
+    ("answer", "followed"),
+    [("la mer est grande et les bateaux vont très loin.", True), ("o mar é grande e os barcos van moi lonxe da terra.", False)],
+)  # fmt: skip
+def test_small_letters_are_asked_in_the_language_that_a_sibling_names(answer: str, followed: bool) -> None:
+    """A right answer in French was refused as not being in Galician, the prompt's own language."""
+    ids = ["language:response_language", "change_case:english_lowercase"]
+    row = {"key": 1, "prompt": "Escribe en francés e en minúsculas.", "instruction_id_list": ids}
+    assert evaluate_response({**row, "kwargs": [{"language": "fr"}, {}]}, answer, "gl")["strict"] == [followed]
+
+
 class TestReasoning:
     @pytest.mark.parametrize(
         ("text", "left"),

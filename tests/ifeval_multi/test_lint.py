@@ -137,7 +137,6 @@ CONTRADICTIONS = [
     ("en", ("detectable_format:json_format", {}), ("startend:quotation", {}), "not with a quotation mark"),
     ("en", ("startend:end_checker", {"end_phrase": "Bye!"}), ("detectable_format:json_format", {}), "not in a phrase"),
     ("en", ("startend:end_checker", {"end_phrase": "Bye!"}), ("startend:end_checker", {"end_phrase": "So long."}), "'bye!' or in 'so long.'"),
-    ("en", ("language:response_language", {"language": "eu"}), ("change_case:english_capital", {}), "wants the language 'en'"),
     ("en", ("language:response_language", {"language": "eu"}), ("language:response_language", {"language": "gl"}), "'eu' or in 'gl'"),
 ]  # fmt: skip
 COMPATIBLE = [
@@ -157,6 +156,7 @@ COMPATIBLE = [
     ("en", ("startend:end_checker", {"end_phrase": "Bye!"}), ("startend:end_checker", {"end_phrase": "So bye!"})),
     ("en", ("change_case:english_capital", {}), ("change_case:capital_word_frequency", {"capital_frequency": 5, "capital_relation": "at least"})),
     ("eu", ("language:response_language", {"language": "eu"}), ("change_case:english_capital", {})),
+    ("en", ("language:response_language", {"language": "eu"}), ("change_case:english_capital", {})),
 ]  # fmt: skip
 
 
