@@ -223,10 +223,18 @@ def _argument(name: str, kind: str, value: Any, where: str, pack: Pack | None) -
     if kind == TEXT_TO_TEXT:
         return _text_to_text(name, value, where)
     if kind == TEXTS:
-        return texts(value) if isinstance(value, str) else [str(item) for item in value]
-    if not isinstance(value, str):
+        return _texts(name, value, where)
+    # Every answer ends with "", and holds it; a space may be asked for as a letter.
+    if not isinstance(value, str) or not value or (not value.strip() and name != "letter"):
         raise PackError(where, f"{name} is {value!r}.", "Expected a text.")
     return value
+
+
+def _texts(name: str, value: Any, where: str) -> list[str]:
+    found = texts(value) if isinstance(value, str) else [str(item) for item in _listed(name, value, where)]
+    if not found or not all(item.strip() for item in found):
+        raise PackError(where, f"{name} is {value!r:.60}.", "Expected a list of texts, none of them empty.")
+    return found
 
 
 def _relation(value: str, where: str, pack: Pack | None) -> str:

@@ -7,14 +7,17 @@ asterisks, without the first line, without the last, without both (Zhou et al. 2
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ifeval_multi.checks import CORRECTED, Check
 from ifeval_multi.documents import Document, Instruction, from_row, instruction
 from ifeval_multi.errors import PackError
 from ifeval_multi.held_out import HELD_OUT
+from ifeval_multi.instructions import RESPONSE_LANGUAGE
 from ifeval_multi.original import DIALECTS
 from ifeval_multi.pack import Pack, load_pack
+from ifeval_multi.text import normalise
 from ifeval_multi.verdict import Verdict
 
 _CHECKS = {**CORRECTED, **HELD_OUT}
@@ -59,6 +62,8 @@ def judge(asked: Instruction, response: str, pack: Pack, edition: str, prompt: s
         return EMPTY
     if edition == "original":
         return _original(asked, pack)(response, _as_published(asked), pack)
+    if not response[0].isalnum() and not normalise(response).strip():
+        return EMPTY  # nothing but characters that print as nothing
     return _corrected(asked, pack)(response, {**asked.arguments, "prompt": prompt}, pack)
 
 
@@ -121,17 +126,22 @@ def strip_reasoning(text: str, think_end_token: str | None = None) -> str:
 
 def _without_blocks(text: str, opening: str, closing: str) -> str:
     kept: list[str] = []
-    position = 0
-    if (end := text.find(closing)) >= 0 and not 0 <= text.find(opening) < end:
-        position = end + len(closing)
+    position = _past_closings(text, 0, opening, closing)
     while (start := text.find(opening, position)) >= 0:
         kept.append(text[position:start])
         end = text.find(closing, start)
         if end < 0:
             # An answer that speaks of the tag is left as it is; one that begins with it was cut.
             return "".join([*kept, text[start:]] if any(map(str.strip, kept)) else "")
-        position = end + len(closing)
+        position = _past_closings(text, end, opening, closing)
     return "".join([*kept, text[position:]]).lstrip()
+
+
+def _past_closings(text: str, position: int, opening: str, closing: str) -> int:
+    """Behind the last closing tag that stands before the next opening one: blocks may stand in blocks."""
+    start = text.find(opening, position)
+    end = text.rfind(closing, position, start if start >= 0 else len(text))
+    return end + len(closing) if end >= 0 else position
 
 
 def is_unfinished(text: str, think_end_token: str | None = None) -> bool:
@@ -140,6 +150,14 @@ def is_unfinished(text: str, think_end_token: str | None = None) -> bool:
         return False
     start = text.lstrip()
     return any(start.startswith(opening) and closing not in start for opening, closing in _REASONING)
+
+
+def _in_its_language(asked: Instruction, document: Document) -> Instruction:
+    """What asks for capitals or small letters wants them in the language that the prompt's response_language names."""
+    named = [i.arguments["language"] for i in document.instructions if i.id == RESPONSE_LANGUAGE]
+    if not named or asked.id not in ("change_case:english_capital", "change_case:english_lowercase"):
+        return asked
+    return replace(asked, arguments={**asked.arguments, "language": named[-1]})
 
 
 def evaluate_response(
@@ -165,7 +183,7 @@ def evaluate_response(
     asked = document if isinstance(document, Document) else from_row(document, pack=pack)
     if edition == "corrected" or think_end_token:
         response = strip_reasoning(response, think_end_token)
-    scored = asked.scored(include_response_language)
+    scored = [_in_its_language(i, asked) for i in asked.scored(include_response_language)]
     others = [(text, lacks) for text, lacks in variants(response).items() if text != response]
     strict = [judge(i, response, pack, edition, asked.prompt) for i in scored]
     helped = [

@@ -53,6 +53,11 @@ def identify(text: str) -> str:
     return next(iter(ranking(text))) if any(map(str.isalpha, text[:_ENOUGH])) else "und"
 
 
+def can_be_told(code: str) -> bool:
+    """Does the identifier know a language, by itself or by what its pack says of it?"""
+    return code in languages() or code in ranking("a")
+
+
 def is_language(text: str, code: str) -> Verdict:
     """Is the text in the language? Only a text that is surely in another is refused.
 
@@ -60,6 +65,8 @@ def is_language(text: str, code: str) -> Verdict:
     `identification.neighbours`, and `identification.markers`, words that those do not have: a
     text labelled as a neighbour is accepted when one word in seven is a marker.
     """
+    if not can_be_told(code):
+        code = code.lower().partition("-")[0]  # zh-cn, pt-BR
     letters = sum(map(str.isalpha, text[:_ENOUGH]))
     if letters == 0:
         return Verdict(False, "the answer holds no letters, so no language")
@@ -73,6 +80,8 @@ def is_language(text: str, code: str) -> Verdict:
     known = [values[label] for label in labels if label in values]
     if not known and pack and pack.neighbours and letters < _ENOUGH_TO_MARK:
         known = [values[label] for label in pack.neighbours if label in values]
+    if not known and not pack:
+        return Verdict(False, f"{code!r} is no language that can be told from others; write the code of one, as 'fr'")
     lead = values[found] - max(known) if known else float("inf")
     needed = needed_lead(letters, code, has_words_of(text, found, code, letters))
     if lead <= needed:

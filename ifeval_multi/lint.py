@@ -105,12 +105,23 @@ def _argument_slips(name: str, given: dict[str, Any], ours: bool, pack: Pack) ->
         if isinstance(given.get(argument), str):
             text = f"{argument} is the string {given[argument]!r}; expected a list of texts"
             yield "string-for-list", text
+    if not ours and kind is not None and all(given.get(needed) is not None for needed in kind.needed):
+        stray = [
+            argument for argument, value in given.items() if value is not None and not _is_argument(argument, pack)
+        ]
+        if stray:
+            yield "form", f"kwargs that no type takes: {', '.join(map(repr, stray))}"
     if ours and kind is not None:
         unknown = [argument for argument in given if argument not in kind.arguments]
         if unknown:
             yield "form", f"kwargs it does not take: {', '.join(unknown)}"
         if name != kind.id:
             yield "form", f"write the id as {kind.id!r}"
+
+
+def _is_argument(name: str, pack: Pack) -> bool:
+    kinds = [*INSTRUCTIONS.values(), *(own.kind for own in pack.own_types.values())]
+    return any(name in kind.arguments for kind in kinds)
 
 
 def _agreement(document: Document, pack: Pack) -> Iterator[Finding]:

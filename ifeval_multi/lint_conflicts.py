@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ifeval_multi.checks import CORRECTED
-from ifeval_multi.checks.cases import asked_language
 from ifeval_multi.documents import Document, Instruction
 from ifeval_multi.instructions import RESPONSE_LANGUAGE
 from ifeval_multi.pack import Pack
@@ -92,8 +91,8 @@ def contradictions(document: Document, pack: Pack) -> Iterator[Contradiction]:
             or _counts(one, other)
             or _too_few_words(one, other)
             or _too_few_words(other, one)
-            or _forms(one, other, document.prompt, pack)
-            or _forms(other, one, document.prompt, pack)
+            or _forms(one, other)
+            or _forms(other, one)
         )
         if why:
             yield Contradiction(one.id, other.id, why)
@@ -182,7 +181,7 @@ def _too_few_words(one: Instruction, other: Instruction) -> str:
     return f"{needed} of them need more words than {allowed}" if needed > allowed else ""
 
 
-def _forms(one: Instruction, other: Instruction, prompt: str, pack: Pack) -> str:
+def _forms(one: Instruction, other: Instruction) -> str:
     if one.id == _JSON:
         return _NOT_IN_JSON.get(other.id, "")
     if one.id == "change_case:english_lowercase":
@@ -196,14 +195,11 @@ def _forms(one: Instruction, other: Instruction, prompt: str, pack: Pack) -> str
         ends = sorted((fold(one.arguments["end_phrase"]), fold(other.arguments["end_phrase"])), key=len)
         return "" if ends[1].endswith(ends[0]) else f"an answer ends in {ends[0]!r} or in {ends[1]!r}"
     if one.id == RESPONSE_LANGUAGE:
-        return _languages(str(one.arguments["language"]), other, prompt, pack)
+        return _languages(str(one.arguments["language"]), other)
     return ""
 
 
-def _languages(wanted: str, other: Instruction, prompt: str, pack: Pack) -> str:
-    if other.id in ("change_case:english_capital", "change_case:english_lowercase"):
-        code = asked_language(prompt, pack)
-        return "" if code == wanted else f"{other.id} wants the language {code!r}, the other {wanted!r}"
+def _languages(wanted: str, other: Instruction) -> str:
     if other.id == RESPONSE_LANGUAGE:
         code = str(other.arguments["language"])
         return "" if code == wanted else f"an answer is in {wanted!r} or in {code!r}"

@@ -11,6 +11,7 @@ import regex
 
 from ifeval_multi.documents import Document, Instruction
 from ifeval_multi.instructions import IFEVAL_TYPES
+from ifeval_multi.language_id import can_be_told
 from ifeval_multi.lint_conflicts import contradictions
 from ifeval_multi.original.google import OPTIONS
 from ifeval_multi.pack import Pack
@@ -251,10 +252,17 @@ def _letter(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
         yield PUBLISHED, f"the published code replaces {letter!r} by a random letter"
 
 
+def _language(arguments: Any, prompt: PromptText, pack: Pack) -> Iterator[Slip]:
+    code = arguments["language"]
+    if not any(can_be_told(one) for one in (code, code.lower().partition("-")[0])):
+        yield "language", f"{code!r} is no code of a language that can be told from others; expected one as 'fr'"
+
+
 _SPECIAL: dict[str, Callable[..., Iterator[Slip]]] = {
     "keywords:existence": _keywords,
     "keywords:forbidden_words": _keywords,
     "keywords:letter_frequency": _letter,
+    "language:response_language": _language,
     "detectable_format:constrained_response": _options,
     "combination:repeat_prompt": _repeat,
     "combination:two_responses": _asterisks(6),

@@ -6,18 +6,22 @@ iberian ifeval check packs/it.yaml
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ifeval_multi.errors import PackError
 from ifeval_multi.evaluate import check
-from ifeval_multi.instructions import canonical_id
+from ifeval_multi.instructions import INSTRUCTIONS, canonical_id
 from ifeval_multi.language_id import identify
 from ifeval_multi.own_types import file_beside
 from ifeval_multi.pack import LANGUAGES_FOLDER, Pack, languages, load_pack
 from ifeval_multi.probes import probes
+from ifeval_multi.relations import COMPARISONS
+from ifeval_multi.text import fold
 
 TEMPLATES = Path(__file__).parent / "templates"
 _CODE = re.compile(r"[a-z]{2,3}")
@@ -83,7 +87,7 @@ def problems(language: str | Path) -> list[str]:
     pack = load_pack(language)
     left = _todo_lines(pack)
     # A pack with TODO in it fails half of the answers for that reason only.
-    return left or [*_identification(pack), *_examples(pack), *_own_types(pack), *_probes(pack)]
+    return left or [*_identification(pack), *_lists(pack), *_examples(pack), *_own_types(pack), *_probes(pack)]
 
 
 def refuse_unfinished(pack: Pack) -> None:
@@ -114,6 +118,56 @@ def _identification(pack: Pack) -> Iterator[str]:
         found = identify(text)
         if found not in (*pack.labels, *pack.neighbours):
             yield f"identification.sample: identified as {found!r}, not {list(pack.labels)}: {text}"
+
+
+def _lists(pack: Pack) -> Iterator[str]:
+    """What a list lacks or has twice: each would make wrong verdicts, and findings of the linter fail to appear."""
+    for key, needed, found in (
+        ("commas", [","], list(pack.commas)),
+        ("bullets", ["*", "-"], list(pack.bullets)),
+        ("quotation.pairs", [('"', '"')], list(pack.quotation_pairs)),
+        ("title.brackets", [("<<", ">>")], list(pack.title_brackets)),
+        ("prompts.relations", list(COMPARISONS), list(pack.relations)),
+    ):
+        for one in needed:
+            if one not in found:
+                yield f"{key}: {_shown(one)} is missing; prompts ask for it in every language"
+    for key, listed in (
+        ("identification.this_language", pack.this_language),
+        ("identification.english", pack.english),
+        ("sections.words", pack.section_words),
+        ("postscript.markers", pack.postscript_markers),
+    ):
+        if not listed:
+            yield f"{key}: empty; every language has some"
+    for name in sorted(set(pack.relations) - set(COMPARISONS)):
+        yield f"prompts.relations: {name!r} is no relation; there are {', '.join(COMPARISONS)}"
+    types = {kind.rpartition(":")[2] for kind in (*INSTRUCTIONS, *pack.own_types)}
+    for name in sorted(set(pack.cues) - types):
+        # One that looks like none may be of a type of the language's own, which is yet to be written.
+        for close in difflib.get_close_matches(name, types, n=1, cutoff=0.85):
+            yield f"prompts.cues: {name!r} is no instruction type (did you mean {close!r}?)"
+    yield from _twice("prompts.relations", pack.relations)
+    yield from _twice("prompts.numbers", pack.numbers)
+    for number, options in enumerate(pack.option_sets, 1):
+        if len({fold(option).rstrip(".") for option in options}) < len(options):
+            yield f"constrained_response.option_sets, number {number}: an option comes twice"
+    for bullet in pack.bullets:
+        if len(bullet) > 1:
+            yield f"bullets: {bullet!r} is more than one sign"
+
+
+def _shown(one: str | tuple[str, str]) -> str:
+    return repr(one) if isinstance(one, str) else " ".join(one)
+
+
+def _twice(key: str, lists: Mapping[Any, Iterable[str]]) -> Iterator[str]:
+    """Phrases that stand under two names."""
+    under: dict[str, Any] = {}
+    for name, phrases in lists.items():
+        for phrase in map(fold, phrases):
+            if under.setdefault(phrase, name) != name:
+                yield f"{key}: {phrase!r} stands under {under[phrase]} and under {name}"
 
 
 def _examples(pack: Pack) -> Iterator[str]:

@@ -144,8 +144,16 @@ def _changed(path: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
+def _plain(word: str) -> str:
+    """A word of a list as texts are compared: in small letters, with a plain apostrophe, an abbreviation without its dot."""
+    return word.lower().replace("’", "'").rstrip(".")
+
+
 def _build(reader: Reader) -> Pack:
     own, kinds = read_own_types(reader.path), Pack.__annotations__
     found = {_OTHERWISE_CALLED.get(key) or key.rpartition(".")[2]: reader.get(key) for key in SCHEMA}
-    found |= {name: frozenset(found[name]) for name in found if kinds[name].startswith("frozenset")}
+    found |= {name: frozenset(map(_plain, found[name])) for name in found if kinds[name].startswith("frozenset")}
+    found |= {name: tuple(map(_plain, found[name])) for name in ("closings", "ordinal_followers")}
+    for name in ("plurals", "irregular"):
+        found[name] = {word.lower(): tuple(map(str.lower, forms)) for word, forms in found[name].items()}
     return Pack(**found, own_types=own.types, published=own.published, path=reader.path)

@@ -158,7 +158,8 @@ def _marks(pack: Pack) -> Iterator[Probe]:
         yield Probe(f"punctuation:{kind}_marks", f"{opening}{word}{closing}", True)
         yield Probe(f"punctuation:{kind}_marks", f"{word}.", False)
     accented = {"num_words": 1, "relation": "exactly"}
-    yield Probe("special_character:tildes", f"{pack.accented[0]}bc abc", True, accented)
+    if pack.accented:
+        yield Probe("special_character:tildes", f"{pack.accented[0]}bc abc", True, accented)
     yield Probe("special_character:tildes", "abc", False, accented)
     for name, sign in (("enie", "ñ"), ("dieresis", "ü")):
         yield Probe(f"special_character:{name}", f"A{sign}A", True, {"let_frequency": 1})

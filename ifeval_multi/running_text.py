@@ -29,6 +29,7 @@ _STOP = regex.compile(r"\w[\"'»”)*_]*+[.!?…]++[\"'»”)*_]*+(?:\s|$)")
 _CODE_SIGN = regex.compile(r"[{}=;<>\\]|\w\(|^[ \t]*+(?:#|//|--|/\*|\$)")
 _RULE = regex.compile(r"[ \t]*+(?:[-*_=~—][ \t]?+){3,}+$")
 _HEADING = regex.compile(r"[ \t]*+(?:#{1,6}[ \t]|#{2,6}\S|<<.*>>\s*+$|《.*》\s*+$|≪.*≫\s*+$)")
+_ITEM = regex.compile(r"[ \t]*+(?:[-*+•‣◦]|\d{1,3}[.)])[ \t]")
 _UNDERLINE = regex.compile(r"[ \t]*+(?:={3,}+|-{3,}+)[ \t]*+$")
 _TABLE_ROW = regex.compile(r"[ \t]*+\|.*\|[ \t]*+$")
 _QUOTE = regex.compile(r"[ \t]*+(?:>[ \t]*+)++")
@@ -116,12 +117,25 @@ def _without_markup(text: str) -> list[str | None]:
     last = max((n for n, line in enumerate(every) if line.strip()), default=0)
     found: list[str | None] = []
     for number, line in enumerate(every):
-        if _UNDERLINE.match(line) and found and found[-1] and not fenced[number]:
+        if _UNDERLINE.match(line) and found and _is_underlined_heading(found, number == last) and not fenced[number]:
             found[-1] = None  # a line that === or --- underlines
         markup = fenced[number] or _RULE.match(line) or _HEADING.match(line) or _TABLE_ROW.match(line)
         opens = not found or not (found[-1] or "").strip()
         found.append(None if markup or _is_bold_heading(line, opens, number == last) else line)
     return found if any(line and line.strip() for line in found) else list(every)
+
+
+def _is_underlined_heading(above: list[str | None], last: bool) -> bool:
+    """Is the last line above === or --- a heading, and no sentence or item of a list with a rule under it?
+
+    As with bold lines: a heading has few words and no full stop, and ! or ? only at the head of a passage.
+    """
+    line = above[-1]
+    if not line or not line.strip() or _ITEM.match(line) or len(line.split()) > _LONGEST_HEADING:
+        return False
+    end = last_sign(line)
+    opens = len(above) < 2 or not (above[-2] or "").strip()
+    return end not in (".", "…") and (end not in _STOPS or (opens and not last))
 
 
 def _fenced(every: list[str]) -> list[str]:

@@ -20,14 +20,18 @@ from ifeval_multi.running_text import ITEM, Passage, is_label, is_section_label,
 
 # A run of closing punctuation, the quotes and brackets that close after it, the space behind.
 # Nothing follows in the pattern, so it never looks back: a megabyte of dots is read once.
-_END = re.compile(r"([.!?…‽。！？।؟]+)((?:[\"'»”’)\]*_]|\[\d{1,3}\])*)(\s*)")
+_END = re.compile(
+    r"([.!?…‽。！？।؟]+)((?:[\"'»”’)\]*_]|\[\d{1,3}\]|[\u2600-\u27bf\ufe0f\u200d\U0001f000-\U0001faff])*)(\s*)"
+)
 _NEEDS_NO_SPACE = "。！？"
 _ROMAN = regex.compile(r"(?=[IVXLCDM])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
 _DOUBLED = regex.compile(r"(\p{Lu})\1")  # EE. UU., RR. HH.: the plural of an abbreviation of one letter
+_INITIALS = regex.compile(r"\p{Lu}(?:\.-?\p{Lu}){1,2}")  # J.K. Rowling, J.R.R. Tolkien, J.-P. Sartre
+_ORDINAL_SIGN = regex.compile(r"\d{1,3}\.?[ºª]")
 _LETTER_AND_DOT = regex.compile(r"\p{L}\.")
 _GLUED = regex.compile(r"[\p{Ll}]{4}[.!?…]++\p{Lu}\p{Ll}")  # "It rained.Then it stopped."
 _OPENING = "([{\"'«“‘¿¡*_—–-"
-_NEAR = 40
+_NEAR, _NEAR_ITEM = 40, 400
 _LONGEST_SIGNATURE = 4
 _LONGEST_TEXT = 50_000
 
@@ -62,11 +66,18 @@ def _without_signature(passage: Passage, pack: Pack) -> str:
 def _cut(text: str, pack: Pack) -> list[str]:
     cased = not (text.isupper() or text.islower())
     pieces, start = [], 0
+    numbers = {"1", "2"}  # that may count the items of a list in a line: "Wash it. 2. Dry it. 3. Fold it."
     for end in _END.finditer(text):
         if _is_inside_word(text, end):
             continue
-        if end.end() - start < _NEAR and not any(map(str.isalnum, text[start : end.start()])):
+        short = text[start : end.start()].strip() if end.end() - start < _NEAR else "long"
+        if not any(map(str.isalnum, short)):
             continue  # ". . ." is no row of sentences
+        if short in numbers and end.group(1) == "." and text[end.end() : end.end() + 1].isupper():
+            numbers = {str(int(short) + 1)}
+            continue
+        if text.endswith(": 1", start, end.start()) and " 2. " in text[end.end() : end.end() + _NEAR_ITEM]:
+            continue  # "The steps: 1. Wash it. 2. Dry it."
         if _Dot(text, end, cased, pack).ends():
             pieces.append(text[start : end.end()])
             start = end.end()
@@ -115,6 +126,8 @@ class _Dot:
     def _belongs_to_word(self) -> bool:
         if self._is_part_of_abbreviation():
             return True
+        if self._is_unit():
+            return False
         # A capital alone is an initial, whatever the pack says of small letters: "s." is a century, "S." is a name.
         initials = self.cased and self.token.isupper() and (len(self.token) == 1 or _DOUBLED.fullmatch(self.token))
         lowered = "" if initials else self.token.lower()
@@ -128,9 +141,16 @@ class _Dot:
             return self._goes_on_after_abbreviation()
         if len(self.token) == 1 and self.token.isalpha():
             return self._is_initial()
+        if _INITIALS.fullmatch(self.token) and self.cased:
+            return self._is_initial()
         if "." in self.token.strip(".") and not self.token[:1].isdigit():
             return self._goes_on_after_abbreviation()
         return self.pack.ordinal_dot and self._is_ordinal()
+
+    def _is_unit(self) -> bool:
+        """ "1,80 m. Il ...", "5 h. Vamos": a letter behind a number abbreviates no name that follows."""
+        letter = len(self.token) == 1 and self.token.islower() and len(self.before) > 1
+        return letter and self.cased and not self.goes_on and self.before[-2][-1].isdigit()
 
     def _written_together(self) -> list[str]:
         """What ends here and is written apart, as the pack writes it: "p. ej" is p.ej, "q. e. p. d" is q.e.p.d."""
@@ -174,6 +194,8 @@ class _Dot:
         series = len(self.before) > 1 and bool(_LETTER_AND_DOT.fullmatch(self.before[-2].lstrip(_OPENING)))
         if series and self.before[-2].lstrip(_OPENING)[0].islower():
             return self._goes_on_after_abbreviation()
+        if len(self.before) > 1 and _ORDINAL_SIGN.fullmatch(self.before[-2]):
+            return self.goes_on  # "na sala 2.º B. Trae a acta"
         if self.token.islower():
             return self.goes_on or (self.cased and (self.behind[:1].isdigit() or self._is_roman(self.next)))
         return self.goes_on or (not self._opens_sentence() and (self.cased or series))
@@ -186,8 +208,6 @@ class _Dot:
             return False
         if self.behind.lstrip(_OPENING).lower().startswith(self.pack.ordinal_followers or ("\0",)):
             return True
-        if not self.cased:
-            return False
         listed = len(self.before) > 1 and self.before[-2][-1] in ":=+-*/×"  # "Adina: 25. Lana: irakaslea."
         word = self.next[:1].isalpha()
         return word and (self.goes_on or not (listed or (not roman and len(number) > 4) or self._opens_sentence()))

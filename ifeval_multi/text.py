@@ -21,13 +21,15 @@ _INVISIBLE = regex.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\
 # No language stacks more than a handful (Unicode's Stream-Safe Text Format allows 30).
 _MARKS = regex.compile(r"(\p{M}{30})\p{M}++")
 # Spaces and hyphens that differ from the plain ones in where a line may break, or in width: "P. S.", "Section 1" and
-# "vint-i-dos" are typeset with them. U+2027 is a Catalan l·l as some fonts want it.
+# "vint-i-dos" are typeset with them. U+2027 is a Catalan l·l as some fonts want it, and
+# ŀ is one as old character sets had it.
 _TYPESET = str.maketrans({
     **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f", " "),
-    "\u2010": "-", "\u2011": "-", "\u2027": "·",
+    "\u2010": "-", "\u2011": "-", "\u2027": "·", "ŀ": "l·", "Ŀ": "L·",
 })  # fmt: skip
 _QUOTES = str.maketrans("’‘ʼ´`“”„«»", "'" * 5 + '"' * 5)
 AS_IS = frozenset({""})
+_DASHES = "‐‑‒–—―…•"  # and an ellipsis and a bullet: no words either
 _FIRST_EASTERN = "\u2e80"  # from here on: Chinese, Japanese, Korean
 _BULLET_OR_NUMBER = regex.compile(r"\s*+(?:[-*+•‣◦]\s++|\d{1,3}[.)]\s++)")
 _DECORATION = " \t*_#>~`\"'“”„«»‘’()[]"
@@ -70,6 +72,11 @@ def shorten_marks(text: str) -> str:
 def fold(text: str) -> str:
     """For comparing phrases: normalised, lower case, plain quotes, single spaces."""
     return " ".join(normalise(text).lower().translate(_QUOTES).split())
+
+
+def has_text(text: str) -> bool:
+    """Is there something beside signs: a letter, a digit, an emoji? * * * and - - - are dividers."""
+    return any(map(str.isalnum, text)) or any(ord(sign) > 0x2000 and sign not in _DASHES for sign in text)
 
 
 def lines(text: str) -> list[str]:
@@ -130,13 +137,14 @@ def paragraphs(text: str) -> list[str]:
 def _word_pattern(joiners: str, apostrophe: str, one_word: tuple[str, ...], addresses: bool) -> regex.Pattern[str]:
     """Letters, marks and digits, held together by the pack's joiners.
 
-    1.000, 12:30 and 3,5 are one word, and so are III.a, 2000.ean and 3.º; a URL or e-mail address is one word.
+    1.000, 12:30 and 3,5 are one word, and so are III.a, 2000.ean, 3.º and n.º, U.S.A. and p.ex.; a URL or e-mail address
+    is one word.
     """
     letters = r"[\p{L}\p{M}\p{N}]"
     inside = "".join(regex.escape(character) for character in joiners)
     if apostrophe == "joins":
         inside += "'’ʼ"
-    joints = [r"(?<=\p{N})[.,:/](?=\p{N})", r"(?<=[\p{N}IVXLC])\.(?=[\p{Ll}ªº])"]
+    joints = [r"(?<=\p{N})[.,:/](?=\p{N})", r"(?<=[\p{N}IVXLC])\.(?=[\p{Ll}ªº])", r"\.(?=[ªº])"]
     if inside:
         joints.append(f"[{inside}](?={letters})")
     whole = "|".join(regex.escape(word) for word in one_word)
@@ -145,6 +153,7 @@ def _word_pattern(joiners: str, apostrophe: str, one_word: tuple[str, ...], addr
         parts.append(r"(?<![\w.])[\w.+-]{1,64}+@[\w-]++(?:\.[\w-]++)++")
     if whole:
         parts.append(rf"(?<!{letters})(?:{whole})(?!{letters})")
+    parts.append(rf"(?<!{letters})\p{{L}}{{1,2}}\.(?:\p{{L}}{{1,2}}\.){{1,6}}+(?!{letters})")  # U.S.A., p.ex., a.m.
     parts.append(rf"{letters}++(?:(?:{'|'.join(joints)}){letters}++)*+")
     return regex.compile("|".join(parts), regex.IGNORECASE if whole else 0)
 

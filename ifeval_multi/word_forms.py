@@ -39,19 +39,25 @@ def count(folded: str, keyword: str, pack: Pack, forbidden: bool = False) -> int
         forbidden: a word that must not be used: only that form, in the cases that the language has. A ban on "casa"
             says nothing of "casas"; one on Basque "arazo" is one on "arazoa".
     """
-    return sum(sum(1 for _ in positions(folded, stem, tails)) for stem, tails in forms(fold(keyword), pack, forbidden))
+    spelled = keyword.isupper() and len(keyword) > 1
+    found = forms(fold(keyword), pack, forbidden, spelled)
+    return sum(sum(1 for _ in positions(folded, stem, tails)) for stem, tails in found)
 
 
 @lru_cache(maxsize=512)
-def forms(wanted: str, pack: Pack, forbidden: bool = False) -> tuple[Form, ...]:
-    """The stems and tails of a folded keyword; no two of them match at the same place."""
+def forms(wanted: str, pack: Pack, forbidden: bool = False, spelled: bool = False) -> tuple[Form, ...]:
+    """The stems and tails of a folded keyword; no two of them match at the same place.
+
+    One that is spelled ("EITB") takes the endings after a vowel too: so end the names of its letters.
+    """
     if not wanted:
         return ()
     if not wanted[-1].isalpha() or wanted in pack.function_words:
         return ((wanted, frozenset({""})),)
-    plurals = () if forbidden else _plurals(wanted, pack)
+    # Where words have cases and no plurals by rule, `irregular` has cases.
+    plurals = () if forbidden and pack.plurals else _plurals(wanted, pack)
     endings = pack.forbidden_endings if forbidden else pack.endings
-    return tuple(_by_stem([wanted, *plurals, *_with_endings(wanted, endings, pack)]))
+    return tuple(_by_stem([wanted, *plurals, *_with_endings(wanted, endings, pack, spelled)]))
 
 
 def _by_stem(words: list[str]) -> Iterator[Form]:
@@ -74,9 +80,13 @@ def _plurals(wanted: str, pack: Pack) -> Iterator[str]:
     start = f"{before} " if before else ""
     for form in (*pack.irregular.get(word, ()), *_regular(word, pack.plurals)):
         yield start + form
-    parts = [(part, *_regular(part, pack.plurals)) for part in wanted.split()]
+    parts = [(part, *pack.irregular.get(part, ()), *_regular(part, pack.plurals)) for part in wanted.split()]
     if before and all(len(part) > 1 for part in parts):
         yield " ".join(part[1] for part in parts)  # casa blanca: casas blancas
+    head, *more = wanted.split()
+    if len(more) > 1 and more[0] in pack.function_words and head not in pack.function_words:
+        for form in parts[0][1:]:
+            yield " ".join([form, *more])  # fin de semana: fins de semana
 
 
 def _regular(word: str, plurals: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
@@ -87,14 +97,14 @@ def _regular(word: str, plurals: Mapping[str, tuple[str, ...]]) -> Iterator[str]
         yield word[: len(word) - len(final or "")] + plural
 
 
-def _with_endings(wanted: str, anywhere: frozenset[str], pack: Pack) -> Iterator[str]:
+def _with_endings(wanted: str, anywhere: frozenset[str], pack: Pack, spelled: bool) -> Iterator[str]:
     last = wanted.rpartition(" ")[2]
     if last in pack.function_words:
         return
     vowel = wanted[-1] in _VOWELS
     glide = wanted[-1] in _GLIDES and wanted[-2:-1] in ("a", "e", "o")  # gau, jai: both kinds of endings
     endings = set(anywhere)
-    if vowel:
+    if vowel or spelled:
         endings |= pack.endings_after_vowel
     if not vowel or glide:
         endings |= pack.endings_after_consonant
@@ -102,5 +112,5 @@ def _with_endings(wanted: str, anywhere: frozenset[str], pack: Pack) -> Iterator
     for ending in endings:
         joint = pack.doubled_final if doubled and ending[0] in _VOWELS else ""
         yield wanted + joint + ending
-        if pack.replaced_final and wanted.endswith(pack.replaced_final) and ending[0] in "eo" and len(wanted) > 3:
+        if pack.replaced_final and wanted.endswith(pack.replaced_final) and ending[0] in "eo" and len(wanted) > 2:
             yield wanted[: -len(pack.replaced_final)] + ending

@@ -8,19 +8,23 @@ from typing import Any
 
 import regex
 
+from ifeval_multi.checks.formats import texts_in_json
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import compare
 from ifeval_multi.text import normalise
 from ifeval_multi.verdict import Verdict
 
-# [name], on one line, not empty, and not the text of a [link](https://...).
+# [name], on one line, not empty, and not the text of a [link](https://...) or a ticked box.
 _LINES = regex.IGNORECASE | regex.MULTILINE
 _BRACKETS = regex.compile(r"\[([^\[\]\n]++)\](?!\()")
+_TICKED = regex.compile(r"^[ \t]*+[-*+][ \t]++\[[xX]\][ \t]", regex.MULTILINE)
 
 
 def number_placeholders(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """At least as many placeholders [in square brackets] as asked."""
-    found = _BRACKETS.findall(normalise(response))
+    in_json = texts_in_json(response)  # ["pan", "auga"] is an array there
+    text = normalise(response if in_json is None else "\n".join(in_json))
+    found = _BRACKETS.findall(_TICKED.sub("", text))
     count = sum(1 for inside in found if inside.strip())
     return compare(count, arguments, "num_placeholders", "relation", "placeholders")
 

@@ -8,10 +8,12 @@ from typing import Any
 import regex
 
 from ifeval_multi.pack import Pack
-from ifeval_multi.text import fold, normalise
+from ifeval_multi.text import fold, has_text, normalise
 from ifeval_multi.verdict import Verdict
 
 _ASTERISKS = regex.compile(r"\*{2,}+")
+_SPACE_BEFORE_MARK = regex.compile(r" ([?!;:])")
+_ONE_SIGN = str.maketrans({"…": "...", "–": "-", "—": "-"})
 _AROUND = " \n\t*_~`\"'“”„«»‘’)"
 
 
@@ -20,13 +22,20 @@ def end_checker(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verd
 
     A dot may follow a phrase that has no closing punctuation of its own.
     """
-    asked = fold(arguments["end_phrase"]).strip(_AROUND)
-    tail = fold(normalise(response).rstrip()[-2 * len(asked) - 200 :]).rstrip(_AROUND)
+    whole = _folded(arguments["end_phrase"])
+    asked = whole.strip(_AROUND) or whole
+    tail = _folded(normalise(response).rstrip()[-2 * len(asked) - 200 :])
+    tail = tail.rstrip(_AROUND) if asked.strip(_AROUND) else tail  # "***" may be what is asked
     if asked and asked[-1].isalnum():
         tail = tail.rstrip(".").rstrip(_AROUND)
     before = tail[: -len(asked)][-1:]
     ends = tail.endswith(asked) and not (before.isalnum() and asked[0].isalnum())
     return Verdict(ends, f"the answer ends {tail[-len(asked) :]!r}, {asked!r} asked")
+
+
+def _folded(text: str) -> str:
+    """fold(), with one sign for ... and one for dashes, and no space before ? ! ; : (French sets one, not everybody does)."""
+    return _SPACE_BEFORE_MARK.sub(r"\1", fold(text).translate(_ONE_SIGN))
 
 
 def quotation(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
@@ -44,8 +53,8 @@ def repeat_prompt(response: str, arguments: Mapping[str, Any], pack: Pack) -> Ve
 
     Case, spacing, kind of quotation mark and a mark or ** around the request do not matter.
     """
-    asked = fold(arguments["prompt_to_repeat"]).strip(_AROUND).rstrip(".")
-    start = fold(response[: 2 * len(arguments["prompt_to_repeat"]) + 400]).lstrip(_AROUND + "#>")
+    asked = _folded(arguments["prompt_to_repeat"]).strip(_AROUND).rstrip(".")
+    start = _folded(response[: 2 * len(arguments["prompt_to_repeat"]) + 400]).lstrip(_AROUND + "#>")
     if start.startswith(asked) and not start[len(asked) : len(asked) + 1].isalnum():
         return Verdict(True, "the answer begins with the request")
     same = next((n for n, (a, b) in enumerate(zip(start, asked, strict=False)) if a != b), 0)
@@ -61,7 +70,7 @@ def two_responses(response: str, arguments: Mapping[str, Any], pack: Pack) -> Ve
         if len(run.group()) in accepted:
             pieces.append(text[start : run.start()])
             start = run.end()
-    found = [piece.strip() for piece in [*pieces, text[start:]] if piece.strip()]
+    found = [piece.strip() for piece in [*pieces, text[start:]] if has_text(piece)]  # --- is no answer
     if len(found) != 2:
         return Verdict(False, f"found {len(found)} answers divided by ******, exactly 2 asked")
     return Verdict(found[0] != found[1], "found 2 answers, which must differ")

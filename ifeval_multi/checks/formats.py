@@ -13,10 +13,10 @@ from ifeval_multi.emphasis import find_emphasis
 from ifeval_multi.pack import Pack
 from ifeval_multi.relations import compare, exactly
 from ifeval_multi.sentences import sentence_texts
-from ifeval_multi.text import fold, lines, normalise, occurrences, visible
+from ifeval_multi.text import fold, has_text, lines, normalise, occurrences, visible
 from ifeval_multi.verdict import Verdict
 
-_FENCE = regex.compile(r"\A```[ \t]*+(?:json[\w]*+)?[ \t]*+\n?", regex.IGNORECASE)
+_FENCE = regex.compile(r"\A(`{3,}+|~{3,}+)[ \t]*+(?:json[\w]*+)?[ \t]*+\n?", regex.IGNORECASE)
 _NO_TITLE = "<>«»*_ \t"
 _LONGEST_HIGHLIGHT = 20  # words
 _LONGEST_TEXT = 50_000  # characters; no answer is so long, and a count in these has long decided
@@ -26,13 +26,8 @@ _NUMERAL = r"(?:\d{1,3}|(?-i:[IVXLC]{1,6}|\p{Lu}))"  # "section a man" is not se
 def number_bullet_lists(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """Exactly as many bullet points as asked: a bullet of the pack, space, and some text."""
     found = [line.strip().split(None, 1) for line in lines(normalise(response)) if line.strip()]
-    count = sum(1 for parts in found if parts[0] in pack.bullets and len(parts) == 2 and _has_text(parts[1]))
+    count = sum(1 for parts in found if parts[0] in pack.bullets and len(parts) == 2 and has_text(parts[1]))
     return exactly(count, arguments["num_bullets"], "bullets")
-
-
-def _has_text(text: str) -> bool:
-    """* * * and - - - are dividers; a bullet has something beside signs."""
-    return any(map(str.isalnum, text)) or any(ord(sign) > 0x2000 for sign in text)
 
 
 def number_highlighted_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
@@ -71,7 +66,7 @@ def multiple_sections(response: str, arguments: Mapping[str, Any], pack: Pack) -
 @lru_cache(maxsize=256)
 def _section_pattern(word: str, side: str) -> regex.Pattern[str]:
     name = r"\s+".join(map(regex.escape, word.split()))
-    after = rf"{name}\p{{L}}{{0,3}}[ \t]*+[#nN]?[.ºª°]?[ \t]*+({_NUMERAL})(?![\p{{L}}\p{{N}}])"
+    after = rf"{name}\p{{L}}{{0,3}}[ \t]*+[#nN]?[.ºª°]?[ \t]*+({_NUMERAL})(?:\.?[ªº])?+(?![\p{{L}}\p{{N}}])"
     before = rf"({_NUMERAL})(?:[.)ºª°]|-?[aªº]\b|\.[aªº])*+[ \t]*+[-–:]?[ \t]*+{name}(?!\p{{L}}{{4}})"
     sides = {"after": after, "before": before, "either": f"(?:{after}|{before})"}
     # At most 20 signs (**, ##, quotes) before a heading: a bound keeps a megabyte of them linear.
@@ -85,12 +80,8 @@ def _section_pattern(word: str, side: str) -> regex.Pattern[str]:
 
 def json_format(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """The whole answer is one JSON object or array, with or without a ``` fence."""
-    text = visible(response).strip()
-    fenced = _FENCE.match(text)
-    if fenced and text.endswith("```"):
-        text = text[fenced.end() : -3]
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = read_json(response)
     except RecursionError:
         return Verdict(False, "not JSON: nested too deep to read")
     except ValueError as error:
@@ -98,6 +89,36 @@ def json_format(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verd
     if not isinstance(value, (dict, list)):
         return Verdict(False, f"a bare {type(value).__name__} is not an object or array")
     return Verdict(True, "the answer is JSON")
+
+
+def read_json(response: str) -> Any:
+    """What an answer that is JSON, with or without a ``` fence, holds; ValueError or RecursionError where it is none."""
+    text = visible(response).strip()
+    fenced = _FENCE.match(text)
+    if fenced and text.endswith(fenced.group(1)):
+        text = text[fenced.end() : -len(fenced.group(1))]
+    # Whole numbers are not read: Python refuses one of more than 4,300 digits, JSON does not.
+    return json.loads(text, parse_constant=_refuse_constant, parse_int=len)
+
+
+def texts_in_json(response: str) -> list[str] | None:
+    """The texts in an answer that is a JSON object or array, names among them; None where it is none."""
+    if response.lstrip("\ufeff \n\r\t")[:1] not in ("{", "[", "`", "~"):
+        return None
+    try:
+        left = [read_json(response)]
+    except (ValueError, RecursionError):
+        return None
+    found: list[str] = []
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict):
+            left += [*value.values(), *value]
+        elif isinstance(value, list):
+            left += value
+    return found
 
 
 def _refuse_constant(name: str) -> None:
@@ -121,7 +142,7 @@ def _holds_title(line: str, opening: str, closing: str) -> bool:
         return False
     inside = line[start + len(opening) : end].strip(_NO_TITLE)
     alone = not line[:start].strip(" \t*_#") and not line[end + len(closing) :].strip(" \t*_#")
-    return bool(inside) and (opening == "<<" or alone)
+    return has_text(inside) and (opening == "<<" or alone)
 
 
 def constrained_response(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
@@ -155,6 +176,7 @@ def constrained_response(response: str, arguments: Mapping[str, Any], pack: Pack
 
 def _options_for(prompt: str, pack: Pack) -> list[str]:
     every = [option for options in pack.option_sets for option in options]
-    listed = [option for option in every if fold(option).rstrip(".") in prompt]
+    # As whole words: "miña resposta é si" holds "a resposta é si".
+    listed = [option for option in every if occurrences(prompt, fold(option).rstrip("."))]
     whole = [o for o in listed if " " in o]
     return whole or listed if len(whole or listed) > 1 else every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +15,8 @@ from ifeval_multi.verdict import Verdict
 
 def no_comma(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """None of the pack's commas, decimal commas included: 3,5 holds a comma."""
-    text = normalise(response)
-    count = sum(map(text.count, pack.commas))
+    text = unicodedata.normalize("NFKC", normalise(response))  # ﹐ ︐ and ､ are forms of , ， and 、
+    count = sum(map(text.count, dict.fromkeys(unicodedata.normalize("NFKC", pack.commas))))
     return Verdict(not count, f"found {count} commas, none allowed")
 
 

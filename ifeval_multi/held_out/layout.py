@@ -40,7 +40,10 @@ def csv_table(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdic
 
 def table(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
     """One Markdown table with num_columns columns and num_rows rows below its head."""
-    rows = [_cells(line) for line in lines(normalise(response)) if line.count("|") > 1 or line.strip().startswith("|")]
+    least = 1 if arguments["num_columns"] == 2 else 2  # signs in a row without | at its ends
+    rows = [
+        _cells(line) for line in lines(normalise(response)) if line.count("|") >= least or line.strip().startswith("|")
+    ]
     rules = [row for row in rows if all(map(_RULE_CELL.fullmatch, row))]
     if len(rules) != 1 or rows.index(rules[0]) != 1:
         return Verdict(False, f"found {len(rules)} tables with a head, exactly one asked")
@@ -51,7 +54,7 @@ def table(response: str, arguments: Mapping[str, Any], pack: Pack) -> Verdict:
 
 
 def _cells(line: str) -> list[str]:
-    inside = line.strip().removeprefix("|")
+    inside = line.strip().replace("\\|", "/").removeprefix("|")
     return inside.removesuffix("|").split("|")
 
 

@@ -15,7 +15,8 @@ from ifeval_multi.text import normalise, words
 from ifeval_multi.verdict import Verdict
 
 # Signs that stand for the raised dot in careless typing. l.l and l-l are read so inside a word only.
-_WRONG = regex.compile(r"\p{L}*l[.\-•∙⋅‧]l\p{Ll}+", regex.IGNORECASE)
+# "mal.Luego" lacks a space.
+_WRONG = regex.compile(r"\p{L}*(?!(?-i:l\.L))l[.\-•∙⋅‧]l\p{Ll}+", regex.IGNORECASE)
 _ADDRESS = regex.compile(r"\S*(?://|www\.|@)\S*")
 _RIGHT = "l·l"
 
@@ -45,6 +46,8 @@ TYPES = (
             Example("El coŀlegi i la noveŀla.", True, _TWO),
             Example("El col·legi és gran.", False, _TWO),
             Example("El col·legi i la pel.lícula i la novel·la.", False, _TWO),
+            Example("És igual.La cel·la i la novel·la.", True, _TWO),
+            Example("LA CEL·LA, LA NOVEL·LA I EL COL.LEGI.", False, _TWO),
             Example("El col·legi fa una pel·lícula: www.hotel.lleida.cat", True, _TWO),
             Example("Fa calor. La calor no para.", False, _TWO),
             Example("La cel·la.", True, {"num_words": 2, "relation": "less than"}),

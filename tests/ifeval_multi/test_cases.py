@@ -62,6 +62,11 @@ WORDS = [
     ("eu", "haur", "Haurrak, haurrekin, haurrentzat.", 3), ("eu", "paper", "Papera, paperean.", 2), ("eu", "eta", "Etaren, betazal.", 0),
     ("eu", "Bilbo", "Bilbon, Bilbora, Bilbotik, Bilboko.", 4), ("eu", "Irun", "Irunen, Irungo, Irundik, Irunera.", 4),
     ("eu", "arratsalde", "Arratsaldeon!", 0), ("eu", "zakur", "Zakurrak.", 1), ("eu", "jai", "Jaiak, jaietan.", 2),
+    ("eu", "etxe", "Etxeez ari gara.", 1), ("eu", "ama", "Amek, amei, amentzat, amagana.", 4), ("eu", "ama", "Amets, amaitu.", 0), ("eu", "Miren", "Mirengana, Mirenengana.", 2),
+    ("gl", "fin de semana", "Fin de semana, fins de semana.", 2), ("ca", "cap de setmana", "Caps de setmana.", 1), ("es", "punto de vista", "Puntos de vista.", 1), ("es", "de la casa", "Des la casa.", 0),
+    ("ca", "pa", "Pans i pa.", 2), ("ca", "mà", "Mans.", 1), ("gl", "bo", "Bos.", 1), ("pt", "pé", "Pés.", 1), ("fr", "œil", "Les yeux.", 1),
+    ("ca", "col·legi", "El coŀlegi.", 1), ("ca", "lleig", "Lletjos.", 1), ("es", "jersey", "Jerséis.", 1), ("fr", "madame", "Mesdames.", 1),
+    ("eu", "EITB", "EITBn, EITBko, EITBra, EITBren.", 4), ("eu", "lan", "Lanra, lanren.", 0), ("eu", "Bizkaia", "Bizkaiko, Bizkaira, Bizkaian.", 3),
 ]  # fmt: skip
 
 
@@ -77,7 +82,7 @@ def test_words_and_their_forms(language: str, keyword: str, text: str, times: in
     ("language", "word", "text", "followed"),
     [
         ("es", "casa", "Las casas.", True), ("en", "story", "Stories.", True), ("gl", "animal", "Animais.", True), ("ca", "casa", "Les cases.", True),
-        ("eu", "arazo", "Arazoak.", False), ("eu", "ur", "Urra.", True), ("eu", "lur", "Lurrean.", False), ("eu", "neska", "Neskek.", False),
+        ("eu", "arazo", "Arazoak.", False), ("eu", "ur", "Urra.", True), ("eu", "lur", "Lurrean.", False), ("eu", "neska", "Neskek.", False), ("eu", "Bizkaia", "Bizkaiko.", False), ("en", "child", "Children.", True),
         ("es", "casa", "La CASA.", False),
     ],
 )  # fmt: skip
@@ -86,6 +91,26 @@ def test_a_ban_is_on_the_word_in_its_cases_not_on_its_plural(
 ) -> None:
     asked = {"forbidden_words": [word]}
     assert check("keywords:forbidden_words", text, asked, load_pack(language)).followed is followed
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("Quoi d'autre ?", "Oui. Quoi d’autre?"),
+        ("Et après?", "Et après\u00a0?"),
+        ("Voilà... — dit-il.", "Voilà… – dit-il."),
+    ],
+)
+def test_the_space_before_a_mark_is_free(asked: str, answer: str) -> None:
+    pack = load_pack("fr")
+    assert check("startend:end_checker", answer, {"end_phrase": asked}, pack)
+    repeated = f"{answer.removeprefix('Oui. ')}\n\nBien."
+    assert check("combination:repeat_prompt", repeated, {"prompt_to_repeat": asked}, pack)
+    assert not check("startend:end_checker", f"{answer}!", {"end_phrase": asked}, pack)
+
+
+def test_json_may_hold_a_number_of_any_length() -> None:
+    assert check("detectable_format:json_format", f'{{"a": {"9" * 5000}}}', {}, load_pack("en"))
 
 
 # (answer, how many)
@@ -133,6 +158,7 @@ def test_dividers_that_touch_one_side_divide(answer: str, count: int) -> None:
 
 # (language, word, answer, sections)
 SECTIONS = [
+    ("gl", "Parte", "Parte 1ª\na\nParte 2.ª\nb", 2), ("es", "Día", "Día 1º: a\nDía 2º: b", 2), ("gl", "Sección", "Sección 1an", 0),
     ("gl", "Sección", "Sección X: Ola", 0), ("en", "Section", "Section X\na\nSection X\nb", 0), ("ca", "Secció", "Secció N", 0), ("es", "Parte", "Parte Y: a", 0),
     ("eu", "ATALA", "X. ATALA\na", 0), ("en", "Section", "Section V", 0), ("en", "Section", "Section #\na", 0), ("en", "Section", "Section [X]", 0),
     ("en", "Section", "Section I\na\nSection II\nb\nSection X\nc", 3), ("en", "Section", "Section A\na\nSection B\nb", 2), ("en", "Section", "Section 10", 1),
@@ -173,6 +199,7 @@ COUNTED = [
     ("en", "1.Open.\n2.Go.", 2), ("en", "ii) Open.\niv) Go.", 2), ("en", "12 apples", 2), ("en", "3.5 litres", 2), ("en", "1984 was a year.\n2001 was too.", 7), ("en", "10. Ten", 1),
     ("gl", "1. Pan\n2. Viño", 2), ("ca", "1. Pa\n2. Vi", 2), ("eu", "1. Ogia\n2. Ardoa\n3. Gazta", 3), ("eu", "72. Zinemaldia hasi da", 4), ("eu", "2. mendean jaio zen", 4),
     ("eu", "1. atala erraza da", 4), ("en", "E. coli is small.", 4), ("es", "Hay 2 casas.", 3), ("en", "I. II.", 2), ("en", "Mail me@example.org or jo.b-c@a.example.org", 4),
+    ("en", "The U.S.A. won at 5 p.m.", 6), ("gl", "p.ex. o n.º dous", 4), ("es", "EE.UU. ganó", 2), ("en", "I saw a. B. saw it.", 6), ("eu", "K.a. 300. urtean", 3),
 ]  # fmt: skip
 
 
@@ -213,6 +240,16 @@ SENTENCES = [
     ("es", 2, "Llegaron 25. Carmen ganó."), ("en", 2, "It was 1945. Paris was free."), ("gl", 2, "Sobreviviron 7. Ninguén o cría."),
     ("en", 2, "To do:\n- buy apples, pears etc.\n- sleep more."), ("en", 1, "We need the following\n\n* Eggs\n\n* Milk\n\n* Bread"),
     ("fr", 1, "—Viens ! —cria Anne."), ("pt", 1, "—Vem cá! —gritou a Ana."), ("pt", 1, "**O plano:**\n\nVamos à serra."),
+    ("gl", 3, "Chove. Fai frío.\n---\nImos á casa."), ("es", 2, "- Come.\n- Bebe.\n---"), ("ca", 2, "Plou molt i avui no sortirem de casa ni jo ni la mare ni el pare ni ningú\n---\nFa fred."),
+    ("en", 1, "My plan\n---\nWe go."), ("en", 1, "Why?\n===\nBees matter."), ("en", 3, "Yes!\nWe go.\n---\nBye."),
+    ("en", 1, "J.K. Rowling wrote it."), ("en", 1, "We read J.R.R. Tolkien."), ("es", 2, "Vive en EE.UU. Luego vuelve."), ("en", 2, "It is in the U.S. It is big."),
+    ("en", 3, "1. Wash it. 2. Dry it. 3. Fold it."), ("es", 3, "Hay 1. Lávalo. 2. Sécalo."), ("en", 3, "How old is he? 25. Good."), ("es", 3, "Los pasos para lavar la ropa en casa son estos: 1. Lava. 2. Seca. 3. Dobla."), ("en", 2, "My score: 1. Not bad."), ("fr", 2, "Il mesure 1,80 m. Il pèse 80 kg."),
+    ("es", 2, "Duró 10 s. Luego paró."), ("gl", 3, "Será na sala 2.º B. Trae a acta. Ola, D.ª M. Pérez."), ("eu", 1, "Kale Nagusia, 3. ezk. aldean."),
+    ("gl", 1, "A temp. máx. foi de 25 °C o 5 de xan. de 2020."), ("ca", 1, "La temp. màx. va ser el 5 de gen. de 2020."), ("es", 1, "La temp. máx. fue el 5 de ene. de 2020."),
+    ("eu", 1, "Gehienezko tenp. 25 °C izan zen."), ("es", 2, "Vino en nov. Luego se fue."), ("pt", 1, "Nasceu no séc. XX, ver pp. 3-5 e fig. 2."), ("pt", 1, "V. Exa. decide."), ("fr", 1, "Voir fig. 2, max. 10 kg, et J.-P. Sartre."), ("fr", 2, "En 300 av. J.-C. Le roi meurt."),
+    ("pt", 1, "Vou amanhã.\n\nUm abraço\nRui"), ("fr", 1, "Je viens demain.\n\nBien cordialement\nAnne"), ("ast", 1, "Voi mañana.\n\nUn abrazu\nXuan"),
+    ("eu", 2, "gaur herriko 3. tabernara joan gara. ondo jan dugu."), ("eu", 2, "HERRIKO 3. TABERNARA JOAN GARA. ONDO."), ("eu", 2, "guztira 25. gero etxera joan gara."),
+    ("gl", 2, "É bo.😀 É mao.👍"), ("en", 2, "Great!🎉 Let us go."), ("en", 1, "Great!🎉 said Ana."),
 ]  # fmt: skip
 
 

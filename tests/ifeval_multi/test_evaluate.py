@@ -142,11 +142,37 @@ class TestDocuments:
         with pytest.raises(PackError, match=told):
             documents.from_row({**AUTHORS, **change}, "f.jsonl, line 3")
 
+    @pytest.mark.parametrize(
+        ("name", "given"),
+        [
+            ("keywords:existence", {"keywords": []}), ("keywords:existence", {"keywords": ["mar", " "]}),
+            ("keywords:forbidden_words", {"forbidden_words": []}), ("keywords:forbidden_words", {"forbidden_words": ""}),
+            ("startend:end_checker", {"end_phrase": ""}), ("combination:repeat_prompt", {"prompt_to_repeat": " "}),
+            ("keywords:letter_frequency", {"letter": "", "let_frequency": 3, "let_relation": "less than"}),
+        ],
+    )  # fmt: skip
+    def test_what_every_answer_follows_is_no_argument(self, name: str, given: dict[str, Any]) -> None:
+        """Each of these was followed by any answer, and nobody was told."""
+        row = {"key": 1, "prompt": "p", "instruction_id_list": [name], "kwargs": [given]}
+        with pytest.raises(PackError, match=r"none of them empty|Expected a text"):
+            documents.from_row(row, "f.jsonl, line 3")
+
     def test_read_names_the_line(self, tmp_path: Path) -> None:
         file = tmp_path / "a.jsonl"
         file.write_text(json.dumps(AUTHORS) + "\n\n{oops\n", encoding="utf-8")
         with pytest.raises(PackError, match=r"a\.jsonl, line 3: not valid JSON"):
             documents.read(file)
+
+
+@pytest.mark.parametrize(
+    ("answer", "followed"),
+    [("la mer est grande et les bateaux vont très loin.", True), ("o mar é grande e os barcos van moi lonxe da terra.", False)],
+)  # fmt: skip
+def test_small_letters_are_asked_in_the_language_that_a_sibling_names(answer: str, followed: bool) -> None:
+    """A right answer in French was refused as not being in Galician, the prompt's own language."""
+    ids = ["language:response_language", "change_case:english_lowercase"]
+    row = {"key": 1, "prompt": "Escribe en francés e en minúsculas.", "instruction_id_list": ids}
+    assert evaluate_response({**row, "kwargs": [{"language": "fr"}, {}]}, answer, "gl")["strict"] == [followed]
 
 
 class TestReasoning:
@@ -160,6 +186,10 @@ class TestReasoning:
             ("<think></think>Bai.<think>x</think> Ez.", "Bai. Ez."),
             ("The tag <think> opens it.", "The tag <think> opens it."),
             ("[THINK]hm[/THINK]Bai.", "Bai."),
+            ("<think>hm <think>hm</think> hm</think>Bai.", "Bai."),
+            ("<think></think>\n\nhm, hm</think>\n\nBai.", "Bai."),
+            ("<think>he wrote <think> here</think>Bai.", "Bai."),
+            ("</think>" * 20_000 + "Bai.", "Bai."),
         ],
     )
     def test_is_removed(self, text: str, left: str) -> None:

@@ -244,6 +244,7 @@ ROWS: dict[str, list[tuple[str, dict[str, Any], str, bool]]] = {
         ("ca", {"num_columns": 2, "num_rows": 2}, f"Aquí la tens:\n\n{TABLE}\n", True),
         ("ca", {"num_columns": 2, "num_rows": 3}, TABLE, False),
         ("ca", {"num_columns": 3, "num_rows": 2}, TABLE, False),
+        ("ca", {"num_columns": 2, "num_rows": 1}, "Festa | Mes\n---|---\nDiada | set\\|embre", True),
         ("ca", {"num_columns": 2, "num_rows": 2}, TABLE.replace("|---|:-:|\n", ""), False),
         ("ca", {"num_columns": 2, "num_rows": 2}, f"{TABLE}\n\n{TABLE}", False),
     ],

@@ -79,6 +79,12 @@ def test_a_language_without_a_pack() -> None:
     assert not is_language("これは日本語で書かれた文章です。今日は天気がとても良いので散歩に行きます。", "en").followed
 
 
+def test_codes_with_a_region_and_words_that_are_no_code() -> None:
+    text = "Hoje de manhã fomos à montanha com os nossos amigos."
+    assert is_language(text, "pt-BR") and not is_language(text, "zh-cn")
+    assert "is no language that can be told" in is_language(text, "português").reason
+
+
 def test_the_identifier_is_given_small_letters_and_a_thousand_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     """py3langid has seen little of capitals, and more text changes no label."""
     asked: list[str] = []

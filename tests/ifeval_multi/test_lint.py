@@ -77,6 +77,18 @@ def test_rules(tmp_path: Path, prompt: str, name: str, kwargs: Any, rule: str | 
     assert (rule in one(tmp_path, prompt, name, **kwargs)) if rule else not one(tmp_path, prompt, name, **kwargs)
 
 
+def test_arguments_that_no_type_takes_and_languages_that_cannot_be_told(tmp_path: Path) -> None:
+    """A misspelt optional argument was not used, and any answer refused as not being in "francés"."""
+    prompt, name = "Use 3 placeholders: [a].", "detectable_content:number_placeholders"
+    assert one(tmp_path, prompt, name, num_placeholders=3, relacion="exactly") == ["form"]
+    assert not one(tmp_path, prompt, name, num_placeholders=3, num_words=None, keywords=["padding of the Hub"])
+    for code, rules in (("francés", ["language"]), ("zh-cn", []), ("fr", []), ("ast", []), ("xx", ["language"])):
+        row = {"key": 1, "prompt": "In that language.", "instruction_id_list": ["language:response_language"]}
+        file = tmp_path / "b.jsonl"
+        file.write_text(json.dumps({**row, "kwargs": [{"language": code}]}), encoding="utf-8")
+        assert [finding.rule for finding in lint(file, "en")] == rules
+
+
 def test_duplicates_and_coverage(tmp_path: Path) -> None:
     row = {
         "key": 1,
@@ -125,7 +137,6 @@ CONTRADICTIONS = [
     ("en", ("detectable_format:json_format", {}), ("startend:quotation", {}), "not with a quotation mark"),
     ("en", ("startend:end_checker", {"end_phrase": "Bye!"}), ("detectable_format:json_format", {}), "not in a phrase"),
     ("en", ("startend:end_checker", {"end_phrase": "Bye!"}), ("startend:end_checker", {"end_phrase": "So long."}), "'bye!' or in 'so long.'"),
-    ("en", ("language:response_language", {"language": "eu"}), ("change_case:english_capital", {}), "wants the language 'en'"),
     ("en", ("language:response_language", {"language": "eu"}), ("language:response_language", {"language": "gl"}), "'eu' or in 'gl'"),
 ]  # fmt: skip
 COMPATIBLE = [
@@ -145,6 +156,7 @@ COMPATIBLE = [
     ("en", ("startend:end_checker", {"end_phrase": "Bye!"}), ("startend:end_checker", {"end_phrase": "So bye!"})),
     ("en", ("change_case:english_capital", {}), ("change_case:capital_word_frequency", {"capital_frequency": 5, "capital_relation": "at least"})),
     ("eu", ("language:response_language", {"language": "eu"}), ("change_case:english_capital", {})),
+    ("en", ("language:response_language", {"language": "eu"}), ("change_case:english_capital", {})),
 ]  # fmt: skip
 
 

@@ -53,6 +53,49 @@ def test_a_faulty_pack_is_refused(tmp_path: Path, old: str, new: str, told: list
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('commas: ",', 'commas: "', "commas: ',' is missing"),
+        ('bullets: ["*", "-"', 'bullets: ["* ", "-"', "bullets: '*' is missing"),
+        (
+            "    no_comma: [",
+            "    no_coma: [",
+            "prompts.cues: 'no_coma' is no instruction type (did you mean 'no_comma'?)",
+        ),
+        ("    at most: [", "    at mots: [", "prompts.relations: 'at most' is missing"),
+        ("    less than: [", "    less than: [polo menos, ", "'polo menos' stands under at least and under less than"),
+        ("    3: [tres,", "    3: [dous, tres,", "prompts.numbers: 'dous' stands under 2 and under 3"),
+        ('"A miña resposta é non."', '"A miña resposta é si"', "option_sets, number 1: an option comes twice"),
+        ("markers: [P.D., P.P.D., PD, P.S., Nota]", "markers: []", "postscript.markers: empty"),
+        ("""pairs: [['"', '"'], """, "pairs: [", 'quotation.pairs: " " is missing'),
+    ],
+)
+def test_check_names_what_would_be_judged_wrongly_without_a_word(tmp_path: Path, old: str, new: str, told: str) -> None:
+    assert old in GOOD
+    file = tmp_path / "gl.yaml"
+    file.write_text(GOOD.replace(old, new, 1), encoding="utf-8")
+    assert told in "\n".join(problems(file))
+
+
+def test_words_of_a_list_may_have_capitals_and_abbreviations_their_dot(tmp_path: Path) -> None:
+    """As the template says; they matched nothing, and nobody was told."""
+    file = tmp_path / "gl.yaml"
+    file.write_text(
+        GOOD.replace("[o, a, os,", "[O, A, os,").replace("[sr, sra,", "[Sr., sra,").replace("z: [ces]", "Z: [CES]"),
+        encoding="utf-8",
+    )
+    assert load_pack(file).plurals == load_pack("gl").plurals
+    assert load_pack(file).function_words == load_pack("gl").function_words
+    assert load_pack(file).abbreviations_before_names == load_pack("gl").abbreviations_before_names
+
+
+def test_a_language_without_accents_can_be_checked(tmp_path: Path) -> None:
+    file = tmp_path / "gl.yaml"
+    file.write_text(GOOD.replace('accented: "áéíóúïü"', 'accented: ""'), encoding="utf-8")
+    assert problems(file) == []
+
+
 def test_no_and_on_are_words(tmp_path: Path) -> None:
     file = tmp_path / "gl.yaml"
     file.write_text(GOOD.replace("keywords:\n", "keywords:\n  endings: [on, no, yes]\n"), encoding="utf-8")
