@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -291,6 +292,75 @@ def test_texts_are_encoded_anew_when_their_beginning_is_another(models: dict[str
         for name in (way, "hf"):
             models[name].add_bos_token = None
     assert found[2] != pytest.approx(found[1], abs=1e-4) and found[3] == pytest.approx(found[1], abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def of_files(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Makes a copy of the checkpoint whose tokenizer puts texts between these tokens."""
+
+    def make(frame: str) -> Path:
+        folder = tmp_path_factory.mktemp("framed") / "model"
+        shutil.copytree(checkpoint, folder)
+        file = folder / "tokenizer.json"
+        tokenizer = json.loads(file.read_text())
+        parts = [{"Sequence": {"id": "A", "type_id": 0}} if part == "$A" else {"SpecialToken": {"id": part, "type_id": 0}}
+                 for part in frame.split()]  # fmt: skip
+        ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+        special = {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in frame.split() if name != "$A"}
+        tokenizer["post_processor"] |= {"single": parts, "pair": parts, "special_tokens": special}
+        file.write_text(json.dumps(tokenizer))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("bos", [True, False, None])
+def test_bos_where_the_tokenizer_has_one_and_does_not_add_it(of_files: Any, bos: bool | None) -> None:
+    """lm_eval hands `add_bos_token` to transformers, which then changes what such a tokenizer (GPT-2's) adds."""
+    from lm_eval.models.huggingface import HFLM
+
+    from lm_eval_iberian.models.hf import MergedHF
+
+    given = {"pretrained": str(of_files("$A")), "dtype": "float32", "device": "cpu", "add_bos_token": bos}
+    ours, theirs = MergedHF(**given), HFLM(**given)
+    assert ours.tok_encode("Kaixo") == theirs.tok_encode("Kaixo")
+    assert (ours.tok_encode("Kaixo")[0] == ours.tokenizer.bos_token_id) is (bos is True)
+    asked = choices("Gasteiz dela", " ez dakit", " baina")
+    assert [score for score, _ in ours.loglikelihood(asked, disable_tqdm=True)] == pytest.approx(
+        [score for score, _ in theirs.loglikelihood(asked, disable_tqdm=True)], abs=1e-4
+    )
+
+
+@pytest.mark.usefixtures("no_question")
+@pytest.mark.parametrize("frame", ["$A <|end_of_text|>", "<|begin_of_text|> $A <|end_of_text|>"])
+def test_prompts_that_the_tokenizer_ends_are_refused(of_files: Any, frame: str) -> None:
+    """With `add_eos_token` lm_eval scores each choice as the beginning of another text; those of one token all tie."""
+    from lm_eval_iberian.models.hf import MergedHF
+
+    model = MergedHF(pretrained=str(of_files(frame)), dtype="float32", device="cpu")
+    for ask in (
+        lambda: model.loglikelihood(choices("Kaixo", " A", " B"), disable_tqdm=True),
+        lambda: model.generate_until([instance("generate_until", ("Kaixo", {"max_gen_toks": 3}))], disable_tqdm=True),
+    ):
+        with pytest.raises(EngineError, match=r"task, document 0: the tokenizer ends each prompt with <\|end_of_text"):
+            ask()
+    # What a chat template made begins with BOS, and gets nothing more.
+    for said in ("<|begin_of_text|>Kaixo", ""):
+        assert len(set(model.loglikelihood(choices(said, " A", " B"), disable_tqdm=True))) == 2
+    model.add_bos_token = False
+    assert len(set(model.loglikelihood(choices("Kaixo", " A", " B"), disable_tqdm=True))) == 2
+
+
+@pytest.mark.parametrize("way", ["prefix", "full"])
+@pytest.mark.usefixtures("no_question")
+def test_choices_that_are_joined_to_the_prompt_are_counted(models: dict[str, Any], way: str, caplog: Any) -> None:
+    """A token holds the prompt's end and the choice's beginning: lm_eval's number, but that of the rest alone."""
+    prompt, choice = swallowed(models["hf"])
+    asked = [*choices(prompt, f"{choice} bai", " ez", task="suffixes", document=4), *choices("Kaixo", " A", " B")]
+    scores, expected = ([score for score, _ in models[name].loglikelihood(asked, disable_tqdm=True)] for name in (way, "hf"))
+    assert scores == pytest.approx(expected, abs=1e-4)
+    assert models[way].answers.counts() == {"suffixes": {"joined": 1, "documents": 1}}
+    assert "the tokenizer joins to the prompt" in caplog.text
 
 
 lengths = st.integers(0, 12)
