@@ -357,7 +357,9 @@ def test_choices_that_are_joined_to_the_prompt_are_counted(models: dict[str, Any
     """A token holds the prompt's end and the choice's beginning: lm_eval's number, but that of the rest alone."""
     prompt, choice = swallowed(models["hf"])
     asked = [*choices(prompt, f"{choice} bai", " ez", task="suffixes", document=4), *choices("Kaixo", " A", " B")]
-    scores, expected = ([score for score, _ in models[name].loglikelihood(asked, disable_tqdm=True)] for name in (way, "hf"))
+    scores, expected = (
+        [score for score, _ in models[name].loglikelihood(asked, disable_tqdm=True)] for name in (way, "hf")
+    )
     assert scores == pytest.approx(expected, abs=1e-4)
     assert models[way].answers.counts() == {"suffixes": {"joined": 1, "documents": 1}}
     assert "the tokenizer joins to the prompt" in caplog.text
