@@ -170,11 +170,13 @@ def _say_what_was_read(evaluator: ModuleType) -> None:
 
     @functools.wraps(evaluate)
     def saying(*args: Any, **kwargs: Any) -> Any:
-        from lm_eval_iberian.identity.task_code import refuse_limit, told_of
+        from lm_eval_iberian.identity.task_code import generation_settings, leaves, refuse_limit, told_of
 
         given = inspect.signature(evaluate).bind(*args, **kwargs).arguments
         if hasattr(given.get("lm"), "prepared"):  # a model of ours
             refuse_limit(given.get("limit"))
+            # Not after all log-likelihoods.
+            given["lm"].check_limits(generation_settings(dict(leaves(given["task_dict"]))))
         told = told_of(given)
         results = evaluate(*args, **kwargs)
         if results is not None and told is not None:

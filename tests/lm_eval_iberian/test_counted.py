@@ -19,6 +19,7 @@ from lm_eval_iberian.models.counts import Cut, Tally
 from lm_eval_iberian.models.questions import Pair
 from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import EngineError
+from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
 
 WORDS = ["Gasteiz", "dela", "uste", "dut", "nik", "baina", "ez", "dakit", "ziur", "zergatik", "galdetzen", "orain"]
 
@@ -252,6 +253,23 @@ def test_a_limit_that_the_window_cannot_hold_is_refused(
         with pytest.raises(EngineError, match="flores: "):
             models["prefix"].check_limits({"fine": {"max_gen_toks": 99}, "flores": setting})
     assert "truncation" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("never_computes", "no_question")
+def test_such_a_limit_is_said_before_anything_is_scored(models: dict[str, Any], tmp_path: Path) -> None:
+    """lm_eval asks for all log-likelihoods first: on a GPU that was hours before the message came."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    tasks = TaskManager(include_path=str(write_tasks(tmp_path, 3)), include_defaults=False)
+    with pytest.raises(EngineError, match="local_words: max_gen_toks=100 does not fit"):
+        simple_evaluate(
+            models["prefix"],
+            tasks=["local_choice", "local_words"],
+            gen_kwargs={"max_gen_toks": 100},
+            task_manager=tasks,
+        )
 
 
 @pytest.mark.parametrize("way", ["prefix", "full"])
