@@ -272,6 +272,40 @@ def test_such_a_limit_is_said_before_anything_is_scored(models: dict[str, Any], 
         )
 
 
+@pytest.mark.slow
+def test_a_template_that_is_named_is_the_one_that_prompts(checkpoint: Path, tmp_path: Path) -> None:
+    """lm_eval writes the named one's hash, prompts with the default one, and takes a name that there is not."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+    from transformers import AutoTokenizer
+
+    from lm_eval_iberian.models.hf import MergedHF
+
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    usual = tokenizer.chat_template
+    tokenizer.chat_template = {"default": usual, "rag": usual.replace("<|start|>", "RAG ")}
+    tokenizer.save_pretrained(folder)
+    tasks = TaskManager(include_path=str(write_tasks(tmp_path / "tasks", 3)), include_defaults=False)
+    model = MergedHF(pretrained=str(folder), dtype="float32", device="cpu")
+
+    def evaluate(name: str | bool) -> tuple[bool, str, str]:
+        found = simple_evaluate(
+            model, tasks=["local_choice"], task_manager=tasks, apply_chat_template=name, bootstrap_iters=0
+        )
+        prompt = found["samples"]["local_choice"][0]["arguments"][0][0]
+        return "RAG user" in prompt, found["measured"]["chat"]["template"], model.tokenizer_name
+
+    plain, named = evaluate(True), evaluate("rag")
+    assert (plain[0], named[0]) == (False, True) and plain[1] != named[1]
+    assert evaluate("default") == plain == evaluate(True)
+    with model.template_named("rag"):
+        assert model.tokenizer_name != plain[2]  # names the file of --cache_requests
+    with pytest.raises(EngineError, match=r"--apply_chat_template nope: no template .*There are: default, rag\."):
+        evaluate("nope")
+
+
 @pytest.mark.parametrize("way", ["prefix", "full"])
 def test_log_likelihoods_are_summed_in_float32(checkpoint: Path, models: dict[str, Any], way: str) -> None:
     """In bfloat16 log-probabilities near -80 come in steps of 0.5; a user's own softmax_dtype stays."""
