@@ -417,6 +417,20 @@ def test_choices_that_are_joined_to_the_prompt_are_counted(models: dict[str, Any
     assert "the tokenizer joins to the prompt" in caplog.text
 
 
+@pytest.mark.parametrize("way", ["prefix", "full"])
+@pytest.mark.usefixtures("no_question")
+def test_texts_that_are_alike_and_split_at_different_places(models: dict[str, Any], way: str) -> None:
+    """HFLM computes them once, and read the shorter choice where the longer one begins."""
+    for model in (models["hf"], models[way]):
+        one = (("Kaixo", " a b"), [0, 20, 30], [40, 50, 60])
+        other = (("Kaixo a b", " c"), [0, 20, 30, 40, 50], [70])
+        together = [score for score, _ in model._loglikelihood_tokens([one, other], disable_tqdm=True)]
+        alone = [model._loglikelihood_tokens([pair], disable_tqdm=True)[0][0] for pair in (one, other)]
+        is_right = together == pytest.approx(alone, abs=1e-4)
+        assert is_right is (model is not models["hf"])  # where lm_eval is right as well, none of this is needed
+    assert models[way].logits_cache
+
+
 lengths = st.integers(0, 12)
 
 
