@@ -13,6 +13,7 @@ import functools
 import inspect
 import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -170,13 +171,19 @@ def _say_what_was_read(evaluator: ModuleType) -> None:
 
     @functools.wraps(evaluate)
     def saying(*args: Any, **kwargs: Any) -> Any:
-        from lm_eval_iberian.identity.task_code import refuse_limit, told_of
+        from lm_eval_iberian.identity.task_code import generation_settings, leaves, refuse_limit, told_of
 
         given = inspect.signature(evaluate).bind(*args, **kwargs).arguments
-        if hasattr(given.get("lm"), "prepared"):  # a model of ours
-            refuse_limit(given.get("limit"))
-        told = told_of(given)
-        results = evaluate(*args, **kwargs)
+        lm: Any = given.get("lm")
+        apply = given.get("apply_chat_template")
+        with ExitStack() as prompted:
+            if hasattr(lm, "prepared"):  # a model of ours
+                refuse_limit(given.get("limit"))
+                # Not after all log-likelihoods.
+                lm.check_limits(generation_settings(dict(leaves(given["task_dict"]))))
+                prompted.enter_context(lm.template_named(apply if isinstance(apply, str) else None))
+            told = told_of(given)
+            results = evaluate(*args, **kwargs)
         if results is not None and told is not None:
             results[KEY] = told
         return results

@@ -293,12 +293,14 @@ Coverage = dict[str, int]
 
 
 def _on_the_same_documents(candidates: list[Candidate], goals: Sequence[Goal]) -> list[Candidate]:
-    """Refuse those that were measured on fewer documents than others. Raises BestError where settings differ."""
+    """Refuse those that were measured on fewer documents than others, and those of a sweep.yml of before that were measured
+    otherwise than today's. Raises BestError where the settings of today's differ."""
     covered = {one.point.name: _coverage(one.point, goals) for one in candidates if not one.refused}
     if not covered:
         return candidates
-    fullest = max((one.point for one in candidates if one.point.name in covered),
-                  key=lambda point: sum(covered[point.name].values()))  # fmt: skip
+    able = [one.point for one in candidates if one.point.name in covered]
+    today = [point for point in able if not point.is_earlier] or able
+    fullest = max(today, key=lambda point: sum(covered[point.name].values()))
     return [
         replace(one, refused=_fewer(one.point, covered[one.point.name], fullest, covered[fullest.name]))
         if one.point.name in covered
@@ -325,6 +327,8 @@ def _fewer(point: SweepPoint, own: Coverage, fullest: SweepPoint, full: Coverage
         if own[task] != full[task]:
             return f"{task}: {own[task]} documents, and {full[task]} of {fullest.name}"
         if words := apart_on(point.runs, fullest.runs, [task]):
+            if point.is_earlier and not fullest.is_earlier:
+                return f"of a sweep.yml of before, which measured {task} otherwise: {', '.join(words)}"
             raise BestError(
                 f"{task} was measured in different ways: {', '.join(words)} ({point.name}), and not so "
                 f"{fullest.name}. Measure all points alike."

@@ -21,7 +21,7 @@ KEY = (
     "+sys, a system prompt; ?, not known."
 )
 TEMPLATES = "Digits: which template, where there are several."
-ODD_KEY = "§ prompted otherwise than most rows of its column."
+ODD_KEY = "§ prompted otherwise than the rows of its column without it."
 # A chat template that is not known to the letter: of printed figures.
 SOME = "some"
 
@@ -67,7 +67,8 @@ def of_chat(chat: Mapping[str, Any], is_known: bool = True) -> Prompt:
 
 
 def odd_ones(column: Sequence[Sequence[Prompt]]) -> list[bool]:
-    """For each row of a column, whether any of its prompts was made in another way than those of most rows.
+    """For each row of a column, whether any of its prompts was made in another way than those of most rows (of the
+    first ones, where there are no more of these than of others).
 
     Args:
         column: the prompts behind each row's figure; none if there is no figure.

@@ -60,7 +60,7 @@ def told_of(arguments: Mapping[str, Any]) -> dict[str, Any] | None:
     apply = arguments.get("apply_chat_template")
     try:
         template = arguments["lm"].chat_template(apply) if apply else None
-        tasks = {name: read_by(task, limit, samples.get(name)) for name, task in _leaves(arguments["task_dict"])}
+        tasks = {name: read_by(task, limit, samples.get(name)) for name, task in leaves(arguments["task_dict"])}
     except Exception as error:  # tasks and models of any make: their numbers are not ours to stop
         LOG.warning("iberian: the results will not say what was read (%s: %s)", type(error).__name__, error)
         return None
@@ -75,11 +75,17 @@ def refuse_limit(limit: float | None) -> None:
         )
 
 
-def _leaves(tasks: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+def generation_settings(tasks: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of the tasks that generate: leaf task -> settings."""
+    return {name: dict(task.get_config("generation_kwargs") or {}) for name, task in tasks.items()
+            if task.get_config("output_type") == "generate_until"}  # fmt: skip
+
+
+def leaves(tasks: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     """Leaf tasks by name, from what `TaskManager.load` returns or from the nested mappings that `evaluate` takes."""
     for name, one in tasks.get("tasks", tasks).items():
         if isinstance(one, Mapping):
-            yield from _leaves(one)
+            yield from leaves(one)
         elif hasattr(one, "doc_iterator"):
             yield str(name), one
 

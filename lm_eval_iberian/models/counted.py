@@ -2,7 +2,8 @@
 
 A log-likelihood is refused, before the first one is computed, if it would be that of another text than the task's. A
 choice that the prompt's last token swallows has no tokens left: it would score 0.0, probability 1, and win. A choice
-longer than the window would be scored in part. Nothing can follow a prompt without tokens.
+longer than the window would be scored in part. Nothing can follow a prompt without tokens, or one that the tokenizer
+ended. A choice of which a part is left has lm_eval's number, and is counted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from tqdm import tqdm
@@ -29,6 +31,12 @@ class Counted(EncodesAhead):
     # The instances of the tokens that lm_eval is about to hand over, and whether these are to be looked at only.
     _instances: Sequence[Any] | None = None
     _only_looks = False
+    _end: tuple[int, ...] = ()  # the tokens that the tokenizer adds after a text
+
+    @cached_property
+    def _joined(self) -> set[tuple[str, str]]:
+        """(prompt, choice) of the requests at hand of which the tokenizer makes a common token."""
+        return set()
 
     @property
     def _window(self) -> int:
@@ -82,11 +90,38 @@ class Counted(EncodesAhead):
         if not requests:
             return []
         self._refuse_nothing(requests)
+        self._joined.clear()
+        self._end = self._added_at_the_end()
         self._instances = requests
         try:
             return super().loglikelihood(list(requests), disable_tqdm=disable_tqdm)
         finally:
             self._instances = None
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """lm_eval's. It takes as many tokens from the whole text's front as the prompt has, whichever these are."""
+        prompt, choice = super()._encode_pair(context, continuation)  # type: ignore[misc]
+        if self.backend == "causal" and self.tok_encode(context + continuation)[: len(prompt)] != prompt:  # type: ignore[attr-defined]
+            self._joined.add((context, continuation))
+        return prompt, choice
+
+    def _added_at_the_end(self) -> tuple[int, ...]:
+        """As `add_eos_token` makes it."""
+        plain, (usual,) = self.tok_encode("a", add_special_tokens=False), self.encode_each(["a"])
+        starts = range(len(usual) - len(plain) + 1) if self.backend == "causal" else ()  # type: ignore[attr-defined]
+        start = next((one for one in starts if usual[one : one + len(plain)] == plain), len(usual))
+        return tuple(usual[start + len(plain) :])
+
+    def _why_ended(self, context: str, prompt: Sequence[int]) -> str | None:
+        """Why nothing can follow a prompt: the tokenizer ended it, and not its own text."""
+        end = self.tokenizer.decode(self._end) if self._end else ""  # type: ignore[attr-defined]
+        if not self._end or tuple(prompt[-len(self._end) :]) != self._end or context.rstrip().endswith(end):
+            return None
+        return (
+            f"the tokenizer ends each prompt with {end}, so what follows would be the beginning of another text. Set "
+            "add_eos_token to false in a copy of its tokenizer_config.json and name that folder with tokenizer=, or give "
+            "add_bos_token=False, which adds no special token at all, BOS neither."
+        )
 
     def _refuse_nothing(self, requests: Iterable[Any]) -> None:
         """Refuse empty choices. lm_eval reads the first token of a choice without a context, so there must be one."""
@@ -112,6 +147,8 @@ class Counted(EncodesAhead):
                 self.answers.saw(instance)
                 if len(prompt) + len(choice) > window:
                     self.answers.note("cut_prompts", instance)
+                if key in self._joined:
+                    self.answers.note("joined", instance)
         refuse(refused)
         if not self._only_looks:
             self.answers.warn()
@@ -151,6 +188,8 @@ class Counted(EncodesAhead):
                 f"its prompt {_shown(context)} has no tokens, so there is nothing that the choice could follow. Leave the "
                 "prompt empty, which lm_eval gives a BOS token, or set add_bos_token=True."
             )
+        if why := self._why_ended(context, prompt):
+            return why
         if len(choice) >= window:
             return (
                 f"its choice {_shown(continuation)} has {len(choice)} tokens, and beside one of the prompt the window "
@@ -176,7 +215,9 @@ class Counted(EncodesAhead):
         return texts
 
     def _examine_prompts(self, requests: Sequence[Any]) -> None:
-        """Refuse limits that leave no room for a prompt, and count the prompts that are cut."""
+        """Refuse limits that leave no room for a prompt, and prompts that are ended; count the prompts that are cut."""
+        self._end = self._added_at_the_end()
+        refused = []
         rooms: dict[str, int] = {}
         for request in requests:
             settings = str(request.args[1])
@@ -185,8 +226,11 @@ class Counted(EncodesAhead):
         prompts = self.encode_each([request.args[0] for request in requests])
         for request, prompt in zip(requests, prompts, strict=True):
             self.answers.saw(request)
+            if why := self._why_ended(request.args[0], prompt):
+                refused.append((request, why))
             if len(prompt) > rooms[str(request.args[1])]:
                 self.answers.note("cut_prompts", request)
+        refuse(refused)
 
     def _limit(self, task: str, settings: Mapping[str, Any]) -> int:
         """How many tokens an answer may have. Raises EngineError if that leaves no token of the prompt."""

@@ -83,7 +83,7 @@ class MergedHF(Swapping, Answers, HFLM):
         super().__init__(
             pretrained=str(self.prepared.resolved.donor.folder),
             dtype=self.prepared.dtype,
-            tokenizer=self.prepared.tokenizer.load(),
+            tokenizer=self.prepared.tokenizer.load(arguments.get("add_bos_token")),
             trust_remote_code=trust_remote_code,
             **arguments,
         )

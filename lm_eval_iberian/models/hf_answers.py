@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_iberian.models.counted import Counted
 from lm_eval_iberian.models.counts import Cut
 from lm_eval_iberian.models.hf_scoring import CacheScorer, why_not
-from lm_eval_iberian.models.questions import Score, Scorer
+from lm_eval_iberian.models.questions import Pair, Score, Scorer, Tokens
 from merge_hooks.errors import EngineError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Answers(Counted, HFLM):
     """Stands before HFLM among the base classes."""
 
     cache_hook: Any
+    logits_cache: bool
     softmax_dtype: torch.dtype | None
     # Of the rows of the last batch, whether the token limit cut the answer.
     _cut_rows: tuple[bool, ...] = ()
@@ -69,7 +71,12 @@ class Answers(Counted, HFLM):
         if self._scoring == "full":
             # Cut already: HFLM has a warning for each request that it cuts.
             cut = [(pair.key, list(pair.prompt), list(pair.continuation)) for pair in pairs]
-            return super()._loglikelihood_tokens(cut, disable_tqdm, override_bs)
+            cached = self.logits_cache
+            self.logits_cache = cached and not _are_split_differently(pairs)
+            try:
+                return super()._loglikelihood_tokens(cut, disable_tqdm, override_bs)
+            finally:
+                self.logits_cache = cached
         scorer = CacheScorer(self, override_bs or self._rows(requests))
         quiet = disable_tqdm or self.rank != 0
         return self._scored(pairs, quiet, lambda pairs, take: scorer.score(pairs, Scorer(pairs, take)))
@@ -123,6 +130,17 @@ class Answers(Counted, HFLM):
             self.cache_hook = hook
             self._encoded.expect(())
         return [marking.marked(request.args, text) for request, text in zip(requests, texts, strict=True)]
+
+
+def _are_split_differently(pairs: Sequence[Pair]) -> bool:
+    """Whether two texts, alike up to their last token, have their prompts end at different places.
+
+    HFLM computes such texts once (`logits_cache`), and reads the choice of one of them at the place of the other's.
+    """
+    lengths: dict[Tokens, int] = {}
+    return any(
+        lengths.setdefault(pair.prompt + pair.continuation[:-1], len(pair.prompt)) != len(pair.prompt) for pair in pairs
+    )
 
 
 class _Marking:

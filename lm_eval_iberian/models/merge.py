@@ -7,7 +7,8 @@ sources, whether they fit, the tokenizer. Only then does an engine start.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -212,12 +213,37 @@ class Swapping:
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = template
 
+    @contextmanager
+    def template_named(self, name: str | None) -> Iterator[None]:
+        """Prompt with the template of this name, where the tokenizer has several (`--apply_chat_template NAME`).
+
+        lm_eval writes the named one's hash into its results, and prompts with the default one.
+
+        Raises:
+            EngineError: there are several, and none of that name.
+        """
+        templates = self.prepared.tokenizer.facts.template
+        if name is None or not isinstance(templates, dict):
+            yield
+            return
+        if name not in templates:
+            raise EngineError(
+                f"--apply_chat_template {name}: no template of that name in {self.prepared.tokenizer.origin}. There are: "
+                f"{', '.join(sorted(templates))}."
+            )
+        before = self.tokenizer.chat_template
+        self._use_template(templates[name])
+        try:
+            yield
+        finally:
+            self._use_template(before)
+
     @property
     def tokenizer_name(self) -> str:
         """What lm_eval's `--cache_requests` tells prompts apart by: two merges may have other templates on one tokenizer,
         and arguments (enable_thinking) change what a template makes."""
         facts = self.prepared.tokenizer.facts
-        return f"{facts.hash}-{template_hash(facts.template)}-{digest(counting(self.arguments))}"
+        return f"{facts.hash}-{template_hash(self.tokenizer.chat_template)}-{digest(counting(self.arguments))}"
 
     def apply_chat_template(self, *arguments: Any, **options: Any) -> str:
         """lm_eval's, in bounded time. Raises SourceError for a template that does not end on this conversation."""

@@ -129,9 +129,10 @@ class MergedServer(HoldsWeights, Counted, ServerTexts):
             "think_end_token": think_end_token, "truncation_side": truncation_side, "seed": seed,
             "quantization": self.served.quantization or None,
         }  # fmt: skip
-        self.tokenizer = self.prepared.tokenizer.load()
+        choice = self.prepared.tokenizer
+        self.tokenizer = choice.load(add_bos_token)
         self._refuse_other_dtype()
-        refuse_other_tokenizer(self.server, self.served, self.tokenizer, self.prepared.tokenizer.folder)
+        refuse_other_tokenizer(self.server, self.served, choice.load(), choice.folder)
         self._adopt()
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:

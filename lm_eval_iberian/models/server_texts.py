@@ -79,8 +79,7 @@ class ServerTexts(TemplateLM):
         def render(history: list[dict[str, str]]) -> str:
             return str(self.tokenizer.apply_chat_template(
                 history, tokenize=False, add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt, chat_template=self.tokenizer.chat_template,
-                enable_thinking=self.enable_thinking, **self.chat_template_args,
+                continue_final_message=not add_generation_prompt, enable_thinking=self.enable_thinking, **self.chat_template_args,
             ))  # fmt: skip
 
         try:

@@ -193,7 +193,10 @@ class MergedVLLM(Swapping, Counted, VLLM):
             raise
 
     def _use_template(self, template: Any) -> None:
-        self.tokenizer.chat_template = self.hf_chat_template = template
+        self.tokenizer.chat_template = template
+        self.hf_chat_template = (
+            template if isinstance(template, str) else None
+        )  # of several, transformers takes "default"
 
     @property
     def _window(self) -> int:

@@ -9,6 +9,7 @@
     failures     points that could not be measured, with the reason
     weights      the digest of the weights of each signature
     claims       who works on which evaluation now; a dead owner's claim is taken over
+    stamp        the store's name and how often it was written: see `stamp`
 
 Answers are written as soon as they come, each write a transaction: a process killed at any moment loses what was
 being computed, and nothing else.
@@ -34,6 +35,7 @@ from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
+from lm_eval_iberian.runs import stamp
 from lm_eval_iberian.runs.errors import SweepError
 
 Found = TypeVar("Found")
@@ -116,7 +118,7 @@ class Store:
         path: the SQLite file; made where it is not.
         writes: whether this process may write.
     Raises:
-        SweepError: not a store, one of another layout, or one that cannot be written.
+        SweepError: not a store, one of another layout, one that cannot be written, or one beside another's -wal.
     """
 
     def __init__(self, path: Path, writes: bool = True) -> None:
@@ -125,6 +127,7 @@ class Store:
         with self._explained():
             if path.exists() and not path.is_file():
                 raise SweepError(f"{path}: not a file (a folder, a pipe or a device), so it is no store.")
+            stamp.refuse_mixed(path)
             if writes:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self.connection = self._open() if writes else self._open_to_read()
@@ -170,6 +173,8 @@ class Store:
             self.connection.executescript(TABLES)
             self.connection.execute(f"PRAGMA user_version={LAYOUT}")
         self.connection.executescript(PROMPT_TABLES)
+        if self.connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'stamp'").fetchone() is None:
+            self.connection.executescript(stamp.TABLE)
 
     def _check_layout(self) -> None:
         found = self.connection.execute("PRAGMA user_version").fetchone()[0]
@@ -384,6 +389,7 @@ class Store:
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self.connection.execute(stamp.COUNT)
             except BaseException:
                 with suppress(sqlite3.Error):  # a full disk has rolled back by itself
                     self.connection.execute("ROLLBACK")

@@ -8,7 +8,8 @@ Prompts are marked in the tables (§), and so are scores that are not whole (†
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from lm_eval_iberian.benchmarks.benchmark import Benchmark
@@ -23,7 +24,7 @@ SPELT = ": other configuration"
 
 
 def otherwise(models: Sequence[ModelScores]) -> dict[str, list[str]]:
-    """Label -> a note for each benchmark that was measured otherwise than in most rows.
+    """Label -> a note for each benchmark that was measured otherwise than in most rows, or than in the row that most agree with.
 
     Rows of one name are left out: what sets them apart is in their labels.
     """
@@ -36,18 +37,20 @@ def otherwise(models: Sequence[ModelScores]) -> dict[str, list[str]]:
 
 def _of_benchmark(benchmark: Benchmark, models: Sequence[ModelScores]) -> dict[str, str]:
     measured = [model for model in models if model.benchmarks[benchmark].whole]
-    ways = {model.label: _way(model, benchmark) for model in measured}
-    counts: dict[str, int] = {}
-    for way in ways.values():
-        counts[_key(way)] = counts.get(_key(way), 0) + 1
+    ways = [_way(model, benchmark) for model in measured]
+    keys = [_key(way) for way in ways]
+    # Few ways, however many rows: compared is way by way.
+    counts, of_key = Counter(keys), dict(zip(keys, ways, strict=True))
     if len(counts) < 2:
         return {}
-    agreeing = {one.label: sum(count for key, count in counts.items() if not _words(ways[one.label], _of_key(ways, key)))
-                for one in measured}  # fmt: skip
-    usual = max(measured, key=lambda one: agreeing[one.label])
-    than = "most rows" if agreeing[usual.label] > 1 else usual.label
-    return {one.label: f"measured otherwise than {than}: {some(words, WORDS)}" for one in measured
-            if one.runs[0].label != usual.runs[0].label and (words := _words(ways[one.label], ways[usual.label]))}  # fmt: skip
+    agreeing = {key: sum(count for other, count in counts.items() if not _words(of_key[key], of_key[other]))
+                for key in counts}  # fmt: skip
+    usual = max(range(len(keys)), key=lambda place: agreeing[keys[place]])
+    than = "most rows" if 2 * agreeing[keys[usual]] > len(measured) else measured[usual].label
+    words = {key: _words(of_key[key], of_key[keys[usual]]) for key in counts}
+    return {one.label: f"measured otherwise than {than}: {some(words[key], WORDS)}"
+            for one, key in zip(measured, keys, strict=True)
+            if words[key] and one.runs[0].label != measured[usual].runs[0].label}  # fmt: skip
 
 
 def _way(model: ModelScores, benchmark: Benchmark) -> list[Identity]:
@@ -64,10 +67,6 @@ def _way(model: ModelScores, benchmark: Benchmark) -> list[Identity]:
 
 def _key(way: Sequence[Identity]) -> str:
     return "|".join(sorted({one.digest for one in way}))
-
-
-def _of_key(ways: Mapping[str, list[Identity]], key: str) -> list[Identity]:
-    return next(way for way in ways.values() if _key(way) == key)
 
 
 def _words(first: Sequence[Identity], second: Sequence[Identity]) -> list[str]:

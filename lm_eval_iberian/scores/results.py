@@ -57,6 +57,7 @@ COUNTED = {
     "cut_answers": "answers cut by the token limit: {}",
     "ties": "choices that are exactly equally likely, of which the first counts as taken: {}",
     "empty": "empty answers: {}",
+    "joined": "choices whose beginning the tokenizer joins to the prompt, so that only the rest of them is scored: {}",
 }
 
 

@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 
 from lm_eval_iberian.folders import task_folders
 from lm_eval_iberian.identity.identity import KEY, Identity, of_results, told
-from lm_eval_iberian.identity.task_code import read_by
+from lm_eval_iberian.identity.task_code import generation_settings, read_by
 from lm_eval_iberian.models.backends import Backend
 from lm_eval_iberian.sweep.spec import Evaluation
 
@@ -122,8 +122,7 @@ class LoadedOnce:
     @property
     def generation_settings(self) -> dict[str, dict[str, Any]]:
         """Of the tasks that generate: leaf task -> settings."""
-        return {name: dict(task.get_config("generation_kwargs") or {}) for name, task in self.tasks.items()
-                if task.get_config("output_type") == "generate_until"}  # fmt: skip
+        return generation_settings(self.tasks)
 
     def settle(self, generation: Mapping[str, Any] | None) -> None:
         """Write the evaluation's settings into the tasks, as `lm_eval.simple_evaluate` does before it evaluates.

@@ -65,14 +65,19 @@ class TokenizerChoice:
         """Its hash, and the chat template that is used for scoring."""
         return facts_of(self.folder, self.chat_template, self.trust_remote_code)
 
-    def load(self) -> Any:
-        """The transformers tokenizer, with the recipe's chat template set."""
+    def load(self, add_bos_token: bool | None = None) -> Any:
+        """The transformers tokenizer, with the recipe's chat template set.
+
+        Args:
+            add_bos_token: whether texts begin with BOS; None: as its files say.
+        """
         from transformers import AutoTokenizer
 
+        begins = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
         if Path(self.folder).is_dir():
             refuse_odd_files(Path(self.folder), f"the tokenizer in {self.folder}")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=self.trust_remote_code, **begins)
         except (OSError, ValueError) as error:
             if "trust_remote_code" in str(error):
                 raise SourceError(

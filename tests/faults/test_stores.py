@@ -22,7 +22,7 @@ from lm_eval_iberian.compare.columns import Scores
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.rescue import is_whole, rescue
 from lm_eval_iberian.runs.run import read_sweep_run
-from lm_eval_iberian.runs.store import CLAIM_SECONDS, FILE, Document, Store
+from lm_eval_iberian.runs.store import CLAIM_SECONDS, FILE, Answer, Document, Store
 from lm_eval_iberian.sweep import plan_file
 from lm_eval_iberian.sweep.driver import Driver, run_sweep
 from tests.lm_eval_iberian.sweep.fake_worker import Quiet, a_job
@@ -405,3 +405,70 @@ def test_the_document_beside_an_answer_is_the_one_that_was_answered(run: Path) -
     assert again["weight=0.5"].text("toy_choice_eu", 3) == ({"question": "another question"}, "t")
     assert "another question" not in str(again["basque"].text("toy_choice_eu", 3))
     assert all("another question" not in str(example.document) for example in examples(Scores(again)))
+
+
+# Files that do not belong together
+
+
+def answered(store: Store, *keys: str) -> None:
+    for key in keys:
+        store.keep_answers([Answer(key, "s", "task", "1", "x", json.dumps(key * 200))])
+
+
+def copied(store: Path, folder: Path, *endings: str) -> Path:
+    """A copy of a store while it is written."""
+    folder.mkdir(exist_ok=True)
+    for ending in endings:
+        shutil.copyfile(store.with_name(store.name + ending), folder / (store.name + ending))
+    return folder / store.name
+
+
+@pytest.mark.parametrize("writes", [True, False])
+@pytest.mark.parametrize("other", ["backup", "newer", "another run"])
+def test_a_store_that_was_copied_over_another_beside_its_wal_is_refused(
+    tmp_path: Path, other: str, writes: bool
+) -> None:
+    """A sweep was killed, which leaves its -wal, and a store was put back. SQLite read rows of both as one."""
+    store = Store(tmp_path / "store.sqlite")
+    answered(store, "a", "b")
+    store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    early = copied(store.path, tmp_path / "early", "")
+    answered(store, *"cdef")
+    store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    answered(store, "g", "h")
+    together = copied(store.path, tmp_path / "together", "", "-wal")
+    assert Store(together, writes=writes).count_answers() == 8
+    killed = copied(store.path, tmp_path / "killed", "", "-wal")
+    if other == "backup":
+        shutil.copyfile(early, killed)
+    elif other == "newer":
+        answered(store, *"ijkl")
+        store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        shutil.copyfile(store.path, killed)
+    else:
+        of_another = Store(tmp_path / "another.sqlite")
+        answered(of_another, *"tuvwxyz")
+        of_another.close()
+        shutil.copyfile(of_another.path, killed)
+    before = {file.name: file.read_bytes() for file in killed.parent.iterdir()}
+    with pytest.raises(
+        SweepError, match=r"store.sqlite-wal beside it was written over another state.*move store.sqlite-wal"
+    ):
+        Store(killed, writes=writes)
+    assert before == {file.name: file.read_bytes() for file in killed.parent.iterdir()}
+    killed.with_name("store.sqlite-wal").unlink()
+    assert Store(killed, writes=writes).count_answers() == {"backup": 2, "newer": 12, "another run": 7}[other]
+
+
+def test_a_store_that_is_written_now_is_never_called_mixed(tmp_path: Path) -> None:
+    """Whoever reads meanwhile finds both files at any moment of a checkpoint; and a store of before has no stamp."""
+    store = Store(tmp_path / "store.sqlite")
+    store.connection.execute("PRAGMA wal_autocheckpoint=2")
+    for number in range(60):
+        answered(store, str(number))
+        Store(store.path, writes=bool(number % 2)).close()
+    store.connection.execute("DROP TABLE stamp")
+    assert Store(store.path, writes=False).count_answers() == 60
+    Store(store.path).close()
+    answered(store, "more")
+    assert Store(store.path, writes=False).count_answers() == 61

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from lm_eval_iberian.models.counts import Cut, Tally
 from lm_eval_iberian.models.questions import Pair
 from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import EngineError
+from tests.lm_eval_iberian.sweep.local_tasks import write_tasks
 
 WORDS = ["Gasteiz", "dela", "uste", "dut", "nik", "baina", "ez", "dakit", "ziur", "zergatik", "galdetzen", "orain"]
 
@@ -253,6 +255,57 @@ def test_a_limit_that_the_window_cannot_hold_is_refused(
     assert "truncation" not in caplog.text
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("never_computes", "no_question")
+def test_such_a_limit_is_said_before_anything_is_scored(models: dict[str, Any], tmp_path: Path) -> None:
+    """lm_eval asks for all log-likelihoods first: on a GPU that was hours before the message came."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    tasks = TaskManager(include_path=str(write_tasks(tmp_path, 3)), include_defaults=False)
+    with pytest.raises(EngineError, match="local_words: max_gen_toks=100 does not fit"):
+        simple_evaluate(
+            models["prefix"],
+            tasks=["local_choice", "local_words"],
+            gen_kwargs={"max_gen_toks": 100},
+            task_manager=tasks,
+        )
+
+
+@pytest.mark.slow
+def test_a_template_that_is_named_is_the_one_that_prompts(checkpoint: Path, tmp_path: Path) -> None:
+    """lm_eval writes the named one's hash, prompts with the default one, and takes a name that there is not."""
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+    from transformers import AutoTokenizer
+
+    from lm_eval_iberian.models.hf import MergedHF
+
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    usual = tokenizer.chat_template
+    tokenizer.chat_template = {"default": usual, "rag": usual.replace("<|start|>", "RAG ")}
+    tokenizer.save_pretrained(folder)
+    tasks = TaskManager(include_path=str(write_tasks(tmp_path / "tasks", 3)), include_defaults=False)
+    model = MergedHF(pretrained=str(folder), dtype="float32", device="cpu")
+
+    def evaluate(name: str | bool) -> tuple[bool, str, str]:
+        found = simple_evaluate(
+            model, tasks=["local_choice"], task_manager=tasks, apply_chat_template=name, bootstrap_iters=0
+        )
+        prompt = found["samples"]["local_choice"][0]["arguments"][0][0]
+        return "RAG user" in prompt, found["measured"]["chat"]["template"], model.tokenizer_name
+
+    plain, named = evaluate(True), evaluate("rag")
+    assert (plain[0], named[0]) == (False, True) and plain[1] != named[1]
+    assert evaluate("default") == plain == evaluate(True)
+    with model.template_named("rag"):
+        assert model.tokenizer_name != plain[2]  # names the file of --cache_requests
+    with pytest.raises(EngineError, match=r"--apply_chat_template nope: no template .*There are: default, rag\."):
+        evaluate("nope")
+
+
 @pytest.mark.parametrize("way", ["prefix", "full"])
 def test_log_likelihoods_are_summed_in_float32(checkpoint: Path, models: dict[str, Any], way: str) -> None:
     """In bfloat16 log-probabilities near -80 come in steps of 0.5; a user's own softmax_dtype stays."""
@@ -291,6 +344,91 @@ def test_texts_are_encoded_anew_when_their_beginning_is_another(models: dict[str
         for name in (way, "hf"):
             models[name].add_bos_token = None
     assert found[2] != pytest.approx(found[1], abs=1e-4) and found[3] == pytest.approx(found[1], abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def of_files(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Makes a copy of the checkpoint whose tokenizer puts texts between these tokens."""
+
+    def make(frame: str) -> Path:
+        folder = tmp_path_factory.mktemp("framed") / "model"
+        shutil.copytree(checkpoint, folder)
+        file = folder / "tokenizer.json"
+        tokenizer = json.loads(file.read_text())
+        parts = [{"Sequence": {"id": "A", "type_id": 0}} if part == "$A" else {"SpecialToken": {"id": part, "type_id": 0}}
+                 for part in frame.split()]  # fmt: skip
+        ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+        special = {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in frame.split() if name != "$A"}
+        tokenizer["post_processor"] |= {"single": parts, "pair": parts, "special_tokens": special}
+        file.write_text(json.dumps(tokenizer))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("bos", [True, False, None])
+def test_bos_where_the_tokenizer_has_one_and_does_not_add_it(of_files: Any, bos: bool | None) -> None:
+    """lm_eval hands `add_bos_token` to transformers, which then changes what such a tokenizer (GPT-2's) adds."""
+    from lm_eval.models.huggingface import HFLM
+
+    from lm_eval_iberian.models.hf import MergedHF
+
+    given = {"pretrained": str(of_files("$A")), "dtype": "float32", "device": "cpu", "add_bos_token": bos}
+    ours, theirs = MergedHF(**given), HFLM(**given)
+    assert ours.tok_encode("Kaixo") == theirs.tok_encode("Kaixo")
+    assert (ours.tok_encode("Kaixo")[0] == ours.tokenizer.bos_token_id) is (bos is True)
+    asked = choices("Gasteiz dela", " ez dakit", " baina")
+    assert [score for score, _ in ours.loglikelihood(asked, disable_tqdm=True)] == pytest.approx(
+        [score for score, _ in theirs.loglikelihood(asked, disable_tqdm=True)], abs=1e-4
+    )
+
+
+@pytest.mark.usefixtures("no_question")
+@pytest.mark.parametrize("frame", ["$A <|end_of_text|>", "<|begin_of_text|> $A <|end_of_text|>"])
+def test_prompts_that_the_tokenizer_ends_are_refused(of_files: Any, frame: str) -> None:
+    """With `add_eos_token` lm_eval scores each choice as the beginning of another text; those of one token all tie."""
+    from lm_eval_iberian.models.hf import MergedHF
+
+    model = MergedHF(pretrained=str(of_files(frame)), dtype="float32", device="cpu")
+    for ask in (
+        lambda: model.loglikelihood(choices("Kaixo", " A", " B"), disable_tqdm=True),
+        lambda: model.generate_until([instance("generate_until", ("Kaixo", {"max_gen_toks": 3}))], disable_tqdm=True),
+    ):
+        with pytest.raises(EngineError, match=r"task, document 0: the tokenizer ends each prompt with <\|end_of_text"):
+            ask()
+    # What a chat template made begins with BOS, and gets nothing more.
+    for said in ("<|begin_of_text|>Kaixo", ""):
+        assert len(set(model.loglikelihood(choices(said, " A", " B"), disable_tqdm=True))) == 2
+    model.add_bos_token = False
+    assert len(set(model.loglikelihood(choices("Kaixo", " A", " B"), disable_tqdm=True))) == 2
+
+
+@pytest.mark.parametrize("way", ["prefix", "full"])
+@pytest.mark.usefixtures("no_question")
+def test_choices_that_are_joined_to_the_prompt_are_counted(models: dict[str, Any], way: str, caplog: Any) -> None:
+    """A token holds the prompt's end and the choice's beginning: lm_eval's number, but that of the rest alone."""
+    prompt, choice = swallowed(models["hf"])
+    asked = [*choices(prompt, f"{choice} bai", " ez", task="suffixes", document=4), *choices("Kaixo", " A", " B")]
+    scores, expected = (
+        [score for score, _ in models[name].loglikelihood(asked, disable_tqdm=True)] for name in (way, "hf")
+    )
+    assert scores == pytest.approx(expected, abs=1e-4)
+    assert models[way].answers.counts() == {"suffixes": {"joined": 1, "documents": 1}}
+    assert "the tokenizer joins to the prompt" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["prefix", "full"])
+@pytest.mark.usefixtures("no_question")
+def test_texts_that_are_alike_and_split_at_different_places(models: dict[str, Any], way: str) -> None:
+    """HFLM computes them once, and read the shorter choice where the longer one begins."""
+    for model in (models["hf"], models[way]):
+        one = (("Kaixo", " a b"), [0, 20, 30], [40, 50, 60])
+        other = (("Kaixo a b", " c"), [0, 20, 30, 40, 50], [70])
+        together = [score for score, _ in model._loglikelihood_tokens([one, other], disable_tqdm=True)]
+        alone = [model._loglikelihood_tokens([pair], disable_tqdm=True)[0][0] for pair in (one, other)]
+        is_right = together == pytest.approx(alone, abs=1e-4)
+        assert is_right is (model is not models["hf"])  # where lm_eval is right as well, none of this is needed
+    assert models[way].logits_cache
 
 
 lengths = st.integers(0, 12)

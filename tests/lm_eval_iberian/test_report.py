@@ -274,7 +274,7 @@ def test_rows_prompted_otherwise_are_marked_in_every_form() -> None:
     text = write(found)
     assert next(line for line in text.splitlines() if line.startswith("| base ")).split("|")[3:5] == [
         " plain     ", " 60.00§ ±0.34       "]  # fmt: skip
-    assert "§ prompted otherwise than most rows of its column." in text
+    assert "§ prompted otherwise than the rows of its column without it." in text
     assert r"60.00$^\S$" in write(found, "latex")
     by_row = {(row["model"], row["column"]): row for row in csv.DictReader(io.StringIO(write(found, "csv")))}
     assert [by_row[name, "eu"]["prompt"] for name in ("base", "a")] == ["plain", "multiturn"]

@@ -5,6 +5,7 @@ A real server: test_server_vllm.py.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -311,6 +312,24 @@ def test_a_plain_server_is_marked_as_not_proved(of_llama: StandInServer, llama: 
     assert plain.signature.weights != proved.signature.weights
     assert plain.identity.answers != proved.identity.answers
     assert "vllm-server:0.32.0 window 64" in said["signature"]
+
+
+def test_bos_where_the_tokenizer_has_one_and_does_not_add_it(
+    of_llama: StandInServer, llama: dict[str, Path], tmp_path: Path
+) -> None:
+    """As lm_eval's vLLM, which hands `add_bos_token` to transformers. The server itself goes on without it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(llama["base"]), add_bos_token=False)
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
+    plain = AutoTokenizer.from_pretrained(tmp_path)
+    of_llama.tokens = lambda text: list(plain(text)["input_ids"])
+    tokens = of_llama.tokens("Kaixo")
+    for begins, expected in ((True, [plain.bos_token_id, *tokens]), (False, tokens), (None, tokens)):
+        ours = model(of_llama, tokenizer=str(tmp_path), add_bos_token=begins)
+        assert (begins, ours.tok_encode("Kaixo"), ours.tok_encode(["Kaixo"])) == (begins, expected, [expected])
 
 
 def test_a_recipe_that_needs_a_swap_is_refused_with_the_way_to_start(

@@ -120,6 +120,25 @@ def test_points_of_another_task_version_are_refused_altogether(tmp_path: Path) -
         find_best(read_sweep_run(folder), ["bench_eu"])
 
 
+def test_points_of_a_sweep_yml_of_before_do_not_keep_todays_from_competing(tmp_path: Path) -> None:
+    """Where shots are changed, a run folder keeps what was measured before: it was refused for ever."""
+    folder = figure1_run(tmp_path / "run", ("eu",), ("linear",))
+    earlier = "language=eu method=linear weight=1.0"
+    _cut(folder, earlier, 80, iberian_eus_trivia=0.5)  # on more documents than today's
+    plan = json.loads((folder / "plan.json").read_text())
+    for point in plan["points"]:
+        point["earlier"] = point["name"] == earlier
+    (folder / "plan.json").write_text(json.dumps(plan))
+    run = read_sweep_run(folder)
+    (name,) = (point.name for point in run.points if point.is_earlier)
+    assert name not in [one.point.name for one in find_best(run, ["bench_eu"]).ranked]
+    _cut(folder, name, 40)
+    found = find_best(read_sweep_run(folder), ["bench_eu"])
+    assert len(found.ranked) > 1 and not found.best.point.is_earlier
+    (refused,) = (one.refused for one in found.refused if one.point.is_earlier)
+    assert refused.startswith("of a sweep.yml of before, which measured iberian_eus_trivia otherwise: ")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
