@@ -12,21 +12,28 @@ whose is used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 from merge_hooks.checks.fisher import map_problems
 from merge_hooks.errors import PreflightError, explained
 from merge_hooks.planning.output import OutputTensor
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, tokens_of
+from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, is_quantised, tokens_of
 from merge_hooks.stream.stream import Stream
+from merge_hooks.texts import shortened
 
 # What weights of equal shape mean. These must be equal.
 _MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
-# What the merged model computes with, taken from the donor's config.
-_COMPUTING = ("rope", "tied", "hidden_act", "rms_norm_eps", "sliding_window", "attn_logit_softcapping",
-              "final_logit_softcapping", "query_pre_attn_scalar", "embedding_multiplier", "attention_multiplier",
-              "residual_multiplier", "logits_scaling")  # fmt: skip
+# Settings with which no text is read: of training, of other tasks, of how a result is computed or kept; what the tensors'
+# shapes say, too; and what `rope`, `tied` and `layer_types` say again. All others are computed with.
+_IDLE = re.compile(
+    r"drop|init|loss|jitter|_std(_|$)|variance|_token_id|vocab|^summary_|^classifier|^output_(router|attentions|hidden)"
+    r"|^(use_cache|pretraining_tp|num_hidden_layers|max_position_embeddings|seq_length|model_max_length)$"
+    r"|^rope_|^rotary_(base|emb_base|pct)$|^partial_rotary|^tie_|max_window_layers|use_sliding_window|sliding_window_pattern"
+    r"|nextn|mtp|kernels?$|mambapy|associative_scan|^(mamba_)?chunk_size$|num_logits_to_keep|^is_decoder$|add_cross_attention"
+)
 # What changes no weight: the donor's is used.
 _NOTED = {"template": "chat template", "generation eos": "generation eos", "dtype": "dtype of the files",
           "bos": "bos token", "eos": "eos token", "pad": "pad token"}  # fmt: skip
@@ -46,7 +53,8 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
     problems = [*_kinds(sources), *_architectures(stream, sources, facts)]
     if not problems:
         problems = [*_experts(sources)] or [*_tensors(stream)]
-        problems += [*_quantised(stream), *_vocabularies(stream, sources), *_computing(stream, facts)]
+        problems += [*_computing(stream, facts, bool(problems))]
+        problems += [*_quantised(stream), *_vocabularies(stream, sources)]
         problems += [*_tied(facts), *_contradictory_heads(sources), *map_problems(stream)]
     if not problems:
         problems = [*_tokens_without_rows(stream, sources, facts)]
@@ -64,7 +72,7 @@ def fit_notes(stream: Stream) -> list[str]:
     sources = _merged_sources(stream)
     facts = [facts_of(source) for source in sources]
     owner, _ = tokenizer_owner(stream)
-    notes = [note for note in (_computing_note(name, facts) for name in _COMPUTING) if note]
+    notes = [note for note in (_computing_note(name, facts) for name in _settings(facts)) if note]
     for key, words in _NOTED.items():
         values = {item.name: item.row[key] for item in facts}
         if len(set(values.values())) < 2:
@@ -73,6 +81,9 @@ def fit_notes(stream: Stream) -> list[str]:
             notes.append(f"the {words} differs ({_listed(values)}); merged in {_merge_dtype(stream)}.")
         else:
             notes.append(f"the {words} differs ({_listed(values)}); that of {owner.name} is used.")
+    windows = {item.name: str(item.computing.get("max_position_embeddings")) for item in facts}
+    if len(set(windows.values())) > 1:
+        notes.append(f"`max_position_embeddings` differs ({_listed(windows)}); the window is that of {facts[0].name}.")
     return [*notes, *_left_out(stream, sources)]
 
 
@@ -113,10 +124,12 @@ def _rows(facts: list[Facts]) -> list[dict[str, str]]:
 
 
 def _merged_sources(stream: Stream) -> list[Source]:
-    """The sources whose weights are merged. A source that only lends its tokenizer need not fit."""
-    used = {key for output in stream.plan for key in output.inputs}
-    found = [source for key, source in stream.resolved.sources.items() if key in used]
-    return found or list(stream.resolved.sources.values())
+    """The sources whose weights are merged, and before them the one whose configuration the merge has.
+
+    A source that only lends its tokenizer need not fit.
+    """
+    used = {key for output in stream.plan for key in output.inputs} | {stream.resolved.donor.key}
+    return [source for key, source in stream.resolved.sources.items() if key in used]
 
 
 def _merge_dtype(stream: Stream) -> str:
@@ -130,7 +143,7 @@ def _listed(values: dict[str, str]) -> str:
 
 def _kinds(sources: list[Source]) -> Iterator[str]:
     for source in sources:
-        if "quantization_config" in source.config:
+        if is_quantised(source.config):
             yield f"{source.name} is quantised; merge the original weights instead."
 
 
@@ -342,16 +355,16 @@ def _second_names(source: Source) -> dict[str, str]:
     return {second: first for second, first in tied.items() if second in held and first in held}
 
 
-def _computing(stream: Stream, facts: list[Facts]) -> Iterator[str]:
+def _computing(stream: Stream, facts: list[Facts], do_shapes_differ: bool) -> Iterator[str]:
     """Differences in what the merged model computes with."""
     for name in _MEANING:
         values = {item.name: item.computing.get(name) for item in facts}
         if len(set(map(str, values.values()))) > 1:
             listed = _listed({key: str(value) for key, value in values.items()})
             yield f"`{name}` differs ({listed}), so equal shapes mean different things. Merge models of one family."
-    if stream.resolved.config.base_model is not None:
+    if do_shapes_differ or stream.resolved.config.base_model is not None:
         return  # the recipe says whose configuration holds; fit_notes names it
-    for name in _COMPUTING:
+    for name in _settings(facts):
         note = _computing_note(name, facts)
         if note:
             yield (
@@ -360,8 +373,23 @@ def _computing(stream: Stream, facts: list[Facts]) -> Iterator[str]:
             )
 
 
+def _settings(facts: list[Facts]) -> list[str]:
+    """The settings with which all of these models compute."""
+    shared = set.intersection(*(set(item.computing) for item in facts))
+    return sorted(name for name in shared if name not in _MEANING and not _IDLE.search(name))
+
+
 def _computing_note(name: str, facts: list[Facts]) -> str | None:
-    values = {item.name: str(item.computing.get(name)) for item in facts}
-    if len(set(values.values())) < 2:
+    values = {item.name: item.computing[name] for item in facts}
+    first, *others = map(_said, values.values())
+    if all(value == first for value in others):
         return None
-    return f"`{name}` differs ({_listed(values)}); the merged model computes with that of {facts[0].name}."
+    if isinstance(first, list) and any(isinstance(value, list) and len(value) != len(first) for value in others):
+        return None  # one entry a layer, and other numbers of layers, which `slices:` take apart
+    listed = _listed({key: shortened(str(value), 100) for key, value in values.items()})
+    return f"`{name}` differs ({listed}); the merged model computes with that of {facts[0].name}."
+
+
+def _said(value: Any) -> Any:
+    """A setting to be compared: nothing, false and empty are one."""
+    return None if value is False or value in ((), [], {}) else list(value) if isinstance(value, tuple) else value

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.headers import FLOATS, TensorEntry
 from merge_hooks.texts import one_line
 
+# compressed-tensors wrote the second one.
+_QUANTISED = ("quantization_config", "compression_config")
+# Attention layers of some classes read these, which their configuration does not declare.
+_HEADS = ("head_dim", "num_key_value_heads")
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -23,7 +29,7 @@ class Facts:
     Args:
         name: the source, as the recipe calls it.
         row: fact -> text, for the table.
-        computing: what the model computes with, by config key, defaults filled in.
+        computing: what its text decoder is set to, by config key, defaults filled in.
     """
 
     name: str
@@ -35,8 +41,9 @@ def facts_of(source: Source) -> Facts:
     """A source's facts. Raises SourceError where config.json or a weight file is damaged."""
     known = config_of(source.config)
     config = known.to_dict() if known is not None else source.config
+    computing = _computing(known, config)
     # A multimodal model's config.json has the settings of its text decoder in a part of its own.
-    text = config | (known.get_text_config(decoder=True).to_dict() if known is not None else {})
+    text = config | (known.get_text_config(decoder=True).to_dict() if known is not None else {}) | computing
     tokenizer = _tokenizer(file_stamp(source.folder / "tokenizer.json"))
     embedding = source.entries.get(next(iter(source.built.vocabulary_axes), "")) if source.built else None
     special = _special_tokens(source.folder)
@@ -59,7 +66,36 @@ def facts_of(source: Source) -> Facts:
         "rope": _rope(text),
         "dtype": "/".join(sorted({entry.dtype for entry in source.stored.values()})),
     }
-    return Facts(source.name, row, text | {"rope": row["rope"], "tied": tied})
+    return Facts(source.name, row, computing | {"rope": row["rope"], "tied": tied})
+
+
+def _computing(known: Any | None, config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the text decoder that its class has, by the names that all classes share (GPT-2's n_head).
+
+    Keys that no class of transformers reads (what a trainer left there) are left out.
+
+    Args:
+        known: the configuration of transformers' class; None: config.json is all that is known.
+    """
+    own = dict(config)
+    if known is not None:
+        from transformers import PreTrainedConfig
+
+        text = known.get_text_config(decoder=True)
+        names = {*_fields(text), *_HEADS} - _fields(PreTrainedConfig)
+        own = {key: value for key, value in text.to_dict().items() if key in names}
+        for shared, name in text.attribute_map.items():
+            own[shared] = getattr(text, name, None)
+            own.pop(name, None)
+    heads, width = own.get("num_attention_heads"), own.get("hidden_size")
+    if isinstance(heads, int) and isinstance(width, int) and heads > 0:  # what a class takes where nothing is said
+        own["head_dim"] = own.get("head_dim") or width // heads
+        own["num_key_value_heads"] = own.get("num_key_value_heads") or heads
+    return own
+
+
+def _fields(config: Any) -> set[str]:
+    return {field.name for field in fields(config)}
 
 
 def _class_name(source: Source, config: dict[str, Any]) -> str:
@@ -82,12 +118,19 @@ def full_config(source: Source) -> dict[str, Any]:
     return known.to_dict() if known is not None else source.config
 
 
+def is_quantised(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json, or one of its parts, says that the weights are quantised; null says that they are not."""
+    parts = (value for value in config.values() if isinstance(value, Mapping))
+    return any(config.get(key) for key in _QUANTISED) or any(map(is_quantised, parts))
+
+
 def is_code(name: str, entry: TensorEntry) -> bool:
     """Whether a tensor is a quantised weight, by dtype and shape. Masks and position ids are whole numbers anyway."""
     if entry.dtype in FLOATS:
         return False
     is_float8 = entry.dtype.startswith("F")
-    is_weight = 1 <= len(entry.shape) <= 2 and not name.endswith("position_ids")  # masks have four dimensions
+    # Masks have four dimensions, experts in one tensor three.
+    is_weight = 1 <= len(entry.shape) <= 3 and not name.endswith("position_ids")
     return is_float8 or is_weight
 
 
@@ -163,6 +206,8 @@ def _rope(config: dict[str, Any]) -> str:
     theta = parameters.pop("rope_theta", None) or config.get("rope_theta") or "default"
     kind = parameters.pop("rope_type", None) or parameters.pop("type", None) or "default"
     parameters.pop("type", None)
+    if kind == "dynamic":  # it begins to stretch there
+        parameters["max_position_embeddings"] = config.get("max_position_embeddings")
     theta = f"{theta:g}" if isinstance(theta, (int, float)) else str(theta)
     extra = ", ".join(f"{key} {value}" for key, value in sorted(parameters.items()) if value is not None)
     return theta if kind == "default" and not extra else f"{theta}, {kind}{', ' if extra else ''}{extra}"

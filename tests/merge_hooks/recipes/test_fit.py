@@ -20,10 +20,11 @@ from merge_hooks.engines.hf import build_model
 from merge_hooks.errors import PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.resolve.resolver import resolve
-from merge_hooks.sources.facts import is_code, tokens_of
+from merge_hooks.sources.facts import is_code, is_quantised, tokens_of
 from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
+from tests.merge_hooks.families import make_family
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 
@@ -281,6 +282,96 @@ def test_what_is_computed_with_differs(changes: dict, words: str, llama: dict[st
     assert rows[0]["model"] == other
 
 
+# Settings that equal weights are computed with, and that nobody listed: what config.json says, and the name in the refusal.
+BY_CLASS = {
+    "gpt2": ({"layer_norm_epsilon": 0.1}, "layer_norm_epsilon"),
+    "gpt_neox": ({"use_parallel_residual": False}, "use_parallel_residual"),
+    "gpt_j": ({"rotary_dim": 4}, "rotary_dim"),
+    "bloom": ({"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm"),
+    "cohere": ({"logit_scale": 1.0}, "logit_scale"),
+    "smollm3": ({"no_rope_layers": [0, 0]}, "no_rope_layers"),
+    "gemma3_text": ({"layer_types": ["full_attention", "full_attention"]}, "layer_types"),
+    "mixtral": ({"num_experts_per_tok": 1}, "num_experts_per_tok"),
+    "glm4_moe": ({"routed_scaling_factor": 2.5}, "routed_scaling_factor"),
+    "mamba2": ({"time_step_limit": [0.0, 0.1]}, "time_step_limit"),
+}
+
+
+@pytest.mark.parametrize("family", BY_CLASS)
+def test_what_a_class_computes_with_differs(family: str, tmp_path: Path) -> None:
+    changes, name = BY_CLASS[family]
+    one, two = (str(folder) for folder in make_family(family, tmp_path, names=("one", "two")).values())
+    edit(Path(two) / "config.json", **changes)
+    with pytest.raises(PreflightError, match=f"`{name}` differs"):
+        check_fit(opened(linear(one, two)))
+    stream = opened(linear(one, two, base_model=two))
+    check_fit(stream)
+    assert any(f"`{name}` differs" in note and f"with that of {two}" in note for note in fit_notes(stream))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bloom", "gpt_j"])
+def test_heads_of_classes_that_call_them_otherwise(family: str, tmp_path: Path) -> None:
+    one, two = (str(folder) for folder in make_family(family, tmp_path, names=("one", "two")).values())
+    edit(Path(two) / "config.json", n_head=2)
+    with pytest.raises(PreflightError, match="`num_attention_heads` differs"):
+        check_fit(opened(linear(one, two, base_model=one)))
+
+
+# What a trainer leaves in config.json, and other words for what the class takes by itself.
+IDLE = {
+    "llama": {
+        "attention_dropout": 0.1,
+        "initializer_range": 0.5,
+        "use_cache": False,
+        "pretraining_tp": 2,
+        "a_tool": "x",
+    },
+    "qwen2": {"max_window_layers": 1, "head_dim": 32},
+    "mixtral": {"head_dim": 32, "router_aux_loss_coef": 0.5, "output_router_logits": True},
+    "olmo2": {"head_dim": 32},
+    "granite": {"logits_scaling": 1},
+}
+
+
+@pytest.mark.parametrize("family", IDLE)
+def test_settings_that_change_no_answer_may_differ(family: str, tmp_path: Path) -> None:
+    one, two = (str(folder) for folder in make_family(family, tmp_path, names=("one", "two")).values())
+    file = Path(two) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | IDLE[family]))
+    stream = opened(linear(one, two))
+    check_fit(stream)
+    assert not [note for note in fit_notes(stream) if "computes with" in note]
+
+
+def test_who_lends_only_its_configuration_is_compared(llama: dict[str, str], tmp_path: Path) -> None:
+    """`passthrough` merges nothing of its base model, and computes with the base model's settings."""
+
+    def stacked(base: str) -> Stream:
+        return opened({"merge_method": "passthrough", "base_model": base,
+                       "slices": [{"sources": [{"model": llama["instruct"], "layer_range": [0, 4]}]}]})  # fmt: skip
+
+    rope = copy(llama["base"], tmp_path / "rope", rope_theta=500000.0, rope_parameters=None)
+    stream = stacked(rope)
+    check_fit(stream)
+    assert any(f"`rope` differs ({rope} 500000" in note for note in fit_notes(stream))
+    with pytest.raises(PreflightError, match="`num_attention_heads` differs"):
+        check_fit(stacked(copy(llama["base"], tmp_path / "heads", **MEANING["heads"])))
+    tokens = Path(copy(llama["base"], tmp_path / "tokens"))
+    vocabulary = json.loads((tokens / "tokenizer.json").read_text())
+    ids = vocabulary["model"]["vocab"]
+    first, second = list(ids)[300:302]
+    ids[first], ids[second] = ids[second], ids[first]
+    (tokens / "tokenizer.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(PreflightError, match="different tokens to the same ids"):
+        check_fit(stacked(str(tokens)))
+
+
+def test_another_window_is_noted(llama: dict[str, str], tmp_path: Path) -> None:
+    stream = opened(linear(llama["base"], copy(llama["instruct"], tmp_path / "long", max_position_embeddings=8192)))
+    check_fit(stream)
+    assert any(f"the window is that of {llama['base']}" in note for note in fit_notes(stream))
+
+
 def test_old_and_new_spelling_of_rope_are_one(llama: dict[str, str], tmp_path: Path) -> None:
     """config.json of transformers 4 says rope_theta and rope_scaling, that of 5 rope_parameters."""
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -366,6 +457,17 @@ def test_codes_of_a_quantised_model_are_no_numbers(
             check_fit(opened(data))
 
 
+def test_experts_in_one_tensor_of_codes_are_refused(tmp_path: Path) -> None:
+    made = make_family("qwen3_moe", tmp_path, names=("one", "two"))
+    for folder in made.values():
+        whole = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        codes = {name: (tensor * 50).round().to(torch.int8) if tensor.ndim == 3 else tensor.contiguous()
+                 for name, tensor in whole.items()}  # fmt: skip
+        save_file(codes, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(PreflightError, match="it is quantised, though its config"):
+        check_fit(opened(linear(*map(str, made.values()))))
+
+
 def test_what_is_a_whole_number_by_nature_is_no_code() -> None:
     """GPT-NeoX's and BERT's: a mask, position ids, a counter. As in mergekit, which copies them where they agree."""
     for name, dtype, shape in (
@@ -447,6 +549,16 @@ def test_a_quantised_model_is_refused(llama: dict[str, str], tmp_path: Path) -> 
     other = copy(llama["instruct"], tmp_path / "other", quantization_config={"bits": 4})
     with pytest.raises(PreflightError, match="is quantised; merge the original weights instead"):
         check_fit(opened(linear(llama["base"], other)))
+
+
+def test_a_config_that_says_null_is_not_quantised(llama: dict[str, str], tmp_path: Path) -> None:
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    content = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(content | {"quantization_config": None}))
+    stream = opened(linear(str(other), llama["base"]))
+    check_fit(stream)
+    build_model(stream)
+    assert is_quantised({"text_config": {"quantization_config": {"bits": 4}}, "quantization_config": None})
 
 
 def test_a_model_that_only_lends_its_tokenizer_need_not_fit(llama: dict[str, str], tmp_path: Path) -> None:
