@@ -84,7 +84,17 @@ def fit_notes(stream: Stream) -> list[str]:
     windows = {item.name: str(item.computing.get("max_position_embeddings")) for item in facts}
     if len(set(windows.values())) > 1:
         notes.append(f"`max_position_embeddings` differs ({_listed(windows)}); the window is that of {facts[0].name}.")
-    return [*notes, *_left_out(stream, sources)]
+    return [*notes, *_not_compared(stream, sources), *_left_out(stream, sources)]
+
+
+def _not_compared(stream: Stream, sources: list[Source]) -> Iterator[str]:
+    """Sources without a tokenizer that can be read: whether rows of one number mean one token is not known."""
+    without = [source.name for source in sources if not tokens_of(source.folder)]
+    if without and len(sources) > 1 and stream.plan.tokenizer_task is None:
+        yield (
+            f"{', '.join(without)} has no tokenizer that can be read, so whether its rows mean the same tokens as those of "
+            "the other models is not known; they are merged as if they did."
+        )
 
 
 def _left_out(stream: Stream, sources: list[Source]) -> Iterator[str]:

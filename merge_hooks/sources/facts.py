@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,11 @@ from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.headers import FLOATS, TensorEntry
 from merge_hooks.texts import one_line
 
+LOG = logging.getLogger(__name__)
+# All that a tokenizer is read from; those of _BESIDE are none by themselves.
+_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model",
+                    "tekken.json", *_BESIDE)  # fmt: skip
 # compressed-tensors wrote the second one.
 _QUANTISED = ("quantization_config", "compression_config")
 # Attention layers of some classes read these, which their configuration does not declare.
@@ -44,7 +50,7 @@ def facts_of(source: Source) -> Facts:
     computing = _computing(known, config)
     # A multimodal model's config.json has the settings of its text decoder in a part of its own.
     text = config | (known.get_text_config(decoder=True).to_dict() if known is not None else {}) | computing
-    tokenizer = _tokenizer(file_stamp(source.folder / "tokenizer.json"))
+    tokenizer = _tokenizer_in(source.folder)
     embedding = source.entries.get(next(iter(source.built.vocabulary_axes), "")) if source.built else None
     special = _special_tokens(source.folder)
     tied = _is_tied(source, text)
@@ -135,8 +141,8 @@ def is_code(name: str, entry: TensorEntry) -> bool:
 
 
 def tokens_of(folder: Path) -> dict[str, int] | None:
-    """Token -> id of a fast tokenizer, added tokens included; None where there is no tokenizer.json. Not to be changed."""
-    return _tokenizer(file_stamp(folder / "tokenizer.json")).tokens
+    """Token -> id, added tokens included; None where there is no tokenizer that can be read. Not to be changed."""
+    return _tokenizer_in(folder).tokens
 
 
 def tokenizer_digest(tokens: dict[str, int] | None) -> str:
@@ -146,10 +152,10 @@ def tokenizer_digest(tokens: dict[str, int] | None) -> str:
 
 @dataclass(frozen=True)
 class _Tokenizer:
-    """What a tokenizer.json says.
+    """What a tokenizer's files say.
 
     Args:
-        tokens: token -> id; None where there is no such file.
+        tokens: token -> id; None where they cannot be read.
         digest: of the tokens.
         added: how many added tokens, and the span of their ids.
     """
@@ -159,10 +165,24 @@ class _Tokenizer:
     added: str
 
 
+def _tokenizer_in(folder: Path) -> _Tokenizer:
+    return _tokenizer(str(folder), tuple(file_stamp(folder / file) for file in _TOKENIZER_FILES))
+
+
 @lru_cache(maxsize=8)
-def _tokenizer(stamp: tuple[str, int, int, int, int]) -> _Tokenizer:
-    """Of a file in this state (`file_stamp`), read once: it has megabytes, and every point of a plan asks for it."""
-    content = _json(Path(stamp[0]))
+def _tokenizer(folder: str, _stamps: tuple[tuple[str, int, int, int, int], ...]) -> _Tokenizer:
+    """Of files in this state, read once: they have megabytes, and every point of a plan asks for them."""
+    plain = _plain_tokenizer(Path(folder))
+    if plain.tokens is not None and _named_beside(Path(folder)) <= plain.tokens.keys():
+        return plain
+    if not any((Path(folder) / file).is_file() for file in _TOKENIZER_FILES if file not in _BESIDE):
+        return plain
+    return _by_transformers(folder) or plain
+
+
+def _plain_tokenizer(folder: Path) -> _Tokenizer:
+    """What its tokenizer.json says by itself."""
+    content = _json(folder / "tokenizer.json")
     if not content:
         return _Tokenizer(None, "none", "none")
     try:
@@ -171,12 +191,49 @@ def _tokenizer(stamp: tuple[str, int, int, int, int]) -> _Tokenizer:
             vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
         added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
         tokens, ids = vocabulary | added, [int(token["id"]) for token in content.get("added_tokens", [])]
-        return _Tokenizer(tokens, tokenizer_digest(tokens), f"{len(ids)} ({min(ids)}-{max(ids)})" if ids else "none")
+        return _Tokenizer(tokens, tokenizer_digest(tokens), _added(ids))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SourceError(
-            f"{stamp[0]}: its vocabulary or its added tokens are not as tokenizers writes them ({one_line(repr(error)):.200}). "
-            "Download the model again."
+            f"{folder / 'tokenizer.json'}: its vocabulary or its added tokens are not as tokenizers writes them "
+            f"({one_line(repr(error)):.200}). Download the model again."
         ) from error
+
+
+def _added(ids: Collection[int]) -> str:
+    return f"{len(ids)} ({min(ids)}-{max(ids)})" if ids else "none"
+
+
+def _named_beside(folder: Path) -> set[str]:
+    """The tokens that other files name. transformers adds those that tokenizer.json lacks, with numbers of its own."""
+    found = set(_json(folder / "added_tokens.json"))
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        content = _json(folder / file)
+        values = [value for key, value in content.items() if key.endswith(("_token", "_special_tokens"))]
+        for value in (*values, content.get("added_tokens_decoder")):
+            found |= _texts(value)
+    return found
+
+
+def _texts(value: Any) -> set[str]:
+    """The texts of tokens: one, or several in a list or by their ids."""
+    if isinstance(value, Mapping):
+        return _texts(value["content"]) if "content" in value else _texts(list(value.values()))
+    if isinstance(value, list):
+        return {text for one in value for text in _texts(one)}
+    return {value} if isinstance(value, str) else set()
+
+
+def _by_transformers(folder: str) -> _Tokenizer | None:
+    """What transformers makes of the files, without code that a model brings; None where it makes nothing of them."""
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokens = dict(found.get_vocab())
+    except Exception:  # of files from anywhere, by many classes; who needs the tokenizer itself says what is wrong
+        LOG.debug("%s: no tokenizer to be had", folder, exc_info=True)
+        return None
+    return _Tokenizer(tokens, tokenizer_digest(tokens), _added(found.get_added_vocab().values()))
 
 
 def _special_tokens(folder: Path) -> dict[str, Any]:

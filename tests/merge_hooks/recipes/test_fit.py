@@ -229,6 +229,52 @@ def test_rows_that_mean_other_tokens_are_refused(
         check_fit(opened(linear(llama["base"], str(other))))
 
 
+def in_older_files(folder: Path, swapped: bool) -> None:
+    """A byte-level BPE tokenizer as vocab.json and merges.txt, without a tokenizer.json."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    if swapped:
+        first, second = list(model["vocab"])[300:302]
+        model["vocab"][first], model["vocab"][second] = model["vocab"][second], model["vocab"][first]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, model["merges"])) + "\n")
+    edit(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", unk_token="<|pad|>")
+
+
+def named_in_the_config(folder: Path, swapped: bool) -> None:
+    """Tokens that somebody added by writing them into tokenizer_config.json."""
+    names = ["<|im_start|>", "<|im_end|>"]
+    edit(folder / "tokenizer_config.json", extra_special_tokens=names[::-1] if swapped else names)
+
+
+def in_a_list_of_their_own(folder: Path, swapped: bool) -> None:
+    names = ["<|im_start|>", "<|im_end|>"]
+    (folder / "added_tokens.json").write_text(json.dumps({name: 2000 + place for place, name in
+                                                          enumerate(names[::-1] if swapped else names)}))  # fmt: skip
+
+
+@pytest.mark.parametrize("write", [in_older_files, named_in_the_config, in_a_list_of_their_own])
+def test_tokens_beside_tokenizer_json_are_compared_too(
+    write: Callable[[Path, bool], None], llama: dict[str, str], tmp_path: Path
+) -> None:
+    one, same, other = (copy(llama[name], tmp_path / to)
+                        for name, to in (("base", "one"), ("instruct", "same"), ("instruct", "other")))  # fmt: skip
+    for folder, swapped in ((one, False), (same, False), (other, True)):
+        write(Path(folder), swapped)
+    check_fit(opened(linear(one, same)))
+    with pytest.raises(PreflightError, match=r"different tokens to the same ids \(2 of them"):
+        check_fit(opened(linear(one, other)))
+
+
+def test_a_tokenizer_that_cannot_be_read_is_said(llama: dict[str, str], tmp_path: Path) -> None:
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    (other / "tokenizer.json").unlink()
+    stream = opened(linear(llama["base"], str(other)))
+    check_fit(stream)
+    assert any(f"{other} has no tokenizer that can be read" in note for note in fit_notes(stream))
+    assert not any("can be read" in note for note in fit_notes(opened(linear(llama["base"], llama["instruct"]))))
+
+
 @pytest.mark.parametrize(
     ("source", "donor", "words"),
     [
