@@ -98,7 +98,13 @@ def _not_compared(stream: Stream, sources: list[Source]) -> Iterator[str]:
 
 
 def _left_out(stream: Stream, sources: list[Source]) -> Iterator[str]:
-    """What is in the files and not merged: towers, copies of a tied head."""
+    """What is in the files and not merged: towers, copies of a tied head, second copies with other numbers."""
+    for source in _checkpoints(sources):
+        if found := list(source.copies_that_differ()):
+            yield (
+                f"{source.name} holds {len(found)} tensors twice, with other numbers: {found[0]}. transformers and vLLM may read "
+                "the other one. Remove what is not meant."
+            )
     taken = [output.name for output in stream.plan if output.taken]
     if taken:
         yield (
@@ -342,9 +348,7 @@ def _contradictory_heads(sources: list[Source]) -> Iterator[str]:
     """A tied checkpoint whose files hold a different head: transformers 5 uses that head, vLLM does not."""
     import torch
 
-    for source in sources:
-        if type(source) is not Source:
-            continue
+    for source in _checkpoints(sources):
         for head, embedding in _second_names(source).items():
             if not torch.equal(source.read(embedding), source.read(head)):
                 yield (
@@ -352,6 +356,11 @@ def _contradictory_heads(sources: list[Source]) -> Iterator[str]:
                     "transformers would use it, vLLM would not. If the head is meant, set `tie_word_embeddings: false` in "
                     f"its config.json; if not, remove {head} from its files."
                 )
+
+
+def _checkpoints(sources: list[Source]) -> list[Source]:
+    """Those that lie in files, also below an adapter."""
+    return [found for source in sources if type(found := getattr(source, "base", source)) is Source]
 
 
 def _second_names(source: Source) -> dict[str, str]:
