@@ -478,6 +478,22 @@ def test_dtypes_may_differ(llama: dict[str, str], tmp_path: Path, mergekit: Call
 STRANGE = [torch.uint8, torch.int8, torch.int32, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_config_without_a_dtype_has_that_of_the_files(
+    dtype: torch.dtype, llama: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]
+) -> None:
+    """As `from_pretrained(dtype="auto")`, which lm_eval's `hf` calls, takes mergekit's checkpoint."""
+    folders = []
+    for name in ("base", "instruct"):
+        folder = Path(copy(llama[name], tmp_path / name, dtype=None, torch_dtype=None))
+        tensors = load_file(folder / "model.safetensors")
+        save_file({own: tensor.to(dtype) for own, tensor in tensors.items()}, folder / "model.safetensors")
+        folders.append(str(folder))
+    data = linear(*folders)
+    ours = build_model(opened(data))
+    assert ours.dtype == AutoModelForCausalLM.from_pretrained(mergekit(data), dtype="auto").dtype == dtype
+
+
 @pytest.mark.parametrize(
     ("tensor", "dtype"),
     [
