@@ -14,15 +14,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from merge_hooks.checks.fisher import map_problems
 from merge_hooks.errors import PreflightError, explained
 from merge_hooks.planning.output import OutputTensor
+from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, is_quantised, tokens_of
+from merge_hooks.sources.facts import (
+    Facts,
+    chat_template_of,
+    facts_of,
+    full_config,
+    generation_of,
+    is_code,
+    is_quantised,
+    token_rules,
+    tokens_of,
+)
 from merge_hooks.stream.stream import Stream
-from merge_hooks.texts import shortened
+from merge_hooks.texts import json_text, shortened
 
 # What weights of equal shape mean. These must be equal.
 _MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
@@ -84,7 +96,37 @@ def fit_notes(stream: Stream) -> list[str]:
     windows = {item.name: str(item.computing.get("max_position_embeddings")) for item in facts}
     if len(set(windows.values())) > 1:
         notes.append(f"`max_position_embeddings` differs ({_listed(windows)}); the window is that of {facts[0].name}.")
+    notes += [*_reading_and_writing(sources, owner), *_of_adapters(sources)]
     return [*notes, *_not_compared(stream, sources), *_left_out(stream, sources)]
+
+
+def _reading_and_writing(sources: list[Source], owner: Source) -> Iterator[str]:
+    """How a text becomes tokens, and how one is written: that of one source."""
+    rules = {source.name: own for source in sources if (own := token_rules(source.folder)) != "none"}
+    settings = {source.name: json_text(generation_of(source.folder), sort_keys=True) for source in sources}
+    for words, values in {"rules by which texts become tokens": rules, "generation settings": settings}.items():
+        if len(set(values.values())) > 1:
+            listed = _listed({name: shortened(value, 200) for name, value in values.items()})
+            yield f"the {words} differ ({listed}); those of {owner.name} are used."
+
+
+def _of_adapters(sources: list[Source]) -> Iterator[str]:
+    """What an adapter says of its base, and what it brings beside weights."""
+    for source in sources:
+        if not isinstance(source, LoraSource):
+            continue
+        said = str(source.settings.get("base_model_name_or_path") or "")
+        if said and Path(said).name.lower() not in (Path(source.base.name).name.lower(), source.folder.name.lower()):
+            yield f"{source.adapter_name} says that it was trained on {shortened(said, 200)}; it is put on {source.base.name}."
+        own = tokens_of(source.adapter), chat_template_of(source.adapter)
+        base = tokens_of(source.folder), chat_template_of(source.folder)
+        brought = [words for words, mine, theirs in zip(("tokenizer", "chat template"), own, base, strict=True)
+                   if mine not in (None, "none", theirs)]  # fmt: skip
+        if brought:
+            yield (
+                f"{source.adapter_name} brings a {' and a '.join(brought)} of its own, and that of {source.base.name} is used. "
+                f"tokenizer={source.adapter} takes the adapter's."
+            )
 
 
 def _not_compared(stream: Stream, sources: list[Source]) -> Iterator[str]:

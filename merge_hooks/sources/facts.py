@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -22,6 +23,12 @@ LOG = logging.getLogger(__name__)
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model",
                     "tekken.json", *_BESIDE)  # fmt: skip
+# Of tokenizer_config.json.
+_RULES = ("add_bos_token", "add_eos_token", "add_prefix_space", "do_lower_case", "split_special_tokens")
+# Of generation_config.json: what says nothing of how a text is written (who ends it is a fact of its own), and defaults.
+_NO_GENERATION = re.compile("_token_id$|^transformers_version$|^_from_model_config$|^use_cache$|^output_")
+_PLAIN_GENERATION = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.0,
+                     "num_beams": 1}  # fmt: skip
 # compressed-tensors wrote the second one.
 _QUANTISED = ("quantization_config", "compression_config")
 # Attention layers of some classes read these, which their configuration does not declare.
@@ -67,7 +74,7 @@ def facts_of(source: Source) -> Facts:
         "added tokens": tokenizer.added,
         **{key: str(special.get(f"{key}_token") or "none") for key in ("bos", "eos", "pad")},
         "generation eos": str(_generation(source.folder).get("eos_token_id", "none")),
-        "template": _template(source.folder),
+        "template": chat_template_of(source.folder),
         "tied": ("yes, with a head in the files" if head else "yes") if tied else "no",
         "rope": _rope(text),
         "dtype": "/".join(sorted({entry.dtype for entry in source.stored.values()})),
@@ -145,6 +152,13 @@ def tokens_of(folder: Path) -> dict[str, int] | None:
     return _tokenizer_in(folder).tokens
 
 
+def token_rules(folder: Path) -> str:
+    """A hash (8 hex digits) of how a text becomes tokens, beside what the tokens are; "none" if that cannot be read."""
+    settings = {key: value for key, value in _json(folder / "tokenizer_config.json").items() if key in _RULES}
+    rules = _tokenizer_in(folder).rules
+    return "none" if rules == "none" else digest([rules, settings])
+
+
 def tokenizer_digest(tokens: dict[str, int] | None) -> str:
     """8 hex digits for tokens and ids, or "none"."""
     return digest(sorted(tokens.items())) if tokens else "none"
@@ -158,11 +172,13 @@ class _Tokenizer:
         tokens: token -> id; None where they cannot be read.
         digest: of the tokens.
         added: how many added tokens, and the span of their ids.
+        rules: a hash of how a text becomes tokens: how it is split and joined, and what is put around it.
     """
 
     tokens: dict[str, int] | None
     digest: str
     added: str
+    rules: str = "none"
 
 
 def _tokenizer_in(folder: Path) -> _Tokenizer:
@@ -191,12 +207,19 @@ def _plain_tokenizer(folder: Path) -> _Tokenizer:
             vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
         added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
         tokens, ids = vocabulary | added, [int(token["id"]) for token in content.get("added_tokens", [])]
-        return _Tokenizer(tokens, tokenizer_digest(tokens), _added(ids))
+        return _Tokenizer(tokens, tokenizer_digest(tokens), _added(ids), _rules(content))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SourceError(
             f"{folder / 'tokenizer.json'}: its vocabulary or its added tokens are not as tokenizers writes them "
             f"({one_line(repr(error)):.200}). Download the model again."
         ) from error
+
+
+def _rules(content: Mapping[str, Any]) -> str:
+    """A hash of what tokenizer.json says beside tokens; merges have two spellings, and false is what is not said."""
+    model = {key: value for key, value in content.get("model", {}).items() if value and key not in ("vocab", "type")}
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model.pop("merges", [])]
+    return digest([model, merges, [content.get(part) for part in ("normalizer", "pre_tokenizer", "post_processor")]])
 
 
 def _added(ids: Collection[int]) -> str:
@@ -233,7 +256,9 @@ def _by_transformers(folder: str) -> _Tokenizer | None:
     except Exception:  # of files from anywhere, by many classes; who needs the tokenizer itself says what is wrong
         LOG.debug("%s: no tokenizer to be had", folder, exc_info=True)
         return None
-    return _Tokenizer(tokens, tokenizer_digest(tokens), _added(found.get_added_vocab().values()))
+    backend = getattr(found, "backend_tokenizer", None)
+    rules = _rules(json.loads(backend.to_str())) if backend is not None else "none"
+    return _Tokenizer(tokens, tokenizer_digest(tokens), _added(found.get_added_vocab().values()), rules)
 
 
 def _special_tokens(folder: Path) -> dict[str, Any]:
@@ -245,7 +270,15 @@ def _generation(folder: Path) -> dict[str, Any]:
     return _json(folder / "generation_config.json")
 
 
-def _template(folder: Path) -> str:
+def generation_of(folder: Path) -> dict[str, Any]:
+    """What generation_config.json sets, but for the ids of special tokens, and what is what would hold anyway."""
+    said = _generation(folder).items()
+    kept = {key: value for key, value in said if value is not None and not _NO_GENERATION.search(key)}
+    return {key: value for key, value in kept.items() if value != _PLAIN_GENERATION.get(key)}
+
+
+def chat_template_of(folder: Path) -> str:
+    """A hash of the chat template (8 hex digits), or "none"."""
     file = folder / "chat_template.jinja"
     text = (
         file.read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -410,6 +411,51 @@ def test_who_lends_only_its_configuration_is_compared(llama: dict[str, str], tmp
     (tokens / "tokenizer.json").write_text(json.dumps(vocabulary))
     with pytest.raises(PreflightError, match="different tokens to the same ids"):
         check_fit(stacked(str(tokens)))
+
+
+def _repeats_less(folder: Path) -> None:
+    edit(folder / "generation_config.json", repetition_penalty=1.3, temperature=1.0)
+
+
+def _no_bos(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
+
+
+def _other_merges(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["merges"].reverse()
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+def _merges_as_pairs(folder: Path) -> None:
+    """As newer tokenizers write them."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    merges = content["model"]["merges"]
+    content["model"]["merges"] = [" ".join(pair) if isinstance(pair, list) else pair.split(" ") for pair in merges]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_repeats_less, 'generation settings differ .*other {"repetition_penalty": 1.3}'),
+        (_no_bos, "rules by which texts become tokens differ"),
+        (_other_merges, "rules by which texts become tokens differ"),
+        (_merges_as_pairs, None),
+    ],
+)
+def test_whose_reading_and_writing_is_used_is_noted(
+    change: Callable[[Path], None], words: str | None, llama: dict[str, str], tmp_path: Path
+) -> None:
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    change(other)
+    stream = opened(linear(llama["base"], str(other)))
+    check_fit(stream)
+    notes = fit_notes(stream)
+    assert [bool(re.search(f"{words}.* those of {llama['base']} are used", note)) for note in notes] == [True] * bool(
+        words
+    )
 
 
 def test_another_window_is_noted(llama: dict[str, str], tmp_path: Path) -> None:
