@@ -46,6 +46,8 @@ _IDLE = re.compile(
     r"|^rope_|^rotary_(base|emb_base|pct)$|^partial_rotary|^tie_|max_window_layers|use_sliding_window|sliding_window_pattern"
     r"|nextn|mtp|kernels?$|mambapy|associative_scan|^(mamba_)?chunk_size$|num_logits_to_keep|^is_decoder$|add_cross_attention"
 )
+# Tensors that only quantised checkpoints have (GPTQ and AWQ, compressed-tensors, float8, bitsandbytes).
+_PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale|weight_scale_inv|SCB|absmax)$|\.quant_state\.")
 # What changes no weight: the donor's is used.
 _NOTED = {"template": "chat template", "generation eos": "generation eos", "dtype": "dtype of the files",
           "bos": "bos token", "eos": "eos token", "pad": "pad token"}  # fmt: skip
@@ -201,8 +203,10 @@ def _listed(values: dict[str, str]) -> str:
 
 def _kinds(sources: list[Source]) -> Iterator[str]:
     for source in sources:
-        if is_quantised(source.config):
-            yield f"{source.name} is quantised; merge the original weights instead."
+        packed = next(filter(_PACKED.search, source.stored), "")
+        if is_quantised(source.config) or packed:
+            found = f" ({packed} in its files)" if packed else ""
+            yield f"{source.name} is quantised{found}; merge the original weights instead."
 
 
 def _architectures(stream: Stream, sources: list[Source], facts: list[Facts]) -> Iterator[str]:
@@ -240,6 +244,14 @@ def _tensors(stream: Stream) -> Iterator[str]:
         yield (
             f"nothing in these models fills {len(uncovered)} tensors of the merged model, e.g. {uncovered[0]}. Are the "
             "checkpoints whole? With `slices:`, layers of each kind must come where the configuration wants them."
+        )
+    if not missing and not unequal and (misshapen := stream.plan.misshapen()):
+        name, (own, wanted) = next(iter(misshapen.items()))
+        donor = stream.resolved.donor.name
+        yield (
+            f"{len(misshapen)} tensors have another shape than the configuration of {donor} gives them, e.g. {name} is "
+            f"{'x'.join(map(str, own))} and should be {'x'.join(map(str, wanted))}. Is its config.json that of these weights? "
+            "Mend it (`vocab_size` is the number of an embedding's rows), or download the model again."
         )
     yield from unequal[:3]
     if len(unequal) > 3:

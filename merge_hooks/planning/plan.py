@@ -82,7 +82,8 @@ class Plan:
                 self._tasks = tasks = planner.plan_to_disk(out_path=os.devnull)
             MergePlanner._model_arch.cache_clear()  # it keeps the last 128 planners, with their configurations
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, OSError, StrictDataclassError) as error:
-            raise PreflightError(f"mergekit cannot plan this recipe: {in_words(error)}.") from error
+            found = _named_twice(config, sources) or in_words(error)
+            raise PreflightError(f"mergekit cannot plan this recipe: {found}.") from error
         self.architecture = architecture
         self._own = any(isinstance(module.architecture, Own) for module in architecture.modules.values())
         # All that mergekit would compute: its random methods draw for each.
@@ -208,12 +209,35 @@ class Plan:
 
     def uncovered(self) -> list[str]:
         """The parameters of the merged model that no planned tensor fills, by transformers' names."""
-        built = built_from(self.model_config.to_dict()) if self.built is not None else None
+        built, parts = self._filled
+        filled = {target for part in parts for target in part.targets}
+        return sorted(built.required - {built.first_name(name) for name in filled}) if built is not None else []
+
+    def misshapen(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The planned tensors that have another shape than the merged model's: theirs, and that of the model.
+
+        Vocabularies are left out where the recipe's tokenizer arranges them anew, and experts, which are put together.
+        """
+        built, parts = self._filled
         if built is None:
-            return []
-        names = [output.name for output in self.tensors]
-        filled = {target for part in to_model(built, names, None).parts for target in part.targets}
-        return sorted(built.required - {built.first_name(name) for name in filled})
+            return {}
+        found = {}
+        outputs = {output.name: output for output in self.tensors}
+        for part in parts:
+            output = outputs[next(iter(part.sources))]
+            is_arranged = self.tokenizer_task is not None and output.vocabulary_axis is not None
+            if part.converter is not None or is_arranged or not output.entries:
+                continue
+            own, wanted = output.entries[0].shape, built.shapes[part.targets[0]]
+            if own != wanted:
+                found[output.name] = (own, wanted)
+        return found
+
+    @cached_property
+    def _filled(self) -> tuple[Built | None, list[Part]]:
+        """The merged model, and what becomes of each planned tensor in it."""
+        built = built_from(self.model_config.to_dict()) if self.built is not None else None
+        return built, to_model(built, [output.name for output in self.tensors], None).parts if built is not None else []
 
     def __iter__(self) -> Iterator[OutputTensor]:
         return iter(self.tensors)
@@ -243,6 +267,21 @@ def _names_in(config: Any) -> set[str] | None:
         elif isinstance(item, list):
             waiting += item
     return found
+
+
+def _named_twice(config: Any, sources: dict[str, Source]) -> str:
+    """The model that one list names twice, perhaps by two paths, in words; "" if none does."""
+    parts = [config, *(config.modules or {}).values()]
+    lists = [part.models or [] for part in parts] + [one.sources for part in parts for one in part.slices or []]
+    for entries in lists:
+        places = [(reference_key(entry.model), getattr(entry, "layer_range", None)) for entry in entries]
+        twice = next((key for key, layers in places if places.count((key, layers)) > 1), None)
+        if twice is not None:
+            return (
+                f"{sources[twice].name} is listed twice among the models that are merged with each other (two paths may lead "
+                "to one folder). List it once, with the sum of the weights"
+            )
+    return ""
 
 
 def _siblings(built: Built | None, donor: Source, sources: list[Source]) -> set[str]:

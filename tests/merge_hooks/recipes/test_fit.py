@@ -659,6 +659,41 @@ def test_a_quantised_model_is_refused(llama: dict[str, str], tmp_path: Path) -> 
         check_fit(opened(linear(llama["base"], other)))
 
 
+def test_more_rows_than_the_config_says_are_found_before_a_load(llama: dict[str, str], tmp_path: Path) -> None:
+    folders = []
+    for name in ("base", "instruct"):
+        folder = Path(copy(llama[name], tmp_path / name))
+        tensors = load_file(folder / "model.safetensors")
+        for end in ("model.embed_tokens.weight", "lm_head.weight"):
+            tensors[end] = torch.cat([tensors[end], tensors[end][:8]])
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        folders.append(str(folder))
+    words = r"2 tensors have another shape .* of \S+base gives .* is 2008x64 and should be 2000x64"
+    with pytest.raises(PreflightError, match=words):
+        check_fit(opened(linear(*folders)))
+
+
+def test_one_model_under_two_paths(llama: dict[str, str], tmp_path: Path) -> None:
+    """mergekit takes them for two models; here they are one source, and its word for that names no model."""
+    (tmp_path / "link").symlink_to(llama["base"])
+    words = f"{llama['base']} is listed twice .* List it once, with the sum of the weights"
+    with pytest.raises(PreflightError, match=words):
+        opened(linear(llama["base"], llama["instruct"], str(tmp_path / "link")))
+
+
+@pytest.mark.parametrize("ending", ["qweight", "weight_packed", "weight.absmax", "SCB"])
+def test_packed_tensors_tell_a_quantised_model(ending: str, llama: dict[str, str], tmp_path: Path) -> None:
+    """AutoGPTQ's config lies in a file of its own, and a config.json may have been replaced."""
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    tensors = load_file(other / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    packed = f"{name.removesuffix('weight')}{ending}"
+    tensors[packed] = tensors.pop(name).to(torch.int32)
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(PreflightError, match=rf"other is quantised \({packed} in its files\); merge the original"):
+        check_fit(opened(linear(llama["base"], str(other))))
+
+
 def test_a_config_that_says_null_is_not_quantised(llama: dict[str, str], tmp_path: Path) -> None:
     other = Path(copy(llama["instruct"], tmp_path / "other"))
     content = json.loads((other / "config.json").read_text())
