@@ -98,6 +98,10 @@ def fit_notes(stream: Stream) -> list[str]:
     windows = {item.name: str(item.computing.get("max_position_embeddings")) for item in facts}
     if len(set(windows.values())) > 1:
         notes.append(f"`max_position_embeddings` differs ({_listed(windows)}); the window is that of {facts[0].name}.")
+    notes += [
+        f"`slices:` merges layers of unlike kinds (`{key}`) with each other; each is of the kind of the first model's."
+        for key in stream.plan.unlike_layers
+    ]
     notes += [*_reading_and_writing(sources, owner), *_of_adapters(sources)]
     return [*notes, *_not_compared(stream, sources), *_left_out(stream, sources)]
 
@@ -240,6 +244,11 @@ def _tensors(stream: Stream) -> Iterator[str]:
             unequal.append(_unequal(output, shapes))
     for name, tensors in missing.items():
         yield _missing(stream, name, tensors)
+    if not missing and not stream.plan.is_a_model:
+        yield (
+            "transformers makes no model of the merged configuration. With `slices:`, a setting that has an entry for each "
+            "layer is one that cannot be stacked here; merge whole models."
+        )
     if not missing and (uncovered := stream.plan.uncovered()):
         yield (
             f"nothing in these models fills {len(uncovered)} tensors of the merged model, e.g. {uncovered[0]}. Are the "

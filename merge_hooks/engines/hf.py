@@ -120,8 +120,8 @@ def _planned(config: Any, dtype: torch.dtype, trust_remote_code: bool, options: 
             if kind is not None:
                 return make(kind, config, dtype=dtype, **options)
             return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code, **options)
-        except ValueError as error:
-            raise EngineError(f"transformers cannot make this model: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise EngineError(f"transformers cannot make this model: {type(error).__name__} {error}") from error
 
 
 class _Unfilled:

@@ -18,14 +18,14 @@ from transformers import AutoModelForCausalLM
 from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.checks.preflight import check_fit, fit_notes, table
 from merge_hooks.engines.hf import build_model
-from merge_hooks.errors import PreflightError, SourceError
+from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.resolve.resolver import resolve
 from merge_hooks.sources.facts import is_code, is_quantised, tokens_of
 from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
-from tests.merge_hooks.families import make_family
+from tests.merge_hooks.families import TEXT, make_family
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 
@@ -456,6 +456,42 @@ def test_whose_reading_and_writing_is_used_is_noted(
     assert [bool(re.search(f"{words}.* those of {llama['base']} are used", note)) for note in notes] == [True] * bool(
         words
     )
+
+
+def test_layers_of_unlike_kinds_are_noted(tmp_path: Path) -> None:
+    from transformers import Gemma3TextConfig
+
+    config = Gemma3TextConfig(**{**TEXT, "head_dim": 32, "num_hidden_layers": 4},
+                              layer_types=["sliding_attention", "full_attention"] * 2)  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    for name in ("one", "two"):
+        model.save_pretrained(tmp_path / name)
+
+    def notes(first: list[int], second: list[int]) -> list[str]:
+        sources = [{"model": str(tmp_path / name), "layer_range": layers, "parameters": {"weight": 0.5}}
+                   for name, layers in (("one", first), ("two", second))]  # fmt: skip
+        stream = opened({"merge_method": "linear", "slices": [{"sources": sources}]})
+        check_fit(stream)
+        return [note for note in fit_notes(stream) if "unlike kinds (`layer_types`)" in note]
+
+    assert notes([0, 2], [1, 3]) and not notes([0, 2], [2, 4])
+
+
+def test_a_configuration_that_no_model_can_be_made_of_is_found_before_a_load(tmp_path: Path) -> None:
+    """Gemma 3n has the width of each layer, and what its embedding brings to each, in lists and tensors of all layers."""
+    from transformers import Gemma3nTextConfig
+
+    config = Gemma3nTextConfig(**{**TEXT, "head_dim": 32, "num_hidden_layers": 4}, hidden_size_per_layer_input=8,
+                               vocab_size_per_layer_input=320, num_kv_shared_layers=0, laurel_rank=8,
+                               activation_sparsity_pattern=[0.9, 0.0, 0.5, 0.0],
+                               layer_types=["sliding_attention", "full_attention"] * 2)  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "one")
+    slices = [{"sources": [{"model": str(tmp_path / "one"), "layer_range": layers}]} for layers in ([0, 3], [1, 4])]
+    stream = opened({"merge_method": "passthrough", "slices": slices})
+    with pytest.raises(PreflightError, match="transformers makes no model of the merged configuration"):
+        check_fit(stream)
+    with pytest.raises(EngineError, match="transformers cannot make this model: IndexError"):
+        build_model(stream)
 
 
 def test_another_window_is_noted(llama: dict[str, str], tmp_path: Path) -> None:
