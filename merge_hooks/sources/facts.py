@@ -112,10 +112,18 @@ def _fields(config: Any) -> set[str]:
 
 
 def _class_name(source: Source, config: dict[str, Any]) -> str:
-    named = config.get("architectures") or []
-    if named:
-        return str(named[0])
-    return type(source.built.model).__name__ if source.built else str(config.get("model_type", "unknown"))
+    """The class of the model: that of config.json, unless transformers knows none of that name and takes its own.
+
+    LLaMAForCausalLM was LlamaForCausalLM once, and a base model's class (LlamaModel) is of the same weights.
+    """
+    import transformers
+
+    named = str((config.get("architectures") or [""])[0])
+    if source.built is None or config.get("auto_map"):
+        return named or str(config.get("model_type", "unknown"))
+    model = source.built.model
+    is_other = hasattr(transformers, named) and named != type(model.base_model).__name__
+    return named if named and is_other else type(model).__name__
 
 
 def _is_tied(source: Source, text: dict[str, Any]) -> bool:

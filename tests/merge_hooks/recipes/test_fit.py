@@ -622,6 +622,19 @@ def test_what_is_a_whole_number_by_nature_is_no_code() -> None:
         assert not is_code(name, TensorEntry("", dtype, shape))
 
 
+@pytest.mark.parametrize("name", ["LLaMAForCausalLM", "LlamaModel"])
+def test_a_class_under_another_name(name: str, llama: dict[str, str], tmp_path: Path) -> None:
+    """The first is the name that early checkpoints have; transformers takes LlamaForCausalLM for both."""
+    other = copy(llama["instruct"], tmp_path / "other", architectures=[name])
+    right = streamed(linear(llama["base"], llama["instruct"]))
+    for data in (linear(llama["base"], other), linear(other, llama["base"])):
+        check_fit(opened(data))
+        assert_same(streamed(data), right)
+    with pytest.raises(PreflightError, match="weights of different architectures"):
+        reward = copy(llama["instruct"], tmp_path / "reward", architectures=["LlamaForSequenceClassification"])
+        check_fit(opened(linear(llama["base"], reward)))
+
+
 def test_another_size_or_architecture_is_refused(llama: dict[str, str], qwen: dict[str, str], tmp_path: Path) -> None:
     from lm_eval_iberian.toy.tiny import build_family
 
