@@ -82,7 +82,7 @@ class Plan:
                 self._tasks = tasks = planner.plan_to_disk(out_path=os.devnull)
             MergePlanner._model_arch.cache_clear()  # it keeps the last 128 planners, with their configurations
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, OSError, StrictDataclassError) as error:
-            found = _named_twice(config, sources) or in_words(error)
+            found = _named_twice(config, sources) or _misplaced(config, error) or in_words(error)
             raise PreflightError(f"mergekit cannot plan this recipe: {found}.") from error
         self.architecture = architecture
         self._own = any(isinstance(module.architecture, Own) for module in architecture.modules.values())
@@ -287,6 +287,13 @@ def _named_twice(config: Any, sources: dict[str, Source]) -> str:
                 "to one folder). List it once, with the sum of the weights"
             )
     return ""
+
+
+def _misplaced(config: Any, error: Exception) -> str:
+    """mergekit's error where the layers that a model has at two places are of unlike tensors, in words; else ""."""
+    if not isinstance(error, IndexError) or not any(part.slices for part in (config, *(config.modules or {}).values())):
+        return ""
+    return "`slices:` puts a layer where the configuration has one of other tensors (an expert layer after the first dense ones)"
 
 
 def _siblings(built: Built | None, donor: Source, sources: list[Source]) -> set[str]:

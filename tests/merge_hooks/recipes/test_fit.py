@@ -494,6 +494,13 @@ def test_a_configuration_that_no_model_can_be_made_of_is_found_before_a_load(tmp
         build_model(stream)
 
 
+def test_a_dense_layer_behind_those_of_experts_is_said(tmp_path: Path) -> None:
+    one = str(make_family("glm4_moe", tmp_path, names=("one",))["one"])
+    slices = [{"sources": [{"model": one, "layer_range": [0, 2]}]}] * 2
+    with pytest.raises(PreflightError, match="puts a layer where the configuration has one of other tensors"):
+        opened({"merge_method": "passthrough", "slices": slices})
+
+
 def test_another_window_is_noted(llama: dict[str, str], tmp_path: Path) -> None:
     stream = opened(linear(llama["base"], copy(llama["instruct"], tmp_path / "long", max_position_embeddings=8192)))
     check_fit(stream)
