@@ -79,3 +79,9 @@ def test_tensors_that_the_engine_has_not(
             check_swap(running, opened(tmp_path / "changed"))
     assert check_swap(running, opened(Path(llama["instruct"])))
     assert new is not None
+
+
+def test_a_head_that_a_table_calls_optional(llama: dict[str, str], changed: Callable[..., Stream]) -> None:
+    """mergekit has no table for the older name, so that all tensors of the class are planned, and the head is required."""
+    running, new = changed(architectures=["LLaMAForCausalLM"]), opened(Path(llama["base"]))
+    assert check_swap(running, new) and check_swap(new, running)
