@@ -236,8 +236,15 @@ def test_a_pickled_adapter_is_not_read(llama: dict[str, str], plain: Path, tmp_p
         streamed(one(f"{llama['base']}+{tmp_path}"))
 
 
-def test_adapters_that_touch_a_tied_embedding_are_refused(qwen: dict[str, str], tmp_path: Path) -> None:
-    adapter = make_adapter(qwen["base"], tmp_path, 8, **KINDS["embeddings"])
+@pytest.mark.parametrize(
+    "ends", [KINDS["embeddings"], {"r": 4, "target_modules": ["lm_head"]},
+             {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}]
+)  # fmt: skip
+def test_adapters_that_touch_a_tied_embedding_are_refused(
+    ends: dict[str, Any], qwen: dict[str, str], tmp_path: Path
+) -> None:
+    """Also where the head is adapted, which the base's files do not hold."""
+    adapter = make_adapter(qwen["base"], tmp_path, 8, **ends)
     with pytest.raises(SourceError, match="ties to its other end"):
         streamed(one(f"{qwen['base']}+{adapter}"))
 
