@@ -90,12 +90,15 @@ def _computing(known: Any | None, config: dict[str, Any]) -> dict[str, Any]:
     Args:
         known: the configuration of transformers' class; None: config.json is all that is known.
     """
-    own = dict(config)
-    if known is not None:
-        from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig
 
+    plain = _fields(PreTrainedConfig)
+    # Of code that a model brings, no class says which keys are its settings: names and versions are none.
+    own = {key: value for key, value in config.items()
+           if key not in plain and ("act" in key or not isinstance(value, (str, Mapping)))}  # fmt: skip
+    if known is not None:
         text = known.get_text_config(decoder=True)
-        names = {*_fields(text), *_HEADS} - _fields(PreTrainedConfig)
+        names = {*_fields(text), *_HEADS} - plain
         own = {key: value for key, value in text.to_dict().items() if key in names}
         for shared, name in text.attribute_map.items():
             own[shared] = getattr(text, name, None)

@@ -16,12 +16,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lm_eval_iberian.toy.tiny import build_family
-from merge_hooks.checks.preflight import check_fit, fit_notes, table
+from merge_hooks.checks.preflight import _computing_note, _settings, check_fit, fit_notes, table
 from merge_hooks.engines.hf import build_model
 from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
+from merge_hooks.resolve import resolver
 from merge_hooks.resolve.resolver import resolve
-from merge_hooks.sources.facts import is_code, is_quantised, tokens_of
+from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.facts import facts_of, is_code, is_quantised, tokens_of
 from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
@@ -388,6 +390,39 @@ def test_settings_that_change_no_answer_may_differ(family: str, tmp_path: Path) 
     stream = opened(linear(one, two))
     check_fit(stream)
     assert not [note for note in fit_notes(stream) if "computes with" in note]
+
+
+def test_settings_of_a_class_that_is_not_known(llama: dict[str, str]) -> None:
+    """A model that brings code of its own: what tools write into its config.json is no setting."""
+    plain = {"model_type": "own", "hidden_size": 64, "num_attention_heads": 4, "norm_eps": 1e-5, "hidden_act": "silu"}
+    made = []
+    for extra in ({}, {"_name_or_path": "a/b", "transformers_version": "4.1", "a_tool": "1.0", "auto_map": {"AutoConfig": "x"},
+                       "torch_dtype": "bfloat16", "architectures": ["Own"]}, {"norm_eps": 1e-6, "hidden_act": "gelu"}):  # fmt: skip
+        source = Source(f"model {len(made)}", Path(llama["base"]))
+        source.__dict__["config"] = plain | {"_name_or_path": "c/d", "a_tool": "2.0"} | extra
+        source.__dict__["built"] = None
+        made.append(facts_of(source))
+    assert [name for name in _settings(made[:2]) if _computing_note(name, made[:2])] == []
+    assert [name for name in _settings(made) if _computing_note(name, made)] == ["hidden_act", "norm_eps"]
+
+
+def test_revisions_of_one_model_are_told_apart(
+    llama: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are called owner/model, and what they differ in was looked up by that name."""
+    folders = {"first": Path(llama["base"]), "second": Path(copy(llama["instruct"], tmp_path / "b", rms_norm_eps=1e-2))}
+    monkeypatch.setattr(
+        resolver, "open_source", lambda path, revision, beside: Source(path, folders[revision], revision)
+    )
+    data = linear("owner/model@first", "owner/model@second")
+    with pytest.raises(
+        PreflightError, match=r"`rms_norm_eps` differs \(owner/model@first 1e-06, owner/model@second 0.01"
+    ):
+        check_fit(opened(data))
+    _swap_tokens(folders["second"])
+    edit(folders["second"] / "config.json", rms_norm_eps=1e-6)
+    with pytest.raises(PreflightError, match=r"different tokens to the same ids .* owner/model@second"):
+        check_fit(opened(data))
 
 
 def test_who_lends_only_its_configuration_is_compared(llama: dict[str, str], tmp_path: Path) -> None:
