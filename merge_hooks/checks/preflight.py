@@ -13,7 +13,7 @@ whose is used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ _IDLE = re.compile(
 )
 # Tensors that only quantised checkpoints have (GPTQ and AWQ, compressed-tensors, float8, bitsandbytes).
 _PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale|weight_scale_inv|SCB|absmax)$|\.quant_state\.")
+_BY_DEFAULT = " (config.json does not say; transformers' class does by default)"
 # What changes no weight: the donor's is used.
 _NOTED = {"template": "chat template", "generation eos": "generation eos", "dtype": "dtype of the files",
           "bos": "bos token", "eos": "eos token", "pad": "pad token"}  # fmt: skip
@@ -415,7 +416,8 @@ def _contradictory_heads(sources: list[Source]) -> Iterator[str]:
         for head, embedding in _second_names(source).items():
             if not torch.equal(source.read(embedding), source.read(head)):
                 yield (
-                    f"{source.name}: its config.json ties head and embedding, but its files hold a head that differs: "
+                    f"{source.name}: its configuration ties head and embedding{'' if _says_tied(source.config) else _BY_DEFAULT}, but its "
+                    "files hold a head that differs: "
                     "transformers would use it, vLLM would not. If the head is meant, set `tie_word_embeddings: false` in "
                     f"its config.json; if not, remove {head} from its files."
                 )
@@ -424,6 +426,12 @@ def _contradictory_heads(sources: list[Source]) -> Iterator[str]:
 def _checkpoints(sources: list[Source]) -> list[Source]:
     """Those that lie in files, also below an adapter."""
     return [found for source in sources if type(found := getattr(source, "base", source)) is Source]
+
+
+def _says_tied(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json, or one of its parts, speaks of tying at all."""
+    parts = (value for value in config.values() if isinstance(value, Mapping))
+    return "tie_word_embeddings" in config or any(map(_says_tied, parts))
 
 
 def _second_names(source: Source) -> dict[str, str]:

@@ -103,8 +103,22 @@ def test_a_tied_model_with_another_head_in_its_files_is_refused(qwen: dict[str, 
     odd = with_head(qwen["instruct"], tmp_path / "odd", 0.5)
     loaded = AutoModelForCausalLM.from_pretrained(odd)
     assert not torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)
-    with pytest.raises(PreflightError, match=r"files hold a head that differs.*tie_word_embeddings: false"):
+    with pytest.raises(PreflightError, match=r"ties head and embedding, but .*differs.*tie_word_embeddings: false"):
         check_fit(opened(linear(qwen["base"], odd)))
+
+
+def test_who_ties_is_said_where_the_config_says_nothing(tmp_path: Path) -> None:
+    """Mistral Small 3 is published so: without a word of ties, and with a head of its own."""
+    folder = make_family("mistral3", tmp_path, names=("one",))["one"]
+    content = json.loads((folder / "config.json").read_text())
+    for part in (content, content["text_config"]):
+        part.pop("tie_word_embeddings", None)
+    (folder / "config.json").write_text(json.dumps(content))
+    tensors = load_file(folder / "model.safetensors")
+    embedding = next(tensor for name, tensor in tensors.items() if "embed_tokens" in name)
+    save_file(tensors | {"language_model.lm_head.weight": embedding + 1}, folder / "model.safetensors")
+    with pytest.raises(PreflightError, match=r"\(config.json does not say; transformers' class does by default\), but"):
+        check_fit(opened({"merge_method": "passthrough", "models": [{"model": str(folder)}]}))
 
 
 @pytest.mark.slow
