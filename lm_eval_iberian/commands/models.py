@@ -57,7 +57,7 @@ def _show_table(rows: list[Family]) -> None:
 def _show_one(model: str, revision: str | None, as_json: bool) -> None:
     from merge_hooks.architectures.kinds import family_of, kinds_of
     from merge_hooks.sources.checkpoint import open_source
-    from merge_hooks.sources.facts import facts_of
+    from merge_hooks.sources.facts import facts_of, is_quantised
 
     source = open_source(model, revision)
     built = source.built
@@ -70,7 +70,7 @@ def _show_one(model: str, revision: str | None, as_json: bool) -> None:
         "tested as": family.name if family else None,
         "transformers": family.transformers if family else "not tested",
         "vLLM": family.vllm if family else "not tested",
-        "quantised": "quantization_config" in source.config,
+        "quantised": is_quantised(source.config),
         "towers": len(built.towers) if built is not None else 0,
     }
     if as_json:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +63,12 @@ class Conversion:
     Args:
         parts: in the order in which their first sources come.
         unused: names that have no place on the other side.
+        again: of these, second names of a tensor that has come (a prefix and none), each with the first name.
     """
 
     parts: list[Part]
     unused: list[str]
+    again: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def targets_of(self) -> dict[str, tuple[str, ...]]:
@@ -114,7 +116,7 @@ def to_model(built: Built, names: Iterable[str], shapes: Mapping[str, tuple[int,
     held = dict.fromkeys(known, True)  # rename_source_key asks for values that are not None
     by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
     found: dict[str, tuple[Any, dict[str, str]]] = {}
-    unused = []
+    unused, again = [], {}
     for name in _sorted(names):
         new, pattern = rename_source_key(name, renamings, converters, built.model.base_model_prefix, held)
         if new not in known and name in known:
@@ -126,9 +128,10 @@ def to_model(built: Built, names: Iterable[str], shapes: Mapping[str, tuple[int,
         _, sources = found.setdefault(new, (converter, {}))
         if converter is None and sources:  # two names of one tensor, e.g. a prefix and none
             unused.append(name)
+            again[name] = next(iter(sources))
             continue
         sources[name] = pattern or name
-    return Conversion(list(_parts(found, shapes, built.model)), unused)
+    return Conversion(list(_parts(found, shapes, built.model)), unused, again)
 
 
 def to_files(built: Built, names: Iterable[str], shapes: Mapping[str, tuple[int, ...]]) -> Conversion:

@@ -12,21 +12,43 @@ whose is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from merge_hooks.checks.fisher import map_problems
 from merge_hooks.errors import PreflightError, explained
 from merge_hooks.planning.output import OutputTensor
+from merge_hooks.sources.adapter import LoraSource
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.sources.facts import Facts, facts_of, full_config, is_code, tokens_of
+from merge_hooks.sources.facts import (
+    Facts,
+    chat_template_of,
+    facts_of,
+    full_config,
+    generation_of,
+    is_code,
+    is_quantised,
+    token_rules,
+    tokens_of,
+)
 from merge_hooks.stream.stream import Stream
+from merge_hooks.texts import json_text, shortened
 
 # What weights of equal shape mean. These must be equal.
 _MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
-# What the merged model computes with, taken from the donor's config.
-_COMPUTING = ("rope", "tied", "hidden_act", "rms_norm_eps", "sliding_window", "attn_logit_softcapping",
-              "final_logit_softcapping", "query_pre_attn_scalar", "embedding_multiplier", "attention_multiplier",
-              "residual_multiplier", "logits_scaling")  # fmt: skip
+# Settings with which no text is read: of training, of other tasks, of how a result is computed or kept; what the tensors'
+# shapes say, too; and what `rope`, `tied` and `layer_types` say again. All others are computed with.
+_IDLE = re.compile(
+    r"drop|init|loss|jitter|_std(_|$)|variance|_token_id|vocab|^summary_|^classifier|^output_(router|attentions|hidden)"
+    r"|^(use_cache|pretraining_tp|num_hidden_layers|max_position_embeddings|seq_length|model_max_length)$"
+    r"|^rope_|^rotary_(base|emb_base|pct)$|^partial_rotary|^tie_|max_window_layers|use_sliding_window|sliding_window_pattern"
+    r"|nextn|mtp|kernels?$|mambapy|associative_scan|^(mamba_)?chunk_size$|num_logits_to_keep|^is_decoder$|add_cross_attention"
+)
+# Tensors that only quantised checkpoints have (GPTQ and AWQ, compressed-tensors, float8, bitsandbytes).
+_PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale|weight_scale_inv|SCB|absmax)$|\.quant_state\.")
+_BY_DEFAULT = " (config.json does not say; transformers' class does by default)"
 # What changes no weight: the donor's is used.
 _NOTED = {"template": "chat template", "generation eos": "generation eos", "dtype": "dtype of the files",
           "bos": "bos token", "eos": "eos token", "pad": "pad token"}  # fmt: skip
@@ -46,7 +68,8 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
     problems = [*_kinds(sources), *_architectures(stream, sources, facts)]
     if not problems:
         problems = [*_experts(sources)] or [*_tensors(stream)]
-        problems += [*_quantised(stream), *_vocabularies(stream, sources), *_computing(stream, facts)]
+        problems += [*_computing(stream, facts, bool(problems))]
+        problems += [*_quantised(stream), *_vocabularies(stream, sources)]
         problems += [*_tied(facts), *_contradictory_heads(sources), *map_problems(stream)]
     if not problems:
         problems = [*_tokens_without_rows(stream, sources, facts)]
@@ -64,7 +87,7 @@ def fit_notes(stream: Stream) -> list[str]:
     sources = _merged_sources(stream)
     facts = [facts_of(source) for source in sources]
     owner, _ = tokenizer_owner(stream)
-    notes = [note for note in (_computing_note(name, facts) for name in _COMPUTING) if note]
+    notes = [note for note in (_computing_note(name, facts) for name in _settings(facts)) if note]
     for key, words in _NOTED.items():
         values = {item.name: item.row[key] for item in facts}
         if len(set(values.values())) < 2:
@@ -73,11 +96,64 @@ def fit_notes(stream: Stream) -> list[str]:
             notes.append(f"the {words} differs ({_listed(values)}); merged in {_merge_dtype(stream)}.")
         else:
             notes.append(f"the {words} differs ({_listed(values)}); that of {owner.name} is used.")
-    return [*notes, *_left_out(stream, sources)]
+    windows = {item.name: str(item.computing.get("max_position_embeddings")) for item in facts}
+    if len(set(windows.values())) > 1:
+        notes.append(f"`max_position_embeddings` differs ({_listed(windows)}); the window is that of {facts[0].name}.")
+    notes += [
+        f"`slices:` merges layers of unlike kinds (`{key}`) with each other; each is of the kind of the first model's."
+        for key in stream.plan.unlike_layers
+    ]
+    notes += [*_reading_and_writing(sources, owner), *_of_adapters(sources)]
+    return [*notes, *_not_compared(stream, sources), *_left_out(stream, sources)]
+
+
+def _reading_and_writing(sources: list[Source], owner: Source) -> Iterator[str]:
+    """How a text becomes tokens, and how one is written: that of one source."""
+    rules = {source.name: own for source in sources if (own := token_rules(source.folder)) != "none"}
+    settings = {source.name: json_text(generation_of(source.folder), sort_keys=True) for source in sources}
+    for words, values in {"rules by which texts become tokens": rules, "generation settings": settings}.items():
+        if len(set(values.values())) > 1:
+            listed = _listed({name: shortened(value, 200) for name, value in values.items()})
+            yield f"the {words} differ ({listed}); those of {owner.name} are used."
+
+
+def _of_adapters(sources: list[Source]) -> Iterator[str]:
+    """What an adapter says of its base, and what it brings beside weights."""
+    for source in sources:
+        if not isinstance(source, LoraSource):
+            continue
+        said = str(source.settings.get("base_model_name_or_path") or "")
+        if said and Path(said).name.lower() not in (Path(source.base.name).name.lower(), source.folder.name.lower()):
+            yield f"{source.adapter_name} says that it was trained on {shortened(said, 200)}; it is put on {source.base.name}."
+        own = tokens_of(source.adapter), chat_template_of(source.adapter)
+        base = tokens_of(source.folder), chat_template_of(source.folder)
+        brought = [words for words, mine, theirs in zip(("tokenizer", "chat template"), own, base, strict=True)
+                   if mine not in (None, "none", theirs)]  # fmt: skip
+        if brought:
+            yield (
+                f"{source.adapter_name} brings a {' and a '.join(brought)} of its own, and that of {source.base.name} is used. "
+                f"tokenizer={source.adapter} takes the adapter's."
+            )
+
+
+def _not_compared(stream: Stream, sources: list[Source]) -> Iterator[str]:
+    """Sources without a tokenizer that can be read: whether rows of one number mean one token is not known."""
+    without = [source.name for source in sources if not tokens_of(source.folder)]
+    if without and len(sources) > 1 and stream.plan.tokenizer_task is None:
+        yield (
+            f"{', '.join(without)} has no tokenizer that can be read, so whether its rows mean the same tokens as those of "
+            "the other models is not known; they are merged as if they did."
+        )
 
 
 def _left_out(stream: Stream, sources: list[Source]) -> Iterator[str]:
-    """What is in the files and not merged: towers, copies of a tied head."""
+    """What is in the files and not merged: towers, copies of a tied head, second copies with other numbers."""
+    for source in _checkpoints(sources):
+        if found := list(source.copies_that_differ()):
+            yield (
+                f"{source.name} holds {len(found)} tensors twice, with other numbers: {found[0]}. transformers and vLLM may read "
+                "the other one. Remove what is not meant."
+            )
     taken = [output.name for output in stream.plan if output.taken]
     if taken:
         yield (
@@ -113,10 +189,12 @@ def _rows(facts: list[Facts]) -> list[dict[str, str]]:
 
 
 def _merged_sources(stream: Stream) -> list[Source]:
-    """The sources whose weights are merged. A source that only lends its tokenizer need not fit."""
-    used = {key for output in stream.plan for key in output.inputs}
-    found = [source for key, source in stream.resolved.sources.items() if key in used]
-    return found or list(stream.resolved.sources.values())
+    """The sources whose weights are merged, and before them the one whose configuration the merge has.
+
+    A source that only lends its tokenizer need not fit.
+    """
+    used = {key for output in stream.plan for key in output.inputs} | {stream.resolved.donor.key}
+    return [source for key, source in stream.resolved.sources.items() if key in used]
 
 
 def _merge_dtype(stream: Stream) -> str:
@@ -130,8 +208,10 @@ def _listed(values: dict[str, str]) -> str:
 
 def _kinds(sources: list[Source]) -> Iterator[str]:
     for source in sources:
-        if "quantization_config" in source.config:
-            yield f"{source.name} is quantised; merge the original weights instead."
+        packed = next(filter(_PACKED.search, source.stored), "")
+        if is_quantised(source.config) or packed:
+            found = f" ({packed} in its files)" if packed else ""
+            yield f"{source.name} is quantised{found}; merge the original weights instead."
 
 
 def _architectures(stream: Stream, sources: list[Source], facts: list[Facts]) -> Iterator[str]:
@@ -165,10 +245,23 @@ def _tensors(stream: Stream) -> Iterator[str]:
             unequal.append(_unequal(output, shapes))
     for name, tensors in missing.items():
         yield _missing(stream, name, tensors)
+    if not missing and not stream.plan.is_a_model:
+        yield (
+            "transformers makes no model of the merged configuration. With `slices:`, a setting that has an entry for each "
+            "layer is one that cannot be stacked here; merge whole models."
+        )
     if not missing and (uncovered := stream.plan.uncovered()):
         yield (
             f"nothing in these models fills {len(uncovered)} tensors of the merged model, e.g. {uncovered[0]}. Are the "
             "checkpoints whole? With `slices:`, layers of each kind must come where the configuration wants them."
+        )
+    if not missing and not unequal and (misshapen := stream.plan.misshapen()):
+        name, (own, wanted) = next(iter(misshapen.items()))
+        donor = stream.resolved.donor.name
+        yield (
+            f"{len(misshapen)} tensors have another shape than the configuration of {donor} gives them, e.g. {name} is "
+            f"{'x'.join(map(str, own))} and should be {'x'.join(map(str, wanted))}. Is its config.json that of these weights? "
+            "Mend it (`vocab_size` is the number of an embedding's rows), or download the model again."
         )
     yield from unequal[:3]
     if len(unequal) > 3:
@@ -319,16 +412,26 @@ def _contradictory_heads(sources: list[Source]) -> Iterator[str]:
     """A tied checkpoint whose files hold a different head: transformers 5 uses that head, vLLM does not."""
     import torch
 
-    for source in sources:
-        if type(source) is not Source:
-            continue
+    for source in _checkpoints(sources):
         for head, embedding in _second_names(source).items():
             if not torch.equal(source.read(embedding), source.read(head)):
                 yield (
-                    f"{source.name}: its config.json ties head and embedding, but its files hold a head that differs: "
+                    f"{source.name}: its configuration ties head and embedding{'' if _says_tied(source.config) else _BY_DEFAULT}, but its "
+                    "files hold a head that differs: "
                     "transformers would use it, vLLM would not. If the head is meant, set `tie_word_embeddings: false` in "
                     f"its config.json; if not, remove {head} from its files."
                 )
+
+
+def _checkpoints(sources: list[Source]) -> list[Source]:
+    """Those that lie in files, also below an adapter."""
+    return [found for source in sources if type(found := getattr(source, "base", source)) is Source]
+
+
+def _says_tied(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json, or one of its parts, speaks of tying at all."""
+    parts = (value for value in config.values() if isinstance(value, Mapping))
+    return "tie_word_embeddings" in config or any(map(_says_tied, parts))
 
 
 def _second_names(source: Source) -> dict[str, str]:
@@ -342,16 +445,16 @@ def _second_names(source: Source) -> dict[str, str]:
     return {second: first for second, first in tied.items() if second in held and first in held}
 
 
-def _computing(stream: Stream, facts: list[Facts]) -> Iterator[str]:
+def _computing(stream: Stream, facts: list[Facts], do_shapes_differ: bool) -> Iterator[str]:
     """Differences in what the merged model computes with."""
     for name in _MEANING:
         values = {item.name: item.computing.get(name) for item in facts}
         if len(set(map(str, values.values()))) > 1:
             listed = _listed({key: str(value) for key, value in values.items()})
             yield f"`{name}` differs ({listed}), so equal shapes mean different things. Merge models of one family."
-    if stream.resolved.config.base_model is not None:
+    if do_shapes_differ or stream.resolved.config.base_model is not None:
         return  # the recipe says whose configuration holds; fit_notes names it
-    for name in _COMPUTING:
+    for name in _settings(facts):
         note = _computing_note(name, facts)
         if note:
             yield (
@@ -360,8 +463,23 @@ def _computing(stream: Stream, facts: list[Facts]) -> Iterator[str]:
             )
 
 
+def _settings(facts: list[Facts]) -> list[str]:
+    """The settings with which all of these models compute."""
+    shared = set.intersection(*(set(item.computing) for item in facts))
+    return sorted(name for name in shared if name not in _MEANING and not _IDLE.search(name))
+
+
 def _computing_note(name: str, facts: list[Facts]) -> str | None:
-    values = {item.name: str(item.computing.get(name)) for item in facts}
-    if len(set(values.values())) < 2:
+    values = {item.name: item.computing[name] for item in facts}
+    first, *others = map(_said, values.values())
+    if all(value == first for value in others):
         return None
-    return f"`{name}` differs ({_listed(values)}); the merged model computes with that of {facts[0].name}."
+    if isinstance(first, list) and any(isinstance(value, list) and len(value) != len(first) for value in others):
+        return None  # one entry a layer, and other numbers of layers, which `slices:` take apart
+    listed = _listed({key: shortened(str(value), 100) for key, value in values.items()})
+    return f"`{name}` differs ({listed}); the merged model computes with that of {facts[0].name}."
+
+
+def _said(value: Any) -> Any:
+    """A setting to be compared: nothing, false and empty are one."""
+    return None if value is False or value in ((), [], {}) else list(value) if isinstance(value, tuple) else value

@@ -85,7 +85,9 @@ def _shapes(stream: Stream) -> dict[str, tuple[int, ...]]:
     sources, aligned = stream.resolved.sources, stream.plan.tokenizer_task is not None
     shapes = {}
     for output in stream.plan:
-        if output.is_optional or (aligned and output.vocabulary_axis is not None):
+        # mergekit's tables call some optional that every model has (a head): those count, whatever the table.
+        is_left_out = output.is_optional and len(output.held) < len(output.inputs)
+        if is_left_out or (aligned and output.vocabulary_axis is not None):
             continue
         key, names = next(iter(output.inputs.items()))
         shapes[output.name] = next(sources[key].entries[name].shape for name in names if name in sources[key].entries)

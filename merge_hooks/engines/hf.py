@@ -120,8 +120,8 @@ def _planned(config: Any, dtype: torch.dtype, trust_remote_code: bool, options: 
             if kind is not None:
                 return make(kind, config, dtype=dtype, **options)
             return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code, **options)
-        except ValueError as error:
-            raise EngineError(f"transformers cannot make this model: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+            raise EngineError(f"transformers cannot make this model: {type(error).__name__} {error}") from error
 
 
 class _Unfilled:
@@ -310,11 +310,11 @@ def places_of(model: Any) -> dict[str, torch.Tensor]:
 
 
 def engine_dtype(dtype: torch.dtype | str | None, stream: Stream) -> torch.dtype:
-    """The dtype of the parameters: as given, else the recipe's, else the merged configuration's."""
+    """The dtype of the parameters: as given, else the recipe's, else the merged configuration's, else that of the files."""
     import torch
 
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype in (None, "auto"):
-        dtype = stream.resolved.dtype or stream.model_config.dtype or "float32"
+        dtype = stream.resolved.dtype or stream.model_config.dtype or stream.dtype_of_files
     return dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype).removeprefix("torch."))

@@ -75,14 +75,15 @@ class Plan:
                 architecture = architecture_of(config, options, self.built, self.donor)
                 with hushed(*TORCH_DTYPE):
                     self.model_config = _model_out_config(config, architecture, trust_remote_code)
-                _follow_layers(self.model_config, config, trust_remote_code)
+                self.unlike_layers = _follow_layers(self.model_config, config, trust_remote_code)
                 planner = MergePlanner(config, architecture, options, self.model_config)
                 # The plan for writing to disk, of which nothing is ever run: plan_in_memory() of 0.1.5 raises a
                 # TypeError with pydantic 2.14 (it validates one generic Task against another).
                 self._tasks = tasks = planner.plan_to_disk(out_path=os.devnull)
             MergePlanner._model_arch.cache_clear()  # it keeps the last 128 planners, with their configurations
         except (RuntimeError, ValueError, KeyError, TypeError, IndexError, OSError, StrictDataclassError) as error:
-            raise PreflightError(f"mergekit cannot plan this recipe: {in_words(error)}.") from error
+            found = _named_twice(config, sources) or _misplaced(config, error) or in_words(error)
+            raise PreflightError(f"mergekit cannot plan this recipe: {found}.") from error
         self.architecture = architecture
         self._own = any(isinstance(module.architecture, Own) for module in architecture.modules.values())
         # All that mergekit would compute: its random methods draw for each.
@@ -208,12 +209,40 @@ class Plan:
 
     def uncovered(self) -> list[str]:
         """The parameters of the merged model that no planned tensor fills, by transformers' names."""
-        built = built_from(self.model_config.to_dict()) if self.built is not None else None
+        built, parts = self._filled
+        filled = {target for part in parts for target in part.targets}
+        return sorted(built.required - {built.first_name(name) for name in filled}) if built is not None else []
+
+    @property
+    def is_a_model(self) -> bool:
+        """Whether transformers makes a model of the merged configuration, if it makes one of the donor's."""
+        return self.built is None or self._filled[0] is not None
+
+    def misshapen(self) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The planned tensors that have another shape than the merged model's: theirs, and that of the model.
+
+        Vocabularies are left out where the recipe's tokenizer arranges them anew, and experts, which are put together.
+        """
+        built, parts = self._filled
         if built is None:
-            return []
-        names = [output.name for output in self.tensors]
-        filled = {target for part in to_model(built, names, None).parts for target in part.targets}
-        return sorted(built.required - {built.first_name(name) for name in filled})
+            return {}
+        found = {}
+        outputs = {output.name: output for output in self.tensors}
+        for part in parts:
+            output = outputs[next(iter(part.sources))]
+            is_arranged = self.tokenizer_task is not None and output.vocabulary_axis is not None
+            if part.converter is not None or is_arranged or not output.entries:
+                continue
+            own, wanted = output.entries[0].shape, built.shapes[part.targets[0]]
+            if own != wanted:
+                found[output.name] = (own, wanted)
+        return found
+
+    @cached_property
+    def _filled(self) -> tuple[Built | None, list[Part]]:
+        """The merged model, and what becomes of each planned tensor in it."""
+        built = built_from(self.model_config.to_dict()) if self.built is not None else None
+        return built, to_model(built, [output.name for output in self.tensors], None).parts if built is not None else []
 
     def __iter__(self) -> Iterator[OutputTensor]:
         return iter(self.tensors)
@@ -243,6 +272,28 @@ def _names_in(config: Any) -> set[str] | None:
         elif isinstance(item, list):
             waiting += item
     return found
+
+
+def _named_twice(config: Any, sources: dict[str, Source]) -> str:
+    """The model that one list names twice, perhaps by two paths, in words; "" if none does."""
+    parts = [config, *(config.modules or {}).values()]
+    lists = [part.models or [] for part in parts] + [one.sources for part in parts for one in part.slices or []]
+    for entries in lists:
+        places = [(reference_key(entry.model), getattr(entry, "layer_range", None)) for entry in entries]
+        twice = next((key for key, layers in places if places.count((key, layers)) > 1), None)
+        if twice is not None:
+            return (
+                f"{sources[twice].name} is listed twice among the models that are merged with each other (two paths may lead "
+                "to one folder). List it once, with the sum of the weights"
+            )
+    return ""
+
+
+def _misplaced(config: Any, error: Exception) -> str:
+    """mergekit's error where the layers that a model has at two places are of unlike tensors, in words; else ""."""
+    if not isinstance(error, IndexError) or not any(part.slices for part in (config, *(config.modules or {}).values())):
+        return ""
+    return "`slices:` puts a layer where the configuration has one of other tensors (an expert layer after the first dense ones)"
 
 
 def _siblings(built: Built | None, donor: Source, sources: list[Source]) -> set[str]:
@@ -283,34 +334,40 @@ def _refuse_endless(sources: dict[str, Source]) -> None:
                 raise PreflightError(f"{source.name}: config.json says {layers!s:.20} layers. Is it damaged?")
 
 
-def _follow_layers(model_config: Any, config: Any, trust_remote_code: bool) -> None:
+def _follow_layers(model_config: Any, config: Any, trust_remote_code: bool) -> list[str]:
     """Give a model of slices one entry for each layer in `layer_types` and the like: each layer keeps its kind.
 
     mergekit sets only the number of layers. With transformers 5 it then stops when it saves a config that has such a
     list (Qwen3, Gemma 3).
+
+    Returns:
+        The settings by which layers of unlike kinds are merged with each other.
     """
     modules = list((config.modules or {}).values())
     slices = config.slices or (modules[0].slices if len(modules) == 1 else None)
     if not slices:
-        return
-    sources = [part.sources[0] for part in slices]
-    configs = [_text(source.model.config(trust_remote_code=trust_remote_code)) for source in sources]
-    merged = _text(model_config)
+        return []
+    configs = {one.model: _text(one.model.config(trust_remote_code=trust_remote_code))
+               for part in slices for one in part.sources}  # fmt: skip
+    merged, unlike = _text(model_config), []
     for key, value in list(vars(merged).items()):
-        if not isinstance(value, list) or not all(
-            _is_by_layer(key, getattr(item, key, None), item) for item in configs
-        ):
+        if not isinstance(value, list):
             continue
-        kept: list[Any] = []
-        for source, own in zip(sources, configs, strict=True):
-            kept += getattr(own, key)[source.layer_range[0] : source.layer_range[1]]
-        setattr(merged, key, kept)
+        kinds = [[_of_layers(key, configs[one.model], one.layer_range) for one in part.sources] for part in slices]
+        if any(first is None for first, *_ in kinds):
+            continue
+        setattr(merged, key, [kind for first, *_ in kinds for kind in first or ()])
+        if any(own not in (None, first) for first, *others in kinds for own in others):
+            unlike.append(key)
+    return unlike
 
 
 def _text(config: Any) -> Any:
     return config.get_text_config(decoder=True)
 
 
-def _is_by_layer(key: str, value: Any, config: Any) -> bool:
-    """Whether a setting has one entry for each layer."""
-    return "layer" in key and isinstance(value, list) and len(value) == config.num_hidden_layers
+def _of_layers(key: str, config: Any, layers: tuple[int, int]) -> list[Any] | None:
+    """What a setting says of these layers; None if it has no entry for each layer."""
+    value = getattr(config, key, None)
+    is_by_layer = "layer" in key and isinstance(value, list) and len(value) == config.num_hidden_layers
+    return value[layers[0] : layers[1]] if is_by_layer and isinstance(value, list) else None

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,19 @@ def resolve(recipe: Recipe, seed: int = 0, rng: str = "iberian", trust_remote_co
     return _Resolver(recipe, seed, rng, trusts(trust_remote_code)).resolve(recipe.final, ())
 
 
+def _tell_apart(sources: Iterable[Source]) -> None:
+    """Two revisions of one model, or of one adapter, get names of their own: what is compared is listed by its name."""
+    by_name: dict[str, list[Source]] = {}
+    for source in sources:
+        by_name.setdefault(source.name, []).append(source)
+    for name, same in by_name.items():
+        revisions = [f"{getattr(one, 'base', one).revision}+{getattr(one, 'adapter_revision', None)}" for one in same]
+        for source, revision in zip(same, revisions, strict=True):
+            if len(same) > 1:
+                said = revision.replace("+None", "")
+                source.name = f"{name}@{said if revisions.count(revision) == 1 else source.key}"
+
+
 class _Resolver:
     """Finds the sources of a recipe and of its stages; each stage and each source is opened once."""
 
@@ -105,6 +118,7 @@ class _Resolver:
         if parsed.base_model is not None:
             localise(parsed.base_model)  # the donor comes first
         config = localise_maps(map_references(parsed, localise), self.recipe.folder)
+        _tell_apart(sources.values())
         written = Recipe(self.recipe.text, origin, self.recipe.folder)
         return Resolved(written, config, sources, self.seed, self.rng, self.trust_remote_code)
 

@@ -268,6 +268,7 @@ class LoraSource(Source):
         if settings.get("fan_in_fan_out") and self.base.built is None:
             raise SourceError(not_done(self.adapter_name, ["fan_in_fan_out"]))
         self._forget_same_head()
+        self._refuse_tied()  # before it is said that the files hold no head
         for weight, pair in self.factors.items():
             self._check_factors(weight, pair)
         strange = [name for name in self.replaced if name not in held]
@@ -282,7 +283,6 @@ class LoraSource(Source):
                 raise SourceError(self._quantised(own))
             if self.adapter_entries[own].shape != held[name].shape:
                 raise SourceError(self._shape(name, self.adapter_entries[own].shape))
-        self._refuse_tied()
 
     def _check_factors(self, weight: str, pair: _Factors) -> None:
         held, own = self.base.stored, self.adapter_entries

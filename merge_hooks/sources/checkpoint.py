@@ -45,6 +45,7 @@ class Source:
     revision: str | None = None
     _handles: dict[str, Any] = field(default_factory=dict, repr=False)
     _other_names: dict[str, str] = field(default_factory=dict, repr=False)
+    _elsewhere: list[tuple[str, str]] = field(default_factory=list, repr=False)  # second places of tensors
 
     @property
     def key(self) -> str:
@@ -72,12 +73,36 @@ class Source:
         """The tensors by their names in the files. Raises SourceError for missing shards and truncated files."""
         entries: dict[str, TensorEntry] = {}
         promised = self._promised
+        self._elsewhere.clear()
         for file in self.weight_files:
             for name, entry in read_header(self.folder / file, self.name).items():
-                if promised.get(name, file) == file:  # a tensor in two files is read where the index says
-                    entries[name] = entry
+                if promised.get(name, file) != file:  # a tensor in two files is read where the index says
+                    self._elsewhere.append((name, file))
+                    continue
+                if name in entries:
+                    self._elsewhere.append((name, entries[name].file))
+                entries[name] = entry
         self._check_index(entries)
         return entries
+
+    def copies_that_differ(self) -> Iterator[str]:
+        """Tensors that the files hold twice, with other numbers: what is read, and what is not, in words."""
+        import torch
+
+        held = self.stored
+        for name, file in self._elsewhere:
+            if not torch.equal(self._tensor_in(file, name), self.read_stored(name)):
+                yield f"{name} in {held[name].file}, which is read, and in {file}, which is not"
+        again = self.conversion.again if self.conversion is not None else {}
+        for names in again.items():
+            used, other = names if names[0] in self._used else names[::-1]
+            if not torch.equal(self.read_stored(used), self.read_stored(other)):
+                yield f"{used}, which is read, and {other}, which is the same tensor of the model and is not"
+
+    @cached_property
+    def _used(self) -> set[str]:
+        """The names of the class under which tensors are read as they lie in the files."""
+        return set(self.stored) & set(self.built.shapes) if self.built is not None else set()
 
     @cached_property
     def built(self) -> Built | None:
@@ -190,9 +215,11 @@ class Source:
 
     def read_stored(self, tensor: str) -> torch.Tensor:
         """One tensor by its name in the files, on the CPU: a view of the mapped file."""
+        return self._tensor_in(self.stored[tensor].file, tensor)
+
+    def _tensor_in(self, file: str, tensor: str) -> torch.Tensor:
         from safetensors import safe_open
 
-        file = self.stored[tensor].file
         if file not in self._handles:
             self._handles[file] = safe_open(self.folder / file, framework="pt")
         return self._handles[file].get_tensor(tensor)

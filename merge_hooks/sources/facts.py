@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import logging
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,22 @@ from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.headers import FLOATS, TensorEntry
 from merge_hooks.texts import one_line
 
+LOG = logging.getLogger(__name__)
+# All that a tokenizer is read from; those of _BESIDE are none by themselves.
+_BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model",
+                    "tekken.json", *_BESIDE)  # fmt: skip
+# Of tokenizer_config.json.
+_RULES = ("add_bos_token", "add_eos_token", "add_prefix_space", "do_lower_case", "split_special_tokens")
+# Of generation_config.json: what says nothing of how a text is written (who ends it is a fact of its own), and defaults.
+_NO_GENERATION = re.compile("_token_id$|^transformers_version$|^_from_model_config$|^use_cache$|^output_")
+_PLAIN_GENERATION = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.0,
+                     "num_beams": 1}  # fmt: skip
+# compressed-tensors wrote the second one.
+_QUANTISED = ("quantization_config", "compression_config")
+# Attention layers of some classes read these, which their configuration does not declare.
+_HEADS = ("head_dim", "num_key_value_heads")
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -23,7 +42,7 @@ class Facts:
     Args:
         name: the source, as the recipe calls it.
         row: fact -> text, for the table.
-        computing: what the model computes with, by config key, defaults filled in.
+        computing: what its text decoder is set to, by config key, defaults filled in.
     """
 
     name: str
@@ -35,9 +54,10 @@ def facts_of(source: Source) -> Facts:
     """A source's facts. Raises SourceError where config.json or a weight file is damaged."""
     known = config_of(source.config)
     config = known.to_dict() if known is not None else source.config
+    computing = _computing(known, config)
     # A multimodal model's config.json has the settings of its text decoder in a part of its own.
-    text = config | (known.get_text_config(decoder=True).to_dict() if known is not None else {})
-    tokenizer = _tokenizer(file_stamp(source.folder / "tokenizer.json"))
+    text = config | (known.get_text_config(decoder=True).to_dict() if known is not None else {}) | computing
+    tokenizer = _tokenizer_in(source.folder)
     embedding = source.entries.get(next(iter(source.built.vocabulary_axes), "")) if source.built else None
     special = _special_tokens(source.folder)
     tied = _is_tied(source, text)
@@ -54,19 +74,59 @@ def facts_of(source: Source) -> Facts:
         "added tokens": tokenizer.added,
         **{key: str(special.get(f"{key}_token") or "none") for key in ("bos", "eos", "pad")},
         "generation eos": str(_generation(source.folder).get("eos_token_id", "none")),
-        "template": _template(source.folder),
+        "template": chat_template_of(source.folder),
         "tied": ("yes, with a head in the files" if head else "yes") if tied else "no",
         "rope": _rope(text),
         "dtype": "/".join(sorted({entry.dtype for entry in source.stored.values()})),
     }
-    return Facts(source.name, row, text | {"rope": row["rope"], "tied": tied})
+    return Facts(source.name, row, computing | {"rope": row["rope"], "tied": tied})
+
+
+def _computing(known: Any | None, config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the text decoder that its class has, by the names that all classes share (GPT-2's n_head).
+
+    Keys that no class of transformers reads (what a trainer left there) are left out.
+
+    Args:
+        known: the configuration of transformers' class; None: config.json is all that is known.
+    """
+    from transformers import PreTrainedConfig
+
+    plain = _fields(PreTrainedConfig)
+    # Of code that a model brings, no class says which keys are its settings: names and versions are none.
+    own = {key: value for key, value in config.items()
+           if key not in plain and ("act" in key or not isinstance(value, (str, Mapping)))}  # fmt: skip
+    if known is not None:
+        text = known.get_text_config(decoder=True)
+        names = {*_fields(text), *_HEADS} - plain
+        own = {key: value for key, value in text.to_dict().items() if key in names}
+        for shared, name in text.attribute_map.items():
+            own[shared] = getattr(text, name, None)
+            own.pop(name, None)
+    heads, width = own.get("num_attention_heads"), own.get("hidden_size")
+    if isinstance(heads, int) and isinstance(width, int) and heads > 0:  # what a class takes where nothing is said
+        own["head_dim"] = own.get("head_dim") or width // heads
+        own["num_key_value_heads"] = own.get("num_key_value_heads") or heads
+    return own
+
+
+def _fields(config: Any) -> set[str]:
+    return {field.name for field in fields(config)}
 
 
 def _class_name(source: Source, config: dict[str, Any]) -> str:
-    named = config.get("architectures") or []
-    if named:
-        return str(named[0])
-    return type(source.built.model).__name__ if source.built else str(config.get("model_type", "unknown"))
+    """The class of the model: that of config.json, unless transformers knows none of that name and takes its own.
+
+    LLaMAForCausalLM was LlamaForCausalLM once, and a base model's class (LlamaModel) is of the same weights.
+    """
+    import transformers
+
+    named = str((config.get("architectures") or [""])[0])
+    if source.built is None or config.get("auto_map"):
+        return named or str(config.get("model_type", "unknown"))
+    model = source.built.model
+    is_other = hasattr(transformers, named) and named != type(model.base_model).__name__
+    return named if named and is_other else type(model).__name__
 
 
 def _is_tied(source: Source, text: dict[str, Any]) -> bool:
@@ -82,18 +142,32 @@ def full_config(source: Source) -> dict[str, Any]:
     return known.to_dict() if known is not None else source.config
 
 
+def is_quantised(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json, or one of its parts, says that the weights are quantised; null says that they are not."""
+    parts = (value for value in config.values() if isinstance(value, Mapping))
+    return any(config.get(key) for key in _QUANTISED) or any(map(is_quantised, parts))
+
+
 def is_code(name: str, entry: TensorEntry) -> bool:
     """Whether a tensor is a quantised weight, by dtype and shape. Masks and position ids are whole numbers anyway."""
     if entry.dtype in FLOATS:
         return False
     is_float8 = entry.dtype.startswith("F")
-    is_weight = 1 <= len(entry.shape) <= 2 and not name.endswith("position_ids")  # masks have four dimensions
+    # Masks have four dimensions, experts in one tensor three.
+    is_weight = 1 <= len(entry.shape) <= 3 and not name.endswith("position_ids")
     return is_float8 or is_weight
 
 
 def tokens_of(folder: Path) -> dict[str, int] | None:
-    """Token -> id of a fast tokenizer, added tokens included; None where there is no tokenizer.json. Not to be changed."""
-    return _tokenizer(file_stamp(folder / "tokenizer.json")).tokens
+    """Token -> id, added tokens included; None where there is no tokenizer that can be read. Not to be changed."""
+    return _tokenizer_in(folder).tokens
+
+
+def token_rules(folder: Path) -> str:
+    """A hash (8 hex digits) of how a text becomes tokens, beside what the tokens are; "none" if that cannot be read."""
+    settings = {key: value for key, value in _json(folder / "tokenizer_config.json").items() if key in _RULES}
+    rules = _tokenizer_in(folder).rules
+    return "none" if rules == "none" else digest([rules, settings])
 
 
 def tokenizer_digest(tokens: dict[str, int] | None) -> str:
@@ -103,23 +177,39 @@ def tokenizer_digest(tokens: dict[str, int] | None) -> str:
 
 @dataclass(frozen=True)
 class _Tokenizer:
-    """What a tokenizer.json says.
+    """What a tokenizer's files say.
 
     Args:
-        tokens: token -> id; None where there is no such file.
+        tokens: token -> id; None where they cannot be read.
         digest: of the tokens.
         added: how many added tokens, and the span of their ids.
+        rules: a hash of how a text becomes tokens: how it is split and joined, and what is put around it.
     """
 
     tokens: dict[str, int] | None
     digest: str
     added: str
+    rules: str = "none"
+
+
+def _tokenizer_in(folder: Path) -> _Tokenizer:
+    return _tokenizer(str(folder), tuple(file_stamp(folder / file) for file in _TOKENIZER_FILES))
 
 
 @lru_cache(maxsize=8)
-def _tokenizer(stamp: tuple[str, int, int, int, int]) -> _Tokenizer:
-    """Of a file in this state (`file_stamp`), read once: it has megabytes, and every point of a plan asks for it."""
-    content = _json(Path(stamp[0]))
+def _tokenizer(folder: str, _stamps: tuple[tuple[str, int, int, int, int], ...]) -> _Tokenizer:
+    """Of files in this state, read once: they have megabytes, and every point of a plan asks for them."""
+    plain = _plain_tokenizer(Path(folder))
+    if plain.tokens is not None and _named_beside(Path(folder)) <= plain.tokens.keys():
+        return plain
+    if not any((Path(folder) / file).is_file() for file in _TOKENIZER_FILES if file not in _BESIDE):
+        return plain
+    return _by_transformers(folder) or plain
+
+
+def _plain_tokenizer(folder: Path) -> _Tokenizer:
+    """What its tokenizer.json says by itself."""
+    content = _json(folder / "tokenizer.json")
     if not content:
         return _Tokenizer(None, "none", "none")
     try:
@@ -128,12 +218,58 @@ def _tokenizer(stamp: tuple[str, int, int, int, int]) -> _Tokenizer:
             vocabulary = {piece: index for index, (piece, _) in enumerate(vocabulary)}
         added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
         tokens, ids = vocabulary | added, [int(token["id"]) for token in content.get("added_tokens", [])]
-        return _Tokenizer(tokens, tokenizer_digest(tokens), f"{len(ids)} ({min(ids)}-{max(ids)})" if ids else "none")
+        return _Tokenizer(tokens, tokenizer_digest(tokens), _added(ids), _rules(content))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SourceError(
-            f"{stamp[0]}: its vocabulary or its added tokens are not as tokenizers writes them ({one_line(repr(error)):.200}). "
-            "Download the model again."
+            f"{folder / 'tokenizer.json'}: its vocabulary or its added tokens are not as tokenizers writes them "
+            f"({one_line(repr(error)):.200}). Download the model again."
         ) from error
+
+
+def _rules(content: Mapping[str, Any]) -> str:
+    """A hash of what tokenizer.json says beside tokens; merges have two spellings, and false is what is not said."""
+    model = {key: value for key, value in content.get("model", {}).items() if value and key not in ("vocab", "type")}
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model.pop("merges", [])]
+    return digest([model, merges, [content.get(part) for part in ("normalizer", "pre_tokenizer", "post_processor")]])
+
+
+def _added(ids: Collection[int]) -> str:
+    return f"{len(ids)} ({min(ids)}-{max(ids)})" if ids else "none"
+
+
+def _named_beside(folder: Path) -> set[str]:
+    """The tokens that other files name. transformers adds those that tokenizer.json lacks, with numbers of its own."""
+    found = set(_json(folder / "added_tokens.json"))
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        content = _json(folder / file)
+        values = [value for key, value in content.items() if key.endswith(("_token", "_special_tokens"))]
+        for value in (*values, content.get("added_tokens_decoder")):
+            found |= _texts(value)
+    return found
+
+
+def _texts(value: Any) -> set[str]:
+    """The texts of tokens: one, or several in a list or by their ids."""
+    if isinstance(value, Mapping):
+        return _texts(value["content"]) if "content" in value else _texts(list(value.values()))
+    if isinstance(value, list):
+        return {text for one in value for text in _texts(one)}
+    return {value} if isinstance(value, str) else set()
+
+
+def _by_transformers(folder: str) -> _Tokenizer | None:
+    """What transformers makes of the files, without code that a model brings; None where it makes nothing of them."""
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokens = dict(found.get_vocab())
+    except Exception:  # of files from anywhere, by many classes; who needs the tokenizer itself says what is wrong
+        LOG.debug("%s: no tokenizer to be had", folder, exc_info=True)
+        return None
+    backend = getattr(found, "backend_tokenizer", None)
+    rules = _rules(json.loads(backend.to_str())) if backend is not None else "none"
+    return _Tokenizer(tokens, tokenizer_digest(tokens), _added(found.get_added_vocab().values()), rules)
 
 
 def _special_tokens(folder: Path) -> dict[str, Any]:
@@ -145,7 +281,15 @@ def _generation(folder: Path) -> dict[str, Any]:
     return _json(folder / "generation_config.json")
 
 
-def _template(folder: Path) -> str:
+def generation_of(folder: Path) -> dict[str, Any]:
+    """What generation_config.json sets, but for the ids of special tokens, and what is what would hold anyway."""
+    said = _generation(folder).items()
+    kept = {key: value for key, value in said if value is not None and not _NO_GENERATION.search(key)}
+    return {key: value for key, value in kept.items() if value != _PLAIN_GENERATION.get(key)}
+
+
+def chat_template_of(folder: Path) -> str:
+    """A hash of the chat template (8 hex digits), or "none"."""
     file = folder / "chat_template.jinja"
     text = (
         file.read_text(encoding="utf-8")
@@ -163,6 +307,8 @@ def _rope(config: dict[str, Any]) -> str:
     theta = parameters.pop("rope_theta", None) or config.get("rope_theta") or "default"
     kind = parameters.pop("rope_type", None) or parameters.pop("type", None) or "default"
     parameters.pop("type", None)
+    if kind == "dynamic":  # it begins to stretch there
+        parameters["max_position_embeddings"] = config.get("max_position_embeddings")
     theta = f"{theta:g}" if isinstance(theta, (int, float)) else str(theta)
     extra = ", ".join(f"{key} {value}" for key, value in sorted(parameters.items()) if value is not None)
     return theta if kind == "default" and not extra else f"{theta}, {kind}{', ' if extra else ''}{extra}"

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
 from merge_hooks.errors import RecipeError, SourceError, explained
@@ -30,6 +30,7 @@ from merge_hooks.planning.plan import Plan
 from merge_hooks.planning.reading import run_task
 from merge_hooks.recipe.fisher_maps import map_paths
 from merge_hooks.recipe.resolved import Resolved
+from merge_hooks.sources.headers import FLOATS
 from merge_hooks.stream.lookahead import Queued, lookahead
 
 if TYPE_CHECKING:
@@ -91,6 +92,17 @@ class Stream:
     def names(self) -> list[str]:
         """The names of the tensors, in the order in which they come."""
         return [output.name for output in self.plan]
+
+    @property
+    def dtype_of_files(self) -> str:
+        """That of the first tensor of floating-point numbers, as `from_pretrained` takes it where no config.json has one."""
+        import torch
+
+        for output in self.plan:
+            held = [getattr(torch, FLOATS[entry.dtype]) for entry in output.entries if entry.dtype in FLOATS]
+            if held:
+                return str(reduce(torch.promote_types, held)).removeprefix("torch.")
+        return "float32"
 
     @cached_property
     def _outputs(self) -> dict[str, OutputTensor]:

@@ -273,6 +273,25 @@ def test_a_tensor_in_two_files_is_read_where_the_index_says(
         index["extra"] = files[1 - files.index(right)]
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
         assert torch.equal(open_source(str(folder)).read(name), tensors[name])
+        stream = opened(recipe(dict(family("llama")) | {"one": folder}))
+        check_fit(stream)
+        said = f"twice, with other numbers: {name} in {right}, which is read, and in {files[1 - files.index(right)]}"
+        assert any(said in note for note in fit_notes(stream))
+
+
+def test_a_tensor_with_and_without_its_prefix_is_said(family: Callable[[str], dict[str, Path]], tmp_path: Path) -> None:
+    made = dict(family("llama"))
+    for name in ("same", "other"):
+        shutil.copytree(made["one"], tmp_path / name)
+        tensors = load_file(tmp_path / name / "model.safetensors")
+        factor = 1 if name == "same" else 2
+        tensors |= {own.removeprefix("model."): factor * tensor for own, tensor in tensors.items()}
+        save_file(tensors, tmp_path / name / "model.safetensors", metadata={"format": "pt"})
+        stream = opened(recipe(made | {"one": tmp_path / name}))
+        check_fit(stream)
+        told = [note for note in fit_notes(stream) if "twice, with other numbers" in note]
+        assert bool(told) == (name == "other")
+        assert all("embed_tokens.weight, which is read, and embed_tokens.weight" in note for note in told)
 
 
 def test_a_copy_of_a_tied_head_is_left_out_and_said(family: Callable[[str], dict[str, Path]], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +16,18 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lm_eval_iberian.toy.tiny import build_family
-from merge_hooks.checks.preflight import check_fit, fit_notes, table
+from merge_hooks.checks.preflight import _computing_note, _settings, check_fit, fit_notes, table
 from merge_hooks.engines.hf import build_model
-from merge_hooks.errors import PreflightError, SourceError
+from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
+from merge_hooks.resolve import resolver
 from merge_hooks.resolve.resolver import resolve
-from merge_hooks.sources.facts import is_code, tokens_of
+from merge_hooks.sources.checkpoint import Source
+from merge_hooks.sources.facts import facts_of, is_code, is_quantised, tokens_of
 from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
+from tests.merge_hooks.families import TEXT, make_family
 from tests.merge_hooks.recipes.conftest import assert_same, streamed, tensors_of
 
 
@@ -99,8 +103,22 @@ def test_a_tied_model_with_another_head_in_its_files_is_refused(qwen: dict[str, 
     odd = with_head(qwen["instruct"], tmp_path / "odd", 0.5)
     loaded = AutoModelForCausalLM.from_pretrained(odd)
     assert not torch.equal(loaded.lm_head.weight, loaded.model.embed_tokens.weight)
-    with pytest.raises(PreflightError, match=r"files hold a head that differs.*tie_word_embeddings: false"):
+    with pytest.raises(PreflightError, match=r"ties head and embedding, but .*differs.*tie_word_embeddings: false"):
         check_fit(opened(linear(qwen["base"], odd)))
+
+
+def test_who_ties_is_said_where_the_config_says_nothing(tmp_path: Path) -> None:
+    """Mistral Small 3 is published so: without a word of ties, and with a head of its own."""
+    folder = make_family("mistral3", tmp_path, names=("one",))["one"]
+    content = json.loads((folder / "config.json").read_text())
+    for part in (content, content["text_config"]):
+        part.pop("tie_word_embeddings", None)
+    (folder / "config.json").write_text(json.dumps(content))
+    tensors = load_file(folder / "model.safetensors")
+    embedding = next(tensor for name, tensor in tensors.items() if "embed_tokens" in name)
+    save_file(tensors | {"language_model.lm_head.weight": embedding + 1}, folder / "model.safetensors")
+    with pytest.raises(PreflightError, match=r"\(config.json does not say; transformers' class does by default\), but"):
+        check_fit(opened({"merge_method": "passthrough", "models": [{"model": str(folder)}]}))
 
 
 @pytest.mark.slow
@@ -228,6 +246,52 @@ def test_rows_that_mean_other_tokens_are_refused(
         check_fit(opened(linear(llama["base"], str(other))))
 
 
+def in_older_files(folder: Path, swapped: bool) -> None:
+    """A byte-level BPE tokenizer as vocab.json and merges.txt, without a tokenizer.json."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer.json").unlink()
+    if swapped:
+        first, second = list(model["vocab"])[300:302]
+        model["vocab"][first], model["vocab"][second] = model["vocab"][second], model["vocab"][first]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, model["merges"])) + "\n")
+    edit(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer", unk_token="<|pad|>")
+
+
+def named_in_the_config(folder: Path, swapped: bool) -> None:
+    """Tokens that somebody added by writing them into tokenizer_config.json."""
+    names = ["<|im_start|>", "<|im_end|>"]
+    edit(folder / "tokenizer_config.json", extra_special_tokens=names[::-1] if swapped else names)
+
+
+def in_a_list_of_their_own(folder: Path, swapped: bool) -> None:
+    names = ["<|im_start|>", "<|im_end|>"]
+    (folder / "added_tokens.json").write_text(json.dumps({name: 2000 + place for place, name in
+                                                          enumerate(names[::-1] if swapped else names)}))  # fmt: skip
+
+
+@pytest.mark.parametrize("write", [in_older_files, named_in_the_config, in_a_list_of_their_own])
+def test_tokens_beside_tokenizer_json_are_compared_too(
+    write: Callable[[Path, bool], None], llama: dict[str, str], tmp_path: Path
+) -> None:
+    one, same, other = (copy(llama[name], tmp_path / to)
+                        for name, to in (("base", "one"), ("instruct", "same"), ("instruct", "other")))  # fmt: skip
+    for folder, swapped in ((one, False), (same, False), (other, True)):
+        write(Path(folder), swapped)
+    check_fit(opened(linear(one, same)))
+    with pytest.raises(PreflightError, match=r"different tokens to the same ids \(2 of them"):
+        check_fit(opened(linear(one, other)))
+
+
+def test_a_tokenizer_that_cannot_be_read_is_said(llama: dict[str, str], tmp_path: Path) -> None:
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    (other / "tokenizer.json").unlink()
+    stream = opened(linear(llama["base"], str(other)))
+    check_fit(stream)
+    assert any(f"{other} has no tokenizer that can be read" in note for note in fit_notes(stream))
+    assert not any("can be read" in note for note in fit_notes(opened(linear(llama["base"], llama["instruct"]))))
+
+
 @pytest.mark.parametrize(
     ("source", "donor", "words"),
     [
@@ -279,6 +343,217 @@ def test_what_is_computed_with_differs(changes: dict, words: str, llama: dict[st
     rows = check_fit(stream)
     assert any(f"computes with that of {other}" in note for note in fit_notes(stream))
     assert rows[0]["model"] == other
+
+
+# Settings that equal weights are computed with, and that nobody listed: what config.json says, and the name in the refusal.
+BY_CLASS = {
+    "gpt2": ({"layer_norm_epsilon": 0.1}, "layer_norm_epsilon"),
+    "gpt_neox": ({"use_parallel_residual": False}, "use_parallel_residual"),
+    "gpt_j": ({"rotary_dim": 4}, "rotary_dim"),
+    "bloom": ({"apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post_layernorm"),
+    "cohere": ({"logit_scale": 1.0}, "logit_scale"),
+    "smollm3": ({"no_rope_layers": [0, 0]}, "no_rope_layers"),
+    "gemma3_text": ({"layer_types": ["full_attention", "full_attention"]}, "layer_types"),
+    "mixtral": ({"num_experts_per_tok": 1}, "num_experts_per_tok"),
+    "glm4_moe": ({"routed_scaling_factor": 2.5}, "routed_scaling_factor"),
+    "mamba2": ({"time_step_limit": [0.0, 0.1]}, "time_step_limit"),
+}
+
+
+@pytest.mark.parametrize("family", BY_CLASS)
+def test_what_a_class_computes_with_differs(family: str, tmp_path: Path) -> None:
+    changes, name = BY_CLASS[family]
+    one, two = (str(folder) for folder in make_family(family, tmp_path, names=("one", "two")).values())
+    edit(Path(two) / "config.json", **changes)
+    with pytest.raises(PreflightError, match=f"`{name}` differs"):
+        check_fit(opened(linear(one, two)))
+    stream = opened(linear(one, two, base_model=two))
+    check_fit(stream)
+    assert any(f"`{name}` differs" in note and f"with that of {two}" in note for note in fit_notes(stream))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bloom", "gpt_j"])
+def test_heads_of_classes_that_call_them_otherwise(family: str, tmp_path: Path) -> None:
+    one, two = (str(folder) for folder in make_family(family, tmp_path, names=("one", "two")).values())
+    edit(Path(two) / "config.json", n_head=2)
+    with pytest.raises(PreflightError, match="`num_attention_heads` differs"):
+        check_fit(opened(linear(one, two, base_model=one)))
+
+
+# What a trainer leaves in config.json, and other words for what the class takes by itself.
+IDLE = {
+    "llama": {
+        "attention_dropout": 0.1,
+        "initializer_range": 0.5,
+        "use_cache": False,
+        "pretraining_tp": 2,
+        "a_tool": "x",
+    },
+    "qwen2": {"max_window_layers": 1, "head_dim": 32},
+    "mixtral": {"head_dim": 32, "router_aux_loss_coef": 0.5, "output_router_logits": True},
+    "olmo2": {"head_dim": 32},
+    "granite": {"logits_scaling": 1},
+}
+
+
+@pytest.mark.parametrize("family", IDLE)
+def test_settings_that_change_no_answer_may_differ(family: str, tmp_path: Path) -> None:
+    one, two = (str(folder) for folder in make_family(family, tmp_path, names=("one", "two")).values())
+    file = Path(two) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | IDLE[family]))
+    stream = opened(linear(one, two))
+    check_fit(stream)
+    assert not [note for note in fit_notes(stream) if "computes with" in note]
+
+
+def test_settings_of_a_class_that_is_not_known(llama: dict[str, str]) -> None:
+    """A model that brings code of its own: what tools write into its config.json is no setting."""
+    plain = {"model_type": "own", "hidden_size": 64, "num_attention_heads": 4, "norm_eps": 1e-5, "hidden_act": "silu"}
+    made = []
+    for extra in ({}, {"_name_or_path": "a/b", "transformers_version": "4.1", "a_tool": "1.0", "auto_map": {"AutoConfig": "x"},
+                       "torch_dtype": "bfloat16", "architectures": ["Own"]}, {"norm_eps": 1e-6, "hidden_act": "gelu"}):  # fmt: skip
+        source = Source(f"model {len(made)}", Path(llama["base"]))
+        source.__dict__["config"] = plain | {"_name_or_path": "c/d", "a_tool": "2.0"} | extra
+        source.__dict__["built"] = None
+        made.append(facts_of(source))
+    assert [name for name in _settings(made[:2]) if _computing_note(name, made[:2])] == []
+    assert [name for name in _settings(made) if _computing_note(name, made)] == ["hidden_act", "norm_eps"]
+
+
+def test_revisions_of_one_model_are_told_apart(
+    llama: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are called owner/model, and what they differ in was looked up by that name."""
+    folders = {"first": Path(llama["base"]), "second": Path(copy(llama["instruct"], tmp_path / "b", rms_norm_eps=1e-2))}
+    monkeypatch.setattr(
+        resolver, "open_source", lambda path, revision, beside: Source(path, folders[revision], revision)
+    )
+    data = linear("owner/model@first", "owner/model@second")
+    with pytest.raises(
+        PreflightError, match=r"`rms_norm_eps` differs \(owner/model@first 1e-06, owner/model@second 0.01"
+    ):
+        check_fit(opened(data))
+    _swap_tokens(folders["second"])
+    edit(folders["second"] / "config.json", rms_norm_eps=1e-6)
+    with pytest.raises(PreflightError, match=r"different tokens to the same ids .* owner/model@second"):
+        check_fit(opened(data))
+
+
+def test_who_lends_only_its_configuration_is_compared(llama: dict[str, str], tmp_path: Path) -> None:
+    """`passthrough` merges nothing of its base model, and computes with the base model's settings."""
+
+    def stacked(base: str) -> Stream:
+        return opened({"merge_method": "passthrough", "base_model": base,
+                       "slices": [{"sources": [{"model": llama["instruct"], "layer_range": [0, 4]}]}]})  # fmt: skip
+
+    rope = copy(llama["base"], tmp_path / "rope", rope_theta=500000.0, rope_parameters=None)
+    stream = stacked(rope)
+    check_fit(stream)
+    assert any(f"`rope` differs ({rope} 500000" in note for note in fit_notes(stream))
+    with pytest.raises(PreflightError, match="`num_attention_heads` differs"):
+        check_fit(stacked(copy(llama["base"], tmp_path / "heads", **MEANING["heads"])))
+    tokens = Path(copy(llama["base"], tmp_path / "tokens"))
+    vocabulary = json.loads((tokens / "tokenizer.json").read_text())
+    ids = vocabulary["model"]["vocab"]
+    first, second = list(ids)[300:302]
+    ids[first], ids[second] = ids[second], ids[first]
+    (tokens / "tokenizer.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(PreflightError, match="different tokens to the same ids"):
+        check_fit(stacked(str(tokens)))
+
+
+def _repeats_less(folder: Path) -> None:
+    edit(folder / "generation_config.json", repetition_penalty=1.3, temperature=1.0)
+
+
+def _no_bos(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
+
+
+def _other_merges(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["merges"].reverse()
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+def _merges_as_pairs(folder: Path) -> None:
+    """As newer tokenizers write them."""
+    content = json.loads((folder / "tokenizer.json").read_text())
+    merges = content["model"]["merges"]
+    content["model"]["merges"] = [" ".join(pair) if isinstance(pair, list) else pair.split(" ") for pair in merges]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_repeats_less, 'generation settings differ .*other {"repetition_penalty": 1.3}'),
+        (_no_bos, "rules by which texts become tokens differ"),
+        (_other_merges, "rules by which texts become tokens differ"),
+        (_merges_as_pairs, None),
+    ],
+)
+def test_whose_reading_and_writing_is_used_is_noted(
+    change: Callable[[Path], None], words: str | None, llama: dict[str, str], tmp_path: Path
+) -> None:
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    change(other)
+    stream = opened(linear(llama["base"], str(other)))
+    check_fit(stream)
+    notes = fit_notes(stream)
+    assert [bool(re.search(f"{words}.* those of {llama['base']} are used", note)) for note in notes] == [True] * bool(
+        words
+    )
+
+
+def test_layers_of_unlike_kinds_are_noted(tmp_path: Path) -> None:
+    from transformers import Gemma3TextConfig
+
+    config = Gemma3TextConfig(**{**TEXT, "head_dim": 32, "num_hidden_layers": 4},
+                              layer_types=["sliding_attention", "full_attention"] * 2)  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    for name in ("one", "two"):
+        model.save_pretrained(tmp_path / name)
+
+    def notes(first: list[int], second: list[int]) -> list[str]:
+        sources = [{"model": str(tmp_path / name), "layer_range": layers, "parameters": {"weight": 0.5}}
+                   for name, layers in (("one", first), ("two", second))]  # fmt: skip
+        stream = opened({"merge_method": "linear", "slices": [{"sources": sources}]})
+        check_fit(stream)
+        return [note for note in fit_notes(stream) if "unlike kinds (`layer_types`)" in note]
+
+    assert notes([0, 2], [1, 3]) and not notes([0, 2], [2, 4])
+
+
+def test_a_configuration_that_no_model_can_be_made_of_is_found_before_a_load(tmp_path: Path) -> None:
+    """Gemma 3n has the width of each layer, and what its embedding brings to each, in lists and tensors of all layers."""
+    from transformers import Gemma3nTextConfig
+
+    config = Gemma3nTextConfig(**{**TEXT, "head_dim": 32, "num_hidden_layers": 4}, hidden_size_per_layer_input=8,
+                               vocab_size_per_layer_input=320, num_kv_shared_layers=0, laurel_rank=8,
+                               activation_sparsity_pattern=[0.9, 0.0, 0.5, 0.0],
+                               layer_types=["sliding_attention", "full_attention"] * 2)  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "one")
+    slices = [{"sources": [{"model": str(tmp_path / "one"), "layer_range": layers}]} for layers in ([0, 3], [1, 4])]
+    stream = opened({"merge_method": "passthrough", "slices": slices})
+    with pytest.raises(PreflightError, match="transformers makes no model of the merged configuration"):
+        check_fit(stream)
+    with pytest.raises(EngineError, match="transformers cannot make this model: IndexError"):
+        build_model(stream)
+
+
+def test_a_dense_layer_behind_those_of_experts_is_said(tmp_path: Path) -> None:
+    one = str(make_family("glm4_moe", tmp_path, names=("one",))["one"])
+    slices = [{"sources": [{"model": one, "layer_range": [0, 2]}]}] * 2
+    with pytest.raises(PreflightError, match="puts a layer where the configuration has one of other tensors"):
+        opened({"merge_method": "passthrough", "slices": slices})
+
+
+def test_another_window_is_noted(llama: dict[str, str], tmp_path: Path) -> None:
+    stream = opened(linear(llama["base"], copy(llama["instruct"], tmp_path / "long", max_position_embeddings=8192)))
+    check_fit(stream)
+    assert any(f"the window is that of {llama['base']}" in note for note in fit_notes(stream))
 
 
 def test_old_and_new_spelling_of_rope_are_one(llama: dict[str, str], tmp_path: Path) -> None:
@@ -341,6 +616,22 @@ def test_dtypes_may_differ(llama: dict[str, str], tmp_path: Path, mergekit: Call
 STRANGE = [torch.uint8, torch.int8, torch.int32, torch.bool, torch.float8_e4m3fn, torch.float8_e5m2]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_config_without_a_dtype_has_that_of_the_files(
+    dtype: torch.dtype, llama: dict[str, str], tmp_path: Path, mergekit: Callable[..., Path]
+) -> None:
+    """As `from_pretrained(dtype="auto")`, which lm_eval's `hf` calls, takes mergekit's checkpoint."""
+    folders = []
+    for name in ("base", "instruct"):
+        folder = Path(copy(llama[name], tmp_path / name, dtype=None, torch_dtype=None))
+        tensors = load_file(folder / "model.safetensors")
+        save_file({own: tensor.to(dtype) for own, tensor in tensors.items()}, folder / "model.safetensors")
+        folders.append(str(folder))
+    data = linear(*folders)
+    ours = build_model(opened(data))
+    assert ours.dtype == AutoModelForCausalLM.from_pretrained(mergekit(data), dtype="auto").dtype == dtype
+
+
 @pytest.mark.parametrize(
     ("tensor", "dtype"),
     [
@@ -366,6 +657,17 @@ def test_codes_of_a_quantised_model_are_no_numbers(
             check_fit(opened(data))
 
 
+def test_experts_in_one_tensor_of_codes_are_refused(tmp_path: Path) -> None:
+    made = make_family("qwen3_moe", tmp_path, names=("one", "two"))
+    for folder in made.values():
+        whole = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        codes = {name: (tensor * 50).round().to(torch.int8) if tensor.ndim == 3 else tensor.contiguous()
+                 for name, tensor in whole.items()}  # fmt: skip
+        save_file(codes, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(PreflightError, match="it is quantised, though its config"):
+        check_fit(opened(linear(*map(str, made.values()))))
+
+
 def test_what_is_a_whole_number_by_nature_is_no_code() -> None:
     """GPT-NeoX's and BERT's: a mask, position ids, a counter. As in mergekit, which copies them where they agree."""
     for name, dtype, shape in (
@@ -374,6 +676,19 @@ def test_what_is_a_whole_number_by_nature_is_no_code() -> None:
         ("gpt_neox.layers.0.attention.masked_bias", "F32", ()), ("model.norm.weight", "F64", (64,)),
     ):  # fmt: skip
         assert not is_code(name, TensorEntry("", dtype, shape))
+
+
+@pytest.mark.parametrize("name", ["LLaMAForCausalLM", "LlamaModel"])
+def test_a_class_under_another_name(name: str, llama: dict[str, str], tmp_path: Path) -> None:
+    """The first is the name that early checkpoints have; transformers takes LlamaForCausalLM for both."""
+    other = copy(llama["instruct"], tmp_path / "other", architectures=[name])
+    right = streamed(linear(llama["base"], llama["instruct"]))
+    for data in (linear(llama["base"], other), linear(other, llama["base"])):
+        check_fit(opened(data))
+        assert_same(streamed(data), right)
+    with pytest.raises(PreflightError, match="weights of different architectures"):
+        reward = copy(llama["instruct"], tmp_path / "reward", architectures=["LlamaForSequenceClassification"])
+        check_fit(opened(linear(llama["base"], reward)))
 
 
 def test_another_size_or_architecture_is_refused(llama: dict[str, str], qwen: dict[str, str], tmp_path: Path) -> None:
@@ -447,6 +762,51 @@ def test_a_quantised_model_is_refused(llama: dict[str, str], tmp_path: Path) -> 
     other = copy(llama["instruct"], tmp_path / "other", quantization_config={"bits": 4})
     with pytest.raises(PreflightError, match="is quantised; merge the original weights instead"):
         check_fit(opened(linear(llama["base"], other)))
+
+
+def test_more_rows_than_the_config_says_are_found_before_a_load(llama: dict[str, str], tmp_path: Path) -> None:
+    folders = []
+    for name in ("base", "instruct"):
+        folder = Path(copy(llama[name], tmp_path / name))
+        tensors = load_file(folder / "model.safetensors")
+        for end in ("model.embed_tokens.weight", "lm_head.weight"):
+            tensors[end] = torch.cat([tensors[end], tensors[end][:8]])
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        folders.append(str(folder))
+    words = r"2 tensors have another shape .* of \S+base gives .* is 2008x64 and should be 2000x64"
+    with pytest.raises(PreflightError, match=words):
+        check_fit(opened(linear(*folders)))
+
+
+def test_one_model_under_two_paths(llama: dict[str, str], tmp_path: Path) -> None:
+    """mergekit takes them for two models; here they are one source, and its word for that names no model."""
+    (tmp_path / "link").symlink_to(llama["base"])
+    words = f"{llama['base']} is listed twice .* List it once, with the sum of the weights"
+    with pytest.raises(PreflightError, match=words):
+        opened(linear(llama["base"], llama["instruct"], str(tmp_path / "link")))
+
+
+@pytest.mark.parametrize("ending", ["qweight", "weight_packed", "weight.absmax", "SCB"])
+def test_packed_tensors_tell_a_quantised_model(ending: str, llama: dict[str, str], tmp_path: Path) -> None:
+    """AutoGPTQ's config lies in a file of its own, and a config.json may have been replaced."""
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    tensors = load_file(other / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    packed = f"{name.removesuffix('weight')}{ending}"
+    tensors[packed] = tensors.pop(name).to(torch.int32)
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(PreflightError, match=rf"other is quantised \({packed} in its files\); merge the original"):
+        check_fit(opened(linear(llama["base"], str(other))))
+
+
+def test_a_config_that_says_null_is_not_quantised(llama: dict[str, str], tmp_path: Path) -> None:
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    content = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(content | {"quantization_config": None}))
+    stream = opened(linear(str(other), llama["base"]))
+    check_fit(stream)
+    build_model(stream)
+    assert is_quantised({"text_config": {"quantization_config": {"bits": 4}}, "quantization_config": None})
 
 
 def test_a_model_that_only_lends_its_tokenizer_need_not_fit(llama: dict[str, str], tmp_path: Path) -> None:

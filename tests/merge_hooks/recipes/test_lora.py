@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from merge_hooks.checks.preflight import check_fit, fit_notes
 from merge_hooks.errors import SourceError
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.resolve.resolver import from_payload, resolve
@@ -210,6 +212,23 @@ def test_an_adapter_of_another_base_is_refused(plain: Path, tmp_path: Path) -> N
         streamed(one(f"{short}+{plain}"))
 
 
+def test_what_an_adapter_brings_and_is_not_used_is_noted(llama: dict[str, str], plain: Path, tmp_path: Path) -> None:
+    def notes(adapter: Path) -> str:
+        stream = open_stream(resolve(read_recipe(one(f"{llama['base']}+{adapter}"))))
+        check_fit(stream)
+        return " ".join(fit_notes(stream))
+
+    adapter = tmp_path / "adapter"
+    shutil.copytree(plain, adapter)
+    assert "adapter" not in notes(adapter).replace(str(adapter), "")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "meta-llama/Llama-3.1-8B-Instruct"
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    (adapter / "chat_template.jinja").write_text("{{ messages }}")
+    assert f"it was trained on meta-llama/Llama-3.1-8B-Instruct; it is put on {llama['base']}" in notes(adapter)
+    assert "brings a chat template of its own" in notes(adapter)
+
+
 def test_a_pickled_adapter_is_not_read(llama: dict[str, str], plain: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text((plain / "adapter_config.json").read_text())
     (tmp_path / "adapter_model.bin").write_bytes(b"")
@@ -217,8 +236,15 @@ def test_a_pickled_adapter_is_not_read(llama: dict[str, str], plain: Path, tmp_p
         streamed(one(f"{llama['base']}+{tmp_path}"))
 
 
-def test_adapters_that_touch_a_tied_embedding_are_refused(qwen: dict[str, str], tmp_path: Path) -> None:
-    adapter = make_adapter(qwen["base"], tmp_path, 8, **KINDS["embeddings"])
+@pytest.mark.parametrize(
+    "ends", [KINDS["embeddings"], {"r": 4, "target_modules": ["lm_head"]},
+             {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}]
+)  # fmt: skip
+def test_adapters_that_touch_a_tied_embedding_are_refused(
+    ends: dict[str, Any], qwen: dict[str, str], tmp_path: Path
+) -> None:
+    """Also where the head is adapted, which the base's files do not hold."""
+    adapter = make_adapter(qwen["base"], tmp_path, 8, **ends)
     with pytest.raises(SourceError, match="ties to its other end"):
         streamed(one(f"{qwen['base']}+{adapter}"))
 
