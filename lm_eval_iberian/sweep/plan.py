@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.documents.needs import did_you_mean
 from lm_eval_iberian.identity.identity import KEY, Identity, counting, digest, of_results, told
 from lm_eval_iberian.models.backends import Backend, backend_of
 from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
@@ -413,7 +414,8 @@ def _check_tasks(points: Iterable[PlannedPoint], tasks: KeptTasks) -> None:
         try:
             loaded = tasks.of(evaluation).tasks
         except (KeyError, ValueError) as error:
-            raise SweepError(f"{where}: {error}. `lm_eval ls tasks` lists them.") from error
+            hints = "".join(did_you_mean(name) for name in evaluation.tasks if f"'{name}'" in str(error))
+            raise SweepError(f"{where}: {error}.{hints} `lm_eval ls tasks` lists them.") from error
         except Exception as error:
             if getattr(error, "for_people", False):
                 raise

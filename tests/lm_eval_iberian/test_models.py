@@ -268,6 +268,14 @@ def test_a_dtype_has_one_name(said: str, dtype: str, llama: dict[str, Path]) -> 
     assert prepare(None, str(llama["base"]), dtype=said).dtype == dtype
 
 
+@pytest.mark.parametrize("said", ["bf16", "sin", "int8"])
+def test_what_is_no_dtype_is_refused_before_anything_is_read(said: str) -> None:
+    from lm_eval_iberian.models.merge import prepare
+
+    with pytest.raises(EngineError, match=f"dtype={said}: no dtype of weights. Give one of auto, float32, bfloat16"):
+        prepare(None, "nowhere/at-all", dtype=said)
+
+
 def test_a_tokenizer_can_be_named(llama: dict[str, Path]) -> None:
     from lm_eval_iberian.models.merge import prepare
 
