@@ -276,6 +276,16 @@ def test_what_is_no_dtype_is_refused_before_anything_is_read(said: str) -> None:
         prepare(None, "nowhere/at-all", dtype=said)
 
 
+@pytest.mark.parametrize(
+    ("device", "said"), [("cuda:99", "torch finds [0-9]+ GPUs here"), ("gpu", "torch knows no such device")]
+)
+def test_a_device_that_is_not_here_is_refused_before_anything_is_read(device: str, said: str) -> None:
+    from lm_eval_iberian.models.hf import MergedHF
+
+    with pytest.raises(EngineError, match=said):
+        MergedHF(pretrained="nowhere/at-all", device=device)
+
+
 def test_a_tokenizer_can_be_named(llama: dict[str, Path]) -> None:
     from lm_eval_iberian.models.merge import prepare
 

@@ -169,7 +169,9 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_loaded(pat
     (tmp_path / "file").write_text("in the way")
     tracker = EvaluationTracker(output_path=str(tmp_path / path))
     with pytest.raises(OutputError, match="no results can be written there"):
-        simple_evaluate(model="merged", model_args={"recipe": "nowhere.yml"}, tasks=["toy_eu"], evaluation_tracker=tracker)
+        simple_evaluate(
+            model="merged", model_args={"recipe": "nowhere.yml"}, tasks=["toy_eu"], evaluation_tracker=tracker
+        )
 
 
 @pytest.mark.parametrize("args", ["backend=nowhere,batch_size=8,device=cpu", {"backend": "nowhere", "device": "cpu"}])
