@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -241,12 +240,11 @@ def _see_where_results_go(evaluator: ModuleType) -> None:
 
 def _refuse_output(output: Path) -> None:
     from lm_eval_iberian.errors import OutputError
+    from merge_hooks.files import try_writing
 
     folder = output.parent if output.suffix == ".json" else output  # as lm_eval reads it
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        try_writing(folder)
     except OSError as error:
         raise OutputError(
             f"--output_path {output}: no results can be written there ({error.strerror or error}). Nothing was measured. "

@@ -33,6 +33,17 @@ def write_whole(path: Path, content: bytes | str) -> None:
         part.unlink(missing_ok=True)
 
 
+def try_writing(folder: Path) -> None:
+    """Make a folder, and see that files can be written there, before hours are spent on what belongs there.
+
+    Raises:
+        OSError: they cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def umask() -> int:
     """The bits that this process leaves out of the rights of what it makes."""
     try:  # where Linux says it, nothing needs to be changed to ask

@@ -207,6 +207,15 @@ def test_without_a_terminal_there_is_a_line_a_minute_with_the_time_left() -> Non
     assert said == ["base: 0 of 100", "base: 60 of 100, 40 s left", "base: 100 of 100"]
 
 
+@pytest.mark.parametrize("command", [["toy", "--out"], ["fisher", "model", "--data", "{here}", "--out"]])
+def test_a_place_that_cannot_be_written_is_found_before_the_work(command: list[str], tmp_path: Path) -> None:
+    """Toys were trained for minutes first."""
+    (tmp_path / "file").write_text("in the way")
+    given = [part.format(here=tmp_path / "file") for part in command]
+    done = CliRunner().invoke(cli, [*given, str(tmp_path / "file" / "out")])
+    assert done.exit_code == 1 and "a file in the way" in done.output and "base:" not in done.output, done.output
+
+
 def test_libraries_draw_no_bars_into_a_log() -> None:
     """Not lm_eval, not transformers: each state of a bar would be in it."""
     line = ("from lm_eval_iberian.commands.main import main\ntry: main(['ifeval', 'check', 'eu'])\nexcept SystemExit: pass\n"
