@@ -122,7 +122,7 @@ def test_the_doctor_ends_with_one_command_for_all_that_is_missing(
     monkeypatch.setenv("IBERIAN_DATA", str(tmp_path))
     several, one = "iberian_eus_trivia,iberian_eus_reading", "iberian_eus_trivia"
     said = CliRunner().invoke(cli, ["doctor", "--tasks", several]).output.splitlines()
-    assert said[-1] == f"All that is missing, at once: iberian prefetch --tasks {several} --out DIR"
+    assert said[-1] == f"All that is missing, at once: iberian prefetch --tasks {several} --out {tmp_path}"
     assert "at once" not in CliRunner().invoke(cli, ["doctor", "--tasks", one]).output
 
 
