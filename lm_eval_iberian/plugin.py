@@ -247,7 +247,7 @@ def _refuse_output(output: Path) -> None:
         try_writing(folder)
     except OSError as error:
         raise OutputError(
-            f"--output_path {output}: no results can be written there ({error.strerror or error}). Nothing was measured. "
+            f"--output_path {output}: no results can be written there ({error.strerror or error}), so nothing was measured. "
             "Give a folder that is yours and has room."
         ) from None
 

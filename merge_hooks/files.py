@@ -34,13 +34,13 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def try_writing(folder: Path) -> None:
-    """Make a folder, and see that files can be written there, before hours are spent on what belongs there.
+    """See that a folder can be made and written, before hours are spent on what belongs there. Nothing is left of it.
 
     Raises:
-        OSError: they cannot.
+        OSError: it cannot.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
+    folder = folder.absolute()
+    with tempfile.TemporaryFile(dir=next(one for one in (folder, *folder.parents) if os.path.lexists(one))):
         pass
 
 

@@ -159,6 +159,8 @@ def _refuse_absent(device: object) -> None:
         asked = torch.device(str(device))
     except RuntimeError:
         raise EngineError(f"device={device}: torch knows no such device. Give cpu, cuda or cuda:N.") from None
+    if str(device) == "cuda:0" and not there:
+        return  # lm_eval's command line says this by itself; HFLM then takes the CPU
     if asked.type != "cpu" and (asked.index or 0) >= there:
         raise EngineError(
             f"device={device}: torch finds {there} GPUs here. Leave it out to take what is there, or give cpu."
