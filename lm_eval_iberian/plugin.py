@@ -59,6 +59,8 @@ def _register_model(_models: ModuleType) -> None:
 
 
 def _add_tasks(manager: ModuleType) -> None:
+    _install_excepthook()  # lm_eval looks for tasks before it loads its models
+    _explain_documents()
     _add_task_folder(manager)
     _add_groups(manager)  # second: where a later lm_eval has no such index, the tasks are there all the same
 
@@ -102,6 +104,35 @@ def _add_groups(manager: ModuleType) -> None:
 
     setattr(with_added_groups, _MARK, True)
     manager.TaskIndex.build = staticmethod(with_added_groups)
+
+
+def _explain_documents() -> None:
+    """Let lm_eval's own tasks of our benchmarks say what documents they lack, as ours do. `datasets` gives a traceback."""
+    from lm_eval.api.task import ConfigurableTask
+
+    download = ConfigurableTask.download
+    if hasattr(download, _MARK):
+        return
+
+    @functools.wraps(download)
+    def explaining(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            download(self, *args, **kwargs)
+        except (OSError, ValueError) as error:  # what `datasets` says of the Hub, and of its cache
+            from lm_eval_iberian.benchmarks.table import of_task
+            from lm_eval_iberian.documents.trouble import Trouble, explain_of_lm_eval, trouble
+            from lm_eval_iberian.errors import NotToBeHad
+
+            if (task := self.config.task) is None or of_task(task) is None or trouble(error) is Trouble.OTHER:
+                raise
+            path, config = str(self.DATASET_PATH), str(self.DATASET_NAME or "default")
+            said = explain_of_lm_eval(error, path, config, task)
+            raise NotToBeHad(
+                f"{path} ({config}), which lm_eval's own task {task} reads, cannot be had:\n  {said}"
+            ) from error
+
+    setattr(explaining, _MARK, True)
+    ConfigurableTask.download = explaining
 
 
 def _key_caches_by_identity(model: ModuleType) -> None:
@@ -165,6 +196,7 @@ def _say_what_was_read(evaluator: ModuleType) -> None:
     if hasattr(evaluator, "get_git_commit_hash"):
         # The same, but git complains to nobody.
         evaluator.get_git_commit_hash = git_commit  # type: ignore[attr-defined]
+    _see_where_results_go(evaluator)
     evaluate = evaluator.evaluate
     if hasattr(evaluate, _MARK):
         return
@@ -190,6 +222,41 @@ def _say_what_was_read(evaluator: ModuleType) -> None:
 
     setattr(saying, _MARK, True)
     evaluator.evaluate = saying  # type: ignore[attr-defined]
+
+
+def _see_where_results_go(evaluator: ModuleType) -> None:
+    """Refuse an --output_path that cannot be written before a model `merged` is loaded.
+
+    lm_eval finds out when all is measured, logs a warning, and ends as if results were there.
+    """
+    simple = evaluator.simple_evaluate
+    if hasattr(simple, _MARK):
+        return
+
+    @functools.wraps(simple)
+    def seeing(*args: Any, **kwargs: Any) -> Any:
+        given = inspect.signature(simple).bind(*args, **kwargs).arguments
+        output = getattr(given.get("evaluation_tracker"), "output_path", None)
+        if given.get("model") == MODEL_NAME and output:
+            _refuse_output(Path(output))
+        return simple(*args, **kwargs)
+
+    setattr(seeing, _MARK, True)
+    evaluator.simple_evaluate = seeing  # type: ignore[attr-defined]
+
+
+def _refuse_output(output: Path) -> None:
+    from lm_eval_iberian.errors import OutputError
+    from merge_hooks.files import try_writing
+
+    folder = output.parent if output.suffix == ".json" else output  # as lm_eval reads it
+    try:
+        try_writing(folder)
+    except OSError as error:
+        raise OutputError(
+            f"--output_path {output}: no results can be written there ({error.strerror or error}), so nothing was measured. "
+            "Give a folder that is yours and has room."
+        ) from None
 
 
 def _name_results_by_their_recipe() -> None:
@@ -241,13 +308,27 @@ def _install_excepthook() -> None:
         return
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if getattr(error, "for_people", False):
-            print(f"\nError: {error}", file=sys.stderr)
+        if said := _in_words(error):
+            print(f"\nError: {said}", file=sys.stderr)
         else:
             previous(kind, error, trace)
 
     setattr(excepthook, _MARK, True)
     sys.excepthook = excepthook
+
+
+def _in_words(error: BaseException) -> str:
+    """What is shown in place of a traceback: our own errors, and lm_eval's of a task whose name is nearly one of ours."""
+    if getattr(error, "for_people", False):
+        return str(error)
+    said, begins, names = str(error).partition("Tasks not found: ")
+    if said or not begins or not isinstance(error, ValueError):
+        return ""
+    from lm_eval_iberian.documents.needs import did_you_mean
+    from merge_hooks.texts import seen
+
+    hints = [f"{name}: no such task.{hint}" for name in names.split(", ") if (hint := did_you_mean(name))]
+    return seen(" ".join([*hints, "`lm_eval ls tasks` lists them."])) if hints else ""
 
 
 _ACTIONS = {

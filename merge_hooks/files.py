@@ -33,6 +33,17 @@ def write_whole(path: Path, content: bytes | str) -> None:
         part.unlink(missing_ok=True)
 
 
+def try_writing(folder: Path) -> None:
+    """See that a folder can be made and written, before hours are spent on what belongs there. Nothing is left of it.
+
+    Raises:
+        OSError: it cannot.
+    """
+    folder = folder.absolute()
+    with tempfile.TemporaryFile(dir=next(one for one in (folder, *folder.parents) if os.path.lexists(one))):
+        pass
+
+
 def umask() -> int:
     """The bits that this process leaves out of the rights of what it makes."""
     try:  # where Linux says it, nothing needs to be changed to ask

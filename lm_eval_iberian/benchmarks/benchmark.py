@@ -54,8 +54,8 @@ KINDS = {
     TRUTH: Kind("Truthfulness (MC1)", "Truthfulness", "MC1, %", "truthfulness", "mc1"),
     ELEMENTARY: Kind("Elementary tasks (accuracy)", "Elementary tasks", "accuracy, %", "elementary", "acc", 0.0),
     TOY_CHOICE: Kind(
-        "TOYS, not the benchmarks: pairs, stories and questions of the toy world (accuracy)", "TOY questions",
-        "accuracy, %", "toy choice",
+        "TOYS, not the benchmarks: pairs, stories and questions of the toy world (accuracy)",
+        "TOY multiple choice", "accuracy, %", "toy choice",
     ),
     TOY_TRANSLATION: Kind(
         "TOYS, not FLORES: translation in the toy world (BLEU)", "TOY translation", "BLEU", "toy translation", "bleu",

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 def doctor(tasks: str, everything: bool, as_json: bool) -> None:
     """Look for every document that TASKS read: in IBERIAN_DATA, else on the Hub (or its cache, when offline)."""
     from lm_eval_iberian.benchmarks.groups import MORE
-    from lm_eval_iberian.documents.doctor import GOOD, examine
+    from lm_eval_iberian.documents.doctor import GOOD, MISSING, examine, fetch_command
     from lm_eval_iberian.documents.loader import DocumentsError
     from lm_eval_iberian.documents.manifests import unmeasured
+    from lm_eval_iberian.documents.needs import is_read_by_lm_eval
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     try:
@@ -42,6 +43,8 @@ def doctor(tasks: str, everything: bool, as_json: bool) -> None:
     for path, reason in left_out.items():
         echo(f"{'unmeasured':<11} {path}: {reason}")
     echo(f"{len(findings) - len(bad)} of {len(findings)} data sets in order{_where(findings)}.")
+    if sum(one.state == MISSING and not is_read_by_lm_eval(one.need) for one in bad) > 1:
+        echo(f"All that is missing, at once: {fetch_command(','.join(names))}")
     if bad:
         raise click.exceptions.Exit(1)
 

@@ -37,7 +37,10 @@ def fisher(
     The mean over texts of the squared gradient of the text's log-likelihood, in float32. The same command goes on
     where it was stopped.
     """
+    from merge_hooks.files import try_writing
     from merge_hooks.tools.fisher import Settings, make_map
+
+    try_writing(out.parent)  # a map takes hours
 
     settings = Settings(max_length, "sampled" if sampled else "data", seed, device, trust_remote_code)
     with bars() as show:

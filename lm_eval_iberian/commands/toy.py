@@ -10,6 +10,7 @@ import click
 from lm_eval_iberian.commands.bars import bars
 from lm_eval_iberian.commands.habits import old_place, out_option, required_out
 from lm_eval_iberian.commands.terminal import echo
+from merge_hooks.files import try_writing
 
 
 @click.command()
@@ -28,6 +29,7 @@ def toy(folder: str | None, out: Path | None, seed: int, adapters: bool) -> None
     from lm_eval_iberian.toy.train import build_family
 
     place = Path(required_out(out, folder))
+    try_writing(place)  # training takes minutes
     paths = _with_bars(lambda progress: build_family(place, seed, progress=progress))
     trained = _with_bars(lambda progress: build_adapters(place, seed, progress=progress)) if adapters else {}
     for path in [*paths.values(), *trained.values(), *write_recipes(place)]:

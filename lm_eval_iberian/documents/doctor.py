@@ -76,13 +76,13 @@ def _read(need: Need) -> Finding:
     try:
         found = documents.load(need.path, need.config, need.splits)
     except documents.NotToBeHad as error:
-        mend = fetch_command(need)
+        mend = fetch_command(need.tasks[0])
         if manifests().get(need.path) and manifests()[need.path].gated:
             return Finding(need, GATED, "nowhere", f"{accept_command(need.path)}, then {mend}")
         reason = str(error).splitlines()[1].strip()
         return Finding(need, MISSING, "nowhere", f"{mend}   ({reason})")
     except DocumentsError as error:
-        return Finding(need, DAMAGED, str(documents.mirror() or "cache"), f"{error} {fetch_command(need)}")
+        return Finding(need, DAMAGED, str(documents.mirror() or "cache"), f"{error} {fetch_command(need.tasks[0])}")
     return Finding(need, THERE, found.origin, "; ".join((*found.differences, *found.notes)))
 
 
@@ -112,8 +112,8 @@ def accept_command(path: str) -> str:
     return f"accept the terms at https://huggingface.co/datasets/{path} and run `hf auth login`"
 
 
-def fetch_command(need: Need) -> str:
-    """How to fetch a needed data set, through the first of its tasks."""
+def fetch_command(tasks: str) -> str:
+    """How to fetch what tasks read."""
     where = os.environ.get(documents.VARIABLE, "").strip()
     to = where if where and where != documents.SAMPLES else "DIR"
-    return f"iberian prefetch --tasks {need.tasks[0]} --out {to}"
+    return f"iberian prefetch --tasks {tasks} --out {to}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib.util
 from collections.abc import Iterable
@@ -61,10 +62,16 @@ def leaves(name: str) -> list[str]:
         config = yaml_of(name)
     except KeyError:
         raise DocumentsError(
-            f"{name}: no task or group of this suite. Its names begin with iberian_: `lm_eval ls tasks` shows them; "
-            "iberian_suite is all."
+            f"{name}: no task or group of this suite.{did_you_mean(name)} Its names begin with iberian_: `lm_eval ls "
+            "tasks` shows them; iberian_suite is all."
         ) from None
     return [leaf for part in config["task"] for leaf in leaves(part)] if "group" in config else [name]
+
+
+def did_you_mean(name: str) -> str:
+    """ " Did you mean iberian_eus_trivia?", or "" where no task or group of ours has a name like that."""
+    close = difflib.get_close_matches(name, _yamls(), n=2, cutoff=0.8)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def _splits(config: dict[str, Any]) -> list[str]:

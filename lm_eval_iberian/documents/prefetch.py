@@ -64,7 +64,7 @@ def prefetch(names: Iterable[str], to: Path, progress: Callable[[Need], None] = 
         record = mirrors.read_record(to)
         mirrors.write_record(to, record)
     except OSError as error:
-        raise DocumentsError(f"{to}: cannot be written ({error}). Give another folder with --to.") from None
+        raise DocumentsError(f"{to}: cannot be written ({error}). Give another folder with --out.") from None
     outcomes = []
     with _from_the_hub_only():
         for need in wanted:

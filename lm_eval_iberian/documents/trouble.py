@@ -55,12 +55,30 @@ def explain(error: Exception, path: str, config: str, task: str) -> str:
     Returns:
         The reason, and below it one line for each way out: where to go, and what to type.
     """
-    kind = trouble(error)
-    ways = {
-        **_ways(kind, path, task),
+    away = {
+        "With a network": f"iberian prefetch --tasks {task} --out DIR",
+        "then here": "IBERIAN_DATA=DIR HF_HUB_OFFLINE=1 lm_eval ...",
+    }
+    others = {
         "Your own files": f"IBERIAN_DATA=DIR, as DIR/{path}/{config}/SPLIT.jsonl",
         "Just to try": "IBERIAN_DATA=samples lm_eval ...",
     }
+    return _explained(error, path, config, away, others)
+
+
+def explain_of_lm_eval(error: Exception, path: str, config: str, task: str) -> str:
+    """The same for one of lm_eval's own tasks, which reads the Hub or its cache, and neither a mirror nor samples."""
+    away = {
+        "With a network": f"lm_eval --model dummy --tasks {task} --limit 1   (fills the Hub's cache)",
+        "then here": "HF_HUB_OFFLINE=1 lm_eval ...",
+    }
+    return _explained(error, path, config, away, {})
+
+
+def _explained(error: Exception, path: str, config: str, away: dict[str, str], others: dict[str, str]) -> str:
+    """The reason and the ways out: `away` where the Hub is out of reach, `others` whatever it was."""
+    kind = trouble(error)
+    ways = {**_ways(kind, path, away), **others}
     if kind not in (Trouble.OTHER_REVISION, Trouble.OFFLINE):
         ways = {"What came back": in_one_line(error), **ways}
     width = max(map(len, ways)) + 2
@@ -82,10 +100,8 @@ def _reason(kind: Trouble, error: Exception, path: str, config: str) -> str:
     }[kind]
 
 
-def _ways(kind: Trouble, path: str, task: str) -> dict[str, str]:
+def _ways(kind: Trouble, path: str, away: dict[str, str]) -> dict[str, str]:
     """What mends this kind: where -> what to type."""
-    fetch = f"iberian prefetch --tasks {task} --out DIR"
-    away = {"With a network": fetch, "then here": "IBERIAN_DATA=DIR HF_HUB_OFFLINE=1 lm_eval ..."}
     another = f"IBERIAN_REVISIONS={path}=COMMIT"
     return {
         Trouble.OTHER_REVISION: {"To read that one": another, **away},

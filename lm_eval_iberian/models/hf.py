@@ -73,6 +73,7 @@ class MergedHF(Swapping, Answers, HFLM):
         self.choose_scoring(scoring)
         if arguments.get("device") is None:
             arguments["device"] = _default_device()  # HFLM's own is "cuda", there or not
+        _refuse_absent(arguments["device"])
         self.prepared: Prepared = prepare(
             recipe, pretrained, revision, dtype, tokenizer, trust_remote_code, arguments,
             holds_model=str(arguments["device"]).startswith("cpu"), residents=residents_for(resident),
@@ -147,6 +148,23 @@ def _default_device() -> str:
 
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return found.type if found is not None else "cpu"
+
+
+def _refuse_absent(device: object) -> None:
+    """Refuse a GPU that is not here, before sources are read; HFLM takes another device for a name that it does not know."""
+    import torch
+
+    there = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    try:
+        asked = torch.device(str(device))
+    except RuntimeError:
+        raise EngineError(f"device={device}: torch knows no such device. Give cpu, cuda or cuda:N.") from None
+    if str(device) == "cuda:0" and not there:
+        return  # lm_eval's command line says this by itself; HFLM then takes the CPU
+    if asked.type != "cpu" and (asked.index or 0) >= there:
+        raise EngineError(
+            f"device={device}: torch finds {there} GPUs here. Leave it out to take what is there, or give cpu."
+        )
 
 
 def _refuse(arguments: dict[str, Any]) -> None:

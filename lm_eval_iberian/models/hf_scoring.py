@@ -13,6 +13,7 @@ share across prompts.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -33,20 +34,25 @@ def why_not(model: Any) -> str | None:
 
     if model.backend != "causal":
         return "it is an encoder-decoder model"
-    cache = DynamicCache(config=model.model.config)
+    cache, name = DynamicCache(config=model.model.config), name_of_cache(model.model)
     try:
         with torch.no_grad():
-            output = model.model(torch.zeros((1, 2), dtype=torch.long, device=model.device), past_key_values=cache)
+            output = model.model(torch.zeros((1, 2), dtype=torch.long, device=model.device), **{name: cache})
     except (TypeError, ValueError, AttributeError) as error:
         return f"its forward takes no DynamicCache ({error})"
     # Mamba 2 and RecurrentGemma answer without one.
-    if getattr(output, "past_key_values", None) is not cache or cache.get_seq_length() != 2:
+    if getattr(output, name, None) is not cache or cache.get_seq_length() != 2:
         return "its forward keeps no DynamicCache"
     strange = {type(layer).__name__ for layer in cache.layers} - {
         DynamicLayer.__name__,
         DynamicSlidingWindowLayer.__name__,
     }
     return f"its cache has layers of a kind not known here ({', '.join(sorted(strange))})" if strange else None
+
+
+def name_of_cache(model: Any) -> str:
+    """What a model's forward and its output call the cache: transformers 5.24 says `cache`, and warns of the old name."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 class CacheScorer:
@@ -58,11 +64,10 @@ class CacheScorer:
     """
 
     def __init__(self, model: Any, batch_size: int) -> None:
-        import inspect
-
         self.lm, self.model, self.batch_size = model, model.model, batch_size
         config = self.model.config
         self.keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        self.cache_name = name_of_cache(self.model)
         self.slides = any(self._new_cache().is_sliding) if config else False
 
     def score(self, pairs: Sequence[Pair], scorer: Scorer) -> None:
@@ -153,9 +158,9 @@ class CacheScorer:
             options["logits_to_keep"] = max(keep, 1)
         with torch.no_grad(), self._autocast():
             ids = torch.tensor(tokens, dtype=torch.long, device=self.lm.device)
-            output = self.model(ids, past_key_values=cache, use_cache=True, **options)
+            output = self.model(ids, use_cache=True, **{self.cache_name: cache}, **options)
         logits = output.logits[:, -max(keep, 1) :]
-        return log_softmax(logits, dim=-1, dtype=self.lm.softmax_dtype), output.past_key_values
+        return log_softmax(logits, dim=-1, dtype=self.lm.softmax_dtype), getattr(output, self.cache_name)
 
     def _new_cache(self) -> Any:
         from transformers.cache_utils import DynamicCache

@@ -27,6 +27,7 @@ from merge_hooks.recipe.resolved import Resolved
 from merge_hooks.recipe.short_form import refuse_errors, take_recipe
 from merge_hooks.recipe.signature import Signature, sign
 from merge_hooks.resolve.resolver import refuse_changed, resolve
+from merge_hooks.sources.headers import FLOATS
 from merge_hooks.sources.residents import Residents
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.template import RENDER_SECONDS
@@ -131,6 +132,7 @@ def prepare(
         RecipeError, SourceError, PreflightError: with what to mend.
     """
     unwind_on_sigterm()  # temporary folders are made from here on
+    given = _dtype_of(dtype)
     arguments = {} if arguments is None else arguments
     seed, rng = _draws(arguments)
     written = _written(recipe, pretrained, revision, dtype, arguments)
@@ -141,8 +143,7 @@ def prepare(
     for note in fit_notes(stream):
         LOG.warning("merged: %s", shortened(seen(note), 2000))
     LOG.info("merged: tokenizer and generation config from %s", seen(choice.origin))
-    chosen = (stream.resolved.dtype or "auto" if dtype in (None, "auto") else str(dtype)).removeprefix("torch.")
-    chosen = SAME_DTYPE.get(chosen, chosen)
+    chosen = stream.resolved.dtype or "auto" if given == "auto" else given
     refuse_too_large(stream, None if chosen == "auto" else chosen, holds_model)
     _ = stream.resolved.prints  # before the weights are read: the signature must not stamp what lies there hours later
     _ = choice.facts  # before an engine starts, and gives the tokenizer a token to pad with
@@ -152,6 +153,15 @@ def prepare(
 
 
 @explained("this merge cannot be prepared")
+def _dtype_of(given: object) -> str:
+    """The name of a dtype in which weights can be, or "auto". Raises EngineError before anything is read."""
+    name = "auto" if given is None else str(given).removeprefix("torch.")
+    name = SAME_DTYPE.get(name, name)
+    if name not in ("auto", *FLOATS.values()):
+        raise EngineError(f"dtype={given}: no dtype of weights. Give one of auto, {', '.join(FLOATS.values())}.")
+    return name
+
+
 def prepare_swap(running: Prepared, resolved: Resolved, swaps_generation: bool = False) -> Prepared:
     """Check, before a weight is changed, that a merge can follow the running one in its engine.
 

@@ -12,6 +12,7 @@ import logging
 from typing import Any
 
 from lm_eval.api.model import LM
+from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_iberian.models.backends import choose_backend, named
 from lm_eval_iberian.noise import quieten, wrap_logs
@@ -37,3 +38,16 @@ class Merged(LM):
         chosen = choose_backend(backend)
         LOG.info("merged: backend=%s%s", chosen, " (chosen by backend=auto)" if backend == "auto" else "")
         return named(chosen).make(**arguments)
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Any:
+        """As lm_eval makes a model of --model_args. What they say counts, above the batch size and device that lm_eval
+        gives by itself: it would end in a TypeError over two values.
+        """
+        more = {key: value for key, value in (additional_config or {}).items() if key not in arg_dict}
+        return super().create_from_arg_obj(arg_dict, more)
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Any:
+        """The same of a text."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lm_eval_iberian.identity.task_code import documents_of
 from lm_eval_iberian.runs.store import Store
-from lm_eval_iberian.sweep.plan import Plan, distinct_evaluations
+from lm_eval_iberian.sweep.plan import Plan, chat_of, distinct_evaluations
 from lm_eval_iberian.sweep.progress import duration
 from lm_eval_iberian.sweep.spec import Evaluation
 from merge_hooks.checks.estimate import estimate, gigabytes
@@ -89,10 +89,11 @@ def _rows(plan: Plan, store: Store | None) -> list[dict[str, Any]]:
     rows = []
     for planned in plan.points:
         keys = [plan.key(planned, one) for one in planned.point.evaluations]
+        chats = {chat_of(planned, one)[0] for one in planned.point.evaluations} or {planned.chat[0]}
         rows.append({
             "point": planned.name, "role": planned.point.role,
             "method": planned.prepared.resolved.method if planned.prepared else "",
-            "engine": engines.index(planned.engine) + 1 if planned.engine else None, "chat": planned.chat[0],
+            "engine": engines.index(planned.engine) + 1 if planned.engine else None, "chat": chats.pop() if len(chats) == 1 else None,
             "done": sum(store.is_finished(key) for key in keys) if store else 0, "of": len(keys),
         })  # fmt: skip
     return rows
@@ -104,7 +105,7 @@ def _points_table(plan: Plan, store: Store | None) -> Group:
     body = []
     for planned, row in zip(plan.points, _rows(plan, store), strict=True):
         state = planned.problem.splitlines()[0] if planned.problem else f"{row['done']} of {row['of']} done"
-        engine, chat = str(row["engine"] or ""), "yes" if row["chat"] else "no"
+        engine, chat = str(row["engine"] or ""), {True: "yes", False: "no", None: "by run"}[row["chat"]]
         body.append([row["point"], row["role"], row["method"], engine, chat, state])
     same = [place for place in range(3, len(heads)) if len(body) > 1 and len({cells[place] for cells in body}) == 1]
     shared = [f"{heads[place]} {body[0][place] or 'none'}" for place in same]

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lm_eval_iberian.documents.needs import did_you_mean
 from lm_eval_iberian.identity.identity import KEY, Identity, counting, digest, of_results, told
 from lm_eval_iberian.models.backends import Backend, backend_of
 from lm_eval_iberian.models.merge import Prepared, prepare, sign_model
@@ -91,7 +92,7 @@ class Plan:
         assert point.prepared is not None
         signature = sign_model(point.prepared, point.dtype, self.engine, self.arguments.get("quantization", ""))
         info = point.prepared.info("", point.dtype, signature, self.arguments)
-        apply, multiturn = _chat(point, evaluation)
+        apply, multiturn = chat_of(point, evaluation)
         template = point.prepared.tokenizer.facts.template if apply else None
         chat = told(template, multiturn, evaluation.settings.get("system_instruction"), {})
         of_model = of_results(results_head(evaluation, self.backend, self.sweep.model_args, info) | {KEY: chat})
@@ -168,7 +169,7 @@ class Plan:
             rng=point.rng,
             evaluation=evaluation,
             model_args={**self.sweep.model_args, "dtype": planned.dtype},
-            chat=_chat(planned, evaluation),
+            chat=chat_of(planned, evaluation),
             include_path=self.sweep.include_path,
             log_samples=bool(self.sweep.data.get("log_samples")),
         )
@@ -295,7 +296,7 @@ def _parents_chat(child: PlannedPoint) -> tuple[bool | None, bool | None]:
     return apply, multiturn
 
 
-def _chat(planned: PlannedPoint, evaluation: Evaluation) -> tuple[bool, bool]:
+def chat_of(planned: PlannedPoint, evaluation: Evaluation) -> tuple[bool, bool]:
     """apply_chat_template and fewshot_as_multiturn: a run's own word, else the point's; lm_eval's default for shots."""
     apply = bool(evaluation.settings.get("apply_chat_template", planned.chat[0]))
     multiturn = evaluation.settings.get("fewshot_as_multiturn", planned.point.chat[1])
@@ -413,7 +414,8 @@ def _check_tasks(points: Iterable[PlannedPoint], tasks: KeptTasks) -> None:
         try:
             loaded = tasks.of(evaluation).tasks
         except (KeyError, ValueError) as error:
-            raise SweepError(f"{where}: {error}. `lm_eval ls tasks` lists them.") from error
+            hints = "".join(did_you_mean(name) for name in evaluation.tasks if f"'{name}'" in str(error))
+            raise SweepError(f"{where}: {error}.{hints} `lm_eval ls tasks` lists them.") from error
         except Exception as error:
             if getattr(error, "for_people", False):
                 raise

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,12 @@ def hush_imports() -> None:
         logger, hush = logging.getLogger(name), Hush(beginning)
         if hush not in logger.filters:
             logger.addFilter(hush)
+
+
+def hide_bars() -> None:
+    """Libraries draw no bars where no terminal shows them: a log would hold each of their states. Before tqdm is imported."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from merge_hooks.architectures.built import Built, built_from
 from merge_hooks.architectures.conversion import Conversion, Part, to_model
 from merge_hooks.errors import SourceError
 from merge_hooks.hashing import file_stamp, hash_once
+from merge_hooks.sources.adapter_config import CONFIG as ADAPTER_CONFIG
 from merge_hooks.sources.headers import INDEX, TensorEntry, read_header, read_json, refuse_odd_files, with_floats
 from merge_hooks.sources.hub import download, snapshot_revision
 from merge_hooks.sources.near import did_you_mean
@@ -55,7 +56,9 @@ class Source:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The model's config.json. Raises SourceError if it is missing or not JSON."""
-        return with_floats(read_json(self.folder / "config.json", self.name))
+        if not (path := self.folder / "config.json").exists() and (self.folder / ADAPTER_CONFIG).is_file():
+            raise SourceError(self._is_adapter())
+        return with_floats(read_json(path, self.name))
 
     @cached_property
     def entries(self) -> dict[str, TensorEntry]:
@@ -168,6 +171,11 @@ class Source:
             raise SourceError(self._no_weights())
         return files
 
+    def _is_adapter(self) -> str:
+        return (
+            f"{self.name}: this is a LoRA adapter, not a model. Write it behind its base model, as `base+{self.name}`."
+        )
+
     def _no_weights(self) -> str:
         if any(self.folder.glob("pytorch_model*.bin")):
             return (
@@ -175,10 +183,8 @@ class Source:
                 "so they are not read. Convert the model once: "
                 "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(new_folder)."
             )
-        if (self.folder / "adapter_config.json").is_file():
-            return (
-                f"{self.name}: this is a LoRA adapter, not a model. Write it behind its base model, as `base+adapter`."
-            )
+        if (self.folder / ADAPTER_CONFIG).is_file():
+            return self._is_adapter()
         if snapshot_revision(self.folder):
             return (
                 f"{self.name}: the Hub's model has no model.safetensors, nor a {INDEX}. If its weights are pytorch_model.bin "

@@ -207,6 +207,24 @@ def test_without_a_terminal_there_is_a_line_a_minute_with_the_time_left() -> Non
     assert said == ["base: 0 of 100", "base: 60 of 100, 40 s left", "base: 100 of 100"]
 
 
+@pytest.mark.parametrize("command", [["toy", "--out"], ["fisher", "model", "--data", "{here}", "--out"]])
+def test_a_place_that_cannot_be_written_is_found_before_the_work(command: list[str], tmp_path: Path) -> None:
+    """Toys were trained for minutes first."""
+    (tmp_path / "file").write_text("in the way")
+    given = [part.format(here=tmp_path / "file") for part in command]
+    done = CliRunner().invoke(cli, [*given, str(tmp_path / "file" / "out")])
+    assert done.exit_code == 1 and "a file in the way" in done.output and "base:" not in done.output, done.output
+
+
+def test_libraries_draw_no_bars_into_a_log() -> None:
+    """Not lm_eval, not transformers: each state of a bar would be in it."""
+    line = ("from lm_eval_iberian.commands.main import main\ntry: main(['ifeval', 'check', 'eu'])\nexcept SystemExit: pass\n"
+            "from tqdm.auto import tqdm\nfor _ in tqdm(range(3)): pass")  # fmt: skip
+    environment = {key: value for key, value in os.environ.items() if key != "TQDM_DISABLE"}
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0 and "it/s" not in done.stderr, done.stderr
+
+
 def test_every_command_that_takes_long_says_so_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     """What is beside the count is said as well; --quiet says nothing."""
     from lm_eval_iberian.commands.bars import bars

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm_eval_iberian.models.hf_scoring import WORTH_SHARING, clusters, read
+from lm_eval_iberian.models.hf_scoring import WORTH_SHARING, clusters, name_of_cache, read
 from lm_eval_iberian.toy.tiny import build_family
 from merge_hooks.errors import EngineError
 
@@ -119,6 +120,22 @@ def test_a_model_without_such_a_cache_goes_lm_evals_way(
     assert [score for score, _ in ask(model, "loglikelihood", pairs()[:5])] == pytest.approx(
         [score for score, _ in scores], abs=1e-4
     )
+
+
+def test_the_cache_has_the_name_that_a_forward_gives_it(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers 5.24 calls it `cache`, warns of `past_key_values`, and will refuse it."""
+    before = [score for score, _ in ask(model, "loglikelihood", pairs()[:5])]
+    usual, old = model.model.forward, name_of_cache(model.model)
+    asked = []
+
+    def forward(*given: Any, cache: Any = None, logits_to_keep: int = 0, **options: Any) -> Any:
+        asked.append(cache)
+        output = usual(*given, **{old: cache}, logits_to_keep=logits_to_keep, **options)
+        return SimpleNamespace(logits=output.logits, cache=getattr(output, old))
+
+    monkeypatch.setattr(model.model, "forward", forward)
+    after = [score for score, _ in ask(model, "loglikelihood", pairs()[:5])]
+    assert after == pytest.approx(before, abs=1e-5) and model._scoring == "prefix" and None not in asked
 
 
 def test_no_such_way(model: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from merge_hooks.engines.weights_digest import digest_of
-from merge_hooks.errors import EngineError, RecipeError
+from merge_hooks.errors import EngineError, RecipeError, SourceError
 from tests import forks
 from tests.conftest import ROOT, linear, task_arithmetic
 from tests.merge_hooks.test_stream import stream_of
@@ -266,6 +266,32 @@ def test_a_dtype_has_one_name(said: str, dtype: str, llama: dict[str, Path]) -> 
     from lm_eval_iberian.models.merge import prepare
 
     assert prepare(None, str(llama["base"]), dtype=said).dtype == dtype
+
+
+@pytest.mark.parametrize("said", ["bf16", "sin", "int8"])
+def test_what_is_no_dtype_is_refused_before_anything_is_read(said: str) -> None:
+    from lm_eval_iberian.models.merge import prepare
+
+    with pytest.raises(EngineError, match=f"dtype={said}: no dtype of weights. Give one of auto, float32, bfloat16"):
+        prepare(None, "nowhere/at-all", dtype=said)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("cuda:99", "torch finds [0-9]+ GPUs here"), ("gpu", "torch knows no such device")]
+)
+def test_a_device_that_is_not_here_is_refused_before_anything_is_read(device: str, said: str) -> None:
+    from lm_eval_iberian.models.hf import MergedHF
+
+    with pytest.raises(EngineError, match=said):
+        MergedHF(pretrained="nowhere/at-all", device=device)
+
+
+def test_the_device_that_lm_eval_gives_by_itself_is_not_refused() -> None:
+    """Its command line says cuda:0 where there is no GPU, and HFLM takes the CPU."""
+    from lm_eval_iberian.models.hf import MergedHF
+
+    with pytest.raises(SourceError, match="nowhere/at-all"):
+        MergedHF(pretrained="nowhere/at-all", device="cuda:0")
 
 
 def test_a_tokenizer_can_be_named(llama: dict[str, Path]) -> None:

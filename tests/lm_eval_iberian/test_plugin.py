@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian import plugin
-from lm_eval_iberian.errors import NotToBeHad
+from lm_eval_iberian.errors import NotToBeHad, OutputError
 from lm_eval_iberian.folders import tasks_folder
+from merge_hooks.errors import EngineError
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +120,65 @@ def test_results_are_named_by_their_recipe(
     tracker.save_results_aggregated(results={"results": {}})
     (file,) = Path("out").rglob("results_*.json")
     assert file.parent.name == name.replace("/", "__")
+
+
+def test_a_task_that_is_nearly_one_of_ours_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """lm_eval's command line ends in a traceback; tasks that are like none of ours stay its own business."""
+    others: list[str] = []
+    monkeypatch.setattr("sys.excepthook", lambda kind, error, trace: others.append(str(error)))
+    plugin._install_excepthook()
+    for said in ("Tasks not found: iberian_eu_trivia, nothing", "Tasks not found: helaswag", "no Tasks not found: a"):
+        sys.excepthook(ValueError, ValueError(said), None)
+    shown = capsys.readouterr().err
+    assert "iberian_eu_trivia: no such task. Did you mean iberian_eus_trivia" in shown and "lm_eval ls tasks" in shown
+    assert others == ["Tasks not found: helaswag", "no Tasks not found: a"]
+
+
+@pytest.mark.parametrize(
+    ("task", "problem", "said"),
+    [("arc_eu_challenge", ConnectionError("Couldn't reach"), "lm_eval --model dummy --tasks arc_eu_challenge --limit 1"),
+     ("arc_eu_challenge", KeyError("x"), ""), ("hellaswag", ConnectionError("Couldn't reach"), "")],
+)  # fmt: skip
+def test_lm_evals_own_tasks_of_ours_say_what_they_lack(
+    task: str, problem: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `iberian_more` takes from lm_eval; other errors and other tasks are as they were."""
+    from lm_eval.api.task import ConfigurableTask
+
+    def load_dataset(*_: Any, **__: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr("lm_eval.api.task.datasets.load_dataset", load_dataset)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = {"task": task, "dataset_path": "HiTZ/ARC-eu", "dataset_name": "ARC-Challenge", "test_split": "test"}
+    with pytest.raises(NotToBeHad if said else type(problem)) as caught:
+        ConfigurableTask(config=config)
+    if said:
+        assert said in str(caught.value) and "HiTZ/ARC-eu (ARC-Challenge)" in str(caught.value)
+        assert "IBERIAN_DATA" not in str(caught.value)  # which these tasks do not read
+
+
+@pytest.mark.parametrize("path", ["file/out", "file/out.json"])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_loaded(path: str, tmp_path: Path) -> None:
+    """lm_eval logs a warning when all is measured, and ends with exit code 0."""
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+
+    (tmp_path / "file").write_text("in the way")
+    tracker = EvaluationTracker(output_path=str(tmp_path / path))
+    with pytest.raises(OutputError, match="no results can be written there"):
+        simple_evaluate(
+            model="merged", model_args={"recipe": "nowhere.yml"}, tasks=["toy_eu"], evaluation_tracker=tracker
+        )
+
+
+@pytest.mark.parametrize("args", ["backend=nowhere,batch_size=8,device=cpu", {"backend": "nowhere", "device": "cpu"}])
+def test_what_model_args_say_counts_above_lm_evals_own(args: Any) -> None:
+    """lm_eval gives batch_size=1 by itself, which would be a second value."""
+    from lm_eval_iberian.models.merged import Merged
+
+    make = Merged.create_from_arg_obj if isinstance(args, dict) else Merged.create_from_arg_string
+    with pytest.raises(EngineError, match="there is no such back end"):
+        make(args, {"batch_size": 1, "max_batch_size": None, "device": "cuda:0"})

@@ -16,8 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from lm_eval_iberian.benchmarks.table import benchmarks
-from lm_eval_iberian.commands.doctor import doctor
-from lm_eval_iberian.commands.prefetch import prefetch
+from lm_eval_iberian.commands.main import cli
 from lm_eval_iberian.documents import loader as documents
 from lm_eval_iberian.documents import mirrors
 from lm_eval_iberian.documents.loader import DocumentsError
@@ -257,27 +256,27 @@ def test_the_suite_needs_every_benchmark() -> None:
 
 def test_the_doctor_on_samples_and_off_the_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runner = CliRunner()
-    well = runner.invoke(doctor, ["--tasks", "iberian_mc,iberian_flores,iberian_blimp,iberian_en_more"])
+    well = runner.invoke(cli, ["doctor", "--tasks", "iberian_mc,iberian_flores,iberian_blimp,iberian_en_more"])
     assert well.exit_code == 0, well.output
     assert "(samples)" in well.output
     monkeypatch.setenv("IBERIAN_DATA", str(tmp_path))
     monkeypatch.setattr(
         "lm_eval_iberian.documents.hub.read", lambda *_: (_ for _ in ()).throw(ConnectionError("offline"))
     )
-    sick = runner.invoke(doctor, ["--tasks", "iberian_eus_trivia,iberian_flores_es-eu"])
+    sick = runner.invoke(cli, ["doctor", "--tasks", "iberian_eus_trivia,iberian_flores_es-eu"])
     assert sick.exit_code == 1
     assert f"-> iberian prefetch --tasks iberian_eus_trivia --out {tmp_path}" in sick.output
     assert "-> accept the terms at https://huggingface.co/datasets/openlanguagedata/flores_plus" in sick.output
     (tmp_path / "HiTZ/EusTrivia/default").mkdir(parents=True)
     (tmp_path / "HiTZ/EusTrivia/default/test.jsonl").write_text('{"question": "Zein?"}\n')
-    damaged = runner.invoke(doctor, ["--tasks", "iberian_eus_trivia"])
+    damaged = runner.invoke(cli, ["doctor", "--tasks", "iberian_eus_trivia"])
     assert "damaged" in damaged.output and "no column candidates" in damaged.output
 
 
-@pytest.mark.parametrize("command", [doctor, prefetch])
-def test_an_unknown_task_is_one_message(command: Any, tmp_path: Path) -> None:
-    arguments = ["--tasks", "hellaswag"] + (["--to", str(tmp_path)] if command is prefetch else [])
-    said = CliRunner().invoke(command, arguments)
+@pytest.mark.parametrize("command", ["doctor", "prefetch"])
+def test_an_unknown_task_is_one_message(command: str, tmp_path: Path) -> None:
+    arguments = ["--tasks", "hellaswag"] + (["--to", str(tmp_path)] if command == "prefetch" else [])
+    said = CliRunner().invoke(cli, [command, *arguments])
     assert said.exit_code == 1
     assert said.output.strip().startswith("Error: hellaswag: no task or group of this suite.")
 
@@ -292,7 +291,7 @@ def test_prefetch_of_a_recipes_models(tmp_path: Path, monkeypatch: pytest.Monkey
         "models:\n  - model: ./nowhere\nmerge_method: linear\nparameters: {weight: 1.0}\ndtype: float32\n"
     )
     said = CliRunner().invoke(
-        prefetch, ["--tasks", "iberian_eus_trivia", "--to", str(tmp_path / "m"), "--models", str(recipe)]
+        cli, ["prefetch", "--tasks", "iberian_eus_trivia", "--to", str(tmp_path / "m"), "--models", str(recipe)]
     )
     assert said.exit_code == 1
     assert "nowhere" in said.output and "Traceback" not in said.output

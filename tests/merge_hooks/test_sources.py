@@ -83,6 +83,14 @@ def test_an_adapter_in_a_snapshot_too(llama: dict[str, Path], tmp_path: Path) ->
     assert before != fingerprint() and f"+{COMMIT}." in before
 
 
+def test_an_adapter_in_a_models_place_is_told_where_it_goes(tmp_path: Path) -> None:
+    """It has no config.json, which is asked for first."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    with pytest.raises(SourceError, match=r"LoRA adapter, not a model\. Write it behind its base model, as `base\+"):
+        _ = open_source(str(tmp_path)).config
+
+
 REPOSITORY = ["config.json", "tokenizer.json", "modeling_tiny.py", "chat_template.jinja", "README.md", "pytorch_model.bin",
               "original/consolidated.00.pth", "consolidated.safetensors", "model.fp16.safetensors"]  # fmt: skip
 SHARDS = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]

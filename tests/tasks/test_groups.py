@@ -14,6 +14,7 @@ from lm_eval_iberian.benchmarks.benchmark import (
     CHOICE,
     ELEMENTARY,
     INSTRUCTIONS,
+    KINDS,
     LABELS,
     PAIRS,
     SUMMARIES,
@@ -233,6 +234,13 @@ def test_no_average_of_a_benchmark_holds_a_toy() -> None:
         is_toy = benchmark in toys
         assert benchmark.name.startswith("TOY ") == is_toy
         assert (benchmark.kind in (TOY_CHOICE, TOY_TRANSLATION, TOY_INSTRUCTIONS)) == is_toy
+
+
+def test_the_name_of_an_average_is_that_of_no_part_of_it() -> None:
+    """A page showed "TOY questions 55.00" above a table in which they were 10.00."""
+    for kind, said in KINDS.items():
+        names = {benchmark.name for benchmark in benchmarks() if benchmark.kind == kind}
+        assert said.short not in names or names == {said.short}
 
 
 def _is_ours(entry: Any) -> bool:

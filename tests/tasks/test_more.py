@@ -116,6 +116,16 @@ def test_the_doctor_names_what_cannot_be_had(monkeypatch: pytest.MonkeyPatch) ->
     assert "unmeasured" not in CliRunner().invoke(cli, ["doctor", "--tasks", "iberian_eu"]).output
 
 
+def test_the_doctor_ends_with_one_command_for_all_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("IBERIAN_DATA", str(tmp_path))
+    several, one = "iberian_eus_trivia,iberian_eus_reading", "iberian_eus_trivia"
+    said = CliRunner().invoke(cli, ["doctor", "--tasks", several]).output.splitlines()
+    assert said[-1] == f"All that is missing, at once: iberian prefetch --tasks {several} --out {tmp_path}"
+    assert "at once" not in CliRunner().invoke(cli, ["doctor", "--tasks", one]).output
+
+
 def test_a_mirror_is_not_read_and_so_not_filled(tmp_path: Path) -> None:
     (outcome,) = prefetch(["teca"], tmp_path)
     assert (outcome.state, outcome.need.path) == ("failed", "projecte-aina/teca")

@@ -14,6 +14,7 @@ from lm_eval_iberian.commands.sweep import by_reason
 from lm_eval_iberian.commands.terminal import make_console
 from lm_eval_iberian.sweep.outlook import _points_table
 from lm_eval_iberian.sweep.progress import Progress
+from lm_eval_iberian.sweep.spec import Evaluation
 
 AXES = ["method=task_arithmetic", "method=ties", "language=eu", "weight=0.5", "weight=1.0", "[bold]x", "density=0.33333",
         "org/A-Model-With-A-Name-Without-End-Llama-3.1-8B-Instruct-v0.3-2025-preview"]  # fmt: skip
@@ -56,6 +57,17 @@ def test_what_all_points_share_stands_below() -> None:
     assert lines[4].rstrip() == "For all: engine 1, chat yes, state 0 of 0 done."
     alone = printed(planned(["a"], {}), 80)
     assert alone[1].split() == ["point", "role", "method", "engine", "chat", "state"] and len(alone) == 3
+
+
+def test_runs_that_are_prompted_in_two_ways_are_not_called_one() -> None:
+    """It said "chat yes" of a sweep whose first run is without a template."""
+    runs = [Evaluation(("toy_eu",), {"apply_chat_template": said}) for said in (False, True)]
+    plan = planned(["a", "b"], {})
+    plan.key = lambda *_: ""
+    for evaluations, said in ((runs, "by run"), (runs[:1], "no"), (runs[1:], "yes")):
+        for point in plan.points:
+            point.point = SimpleNamespace(role="merge", evaluations=evaluations, chat=(None, None))
+        assert f"chat {said}, state 0 of {len(evaluations)} done" in printed(plan, 80)[4]
 
 
 def test_points_that_failed_for_one_reason_are_one_line() -> None:
