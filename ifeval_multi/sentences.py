@@ -48,7 +48,7 @@ def sentence_texts(text: str, pack: Pack) -> list[str]:
         if is_label(passage, pack):
             labels += _cut(passage.text, pack)
         else:
-            sentences += _cut(_without_signature(passage, pack), pack)
+            sentences += _cut(_without_signature(passage, pack), pack, passage.items[0])
     return sentences or labels
 
 
@@ -63,7 +63,7 @@ def _without_signature(passage: Passage, pack: Pack) -> str:
     return passage.text
 
 
-def _cut(text: str, pack: Pack) -> list[str]:
+def _cut(text: str, pack: Pack, is_item: bool = False) -> list[str]:
     cased = not (text.isupper() or text.islower())
     pieces, start = [], 0
     numbers = {"1", "2"}  # that may count the items of a list in a line: "Wash it. 2. Dry it. 3. Fold it."
@@ -73,7 +73,8 @@ def _cut(text: str, pack: Pack) -> list[str]:
         short = text[start : end.start()].strip() if end.end() - start < _NEAR else "long"
         if not any(map(str.isalnum, short)):
             continue  # ". . ." is no row of sentences
-        if short in numbers and end.group(1) == "." and text[end.end() : end.end() + 1].isupper():
+        counts = short in numbers and end.group(1) == "." and text[end.end() : end.end() + 1].isupper()
+        if counts and not (len(numbers) > 1 and not is_item and _is_answer(int(short), pieces, text[end.end() : end.end() + _NEAR_ITEM])):
             numbers = {str(int(short) + 1)}
             continue
         if text.endswith(": 1", start, end.start()) and " 2. " in text[end.end() : end.end() + _NEAR_ITEM]:
@@ -84,6 +85,12 @@ def _cut(text: str, pack: Pack) -> list[str]:
     pieces.append(text[start:])
     whole = [piece for piece in pieces if any(map(str.isalnum, piece)) and not is_section_label(piece, pack)]
     return [piece.replace(ITEM, "") for piece in whole]
+
+
+def _is_answer(number: int, before: list[str], behind: str) -> bool:
+    """ "How many has Mars? 2. And Earth?": a question asks for a number, and no other follows that counts on."""
+    asked = bool(before) and before[-1].rstrip().endswith("?")
+    return asked and f" {number + 1}. " not in behind
 
 
 def _is_inside_word(text: str, end: re.Match[str]) -> bool:

@@ -327,8 +327,9 @@ def _in_words(error: BaseException) -> str:
     from lm_eval_iberian.documents.needs import did_you_mean
     from merge_hooks.texts import seen
 
-    hints = [f"{name}: no such task.{hint}" for name in names.split(", ") if (hint := did_you_mean(name))]
-    return seen(" ".join([*hints, "`lm_eval ls tasks` lists them."])) if hints else ""
+    hints = {name: did_you_mean(name) for name in names.split(", ")}
+    missing = [f"{name}: no such task.{hint}" for name, hint in hints.items()]
+    return seen(" ".join([*missing, "`lm_eval ls tasks` lists them."])) if any(hints.values()) else ""
 
 
 _ACTIONS = {

@@ -76,9 +76,15 @@ def refuse_limit(limit: float | None) -> None:
 
 
 def generation_settings(tasks: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Of the tasks that generate: leaf task -> settings."""
+    """Of the tasks that generate: leaf task -> settings. Those that make requests by code of their own are left out:
+    only their requests say what they ask for (lm_eval's fda, swde, squad_completion).
+    """
+    from lm_eval.api.task import ConfigurableTask
+
+    usual = ConfigurableTask.construct_requests
     return {name: dict(task.get_config("generation_kwargs") or {}) for name, task in tasks.items()
-            if task.get_config("output_type") == "generate_until"}  # fmt: skip
+            if task.get_config("output_type") == "generate_until"
+            and getattr(type(task), "construct_requests", usual) is usual}  # fmt: skip
 
 
 def leaves(tasks: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:

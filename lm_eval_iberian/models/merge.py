@@ -152,7 +152,6 @@ def prepare(
     return prepared
 
 
-@explained("this merge cannot be prepared")
 def _dtype_of(given: object) -> str:
     """The name of a dtype in which weights can be, or "auto". Raises EngineError before anything is read."""
     name = "auto" if given is None else str(given).removeprefix("torch.")
@@ -162,6 +161,7 @@ def _dtype_of(given: object) -> str:
     return name
 
 
+@explained("this merge cannot be prepared")
 def prepare_swap(running: Prepared, resolved: Resolved, swaps_generation: bool = False) -> Prepared:
     """Check, before a weight is changed, that a merge can follow the running one in its engine.
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 import sqlite3
 import struct
+import sys
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lm_eval_iberian.runs.errors import SweepError
@@ -27,6 +29,7 @@ _STAMP = re.compile(rb"iberian-store ([0-9a-f]{32}) ([0-9]{12})")
 _WAL_HEAD, _FRAME_HEAD = 32, 24  # https://www.sqlite.org/fileformat2.html#walformat
 # How often a mismatch must be seen alike: both files change while another process moves rows from one to the other.
 LOOKS, PAUSE = 3, 0.05
+Stamp = tuple[bytes, int]  # name and count
 
 
 def refuse_mixed(store: Path) -> None:
@@ -37,15 +40,12 @@ def refuse_mixed(store: Path) -> None:
         if not wal.is_file() or not store.is_file():
             return
         now = _of_store(store), _of_wal(wal)
-        own, over = now
-        if own is None or not over:
-            return
-        if over[0][0] == own[0] and over[0][1] - 1 <= own[1] <= over[-1][1]:
-            return
-        if seen not in (None, now):
+        if _belong_together(*now) or seen not in (None, now):
             return
         seen = now
         time.sleep(PAUSE)
+    if _belong_together(_of_store(store), _of_wal(wal, proves=True)):
+        return
     raise SweepError(
         f"{store}: {wal.name} beside it was written over another state of it: one was copied without the other, or both "
         "while a sweep wrote. SQLite would mix their rows. Nothing was changed. Copy both again while no sweep writes; or, if "
@@ -53,7 +53,11 @@ def refuse_mixed(store: Path) -> None:
     )
 
 
-def _of_store(store: Path) -> tuple[bytes, int] | None:
+def _belong_together(own: Stamp | None, over: Sequence[Stamp]) -> bool:
+    return own is None or not over or (over[0][0] == own[0] and over[0][1] - 1 <= own[1] <= over[-1][1])
+
+
+def _of_store(store: Path) -> Stamp | None:
     """Name and count in the store itself, without the file beside it; None where it has none."""
     try:
         connection = sqlite3.connect(f"{store.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
@@ -66,16 +70,24 @@ def _of_store(store: Path) -> tuple[bytes, int] | None:
     return _stamp_in(str(row[0]).encode()) if row else None
 
 
-def _of_wal(wal: Path) -> list[tuple[bytes, int]]:
-    """Names and counts in the file beside a store, in the order in which they were written."""
-    return [found for page in _pages(wal) if (found := _stamp_in(page))]
+def _of_wal(wal: Path, proves: bool = False) -> list[Stamp]:
+    """Names and counts in the file beside a store, in the order in which they were written.
+
+    Args:
+        proves: whether to take only what SQLite reads. It proves each page, which takes a while here; without that, what a
+            killed process was about to write may be among them.
+    """
+    try:
+        return [found for page in _pages(wal, proves) if (found := _stamp_in(page))]
+    except OSError:  # it went away meanwhile; or it cannot be read, which SQLite will say
+        return []
 
 
-def _stamp_in(page: bytes) -> tuple[bytes, int] | None:
+def _stamp_in(page: bytes) -> Stamp | None:
     return max(((name, int(count)) for name, count in _STAMP.findall(page)), key=lambda one: one[1], default=None)
 
 
-def _pages(wal: Path) -> Iterator[bytes]:
+def _pages(wal: Path, proves: bool) -> Iterator[bytes]:
     """The pages of its whole transactions. What lies behind them is of before it was begun again."""
     waiting: list[bytes] = []
     with wal.open("rb") as file:
@@ -83,11 +95,31 @@ def _pages(wal: Path) -> Iterator[bytes]:
         if len(head) < _WAL_HEAD:
             return
         (size,), salts = struct.unpack(">I", head[8:12]), head[16:24]
+        swaps = (head[3] & 1) != (sys.byteorder == "big")
+        sums = _sums(head[:24], (0, 0), swaps)
+        if proves and struct.pack(">II", *sums) != head[24:]:
+            return
         while len(frame := file.read(_FRAME_HEAD)) == _FRAME_HEAD and frame[8:16] == salts:
             page = file.read(size)
             if len(page) < size:
                 return
+            if proves:
+                sums = _sums(frame[:8] + page, sums, swaps)
+                if struct.pack(">II", *sums) != frame[16:]:
+                    return
             waiting.append(page)
             if frame[4:8] != b"\0\0\0\0":  # the end of a transaction
                 yield from waiting
                 waiting = []
+
+
+def _sums(data: bytes, sums: tuple[int, int], swaps: bool) -> tuple[int, int]:
+    """SQLite's checksum of what stands in a -wal, after that of what stands before it."""
+    words = array("I", data)
+    if swaps:
+        words.byteswap()
+    first, second = sums
+    for even, odd in zip(words[::2], words[1::2], strict=True):
+        first = (first + even + second) & 0xFFFFFFFF
+        second = (second + odd + first) & 0xFFFFFFFF
+    return first, second

@@ -178,6 +178,10 @@ class Store:
 
     def _check_layout(self) -> None:
         found = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        if not found:
+            raise SweepError(
+                f"{self.path}: a sweep is only just making it, or was stopped as it did. Ask again, or start the sweep."
+            )
         if found != LAYOUT:
             raise SweepError(
                 f"{self.path}: made by {'an older' if found < LAYOUT else 'a newer'} version of lm_eval_iberian (layout "

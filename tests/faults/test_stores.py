@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sqlite3
+import struct
 import time
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from lm_eval_iberian.commands.main import cli
 from lm_eval_iberian.compare.answers import examples
 from lm_eval_iberian.compare.columns import Scores
+from lm_eval_iberian.runs import stamp
 from lm_eval_iberian.runs.errors import SweepError
 from lm_eval_iberian.runs.rescue import is_whole, rescue
 from lm_eval_iberian.runs.run import read_sweep_run
@@ -472,3 +474,43 @@ def test_a_store_that_is_written_now_is_never_called_mixed(tmp_path: Path) -> No
     Store(store.path).close()
     answered(store, "more")
     assert Store(store.path, writes=False).count_answers() == 61
+
+
+def restarted(store: Store) -> None:
+    """What is written next goes to the front of the -wal."""
+    store.connection.execute("PRAGMA wal_checkpoint(RESTART)")
+
+
+def test_a_page_that_a_killed_process_did_not_finish_does_not_make_a_store_mixed(tmp_path: Path) -> None:
+    """Killed (or without power) between the head of a page in the -wal and the page: there lies an old one, with its stamp.
+    SQLite proves each page, and reads none of it."""
+    store = Store(tmp_path / "store.sqlite")
+    wal = tmp_path / "store.sqlite-wal"
+    for keys in ("abcd", "efgh"):
+        answered(store, *keys)
+        restarted(store)
+    before = wal.read_bytes()
+    answered(store, "i")
+    whole, (size,) = wal.read_bytes(), struct.unpack(">I", before[8:12])
+    places = [at for at in range(32, len(whole), 24 + size) if whole[at + 8 : at + 16] == whole[16:24]]
+    assert before[places[-1] + 24 :].find(b"iberian-store") >= 0  # a stamp of before lies where the last page belongs
+    torn = copied(store.path, tmp_path / "torn", "")
+    torn.with_name(wal.name).write_bytes(whole[: places[-1] + 24] + before[places[-1] + 24 :])
+    for writes in (False, True):
+        assert Store(torn, writes=writes).count_answers() == 8
+    killed = copied(store.path, tmp_path / "whole", "", "-wal")
+    assert Store(killed, writes=False).count_answers() == 9
+
+
+def test_a_wal_that_goes_away_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last writer closes the store, and SQLite takes the -wal away."""
+    store = Store(tmp_path / "store.sqlite")
+    answered(store, "a")
+    of_store = stamp._of_store
+
+    def closing(path: Path) -> Any:
+        store.close()
+        return of_store(path)
+
+    monkeypatch.setattr(stamp, "_of_store", closing)
+    assert Store(store.path, writes=False).count_answers() == 1

@@ -244,6 +244,7 @@ SENTENCES = [
     ("en", 1, "My plan\n---\nWe go."), ("en", 1, "Why?\n===\nBees matter."), ("en", 3, "Yes!\nWe go.\n---\nBye."),
     ("en", 1, "J.K. Rowling wrote it."), ("en", 1, "We read J.R.R. Tolkien."), ("es", 2, "Vive en EE.UU. Luego vuelve."), ("en", 2, "It is in the U.S. It is big."),
     ("en", 3, "1. Wash it. 2. Dry it. 3. Fold it."), ("es", 3, "Hay 1. Lávalo. 2. Sécalo."), ("en", 3, "How old is he? 25. Good."), ("es", 3, "Los pasos para lavar la ropa en casa son estos: 1. Lava. 2. Seca. 3. Dobla."), ("en", 2, "My score: 1. Not bad."), ("fr", 2, "Il mesure 1,80 m. Il pèse 80 kg."),
+    ("en", 4, "How many moons has Mars? 2. How many has Earth? One."), ("es", 4, "¿Cuántos hijos tienes? 2. Son mayores. Vivo bien."), ("en", 2, "1. Is it wet? 2. Dry it."), ("en", 4, "Are you ready? 1. Is it wet? 2. Dry it. 3. Fold it."),
     ("es", 2, "Duró 10 s. Luego paró."), ("gl", 3, "Será na sala 2.º B. Trae a acta. Ola, D.ª M. Pérez."), ("eu", 1, "Kale Nagusia, 3. ezk. aldean."),
     ("gl", 1, "A temp. máx. foi de 25 °C o 5 de xan. de 2020."), ("ca", 1, "La temp. màx. va ser el 5 de gen. de 2020."), ("es", 1, "La temp. máx. fue el 5 de ene. de 2020."),
     ("eu", 1, "Gehienezko tenp. 25 °C izan zen."), ("es", 2, "Vino en nov. Luego se fue."), ("pt", 1, "Nasceu no séc. XX, ver pp. 3-5 e fig. 2."), ("pt", 1, "V. Exa. decide."), ("fr", 1, "Voir fig. 2, max. 10 kg, et J.-P. Sartre."), ("fr", 2, "En 300 av. J.-C. Le roi meurt."),

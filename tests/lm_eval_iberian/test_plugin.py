@@ -133,6 +133,7 @@ def test_a_task_that_is_nearly_one_of_ours_is_named(
         sys.excepthook(ValueError, ValueError(said), None)
     shown = capsys.readouterr().err
     assert "iberian_eu_trivia: no such task. Did you mean iberian_eus_trivia" in shown and "lm_eval ls tasks" in shown
+    assert "nothing: no such task." in shown
     assert others == ["Tasks not found: helaswag", "no Tasks not found: a"]
 
 

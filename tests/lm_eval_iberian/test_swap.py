@@ -119,6 +119,15 @@ def test_other_end_tokens_are_refused_by_an_engine_that_keeps_its_own(llama: dic
     assert model.model.generation_config.eos_token_id == [1, 4, 3]
 
 
+def test_what_a_files_damage_breaks_before_a_swap_is_said(
+    llama: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MergedHF(recipe=linear(llama), device="cpu")
+    monkeypatch.setattr("lm_eval_iberian.models.merge.check_swap", lambda *_: {}["layer_types"])
+    with pytest.raises(SourceError, match="this merge cannot be prepared .KeyError: 'layer_types'"):
+        prepare_swap(model.prepared, resolved(linear(llama)))
+
+
 def test_another_normaliser_is_another_tokenizer(llama: dict[str, Path], tmp_path: Path) -> None:
     """With the same tokens, it must not be read with the running one's."""
     other = tmp_path / "basque"

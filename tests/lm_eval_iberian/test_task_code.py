@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian.identity import task_code
-from lm_eval_iberian.identity.task_code import code_of, documents_hash, documents_of
+from lm_eval_iberian.identity.task_code import code_of, documents_hash, documents_of, generation_settings
 from lm_eval_iberian.sweep.kept_tasks import our_tasks
 
 
@@ -147,3 +147,21 @@ def test_the_hash_is_of_what_is_read() -> None:
 def test_shots_count_where_they_come_from_elsewhere(idle: dict[str, Any]) -> None:
     """Those of the evaluated split are in the hash already."""
     assert documents_hash(Documents([{"n": -1}], **idle)) == documents_hash(Documents([{"n": -2}], **idle))
+
+
+def test_settings_of_tasks_that_make_requests_by_code_of_their_own_are_not_known() -> None:
+    """lm_eval's fda, swde and squad_completion ask for 48 tokens in code; their configuration says nothing, which is 256."""
+    from lm_eval.api.task import ConfigurableTask
+
+    class Usual(ConfigurableTask):
+        def __init__(self) -> None:
+            pass
+
+        def get_config(self, key: str) -> Any:
+            return {"output_type": "generate_until", "generation_kwargs": {"until": []}}[key]
+
+    class Own(Usual):
+        def construct_requests(self, *_: Any, **__: Any) -> Any:
+            raise NotImplementedError
+
+    assert generation_settings({"usual": Usual(), "own": Own()}) == {"usual": {"until": []}}

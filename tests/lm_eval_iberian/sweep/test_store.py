@@ -154,3 +154,13 @@ def test_the_first_digest_of_weights_stays(store: Store) -> None:
     store.note_weights("signature", "first")
     store.note_weights("signature", "second")
     assert (store.weights("signature"), store.weights("other")) == ("first", None)
+
+
+def test_a_store_that_is_only_just_made_is_not_called_older(tmp_path: Path) -> None:
+    """A report may look while a sweep makes its store: the file is there, and its tables are not yet."""
+    path = tmp_path / "store.sqlite"
+    path.touch()
+    with pytest.raises(SweepError, match="only just making it"):
+        Store(path, writes=False)
+    Store(path).close()
+    assert Store(path, writes=False).count_answers() == 0
