@@ -18,7 +18,7 @@ import click
 from lm_eval_iberian import __version__
 from lm_eval_iberian.commands.habits import with_habits
 from lm_eval_iberian.commands.terminal import echo, interrupted, no_tracebacks, safe_errors
-from merge_hooks.machine.hushed import hide_bars, hush_imports
+from merge_hooks.machine.hushed import hidden_bars, hush_imports
 from merge_hooks.machine.stopping import unwind_on_sigterm
 
 COMMANDS = {
@@ -88,8 +88,7 @@ class LazyGroup(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         hush_imports()
-        hide_bars()
-        with interrupted(), safe_errors(), no_tracebacks():
+        with hidden_bars(), interrupted(), safe_errors(), no_tracebacks():
             return super().invoke(context)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

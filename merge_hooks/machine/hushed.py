@@ -44,10 +44,20 @@ def hush_imports() -> None:
             logger.addFilter(hush)
 
 
-def hide_bars() -> None:
-    """Libraries draw no bars where no terminal shows them: a log would hold each of their states. Before tqdm is imported."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
+@contextmanager
+def hidden_bars() -> Iterator[None]:
+    """Libraries draw no bars where no terminal shows them: a log would hold each of their states. Before tqdm is imported.
+
+    The variable does not stay: a notebook that calls a command goes on, and vLLM's `LLM.generate` divides by zero under it.
+    """
+    hides = not sys.stderr.isatty() and "TQDM_DISABLE" not in os.environ
+    if hides:
+        os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        if hides:
+            os.environ.pop("TQDM_DISABLE", None)
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def test_what_a_files_damage_breaks_before_a_swap_is_said(
 ) -> None:
     model = MergedHF(recipe=linear(llama), device="cpu")
     monkeypatch.setattr("lm_eval_iberian.models.merge.check_swap", lambda *_: {}["layer_types"])
-    with pytest.raises(SourceError, match="this merge cannot be prepared .KeyError: 'layer_types'"):
+    with pytest.raises(SourceError, match=r"this merge cannot be prepared .KeyError: 'layer_types'"):
         prepare_swap(model.prepared, resolved(linear(llama)))
 
 
