@@ -74,7 +74,8 @@ def _cut(text: str, pack: Pack, is_item: bool = False) -> list[str]:
         if not any(map(str.isalnum, short)):
             continue  # ". . ." is no row of sentences
         counts = short in numbers and end.group(1) == "." and text[end.end() : end.end() + 1].isupper()
-        if counts and not (len(numbers) > 1 and not is_item and _is_answer(int(short), pieces, text[end.end() : end.end() + _NEAR_ITEM])):
+        begins = counts and len(numbers) > 1 and not is_item
+        if counts and not (begins and _is_answer(int(short), pieces, text[end.end() : end.end() + _NEAR_ITEM])):
             numbers = {str(int(short) + 1)}
             continue
         if text.endswith(": 1", start, end.start()) and " 2. " in text[end.end() : end.end() + _NEAR_ITEM]:
