@@ -65,7 +65,8 @@ def _without_signature(passage: Passage, pack: Pack) -> str:
 
 def _cut(text: str, pack: Pack, is_item: bool = False) -> list[str]:
     cased = not (text.isupper() or text.islower())
-    pieces, start = [], 0
+    pieces: list[str] = []
+    start = 0
     numbers = {"1", "2"}  # that may count the items of a list in a line: "Wash it. 2. Dry it. 3. Fold it."
     for end in _END.finditer(text):
         if _is_inside_word(text, end):
