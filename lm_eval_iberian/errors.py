@@ -1,4 +1,4 @@
-"""Errors of documents and of places for results: what is wrong, where, and how to mend it."""
+"""Errors of documents, of tasks' code and of places for results: what is wrong, where, and how to mend it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ class DocumentsError(ForPeople):
 
 class NotToBeHad(DocumentsError):  # noqa: N818, as our other errors of one family
     """Neither in the mirror nor on the Hub. Another copy of the data set may serve, if there is one."""
+
+
+class TaskCodeError(ForPeople):
+    """The code of a task does not run with the packages that are installed."""
 
 
 class OutputError(ForPeople):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import traceback
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -63,6 +64,7 @@ def _add_tasks(manager: ModuleType) -> None:
     _explain_documents()
     _add_task_folder(manager)
     _add_groups(manager)  # second: where a later lm_eval has no such index, the tasks are there all the same
+    _explain_missing_modules(manager)
 
 
 def _add_task_folder(manager: ModuleType) -> None:
@@ -222,6 +224,38 @@ def _say_what_was_read(evaluator: ModuleType) -> None:
 
     setattr(saying, _MARK, True)
     evaluator.evaluate = saying  # type: ignore[attr-defined]
+
+
+def _explain_missing_modules(manager: ModuleType) -> None:
+    """Say in words that code of a task needs another transformers.
+
+    lm_eval 0.4.13's own tasks of the Spanish, Catalan and Galician benches, among others, import
+    transformers.data.metrics, which transformers 5.20 removed.
+    """
+    load = manager.TaskManager.load
+    if hasattr(load, _MARK):
+        return
+
+    @functools.wraps(load)
+    def explaining(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(self, *args, **kwargs)
+        except ModuleNotFoundError as error:
+            if not str(error.name).startswith("transformers."):
+                raise
+            from importlib.metadata import version
+
+            from lm_eval_iberian.errors import TaskCodeError
+
+            code = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if "<" not in frame.filename]
+            raise TaskCodeError(
+                f"{code[-1]}, which one of the tasks runs, imports {error.name}. transformers {version('transformers')} has no "
+                "such module. With lm_eval 0.4.13's own tasks: `pip install 'transformers<5.20'`, or leave them out; "
+                "`iberian_suite` has none of them, `iberian_more` has."
+            ) from error
+
+    setattr(explaining, _MARK, True)
+    manager.TaskManager.load = explaining
 
 
 def _see_where_results_go(evaluator: ModuleType) -> None:

@@ -40,14 +40,16 @@ def why_not(model: Any) -> str | None:
             output = model.model(torch.zeros((1, 2), dtype=torch.long, device=model.device), **{name: cache})
     except (TypeError, ValueError, AttributeError) as error:
         return f"its forward takes no DynamicCache ({error})"
-    # Mamba 2 and RecurrentGemma answer without one.
-    if getattr(output, name, None) is not cache or cache.get_seq_length() != 2:
-        return "its forward keeps no DynamicCache"
     strange = {type(layer).__name__ for layer in cache.layers} - {
         DynamicLayer.__name__,
         DynamicSlidingWindowLayer.__name__,
     }
-    return f"its cache has layers of a kind not known here ({', '.join(sorted(strange))})" if strange else None
+    if strange:
+        return f"its cache has layers of a kind not known here ({', '.join(sorted(strange))})"
+    # RecurrentGemma answers without one, and in older transformers Mamba 2.
+    if getattr(output, name, None) is not cache or cache.get_seq_length() != 2:
+        return "its forward keeps no DynamicCache"
+    return None
 
 
 def name_of_cache(model: Any) -> str:

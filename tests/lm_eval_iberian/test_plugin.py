@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lm_eval_iberian import plugin
-from lm_eval_iberian.errors import NotToBeHad, OutputError
+from lm_eval_iberian.errors import NotToBeHad, OutputError, TaskCodeError
 from lm_eval_iberian.folders import tasks_folder
 from merge_hooks.errors import EngineError
 
@@ -120,6 +120,22 @@ def test_results_are_named_by_their_recipe(
     tracker.save_results_aggregated(results={"results": {}})
     (file,) = Path("out").rglob("results_*.json")
     assert file.parent.name == name.replace("/", "__")
+
+
+def test_code_of_a_task_that_wants_another_transformers_is_named(tmp_path: Path) -> None:
+    """lm_eval 0.4.13's own tasks of three benches import what transformers 5.20 removed. What else is missing passes."""
+    from lm_eval.tasks import TaskManager
+
+    for name, module in (("old", "transformers.data.gone"), ("other", "gone")):
+        (tmp_path / f"code_{name}.py").write_text(f"import {module}\n")
+        (tmp_path / f"{name}.yaml").write_text(
+            f"task: {name}_task\ndataset_path: json\nprocess_docs: !function code_{name}.scored\n"
+        )
+    tasks = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    with pytest.raises(TaskCodeError, match=r"code_old.py, which .* imports transformers\.data\.gone\. .*<5\.20"):
+        tasks.load(["old_task"])
+    with pytest.raises(ModuleNotFoundError, match="gone"):
+        tasks.load(["other_task"])
 
 
 def test_a_task_that_is_nearly_one_of_ours_is_named(
