@@ -39,11 +39,13 @@ from merge_hooks.texts import json_text, shortened
 # What weights of equal shape mean. These must be equal.
 _MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
 # Settings with which no text is read: of training, of other tasks, of how a result is computed or kept; what the tensors'
-# shapes say, too; and what `rope`, `tied` and `layer_types` say again. All others are computed with.
+# shapes say, too; and what `rope`, `tied` and `layer_types` say again (LFM2's `full_attn_idxs`). All others are computed
+# with.
 _IDLE = re.compile(
     r"drop|init|loss|jitter|_std(_|$)|variance|_token_id|vocab|^summary_|^classifier|^output_(router|attentions|hidden)"
-    r"|^(use_cache|pretraining_tp|num_hidden_layers|max_position_embeddings|seq_length|model_max_length)$"
-    r"|^rope_|^rotary_(base|emb_base|pct)$|^partial_rotary|^tie_|max_window_layers|use_sliding_window|sliding_window_pattern"
+    r"|^(use_cache|pretraining_tp|num_hidden_layers|(original_)?max_position_embeddings|seq_length|model_max_length)$"
+    r"|^(intermediate_size|n_inner|block_auto_adjust_ff_dim|block_ffn_dim_multiplier|block_multiple_of|full_attn_idxs)$"
+    r"|^rope_(?!interleave)|^rotary_(base|emb_base|pct)$|^partial_rotary|^tie_|max_window_layers|use_sliding_window|sliding_window_pattern"
     r"|nextn|mtp|kernels?$|mambapy|associative_scan|^(mamba_)?chunk_size$|num_logits_to_keep|^is_decoder$|add_cross_attention"
 )
 # Tensors that only quantised checkpoints have (GPTQ and AWQ, compressed-tensors, float8, bitsandbytes).
