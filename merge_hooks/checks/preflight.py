@@ -50,6 +50,8 @@ _IDLE = re.compile(
 )
 # Tensors that only quantised checkpoints have (GPTQ and AWQ, compressed-tensors, float8, bitsandbytes).
 _PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale|weight_scale_inv|SCB|absmax)$|\.quant_state\.")
+# Unsloth's names of models for QLoRA: the adapter is for the model that was quantised.
+_FOR_TRAINING = re.compile("(-unsloth)?-bnb-4bit$")
 _BY_DEFAULT = " (config.json does not say; transformers' class does by default)"
 # What changes no weight: the donor's is used.
 _NOTED = {"template": "chat template", "generation eos": "generation eos", "dtype": "dtype of the files",
@@ -125,7 +127,7 @@ def _of_adapters(sources: list[Source]) -> Iterator[str]:
         if not isinstance(source, LoraSource):
             continue
         said = str(source.settings.get("base_model_name_or_path") or "")
-        if said and Path(said).name.lower() not in (Path(source.base.name).name.lower(), source.folder.name.lower()):
+        if said and _own_name(said) not in (_own_name(source.base.name), _own_name(str(source.folder))):
             yield f"{source.adapter_name} says that it was trained on {shortened(said, 200)}; it is put on {source.base.name}."
         own = tokens_of(source.adapter), chat_template_of(source.adapter)
         base = tokens_of(source.folder), chat_template_of(source.folder)
@@ -136,6 +138,14 @@ def _of_adapters(sources: list[Source]) -> Iterator[str]:
                 f"{source.adapter_name} brings a {' and a '.join(brought)} of its own, and that of {source.base.name} is used. "
                 f"tokenizer={source.adapter} takes the adapter's."
             )
+
+
+def _own_name(model: str) -> str:
+    """A model's name without its owner, folder, revision and what says that it was quantised for the training."""
+    parts = Path(model).parts
+    hub = next((part for part in parts if part.startswith("models--")), "")  # .../models--owner--name/snapshots/COMMIT
+    name = hub.rpartition("--")[2] or Path(model).name
+    return _FOR_TRAINING.sub("", name.partition("@")[0].lower())
 
 
 def _not_compared(stream: Stream, sources: list[Source]) -> Iterator[str]:

@@ -28,7 +28,9 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.t
 _RULES = ("add_bos_token", "add_eos_token", "add_prefix_space", "do_lower_case", "split_special_tokens")
 # Of generation_config.json: what says nothing of how a text is written (who ends it is a fact of its own, how long it may
 # be is the task's), and defaults.
-_NO_GENERATION = re.compile("_token_id$|^transformers_version$|^_from_model_config$|cache|^output_|^max_(new_tokens|length)$")
+_NO_GENERATION = re.compile(
+    "_token_id$|^transformers_version$|^_from_model_config$|cache|^output_|^max_(new_tokens|length)$"
+)
 _PLAIN_GENERATION = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.0,
                      "num_beams": 1}  # fmt: skip
 # compressed-tensors wrote the second one.

@@ -22,8 +22,8 @@ from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.resolve import resolver
 from merge_hooks.resolve.resolver import resolve
-from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources import facts as facts_module
+from merge_hooks.sources.checkpoint import Source
 from merge_hooks.sources.facts import _rope, facts_of, generation_of, is_code, is_quantised, token_rules, tokens_of
 from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.stream.stream import Stream, open_stream
@@ -453,9 +453,18 @@ def test_settings_that_change_no_answer_may_differ(family: str, tmp_path: Path) 
 
 def test_ropes_that_are_written_otherwise(tmp_path: Path) -> None:
     """Factors as whole numbers or not; sections for images, which a text model beside Qwen's VL lacks."""
-    factors = {"rope_type": "longrope", "rope_theta": 1e4, "long_factor": [1.0, 2.5], "short_factor": [1, 1], "factor": 8.0}
+    factors = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "long_factor": [1.0, 2.5],
+        "short_factor": [1, 1],
+        "factor": 8.0,
+    }
     assert _rope({"rope_parameters": factors}) == _rope(
-        {"rope_theta": 10000, "rope_scaling": {"type": "longrope", "long_factor": [1, 2.5], "short_factor": [1.0, 1], "factor": 8}}
+        {
+            "rope_theta": 10000,
+            "rope_scaling": {"type": "longrope", "long_factor": [1, 2.5], "short_factor": [1.0, 1], "factor": 8},
+        }
     )
     assert _rope({"rope_parameters": factors | {"long_factor": [1, 2]}}) != _rope({"rope_parameters": factors})
     images = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24], "mrope_interleaved": True}
