@@ -73,7 +73,7 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
     if not problems:
         problems = [*_experts(sources)] or [*_tensors(stream)]
         problems += [*_computing(stream, facts, bool(problems))]
-        problems += [*_quantised(stream), *_vocabularies(stream, sources)]
+        problems += [*_quantised(stream), *_vocabularies(stream, sources, facts)]
         problems += [*_tied(facts), *_contradictory_heads(sources), *map_problems(stream)]
     if not problems:
         problems = [*_tokens_without_rows(stream, sources, facts)]
@@ -342,13 +342,17 @@ def _unequal(output: OutputTensor, shapes: dict[str, tuple[int, ...]]) -> str:
     )
 
 
-def _vocabularies(stream: Stream, sources: list[Source]) -> Iterator[str]:
+def _vocabularies(stream: Stream, sources: list[Source], facts: list[Facts]) -> Iterator[str]:
     """Embeddings of one shape whose rows mean different tokens: mergekit would add them up silently."""
     if stream.plan.tokenizer_task is not None:
         return
     known = {source.name: tokens for source in sources if (tokens := tokens_of(source.folder))}
     if len(known) < 2:
         return
+    for item in facts:  # a pad that somebody wrote into tokenizer_config.json: no row is for it, and no text holds it
+        tokens, pad, rows = known.get(item.name, {}), item.row["pad"], item.row["embedding rows"]
+        if rows.isdigit() and tokens.get(pad, 0) >= int(rows):
+            known[item.name] = {token: index for token, index in tokens.items() if token != pad}
     (first, tokens), *others = known.items()
     for name, own in others:
         if own != tokens:

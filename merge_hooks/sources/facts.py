@@ -131,7 +131,8 @@ def _class_name(source: Source, config: dict[str, Any]) -> str:
     if source.built is None or config.get("auto_map"):
         return named or str(config.get("model_type", "unknown"))
     model = source.built.model
-    is_other = hasattr(transformers, named) and named != type(model.base_model).__name__
+    # An Auto class is none of a model.
+    is_other = hasattr(getattr(transformers, named, None), "forward") and named != type(model.base_model).__name__
     return named if named and is_other else type(model).__name__
 
 

@@ -293,6 +293,18 @@ def test_a_tokenizer_that_cannot_be_read_is_said(llama: dict[str, str], tmp_path
     assert not any("can be read" in note for note in fit_notes(opened(linear(llama["base"], llama["instruct"]))))
 
 
+def test_a_token_without_a_row_is_no_difference(llama: dict[str, str], tmp_path: Path) -> None:
+    """A pad in tokenizer_config.json alone: transformers numbers it behind all rows, and no weight is of it."""
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    edit(other / "tokenizer_config.json", pad_token="[PAD]")
+    assert tokens_of(other)["[PAD]"] == 2000
+    for folders in ((llama["base"], str(other)), (str(other), llama["base"])):
+        check_fit(opened(linear(*folders)))
+    _swap_tokens(other)
+    with pytest.raises(PreflightError, match="different tokens to the same ids"):
+        check_fit(opened(linear(llama["base"], str(other))))
+
+
 def test_a_tokenizer_of_another_library(llama: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """mistral_common's has no `get_added_vocab`; with tekken.json alone (Devstral) it is not loaded, which takes 10 s."""
     from transformers import AutoTokenizer
@@ -754,7 +766,7 @@ def test_what_is_a_whole_number_by_nature_is_no_code() -> None:
         assert not is_code(name, TensorEntry("", dtype, shape))
 
 
-@pytest.mark.parametrize("name", ["LLaMAForCausalLM", "LlamaModel"])
+@pytest.mark.parametrize("name", ["LLaMAForCausalLM", "LlamaModel", "AutoModelForCausalLM"])
 def test_a_class_under_another_name(name: str, llama: dict[str, str], tmp_path: Path) -> None:
     """The first is the name that early checkpoints have; transformers takes LlamaForCausalLM for both."""
     other = copy(llama["instruct"], tmp_path / "other", architectures=[name])
