@@ -39,15 +39,19 @@ from merge_hooks.texts import json_text, shortened
 # What weights of equal shape mean. These must be equal.
 _MEANING = ("num_attention_heads", "num_key_value_heads", "head_dim")
 # Settings with which no text is read: of training, of other tasks, of how a result is computed or kept; what the tensors'
-# shapes say, too; and what `rope`, `tied` and `layer_types` say again. All others are computed with.
+# shapes say, too; and what `rope`, `tied` and `layer_types` say again (LFM2's `full_attn_idxs`). All others are computed
+# with.
 _IDLE = re.compile(
     r"drop|init|loss|jitter|_std(_|$)|variance|_token_id|vocab|^summary_|^classifier|^output_(router|attentions|hidden)"
-    r"|^(use_cache|pretraining_tp|num_hidden_layers|max_position_embeddings|seq_length|model_max_length)$"
-    r"|^rope_|^rotary_(base|emb_base|pct)$|^partial_rotary|^tie_|max_window_layers|use_sliding_window|sliding_window_pattern"
+    r"|^(use_cache|pretraining_tp|num_hidden_layers|(original_)?max_position_embeddings|seq_length|model_max_length)$"
+    r"|^(intermediate_size|n_inner|block_auto_adjust_ff_dim|block_ffn_dim_multiplier|block_multiple_of|full_attn_idxs)$"
+    r"|^rope_(?!interleave)|^rotary_(base|emb_base|pct)$|^partial_rotary|^tie_|max_window_layers|use_sliding_window|sliding_window_pattern"
     r"|nextn|mtp|kernels?$|mambapy|associative_scan|^(mamba_)?chunk_size$|num_logits_to_keep|^is_decoder$|add_cross_attention"
 )
 # Tensors that only quantised checkpoints have (GPTQ and AWQ, compressed-tensors, float8, bitsandbytes).
 _PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale|weight_scale_inv|SCB|absmax)$|\.quant_state\.")
+# Unsloth's names of models for QLoRA: the adapter is for the model that was quantised.
+_FOR_TRAINING = re.compile("(-unsloth)?-bnb-4bit$")
 _BY_DEFAULT = " (config.json does not say; transformers' class does by default)"
 # What changes no weight: the donor's is used.
 _NOTED = {"template": "chat template", "generation eos": "generation eos", "dtype": "dtype of the files",
@@ -69,7 +73,7 @@ def check_fit(stream: Stream) -> list[dict[str, str]]:
     if not problems:
         problems = [*_experts(sources)] or [*_tensors(stream)]
         problems += [*_computing(stream, facts, bool(problems))]
-        problems += [*_quantised(stream), *_vocabularies(stream, sources)]
+        problems += [*_quantised(stream), *_vocabularies(stream, sources, facts)]
         problems += [*_tied(facts), *_contradictory_heads(sources), *map_problems(stream)]
     if not problems:
         problems = [*_tokens_without_rows(stream, sources, facts)]
@@ -123,7 +127,7 @@ def _of_adapters(sources: list[Source]) -> Iterator[str]:
         if not isinstance(source, LoraSource):
             continue
         said = str(source.settings.get("base_model_name_or_path") or "")
-        if said and Path(said).name.lower() not in (Path(source.base.name).name.lower(), source.folder.name.lower()):
+        if said and _own_name(said) not in (_own_name(source.base.name), _own_name(str(source.folder))):
             yield f"{source.adapter_name} says that it was trained on {shortened(said, 200)}; it is put on {source.base.name}."
         own = tokens_of(source.adapter), chat_template_of(source.adapter)
         base = tokens_of(source.folder), chat_template_of(source.folder)
@@ -134,6 +138,14 @@ def _of_adapters(sources: list[Source]) -> Iterator[str]:
                 f"{source.adapter_name} brings a {' and a '.join(brought)} of its own, and that of {source.base.name} is used. "
                 f"tokenizer={source.adapter} takes the adapter's."
             )
+
+
+def _own_name(model: str) -> str:
+    """A model's name without its owner, folder, revision and what says that it was quantised for the training."""
+    parts = Path(model).parts
+    hub = next((part for part in parts if part.startswith("models--")), "")  # .../models--owner--name/snapshots/COMMIT
+    name = hub.rpartition("--")[2] or Path(model).name
+    return _FOR_TRAINING.sub("", name.partition("@")[0].lower())
 
 
 def _not_compared(stream: Stream, sources: list[Source]) -> Iterator[str]:
@@ -330,13 +342,17 @@ def _unequal(output: OutputTensor, shapes: dict[str, tuple[int, ...]]) -> str:
     )
 
 
-def _vocabularies(stream: Stream, sources: list[Source]) -> Iterator[str]:
+def _vocabularies(stream: Stream, sources: list[Source], facts: list[Facts]) -> Iterator[str]:
     """Embeddings of one shape whose rows mean different tokens: mergekit would add them up silently."""
     if stream.plan.tokenizer_task is not None:
         return
     known = {source.name: tokens for source in sources if (tokens := tokens_of(source.folder))}
     if len(known) < 2:
         return
+    for item in facts:  # a pad that somebody wrote into tokenizer_config.json: no row is for it, and no text holds it
+        tokens, pad, rows = known.get(item.name, {}), item.row["pad"], item.row["embedding rows"]
+        if rows.isdigit() and tokens.get(pad, 0) >= int(rows):
+            known[item.name] = {token: index for token, index in tokens.items() if token != pad}
     (first, tokens), *others = known.items()
     for name, own in others:
         if own != tokens:

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,24 @@ from merge_hooks.sources.headers import FLOATS, TensorEntry
 from merge_hooks.texts import one_line
 
 LOG = logging.getLogger(__name__)
-# All that a tokenizer is read from; those of _BESIDE are none by themselves.
+# All that a tokenizer is read from; those of _BESIDE are none by themselves. Not tekken.json: mistral_common's tokenizer
+# spells tokens as texts, in which many are alike, and takes 10 s to be loaded.
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model",
-                    "tekken.json", *_BESIDE)  # fmt: skip
+                    *_BESIDE)  # fmt: skip
 # Of tokenizer_config.json.
 _RULES = ("add_bos_token", "add_eos_token", "add_prefix_space", "do_lower_case", "split_special_tokens")
-# Of generation_config.json: what says nothing of how a text is written (who ends it is a fact of its own), and defaults.
-_NO_GENERATION = re.compile("_token_id$|^transformers_version$|^_from_model_config$|^use_cache$|^output_")
+# Of generation_config.json: what says nothing of how a text is written (who ends it is a fact of its own, how long it may
+# be is the task's), and defaults.
+_NO_GENERATION = re.compile(
+    "_token_id$|^transformers_version$|^_from_model_config$|cache|^output_|^max_(new_tokens|length)$"
+)
 _PLAIN_GENERATION = {"do_sample": False, "temperature": 1.0, "top_p": 1.0, "top_k": 50, "repetition_penalty": 1.0,
                      "num_beams": 1}  # fmt: skip
 # compressed-tensors wrote the second one.
 _QUANTISED = ("quantization_config", "compression_config")
+# Of a rope: where images are. A text counts the same in all sections.
+_OF_IMAGES = ("mrope_section", "mrope_interleaved")
 # Attention layers of some classes read these, which their configuration does not declare.
 _HEADS = ("head_dim", "num_key_value_heads")
 
@@ -125,7 +131,8 @@ def _class_name(source: Source, config: dict[str, Any]) -> str:
     if source.built is None or config.get("auto_map"):
         return named or str(config.get("model_type", "unknown"))
     model = source.built.model
-    is_other = hasattr(transformers, named) and named != type(model.base_model).__name__
+    # An Auto class is none of a model.
+    is_other = hasattr(getattr(transformers, named, None), "forward") and named != type(model.base_model).__name__
     return named if named and is_other else type(model).__name__
 
 
@@ -165,7 +172,7 @@ def tokens_of(folder: Path) -> dict[str, int] | None:
 
 def token_rules(folder: Path) -> str:
     """A hash (8 hex digits) of how a text becomes tokens, beside what the tokens are; "none" if that cannot be read."""
-    settings = {key: value for key, value in _json(folder / "tokenizer_config.json").items() if key in _RULES}
+    settings = {key: value for key, value in _json(folder / "tokenizer_config.json").items() if value and key in _RULES}
     rules = _tokenizer_in(folder).rules
     return "none" if rules == "none" else digest([rules, settings])
 
@@ -192,19 +199,24 @@ class _Tokenizer:
     rules: str = "none"
 
 
+# By their digest: fine-tunes of one model share what has megabytes.
+_TOKENS: dict[str, dict[str, int]] = {}
+
+
 def _tokenizer_in(folder: Path) -> _Tokenizer:
     return _tokenizer(str(folder), tuple(file_stamp(folder / file) for file in _TOKENIZER_FILES))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)  # fewer than a merge has sources, and each would be read again at each question
 def _tokenizer(folder: str, _stamps: tuple[tuple[str, int, int, int, int], ...]) -> _Tokenizer:
     """Of files in this state, read once: they have megabytes, and every point of a plan asks for them."""
-    plain = _plain_tokenizer(Path(folder))
-    if plain.tokens is not None and _named_beside(Path(folder)) <= plain.tokens.keys():
-        return plain
-    if not any((Path(folder) / file).is_file() for file in _TOKENIZER_FILES if file not in _BESIDE):
-        return plain
-    return _by_transformers(folder) or plain
+    found = plain = _plain_tokenizer(Path(folder))
+    is_whole = plain.tokens is not None and _named_beside(Path(folder)) <= plain.tokens.keys()
+    if not is_whole and any((Path(folder) / file).is_file() for file in _TOKENIZER_FILES if file not in _BESIDE):
+        found = _by_transformers(folder) or plain
+    if found.tokens is None or found.tokens != (same := _TOKENS.setdefault(found.digest, found.tokens)):
+        return found
+    return replace(found, tokens=same)
 
 
 def _plain_tokenizer(folder: Path) -> _Tokenizer:
@@ -263,13 +275,13 @@ def _by_transformers(folder: str) -> _Tokenizer | None:
 
     try:
         found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        tokens = dict(found.get_vocab())
+        tokens, added = dict(found.get_vocab()), found.get_added_vocab().values()
+        backend = getattr(found, "backend_tokenizer", None)
+        rules = _rules(json.loads(backend.to_str())) if backend is not None else "none"
     except Exception:  # of files from anywhere, by many classes; who needs the tokenizer itself says what is wrong
         LOG.debug("%s: no tokenizer to be had", folder, exc_info=True)
         return None
-    backend = getattr(found, "backend_tokenizer", None)
-    rules = _rules(json.loads(backend.to_str())) if backend is not None else "none"
-    return _Tokenizer(tokens, tokenizer_digest(tokens), _added(found.get_added_vocab().values()), rules)
+    return _Tokenizer(tokens, tokenizer_digest(tokens), _added(added), rules)
 
 
 def _special_tokens(folder: Path) -> dict[str, Any]:
@@ -303,15 +315,26 @@ def _rope(config: dict[str, Any]) -> str:
     """Base frequency and scaling, in one form for old (`rope_theta`, `rope_scaling`) and new (`rope_parameters`)."""
     parameters = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     if any(isinstance(value, dict) for value in parameters.values()):  # one set a kind of layer (Gemma 3)
-        return json.dumps(parameters, sort_keys=True)
+        sets = {kind: _rope(config | {"rope_parameters": own}) if isinstance(own, dict) else _numbers(own)
+                for kind, own in sorted(parameters.items()) if own is not None}  # fmt: skip
+        return "; ".join(f"{kind}: {own}" for kind, own in sets.items())
     theta = parameters.pop("rope_theta", None) or config.get("rope_theta") or "default"
     kind = parameters.pop("rope_type", None) or parameters.pop("type", None) or "default"
     parameters.pop("type", None)
+    for key in _OF_IMAGES:
+        parameters.pop(key, None)
     if kind == "dynamic":  # it begins to stretch there
         parameters["max_position_embeddings"] = config.get("max_position_embeddings")
     theta = f"{theta:g}" if isinstance(theta, (int, float)) else str(theta)
-    extra = ", ".join(f"{key} {value}" for key, value in sorted(parameters.items()) if value is not None)
+    extra = ", ".join(f"{key} {_numbers(value)}" for key, value in sorted(parameters.items()) if value is not None)
     return theta if kind == "default" and not extra else f"{theta}, {kind}{', ' if extra else ''}{extra}"
+
+
+def _numbers(value: Any) -> Any:
+    """Whole numbers as such, however they are written: 8.0 is 8."""
+    if isinstance(value, list):
+        return [_numbers(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _json(path: Path) -> dict[str, Any]:

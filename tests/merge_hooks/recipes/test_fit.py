@@ -22,8 +22,9 @@ from merge_hooks.errors import EngineError, PreflightError, SourceError
 from merge_hooks.recipe.recipe import read_recipe
 from merge_hooks.resolve import resolver
 from merge_hooks.resolve.resolver import resolve
+from merge_hooks.sources import facts as facts_module
 from merge_hooks.sources.checkpoint import Source
-from merge_hooks.sources.facts import facts_of, is_code, is_quantised, tokens_of
+from merge_hooks.sources.facts import _rope, facts_of, generation_of, is_code, is_quantised, token_rules, tokens_of
 from merge_hooks.sources.headers import TensorEntry
 from merge_hooks.stream.stream import Stream, open_stream
 from merge_hooks.stream.tokenizer import choose_tokenizer
@@ -292,6 +293,51 @@ def test_a_tokenizer_that_cannot_be_read_is_said(llama: dict[str, str], tmp_path
     assert not any("can be read" in note for note in fit_notes(opened(linear(llama["base"], llama["instruct"]))))
 
 
+def test_a_token_without_a_row_is_no_difference(llama: dict[str, str], tmp_path: Path) -> None:
+    """A pad in tokenizer_config.json alone: transformers numbers it behind all rows, and no weight is of it."""
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    edit(other / "tokenizer_config.json", pad_token="[PAD]")
+    assert tokens_of(other)["[PAD]"] == 2000
+    for folders in ((llama["base"], str(other)), (str(other), llama["base"])):
+        check_fit(opened(linear(*folders)))
+    _swap_tokens(other)
+    with pytest.raises(PreflightError, match="different tokens to the same ids"):
+        check_fit(opened(linear(llama["base"], str(other))))
+
+
+def test_a_tokenizer_of_another_library(llama: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mistral_common's has no `get_added_vocab`; with tekken.json alone (Devstral) it is not loaded, which takes 10 s."""
+    from transformers import AutoTokenizer
+
+    class Foreign:
+        def get_vocab(self) -> dict[str, int]:
+            return {"a": 0}
+
+    asked = []
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *names, **settings: asked.append(names) or Foreign())
+    for file in ("tokenizer.model", "tekken.json"):
+        other = Path(copy(llama["instruct"], tmp_path / file))
+        (other / "tokenizer.json").rename(other / file)
+        check_fit(opened(linear(llama["base"], str(other))))
+        assert tokens_of(other) is None
+    assert len(asked) == 1
+
+
+def test_tokenizers_of_many_models_are_read_once(
+    llama: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 128,000 tokens takes a second, and each was read again at each question where models were more than 8."""
+    read = []
+    plain = facts_module._plain_tokenizer
+    monkeypatch.setattr(facts_module, "_plain_tokenizer", lambda folder: read.append(folder) or plain(folder))
+    folders = [copy(llama["instruct"], tmp_path / str(number)) for number in range(10)]
+    stream = opened(linear(*folders))
+    check_fit(stream)
+    fit_notes(stream)
+    assert len(read) == len(folders)
+    assert len({id(tokens_of(Path(folder))) for folder in folders}) == 1  # one copy in memory
+
+
 @pytest.mark.parametrize(
     ("source", "donor", "words"),
     [
@@ -357,6 +403,7 @@ BY_CLASS = {
     "mixtral": ({"num_experts_per_tok": 1}, "num_experts_per_tok"),
     "glm4_moe": ({"routed_scaling_factor": 2.5}, "routed_scaling_factor"),
     "mamba2": ({"time_step_limit": [0.0, 0.1]}, "time_step_limit"),
+    "deepseek_v3": ({"rope_interleave": False}, "rope_interleave"),
 }
 
 
@@ -393,6 +440,16 @@ IDLE = {
     "mixtral": {"head_dim": 32, "router_aux_loss_coef": 0.5, "output_router_logits": True},
     "olmo2": {"head_dim": 32},
     "granite": {"logits_scaling": 1},
+    # LFM2's older files name the attention layers, and take the width of the MLP as it is before it is rounded.
+    "lfm2": {"full_attn_idxs": [1], "intermediate_size": 256, "block_auto_adjust_ff_dim": False},
+    "phi3": {"original_max_position_embeddings": 128},
+    "gpt2": {"n_inner": 512},
+    "gemma3_text": {
+        "rope_parameters": {
+            "full_attention": {"rope_theta": 1000000, "type": "default"},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000, "factor": None},
+        }
+    },
 }
 
 
@@ -404,6 +461,26 @@ def test_settings_that_change_no_answer_may_differ(family: str, tmp_path: Path) 
     stream = opened(linear(one, two))
     check_fit(stream)
     assert not [note for note in fit_notes(stream) if "computes with" in note]
+
+
+def test_ropes_that_are_written_otherwise(tmp_path: Path) -> None:
+    """Factors as whole numbers or not; sections for images, which a text model beside Qwen's VL lacks."""
+    factors = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "long_factor": [1.0, 2.5],
+        "short_factor": [1, 1],
+        "factor": 8.0,
+    }
+    assert _rope({"rope_parameters": factors}) == _rope(
+        {
+            "rope_theta": 10000,
+            "rope_scaling": {"type": "longrope", "long_factor": [1, 2.5], "short_factor": [1.0, 1], "factor": 8},
+        }
+    )
+    assert _rope({"rope_parameters": factors | {"long_factor": [1, 2]}}) != _rope({"rope_parameters": factors})
+    images = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24], "mrope_interleaved": True}
+    assert _rope({"rope_parameters": images}) == _rope({"rope_theta": 1e6})
 
 
 def test_settings_of_a_class_that_is_not_known(llama: dict[str, str]) -> None:
@@ -505,6 +582,17 @@ def test_whose_reading_and_writing_is_used_is_noted(
     assert [bool(re.search(f"{words}.* those of {llama['base']} are used", note)) for note in notes] == [True] * bool(
         words
     )
+
+
+def test_what_changes_no_text_is_not_noted(llama: dict[str, str], tmp_path: Path) -> None:
+    """What fine-tunes of one model differ in after each save."""
+    other = Path(copy(llama["instruct"], tmp_path / "other"))
+    edit(other / "generation_config.json", max_new_tokens=2048, cache_implementation="hybrid", max_length=4096)
+    edit(other / "tokenizer_config.json", add_prefix_space=False, add_bos_token=False, split_special_tokens=False)
+    assert generation_of(other) == generation_of(Path(llama["instruct"]))
+    assert token_rules(other) == token_rules(Path(llama["instruct"]))
+    edit(other / "tokenizer_config.json", add_eos_token=True)
+    assert token_rules(other) != token_rules(Path(llama["instruct"]))
 
 
 def test_layers_of_unlike_kinds_are_noted(tmp_path: Path) -> None:
@@ -678,7 +766,7 @@ def test_what_is_a_whole_number_by_nature_is_no_code() -> None:
         assert not is_code(name, TensorEntry("", dtype, shape))
 
 
-@pytest.mark.parametrize("name", ["LLaMAForCausalLM", "LlamaModel"])
+@pytest.mark.parametrize("name", ["LLaMAForCausalLM", "LlamaModel", "AutoModelForCausalLM"])
 def test_a_class_under_another_name(name: str, llama: dict[str, str], tmp_path: Path) -> None:
     """The first is the name that early checkpoints have; transformers takes LlamaForCausalLM for both."""
     other = copy(llama["instruct"], tmp_path / "other", architectures=[name])

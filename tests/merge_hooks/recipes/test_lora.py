@@ -227,6 +227,11 @@ def test_what_an_adapter_brings_and_is_not_used_is_noted(llama: dict[str, str], 
     (adapter / "chat_template.jinja").write_text("{{ messages }}")
     assert f"it was trained on meta-llama/Llama-3.1-8B-Instruct; it is put on {llama['base']}" in notes(adapter)
     assert "brings a chat template of its own" in notes(adapter)
+    for same in (  # as PEFT writes it where the model came from the Hub's cache, and Unsloth for QLoRA
+        "unsloth/base-unsloth-bnb-4bit", "owner/Base", "/x/hub/models--owner--base/snapshots/0123abc", "/x/base/"
+    ):  # fmt: skip
+        (adapter / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": same}))
+        assert "was trained on" not in notes(adapter), same
 
 
 def test_a_pickled_adapter_is_not_read(llama: dict[str, str], plain: Path, tmp_path: Path) -> None:
