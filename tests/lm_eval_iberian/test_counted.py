@@ -255,7 +255,6 @@ def test_a_limit_that_the_window_cannot_hold_is_refused(
     assert "truncation" not in caplog.text
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("never_computes", "no_question")
 def test_such_a_limit_is_said_before_anything_is_scored(models: dict[str, Any], tmp_path: Path) -> None:
     """lm_eval asks for all log-likelihoods first: on a GPU that was hours before the message came."""
@@ -272,7 +271,6 @@ def test_such_a_limit_is_said_before_anything_is_scored(models: dict[str, Any], 
         )
 
 
-@pytest.mark.slow
 def test_a_template_that_is_named_is_the_one_that_prompts(checkpoint: Path, tmp_path: Path) -> None:
     """lm_eval writes the named one's hash, prompts with the default one, and takes a name that there is not."""
     from lm_eval import simple_evaluate
