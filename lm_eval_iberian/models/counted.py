@@ -100,8 +100,10 @@ class Counted(EncodesAhead):
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """lm_eval's. It takes as many tokens from the whole text's front as the prompt has, whichever these are."""
+        # Before lm_eval asks for both: texts are encoded ahead in that order, and one that is behind takes long.
+        whole = self.tok_encode(context + continuation)
         prompt, choice = super()._encode_pair(context, continuation)  # type: ignore[misc]
-        if self.backend == "causal" and self.tok_encode(context + continuation)[: len(prompt)] != prompt:  # type: ignore[attr-defined]
+        if self.backend == "causal" and whole[: len(prompt)] != prompt:  # type: ignore[attr-defined]
             self._joined.add((context, continuation))
         return prompt, choice
 

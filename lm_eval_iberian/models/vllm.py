@@ -194,9 +194,8 @@ class MergedVLLM(Swapping, Counted, VLLM):
 
     def _use_template(self, template: Any) -> None:
         self.tokenizer.chat_template = template
-        self.hf_chat_template = (
-            template if isinstance(template, str) else None
-        )  # of several, transformers takes "default"
+        # Of several, transformers takes "default".
+        self.hf_chat_template = template if isinstance(template, str) else None
 
     @property
     def _window(self) -> int:

@@ -415,6 +415,27 @@ def test_choices_that_are_joined_to_the_prompt_are_counted(models: dict[str, Any
     assert "the tokenizer joins to the prompt" in caplog.text
 
 
+def test_each_text_is_encoded_ahead_wherever_a_batch_of_them_ends(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a prompt of blanks only the whole text is encoded, so a batch may end between a text and its prompt."""
+    from lm_eval.models.huggingface import HFLM
+
+    from lm_eval_iberian.models import encoding
+
+    alone: list[str] = []
+    plain = HFLM.tok_encode
+
+    def noting(self: Any, string: Any, *arguments: Any, **options: Any) -> Any:
+        alone.extend([string] if not arguments and not options else [])
+        return plain(self, string, *arguments, **options)
+
+    monkeypatch.setattr(encoding, "AT_ONCE", 3)
+    monkeypatch.setattr(HFLM, "tok_encode", noting)
+    models["prefix"].loglikelihood([one for word in WORDS for one in choices(f"{word} da", " bai", " ez")])
+    assert alone == []
+
+
 @pytest.mark.parametrize("way", ["prefix", "full"])
 @pytest.mark.usefixtures("no_question")
 def test_texts_that_are_alike_and_split_at_different_places(models: dict[str, Any], way: str) -> None:
